@@ -1,0 +1,5 @@
+"""`python -m distk`, which is also what `torchrun -m distk` starts."""
+
+from distk.cli import main
+
+main()

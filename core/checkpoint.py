@@ -1,0 +1,224 @@
+"""One safetensors file holds a model: its tensors, a JSON header, and (until stripped) the training state.
+
+Names: `model/<parameter or buffer>`, `train/<...>` for optimizers, generators and counters. The header stands in the
+safetensors metadata under the key `distk`. Files from strangers are untrusted: nothing is unpickled, sizes are checked
+before anything is allocated, and every setting goes through the same validation as a command-line option.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from distk.config import from_dict, to_dict
+from distk.data import DataSpec
+from distk.device import initialised
+from distk.errors import DistkError
+from distk.method import Method
+from distk.registry import Registration, registry
+
+FORMAT = 1
+HEADER_LIMIT = 64 << 20
+"""Bytes of safetensors header that we agree to read; a vocabulary of 30,000 words takes half a megabyte."""
+
+
+@dataclass
+class Header:
+    """What a checkpoint says about itself."""
+
+    method: str
+    config: dict[str, Any]
+    data: dict[str, Any]
+    """`spec`, and how the training data was opened: `name`, `options`, `folder`, `origin`."""
+    step: int
+    seed: int
+    plugin: str = ""
+    distribution: str = ""
+    version: str = ""
+    latents: list[dict[str, Any]] = field(default_factory=list)
+    train: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
+
+    Raises DistkError naming the path when the disk is full or the folder cannot be written.
+    """
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        raise DistkError(
+            f"cannot write '{path}': {error.strerror or error}. What was there before is untouched."
+        ) from error
+
+
+def save(path: Path, model: Method, header: Header, train: dict[str, Tensor] | None = None) -> None:
+    """Write a checkpoint atomically. `train`: training state, names without the prefix."""
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"train/{name}": value for name, value in (train or {}).items()}
+    # Clones: safetensors refuses views that share memory, and CUDA tensors go through the host here anyway.
+    host = {name: value.detach().to("cpu").contiguous().clone() for name, value in tensors.items()}
+    text = json.dumps(vars(header), ensure_ascii=True, allow_nan=False)
+    write_atomic(path, to_bytes(host, metadata={"distk": text}))
+
+
+def read_header(path: Path) -> Header:
+    """The header alone, without reading tensors.
+
+    Raises DistkError for a file that is missing, truncated, foreign, or of a newer format.
+    """
+    with _opened(path) as file:
+        return _parse(path, file)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Any:
+    if not path.is_file():
+        raise DistkError(f"checkpoint '{path}' does not exist.")
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as raw:
+            length = int.from_bytes(raw.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise DistkError(f"'{path}' is truncated or no safetensors file.")
+        if length > HEADER_LIMIT:
+            raise DistkError(f"'{path}' has a header of {length} bytes; more than {HEADER_LIMIT} is refused.")
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise DistkError(f"'{path}' is truncated or no safetensors file ({error}).") from error
+    except OSError as error:
+        raise DistkError(f"cannot read '{path}': {error.strerror or error}.") from error
+
+
+def _parse(path: Path, file: Any) -> Header:
+    text = (file.metadata() or {}).get("distk")
+    if text is None:
+        raise DistkError(f"'{path}' is a safetensors file that distk did not write.")
+    try:
+        values = json.loads(text)
+        version = values["format"]
+        if isinstance(version, int) and version > FORMAT:
+            raise DistkError(
+                f"'{path}' has checkpoint format {version}, this distk reads up to {FORMAT}: update distk."
+            )
+        header = Header(**values)
+        numbers = (header.step, header.seed, header.format)
+        texts = (header.method, header.plugin, header.distribution, header.version)
+        tables = (header.config, header.data, header.train, header.metrics)
+        sound = all(type(n) is int for n in numbers) and all(isinstance(t, str) for t in texts)
+        if not sound or not all(isinstance(t, dict) for t in tables) or not isinstance(header.latents, list):
+            raise TypeError("wrong types")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DistkError(f"the header of '{path}' is damaged ({type(error).__name__}).") from error
+    return header
+
+
+def _registration(path: Path, header: Header) -> Registration:
+    try:
+        return registry().find("method", header.method)
+    except DistkError as error:
+        origin = f"plugin '{header.plugin}' of {header.distribution} {header.version}"
+        raise DistkError(f"'{path}' needs method '{header.method}' from {origin}: {error}") from error
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> tuple[Method, Header]:
+    """Rebuild a model in eval mode.
+
+    Raises DistkError for a damaged, foreign or newer file, a missing plugin, or tensors that do not fit the method.
+    """
+    with _opened(path) as file:
+        header = _parse(path, file)
+        cls = _registration(path, header).load()
+        config = from_dict(cls.Config, header.config, f"the header of '{path}', [model]")
+        spec = DataSpec.from_dict(header.data.get("spec", {}))
+        shapes = {name[6:]: file.get_slice(name).get_shape() for name in file.keys() if name.startswith("model/")}
+        model = _fitting(path, cls, config, spec, shapes, torch.device(device))
+        state = {name: file.get_tensor(f"model/{name}") for name in shapes}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise DistkError(
+            f"the tensors of '{path}' do not fit method '{header.method}': {_first_line(error)}"
+        ) from error
+    return model.to(device).eval(), header
+
+
+def _fitting(path: Path, cls: type[Method], config: Any, spec: DataSpec, shapes: dict, device: torch.device) -> Method:
+    """Build the model, after its shapes on the meta device were held against the file's, so that nothing is allocated
+    for a header that does not belong to its tensors."""
+    try:
+        with torch.device("meta"):
+            sketch = {name: list(value.shape) for name, value in cls(config, spec).state_dict().items()}
+    except (NotImplementedError, RuntimeError):  # a constructor that computes with values cannot be sketched
+        sketch = {name: list(shape) for name, shape in shapes.items()}
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+        raise DistkError(f"the settings in '{path}' do not build the method: {_first_line(error)}") from error
+    for name in sorted(set(sketch) | set(shapes)):
+        if sketch.get(name) != shapes.get(name):
+            raise DistkError(
+                f"'{path}' does not fit its method: tensor '{name}' is {shapes.get(name, 'missing')} in the file "
+                f"and {sketch.get(name, 'unknown')} in the model."
+            )
+    with initialised(0, device):
+        return cls(config, spec)
+
+
+def sizes(path: Path) -> dict[str, list[int]]:
+    """Shape of every tensor in a checkpoint, without reading the tensors."""
+    with _opened(path) as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}
+
+
+def load_training(path: Path) -> dict[str, Tensor]:
+    """The training state, names without the prefix `train/`; empty for a stripped checkpoint."""
+    with _opened(path) as file:
+        return {name[6:]: file.get_tensor(name) for name in file.keys() if name.startswith("train/")}
+
+
+def header_for(model: Method, entry: Registration, data: dict[str, Any], step: int, seed: int, train: dict) -> Header:
+    """The header of a model in training. data: as in `Header.data`, without `spec`."""
+    return Header(
+        method=entry.name,
+        config=to_dict(model.config),
+        data={**data, "spec": model.spec.to_dict()},
+        step=step,
+        seed=seed,
+        plugin=entry.plugin,
+        distribution=entry.distribution,
+        version=entry.version,
+        latents=model.latents.to_list(),
+        train=train,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__).rstrip(".") + "."

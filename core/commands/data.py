@@ -1,0 +1,153 @@
+"""`distk data NAME`: look into a data set, draw it, export it, hold a renderer against the official file."""
+
+# No `from __future__ import annotations`: typer reads annotations that are made from local values.
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from distk.commands.shared import Json
+from distk.errors import UsageError
+from distk.registry import Registration, registry
+
+if TYPE_CHECKING:
+    from distk.data import Dataset
+
+
+class DataGroup(typer.core.TyperGroup):
+    """Every registered data set is a command with its own settings; plugins may add commands beside them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *(entry.name for entry in registry().entries("dataset"))]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A data set's command with its summary only: listing must not import it."""
+        for entry in registry().entries("dataset"):
+            if cmd_name.partition(":")[0] in (entry.name, *entry.aliases):
+                return typer.core.TyperCommand(entry.name, help=entry.summary)
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if super().get_command(ctx, args[0]) is not None:
+            return super().resolve_command(ctx, args)
+        entry = registry().find("dataset", args[0].partition(":")[0])
+        return args[0], _dataset_command(entry, args[0]), args[1:]
+
+
+app = typer.Typer(
+    cls=DataGroup,
+    no_args_is_help=True,
+    help="Look into a data set: what it holds, a picture, an export.\n\nExample: distk data dsprites --preview shapes.png",
+)
+
+
+def add(root: typer.Typer) -> None:
+    """Register `data`."""
+    app.callback()(lambda: None)
+    root.add_typer(app, name="data")
+
+
+def _dataset_command(entry: Registration, name: str) -> Any:
+    from distk.commands import options
+
+    config = entry.load().Config
+
+    def run(
+        data_dir: Annotated[
+            str | None, typer.Option(help="Folder of the data set's own files; default: $DISTK_DATA.")
+        ] = None,
+        preview: Annotated[Path | None, typer.Option(help="Draw items into this PNG (clips also as GIF).")] = None,
+        n: Annotated[int, typer.Option("--n", "-n", help="Items in the preview.", min=1, max=1024)] = 64,
+        split: Annotated[str, typer.Option(help="all, train or test.")] = "all",
+        seed: Annotated[int, typer.Option(help="Seed of the items in the preview.", min=0)] = 0,
+        export: Annotated[
+            Path | None, typer.Option(help="Write the data set's official file, where it has a writer.")
+        ] = None,
+        compare: Annotated[Path | None, typer.Option(help="Hold the renderer against the official file.")] = None,
+        device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+        json: Json = False,
+        **values: Any,
+    ) -> None:
+        from distk import console
+        from distk.data import open_dataset
+        from distk.device import choose_device
+
+        chosen = options.given(config, values)
+        dataset = open_dataset(name, chosen, device=choose_device(device), folder=data_dir)
+        facts = _facts(dataset, split)
+        if preview is not None:
+            facts["preview"] = _preview(dataset, preview, n, split, seed)
+        if export is not None:
+            _able(dataset, "export", entry.name)(export)
+            facts["export"] = str(export)
+        if compare is not None:
+            facts["compare"] = _able(dataset, "compare", entry.name)(compare)
+        if json:
+            console.emit_json(facts)
+            return
+        rows = [
+            (k, v if isinstance(v, (int, str)) else ", ".join(map(str, v))) for k, v in facts.items() if k != "compare"
+        ]
+        console.table("", ("", ""), rows)
+        if compare is not None:
+            found = facts["compare"]
+            console.table("against the official file", tuple(found[0]), [tuple(r.values()) for r in found])
+
+    own = options.parameters(config, f"Data: {entry.name}")
+    help_text = f"{entry.summary}.\n\nExample: distk data {entry.name} --preview {entry.name}.png"
+    return options.command(run, entry.name, own, help_text)
+
+
+def _able(dataset: "Dataset", ability: str, name: str) -> Any:
+    if not hasattr(dataset, ability):
+        able = [e.name for e in registry().entries("dataset") if hasattr(e.load(), ability)]
+        raise UsageError(f"data set '{name}' has no --{ability}; those that have: {', '.join(able)}.")
+    return getattr(dataset, ability)
+
+
+def _facts(dataset: "Dataset", split: str) -> dict[str, Any]:
+    from distk.data import FactorDataset
+
+    if split not in ("all", "train", "test"):
+        raise UsageError(f"--split '{split}' is none of all, train, test.")
+    facts: dict[str, Any] = {
+        "data": dataset.name,
+        "origin": dataset.origin,
+        "items": len(dataset),
+        "kind": dataset.spec.kind,
+        "shape": list(dataset.spec.shape),
+        "range": list(dataset.spec.range),
+    }
+    for part in ("train", "test"):
+        rows = dataset.rows(part)  # type: ignore[arg-type]
+        if rows is not None:
+            facts[part] = len(rows)
+    if dataset.spec.classes:
+        facts["classes"] = list(dataset.spec.classes)
+    if isinstance(dataset, FactorDataset):
+        named = zip(dataset.factor_names, dataset.factor_sizes, dataset.factor_kinds, strict=True)
+        facts["factors"] = [f"{name} {size} ({kind})" for name, size, kind in named]
+    return facts
+
+
+def _preview(dataset: "Dataset", path: Path, n: int, split: str, seed: int) -> list[str]:
+    import math
+
+    from distk import images
+    from distk.commands.shared import choose_rows
+
+    total = len(dataset) if dataset.rows(split) is None else len(dataset.rows(split))  # type: ignore[arg-type]
+    x = dataset.batch(choose_rows(dataset, min(n, total), seed, split))["x"]
+    low, high = dataset.spec.range
+    if not path.parent.is_dir():
+        raise UsageError(f"--preview '{path}': the folder '{path.parent}' does not exist.")
+    if dataset.spec.kind == "video" and x.dim() == 5:
+        x = images.enlarge((x - low) / (high - low))
+        images.save_png(path, images.strip(x[:12]))
+        images.save_gif(path.with_suffix(".gif"), images.film(x, math.isqrt(len(x))), 0.15)
+        return [str(path), str(path.with_suffix(".gif"))]
+    if x.dim() != 4:
+        raise UsageError(f"data set '{dataset.name}' holds {dataset.spec.kind} data, which has no picture.")
+    x = images.enlarge((x - low) / (high - low))
+    images.save_png(path, images.grid(x, max(1, math.isqrt(len(x)))))
+    return [str(path)]

@@ -1,0 +1,67 @@
+"""`distk list` and `distk plugins`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from distk.commands.shared import Json
+from distk.errors import unknown
+from distk.registry import KINDS, registry
+
+
+def add(app: typer.Typer) -> None:
+    """Register `list` and `plugins`."""
+    app.command("list")(list_)
+    app.command("plugins")(plugins)
+
+
+def list_(
+    what: Annotated[str | None, typer.Argument(help="methods, datasets, metrics or penalties; default: all.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only entries with this tag.")] = None,
+    json: Json = False,
+) -> None:
+    """List methods, data sets, metrics and penalties of all plugins.
+
+    Example: distk list methods --tag vae
+    """
+    from distk import console
+
+    plural = {"methods": "method", "datasets": "dataset", "metrics": "metric", "penalties": "penalty"}
+    if what is not None and what not in plural and what not in KINDS:
+        raise unknown("list", what, plural)
+    kinds = [plural.get(what, what)] if what else list(KINDS)
+    chosen = {kind: [e for e in registry().entries(kind) if tag is None or tag in e.tags] for kind in kinds}
+    if json:
+        keys = ("name", "summary", "paper", "tags", "aliases", "plugin", "distribution", "version")
+        console.emit_json({k: [{key: getattr(e, key) for key in keys} for e in v] for k, v in chosen.items()})
+        return
+    names = {kind: name for name, kind in plural.items()}
+    for kind, entries in chosen.items():
+        if entries or what:
+            rows = [
+                (e.name, e.summary, e.paper, e.plugin if e.distribution == "distk" else e.distribution) for e in entries
+            ]
+            console.table(names[kind], ("name", "what", "paper", "from"), rows)
+            console.out.print()
+
+
+def plugins(json: Json = False) -> None:
+    """List the plugins that were found, what they provide, and what is wrong with those that are not in use.
+
+    Example: distk plugins
+    """
+    from distk import console
+
+    found = list(registry().plugins.values())
+    if json:
+        console.emit_json({"plugins": [vars(p) for p in found], "problems": registry().problems})
+        return
+    rows = []
+    for plugin in found:
+        provides = "; ".join(f"{len(names)} {kind}{'s' * (len(names) > 1)}" for kind, names in plugin.provides.items())
+        rows.append((plugin.name, f"{plugin.distribution} {plugin.version}", plugin.error or provides or "commands"))
+    console.table("", ("plugin", "distribution", "provides"), rows)
+    for problem in registry().problems:
+        console.warn(problem)

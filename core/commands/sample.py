@@ -1,0 +1,65 @@
+"""`distk sample`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from distk.commands.shared import Checkpoint, Device, Json, Out, Seed
+from distk.errors import UsageError
+
+
+def add(app: typer.Typer) -> None:
+    """Register `sample`."""
+    app.command("sample")(sample)
+
+
+def sample(
+    checkpoint: Checkpoint = None,
+    n: Annotated[int, typer.Option("--n", "-n", help="How many items.", min=1, max=100_000)] = 64,
+    class_: Annotated[int | None, typer.Option("--class", help="Hold the categorical code at this class.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Which categorical group --class means, if there are several.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Label by name, for methods of labelled data.")] = None,
+    out: Out = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Draw new items from the model.
+
+    Example: distk sample runs/my-run --n 64 --class 2
+    """
+    import math
+
+    import torch
+
+    from distk.commands import shared
+    from distk.device import seeded
+
+    path, model, header = shared.opened(checkpoint, device)
+    shared.require(model, header, "sample", "sample")
+    given: dict[str, int] = {}
+    if class_ is not None:
+        groups = [g.name for g in model.latents if g.kind == "categorical"]
+        if group is None and len(groups) != 1:
+            raise UsageError(f"--class needs --group, one of: {', '.join(groups) or 'none (no categorical code)'}.")
+        given[group or groups[0]] = class_
+    if label is not None:
+        if label not in model.spec.classes:
+            raise UsageError(f"--label '{label}' is none of {', '.join(model.spec.classes) or 'no labels'}.")
+        given["label"] = model.spec.classes.index(label)
+    with torch.no_grad():
+        items = model.sample(n, seeded(seed, next(model.parameters()).device), **given)
+    if model.spec.kind == "sentence" and out is None:
+        lines = model.text(items)
+        if json:
+            shared.report([], True, sentences=lines)
+        for line in lines if not json else []:
+            typer.echo(line)
+        return
+    target = shared.beside(path, out, f"{path.stem}.samples.png")
+    columns = max(1, math.isqrt(n) if math.isqrt(n) ** 2 == n else min(n, 10))
+    shared.report(shared.present(model, items, target, columns), json)

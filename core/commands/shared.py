@@ -1,0 +1,164 @@
+"""Argument types and helpers that several commands use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from distk.errors import NotServed, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from distk.checkpoint import Header
+    from distk.data import Dataset
+    from distk.method import Method
+
+Checkpoint = Annotated[
+    Path | None,
+    typer.Argument(metavar="[CHECKPOINT]", help="Checkpoint or run folder; default: the newest run under ./runs."),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write; default: beside the checkpoint.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of what is drawn.", min=0)]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder of the data set's files; default: $DISTK_DATA.")
+]
+DataName = Annotated[str | None, typer.Option("--data", help="Another data set than the one trained on.")]
+
+
+def opened(checkpoint: Path | None, device: str) -> tuple[Path, Method, Header]:
+    """The named or newest checkpoint, loaded; says on stderr which one it is."""
+    from distk.console import note
+    from distk.run import find_checkpoint
+    from distk.training import open_model
+
+    path = find_checkpoint(checkpoint)
+    model, header = open_model(path, device)
+    note(f"{header.method} at step {header.step:,} from {path}")
+    return path, model, header
+
+
+def its_data(model: Method, header: Header, name: str | None, folder: Path | None) -> Dataset:
+    """The data set that the model was trained on, or another one by name.
+
+    Raises UsageError when the other one's items have a shape that the model does not take.
+    """
+    from distk.console import note
+    from distk.data import open_dataset
+    from distk.training import trained_data
+
+    device = next(model.parameters()).device
+    where = str(folder) if folder is not None else None
+    if name is None:
+        dataset = trained_data(header, device, where)
+    else:
+        from distk.config import hints
+        from distk.registry import registry
+
+        # Settings that both data sets know, such as the image size, are taken over.
+        known = hints(registry().find("dataset", name.partition(":")[0]).load().Config)
+        options = {k: v for k, v in header.data["options"].items() if k in known}
+        same = name.partition(":")[0] == header.data["name"].partition(":")[0]
+        if "size" in known and not same and len(model.spec.shape) == 3:
+            options["size"] = model.spec.shape[-1]
+        if "channels" in known and not same and len(model.spec.shape) == 3:
+            options["channels"] = model.spec.shape[0]
+        dataset = open_dataset(name, options, device=device, folder=where)
+    if (dataset.spec.kind, dataset.spec.shape) != (model.spec.kind, model.spec.shape):
+        raise UsageError(
+            f"the model takes {model.spec.kind} of shape {model.spec.shape}, "
+            f"data set '{dataset.name}' holds {dataset.spec.kind} of shape {dataset.spec.shape}."
+        )
+    note(f"data {dataset.name}: {dataset.origin}")
+    return dataset
+
+
+def require(model: Method, header: Header, command: str, *abilities: str) -> None:
+    """Raise NotServed, naming the commands that do work, unless the model has these abilities."""
+    from distk.method import can
+
+    instead = model.instead.get(command)
+    if instead is None and all(can(model, ability) for ability in abilities):
+        return
+    served = {
+        "eval": ("encode",),
+        "traverse": ("encode", "decode"),
+        "reconstruct": ("encode", "decode"),
+        "sample": ("sample",),
+        "swap": ("encode", "decode"),
+        "transfer": ("rewrite",),
+    }
+    works = [name for name, needs in served.items() if name not in model.instead and all(can(model, n) for n in needs)]
+    works += [instead.removeprefix("distk ")] if instead else []
+    raise NotServed(
+        f"method '{header.method}' has no `distk {command}`"
+        + (f": use `{instead}`." if instead else f"; it serves {', '.join(works) or 'none of the generic commands'}.")
+    )
+
+
+def choose_rows(dataset: Dataset, n: int, seed: int, split: str) -> Tensor:
+    """`n` different rows of a split, drawn from `seed`."""
+    import torch
+
+    rows = dataset.rows(split)  # type: ignore[arg-type]
+    total = len(dataset) if rows is None else len(rows)
+    if n > total:
+        raise UsageError(f"--n {n} is more than the {total:,} items of the {split} split.")
+    drawn = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:n].to(dataset.device)
+    return drawn if rows is None else rows[drawn]
+
+
+def beside(path: Path, out: Path | None, name: str) -> Path:
+    """`out`, or `name` beside the checkpoint. Raises UsageError when the folder does not exist."""
+    target = out if out is not None else path.with_name(name)
+    if not target.parent.is_dir():
+        raise UsageError(f"--out '{target}': the folder '{target.parent}' does not exist.")
+    return target
+
+
+def present(model: Method, items: Tensor, path: Path, columns: int) -> list[Path]:
+    """Write items of the model's kind where people can look at them: PNG, PNG and GIF, or text; the files written."""
+    from distk import images
+    from distk.checkpoint import write_atomic
+
+    kind = model.spec.kind
+    if kind == "sentence":
+        path = path.with_suffix(".txt")
+        write_atomic(path, ("\n".join(model.text(items)) + "\n").encode())
+        return [path]
+    if kind == "video" and items.dim() == 5:
+        items = images.enlarge(scaled(model, items))
+        gif = path.with_suffix(".gif")
+        images.save_png(path.with_suffix(".png"), images.strip(items))
+        images.save_gif(gif, images.film(items, columns), 0.15)
+        return [path.with_suffix(".png"), gif]
+    if items.dim() == 4:
+        path = path.with_suffix(".png")
+        images.save_png(path, images.grid(images.enlarge(scaled(model, items)), columns))
+        return [path]
+    from safetensors.torch import save
+
+    path = path.with_suffix(".safetensors")
+    write_atomic(path, save({"items": items.detach().cpu().contiguous()}))
+    return [path]
+
+
+def scaled(model: Method, items: Tensor) -> Tensor:
+    """Items in the data's range -> [0, 1]."""
+    low, high = model.spec.range
+    return (items - low) / (high - low)
+
+
+def report(files: list[Path], as_json: bool, **values: Any) -> None:
+    """Say which files were written: JSON on stdout, or a line each."""
+    from distk import console
+
+    if as_json:
+        console.emit_json({"files": [str(f) for f in files], **values})
+    else:
+        for file in files:
+            console.out.print(str(file))

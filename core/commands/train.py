@@ -1,0 +1,185 @@
+"""`distk train METHOD` and `distk resume`."""
+
+# No `from __future__ import annotations`: typer reads annotations that are made from local values.
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distk.commands.shared import Json
+from distk.errors import UsageError
+from distk.registry import Registration, registry
+
+_RESERVED = ("data", "data_dir", "preset", "config", "out", "json", "seeds")
+
+
+class TrainGroup(typer.core.TyperGroup):
+    """Every registered method is a command; its options are made from its Config when it is called for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [entry.name for entry in registry().entries("method")]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command with the summary only: listing the methods must not import them."""
+        for entry in registry().entries("method"):
+            if cmd_name in (entry.name, *entry.aliases):
+                return typer.core.TyperCommand(entry.name, help=entry.summary)
+        return None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        entry = registry().find("method", args[0])
+        return args[0], _method_command(entry, args[1:]), args[1:]
+
+
+def add(app: typer.Typer) -> None:
+    """Register `train` and `resume`."""
+    train = typer.Typer(
+        cls=TrainGroup,
+        no_args_is_help=True,
+        help="Train a method into a run folder.\n\nExample: distk train cascadevae --preset demo --seed 1",
+        epilog="distk train METHOD --help shows every option of a method.",
+    )
+    train.callback()(lambda: None)
+    app.add_typer(train, name="train")
+    app.command("resume")(resume)
+
+
+def _method_command(entry: Registration, args: list[str]) -> Any:
+    from distk.commands import options
+    from distk.trainer import TrainConfig
+
+    cls = entry.load()
+    name = _data_name(args, cls.data, cls)
+    dataset = registry().find("dataset", name.partition(":")[0]) if name else None
+    data_config = dataset.load().Config if dataset is not None else None
+    method_parameters = options.parameters(cls.Config, f"Method: {entry.name}")
+    train_parameters = options.parameters(TrainConfig, "Training", defaults=cls.training)
+    taken = {*_RESERVED, *(p.name for p in method_parameters + train_parameters)}
+    data_parameters = options.parameters(data_config, f"Data: {name}", taken, "data_") if data_config else []
+
+    def run(
+        data: Annotated[
+            str | None,
+            typer.Option(
+                "--data",
+                *(["--env"] if "environment" in cls.kinds else []),
+                show_default=False,
+                help=f"Data set, see `distk list datasets`; NAME:VARIANT where it has variants. \\[default: {cls.data}]",
+            ),
+        ] = None,
+        data_dir: Annotated[
+            str | None, typer.Option(help="Folder with the data set's own files; default: $DISTK_DATA, else built-in.")
+        ] = None,
+        preset: Annotated[str | None, typer.Option(help=_presets(cls))] = None,
+        config: Annotated[Path | None, typer.Option(help="TOML file with sections model, data, train.")] = None,
+        out: Annotated[
+            Path | None, typer.Option(help="Run folder; default: runs/<method>-<date>-<time>-s<seed>.")
+        ] = None,
+        seeds: Annotated[str | None, typer.Option(help="A:B trains seeds A to B-1, each in a run folder.")] = None,
+        json: Json = False,
+        **values: Any,
+    ) -> None:
+        chosen: dict[str, Any] = options.given(data_config, values, taken, "data_") if data_config else {}
+        chosen |= {k: v for k, v in (("name", data), ("dir", data_dir)) if v is not None}
+        sections = {
+            "model": options.given(cls.Config, values),
+            "train": options.given(TrainConfig, values),
+            "data": chosen,
+        }
+        _train(entry.name, preset, config, sections, out, seeds, json)
+
+    paper = f" ({entry.paper})" if entry.paper else ""
+    help_text = f"{entry.summary}{paper}.\n\nExample: distk train {entry.name} --steps 1000 --seed 1"
+    return options.command(run, entry.name, [*method_parameters, *data_parameters, *train_parameters], help_text)
+
+
+def _presets(cls: type) -> str:
+    names = ", ".join(cls.presets) or "none"  # type: ignore[attr-defined]
+    return f"A bundle of settings: {names}."
+
+
+def _data_name(args: list[str], default: str, cls: type) -> str:
+    """The data set that this command line names, so that its options can be offered: --data, --config, --preset."""
+    found: dict[str, str] = {}
+    for i, arg in enumerate(args):
+        for name in ("--data", "--env", "--preset", "--config"):
+            if arg == name and i + 1 < len(args):
+                found[name] = args[i + 1]
+            elif arg.startswith(name + "="):
+                found[name] = arg.partition("=")[2]
+    if named := found.get("--data") or found.get("--env"):
+        return named
+    if "--config" in found and Path(found["--config"]).is_file():
+        from distk.config import read_toml
+
+        section = read_toml(Path(found["--config"])).get("data", {})
+        if isinstance(section, dict) and isinstance(section.get("name"), str):
+            return section["name"]
+    return cls.presets.get(found.get("--preset", ""), {}).get("data", {}).get("name", default)  # type: ignore[attr-defined]
+
+
+def _seeds(text: str) -> range:
+    first, _, last = text.partition(":")
+    if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
+        raise UsageError(f"--seeds '{text}' is not understood; write A:B, for example 0:5 for the seeds 0 to 4.")
+    return range(int(first), int(last))
+
+
+def _train(
+    method: str,
+    preset: str | None,
+    config: Path | None,
+    sections: dict,
+    out: Path | None,
+    seeds: str | None,
+    json: bool,
+) -> None:
+    from distk.settings import resolve
+    from distk.training import train
+
+    if seeds is None:
+        _finished(train(resolve(method, preset=preset, file=config, options=sections), out), json)
+        return
+    if "seed" in sections["train"]:
+        raise UsageError("--seed and --seeds exclude each other.")
+    wanted = _seeds(seeds)
+    for seed in wanted:
+        sections["train"]["seed"] = seed
+        folder = out / f"s{seed}" if out is not None else None
+        _finished(train(resolve(method, preset=preset, file=config, options=sections), folder), json)
+
+
+def resume(
+    run: Annotated[Path | None, typer.Argument(help="Run folder or checkpoint; default: the newest run.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Train up to this step instead of the one first asked for.")] = None,
+    json: Json = False,
+) -> None:
+    """Continue a run that was stopped or killed, as if it had never been.
+
+    Example: distk resume runs/cascadevae-20260101-120000-s0
+    """
+    from distk.run import find_checkpoint
+    from distk.training import resume as take_up
+
+    path = find_checkpoint(run)
+    if steps is not None and steps < 0:
+        raise UsageError(f"--steps {steps} is below 0.")
+    _finished(take_up(path, steps), json)
+
+
+def _finished(run: Any, json: bool) -> None:
+    from distk import console
+
+    log = run.log
+    last = log[-1] if log else {}
+    best = run.best if run.best.exists() else None
+    if json:
+        files = {"run": str(run.path), "checkpoint": str(run.checkpoint), "best": str(best) if best else None}
+        console.emit_json({**files, "step": last.get("step", 0), "last": last})
+        return
+    shown = {k: v for k, v in last.items() if isinstance(v, (int, float)) and k not in ("step", "seconds", "rate")}
+    if last:
+        rate = console.number(float(last["rate"]))
+        title = f"step {last['step']:,} after {console.number(float(last['seconds']))} s, {rate} steps/s"
+        console.table(title, ("term", "mean since the last row"), [(k, float(v)) for k, v in shown.items()])
+    console.out.print(f"checkpoint  {run.checkpoint}" + (f"\nbest        {best}" if best else ""))

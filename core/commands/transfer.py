@@ -1,0 +1,7 @@
+"""`distk transfer`."""
+
+import typer
+
+
+def add(app: typer.Typer) -> None:
+    """Register `transfer`."""

@@ -1,0 +1,129 @@
+"""`distk traverse`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from distk.commands.shared import Checkpoint, DataDir, DataName, Device, Json, Out, Seed
+from distk.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from distk.method import Method
+    from distk.traversal import Traversal
+
+
+def add(app: typer.Typer) -> None:
+    """Register `traverse`."""
+    app.command("traverse")(traverse)
+
+
+def traverse(
+    checkpoint: Checkpoint = None,
+    row: Annotated[
+        int | None, typer.Option(help="Row of the item to start from; default: drawn by --seed.", min=0)
+    ] = None,
+    columns: Annotated[int, typer.Option(help="Values per latent.", min=2, max=100)] = 10,
+    span: Annotated[
+        str | None, typer.Option(help="Lowest and highest value, LOW:HIGH; default: -2:2 for most.")
+    ] = None,
+    top: Annotated[int | None, typer.Option(help="Only the so many most informative latents.", min=1)] = None,
+    data: DataName = None,
+    data_dir: DataDir = None,
+    split: Annotated[str, typer.Option(help="Where the item comes from: all, train or test.")] = "test",
+    out: Out = None,
+    gif: Annotated[bool, typer.Option("--gif/--no-gif", help="Also write a GIF that sweeps all latents.")] = True,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Draw what each latent does: a row per latent, ordered by KL, a block per class of a discrete code.
+
+    Example: distk traverse runs/my-run --columns 12 --span=-3:3
+    """
+    import torch
+
+    from distk.commands import shared
+    from distk.traversal import order_by_kl
+    from distk.traversal import traverse as walk
+
+    path, model, header = shared.opened(checkpoint, device)
+    shared.require(model, header, "traverse", "encode", "decode")
+    dataset = shared.its_data(model, header, data, data_dir)
+    if row is not None and row >= len(dataset):
+        raise UsageError(f"--row {row} is outside the data set's rows 0 to {len(dataset) - 1}.")
+    rows = shared.choose_rows(dataset, 1, seed, split) if row is None else torch.tensor([row], device=dataset.device)
+    kl = order_by_kl(model, dataset)
+    x = dataset.batch(rows)["x"]
+    made = walk(model, x, kl, columns, _span(span), top)
+    target = shared.beside(path, out, f"{path.stem}.traversal.png")
+    if model.spec.kind == "sentence":
+        lines = {f"{r.block} {r.label}".strip(): model.text(r.items) for r in made.rows}
+        if json:
+            shared.report([], True, row=int(rows[0]), rows=lines)
+        for label, sentences in lines.items() if not json else []:
+            typer.echo(label + "".join(f"\n  {s}" for s in dict.fromkeys(sentences)))
+        return
+    files = draw(model, made, target, gif)
+    shared.report(
+        files,
+        json,
+        row=int(rows[0]),
+        kl=kl,
+        values=made.values,
+        rows=[f"{r.block} {r.label}".strip() for r in made.rows],
+    )
+
+
+def _span(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    low, _, high = text.partition(":")
+    try:
+        span = (float(low), float(high))
+    except ValueError:
+        raise UsageError(f"--span '{text}' is not understood; write LOW:HIGH, for example --span=-3:3.") from None
+    if not span[0] < span[1]:
+        raise UsageError(f"--span '{text}': the first value must be below the second.")
+    return span
+
+
+def draw(model: Method, made: Traversal, target: Path, gif: bool) -> list[Path]:
+    """Write the grid as PNG, and the sweep as GIF: each frame shows all latents at one value (or a clip playing)."""
+    import torch
+
+    from distk import images
+    from distk.commands.shared import scaled
+
+    def still(items: Tensor) -> Tensor:
+        """`[n, (t,) c, h, w]` in [0, 1], enlarged; of clips the middle frame."""
+        items = scaled(model, items)
+        return images.enlarge(items[:, items.shape[1] // 2] if items.dim() == 5 else items)
+
+    if made.input.dim() not in (3, 4):
+        raise UsageError(f"a traversal of {model.spec.kind} data has no picture; use --json.")
+    columns = len(made.values)
+    head = torch.stack([made.input, made.reconstruction])
+    parts = [still(row.items) for row in made.rows]
+    top = torch.full((columns, *still(head).shape[1:]), images.MARGIN)
+    top[:2] = still(head).cpu()
+    sheet = images.grid(torch.cat([top, *(p.cpu() for p in parts)]), columns)
+    labels = ["input, reconstruction", *(f"{row.block}  {row.label}".strip() for row in made.rows)]
+    target = target.with_suffix(".png")
+    images.save_png(target, images.labelled(sheet, labels, top.shape[-2]))
+    if not gif:
+        return [target]
+    movie = target.with_suffix(".gif")
+    wide = max(1, round(len(parts) ** 0.5))
+    if made.input.dim() == 4:
+        clips = torch.stack([row.items[i] for row in made.rows for i in (0, columns // 2, columns - 1)])
+        images.save_gif(movie, images.film(images.enlarge(scaled(model, clips)), 3), 0.15)
+    else:
+        there_and_back = [*range(columns), *range(columns - 2, 0, -1)]
+        frames = [images.grid(torch.stack([p[i] for p in parts]), wide) for i in there_and_back]
+        images.save_gif(movie, torch.stack(frames), 0.12)
+    return [target, movie]

@@ -1,0 +1,173 @@
+"""One frozen dataclass holds an object's settings; from it come its command-line options, TOML and checkpoint header.
+
+    @dataclass(frozen=True)
+    class Config:
+        beta: float = option(4.0, "weight of the KL term", paper="4", min=0)
+
+Supported field types: int, float, str, bool, Literal[...], tuple[T, ...] and each of them `| None`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+from distk.errors import UsageError, nearest
+
+C = TypeVar("C")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    paper: str = "",
+    min: float | None = None,
+    max: float | None = None,
+    above: float | None = None,
+) -> Any:
+    """A dataclass field with its help text, the paper's value and its range.
+
+    min, max: inclusive bounds. above: exclusive lower bound. Bounds apply to every member of a tuple.
+    """
+    metadata = {"help": help, "paper": paper, "min": min, "max": max, "above": above}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoConfig:
+    """For objects without settings."""
+
+
+@functools.cache
+def hints(config: type) -> dict[str, Any]:
+    """Field name -> resolved type annotation of a config dataclass."""
+    found = typing.get_type_hints(config)
+    return {field.name: found[field.name] for field in dataclasses.fields(config)}
+
+
+def split_optional(annotation: Any) -> tuple[Any, bool]:
+    """`T | None` -> (T, True); T -> (T, False)."""
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        members = [m for m in typing.get_args(annotation) if m is not type(None)]
+        return members[0], True
+    return annotation, False
+
+
+def from_dict(config: type[C], values: Mapping[str, Any], where: str) -> C:
+    """Build and check a config from untrusted values.
+
+    where: what the message calls the source, as "option --beta-h" or "[model] in run.toml".
+    Raises UsageError naming the field, for an unknown name, a wrong type or a value out of range.
+    """
+    annotations = hints(config)
+    for name in values:
+        if name not in annotations:
+            raise UsageError(f"{where} has no setting '{name}'.{nearest(str(name), annotations)}")
+    checked = {name: _check(config, name, value, where) for name, value in values.items()}
+    try:
+        return config(**checked)
+    except ValueError as error:  # a config's own __post_init__
+        raise UsageError(f"{where}: {error}") from error
+
+
+def _check(config: type, name: str, value: Any, where: str) -> Any:
+    field = next(f for f in dataclasses.fields(config) if f.name == name)
+    inner, optional = split_optional(hints(config)[name])
+    shown = f"{where}, '{name.replace('_', '-')}'"
+    if value is None and optional:
+        return None
+    value = _coerce(inner, value, shown)
+    for member in value if isinstance(value, tuple) else (value,):
+        _check_range(member, field.metadata, shown)
+    return value
+
+
+def _check_range(value: Any, bounds: Mapping[str, Any], shown: str) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return
+    if math.isnan(value):
+        raise UsageError(f"{shown}: nan is not allowed.")
+    if bounds.get("min") is not None and value < bounds["min"]:
+        raise UsageError(f"{shown}: {value} is below the smallest allowed value {bounds['min']}.")
+    if bounds.get("above") is not None and value <= bounds["above"]:
+        raise UsageError(f"{shown}: {value} must be above {bounds['above']}.")
+    if bounds.get("max") is not None and value > bounds["max"]:
+        raise UsageError(f"{shown}: {value} is above the largest allowed value {bounds['max']}.")
+
+
+def _coerce(annotation: Any, value: Any, shown: str) -> Any:
+    origin = typing.get_origin(annotation)
+    if origin is Literal:
+        choices = typing.get_args(annotation)
+        if value in choices:
+            return value
+        known = ", ".join(map(str, choices))
+        raise UsageError(f"{shown}: '{value}' is none of {known}.{nearest(str(value), map(str, choices))}")
+    if origin is tuple:
+        member = typing.get_args(annotation)[0]
+        if isinstance(value, str):
+            value = [part for part in value.split(",") if part != ""]
+        if not isinstance(value, (list, tuple)):
+            raise UsageError(f"{shown}: expected a list, found {value!r}.")
+        return tuple(_coerce(member, part, shown) for part in value)
+    if annotation is bool and isinstance(value, bool):
+        return value
+    if annotation is str and isinstance(value, (str, Path)):
+        return str(value)
+    if annotation in (int, float) and not isinstance(value, bool):
+        try:
+            number = annotation(value)
+        except (TypeError, ValueError):
+            number = None
+        if number is not None and (annotation is float or not isinstance(value, float) or number == value):
+            return number
+    raise UsageError(f"{shown}: expected {_type_name(annotation)}, found {value!r}.")
+
+
+def _type_name(annotation: Any) -> str:
+    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(
+        annotation, str(annotation)
+    )
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain values (tuples become lists), for TOML and JSON."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
+
+
+def to_toml(sections: Mapping[str, Mapping[str, Any]], top: Mapping[str, Any] | None = None) -> str:
+    """TOML text of flat sections. None has no TOML form: such settings are left out, which means the default."""
+
+    def line(key: str, value: Any) -> str:
+        return f"{key} = {json.dumps(value, ensure_ascii=False)}"
+
+    parts = [line(k, v) for k, v in (top or {}).items() if v is not None]
+    for title, values in sections.items():
+        parts += ["", f"[{title}]", *(line(k, v) for k, v in values.items() if v is not None)]
+    return "\n".join(parts).lstrip("\n") + "\n"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file. Raises UsageError with the parser's line for a file that is not TOML."""
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"config file '{path}' does not exist.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"config file '{path}' cannot be read: {error}.") from error
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of a field name."""
+    return "--" + re.sub(r"_", "-", name)

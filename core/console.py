@@ -1,0 +1,118 @@
+"""Everything that distk prints: results on stdout, words about the work on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+out = Console(soft_wrap=True, highlight=False)
+"""Results."""
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Progress, notices and errors."""
+_warned: set[str] = set()
+
+
+def note(message: str) -> None:
+    """A line about what is going on, on stderr."""
+    err.print(Text(clean(message), style="dim"))
+
+
+def warn(message: str) -> None:
+    """A warning on stderr."""
+    err.print(Text.assemble(("warning: ", "yellow"), clean(message)))
+
+
+def warn_once(message: str) -> None:
+    """`warn`, but the same message only once in a process."""
+    if message not in _warned:
+        _warned.add(message)
+        warn(message)
+
+
+def error(message: str) -> None:
+    """The one sentence that a failed command leaves, on stderr."""
+    err.print(Text.assemble(("error: ", "bold red"), clean(message)))
+
+
+def clean(text: str) -> str:
+    """Text that may come from a stranger's file, without control characters that could rewrite the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+
+
+def number(value: Any) -> str:
+    """A number as tables show it: four significant digits, `-` for undefined."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table on stdout; numbers are right-aligned and shortened."""
+    made = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for i, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[i], (int, float, type(None))) for row in rows)
+        made.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(clean(number(cell))) for cell in row))
+    out.print(made, soft_wrap=False)
+
+
+def emit_json(value: Any) -> None:
+    """Print strict JSON on stdout: NaN and infinities become null."""
+    out.file.write(json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    out.file.flush()
+
+
+def jsonable(value: Any) -> Any:
+    """Plain JSON values: arrays become lists, undefined numbers null."""
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v) for v in value]
+    if hasattr(value, "tolist"):
+        return jsonable(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2f}/s", style="cyan")
+
+
+@contextmanager
+def progress(what: str, total: int, done: int = 0, quiet: bool = False) -> Iterator[Any]:
+    """A progress bar on stderr with rate and time left; yields `advance(n, note="")`.
+
+    Where stderr is no terminal nothing is drawn, so that logs stay readable.
+    """
+    if quiet or not err.is_terminal:
+        yield lambda n=1, note="": None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", style="dim"),
+    )
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(what, total=total, completed=done, note="")
+
+        def advance(n: int = 1, note: str | None = None) -> None:
+            bar.update(task, advance=n, **({} if note is None else {"note": note}))
+
+        yield advance

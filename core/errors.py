@@ -1,0 +1,34 @@
+"""The exceptions that a user sees: one sentence with what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DistkError(Exception):
+    """Something failed for a reason that the user can act on. Shown as one sentence, exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(DistkError):
+    """The request itself is wrong: an unknown name, a value out of range. Exit code 2."""
+
+    exit_code = 2
+
+
+class NotServed(UsageError):
+    """A command that this method cannot serve."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"`, or an empty string where nothing in `known` is close to `name`."""
+    found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{found[0]}'?" if found else ""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that nobody registered: names the nearest one and lists what there is."""
+    known = sorted(known)
+    return UsageError(f"unknown {what} '{name}'.{nearest(name, known)} Available: {', '.join(known) or 'none'}.")

@@ -1,0 +1,98 @@
+"""The whole plugin contract. A plugin is a module with some of these functions, marked `@distk.hookimpl`.
+
+It is found through its entry point in the group `distk`:
+
+    [project.entry-points.distk]
+    my_plugin = "my_package.plugin"
+
+Registrations name their objects by import path, so that `distk list` imports no method. Keep `import torch`
+out of the module that the entry point names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import pluggy
+
+if TYPE_CHECKING:
+    import typer
+
+    from distk.run import Run
+
+CONTRACT = 1
+"""Version of this contract. A plugin may say which one it was written for: `DISTK_CONTRACT = 1`."""
+
+hookspec = pluggy.HookspecMarker("distk")
+hookimpl = pluggy.HookimplMarker("distk")
+
+
+class Register(Protocol):
+    """The callback that the `distk_register_...` hooks receive."""
+
+    def __call__(
+        self,
+        name: str,
+        path: str,
+        summary: str,
+        *,
+        paper: str = "",
+        tags: tuple[str, ...] = (),
+        aliases: tuple[str, ...] = (),
+    ) -> None:
+        """Announce one object.
+
+        name: what the user types, lower case with dashes. path: `"package.module:Class"`, imported on first use.
+        summary: one line for `distk list`. paper: short citation. tags: free words. aliases: other names for it.
+        """
+
+
+@hookspec
+def distk_register_methods(register: Register) -> None:
+    """Called once at start-up. Register subclasses of `distk.Method`."""
+
+
+@hookspec
+def distk_register_datasets(register: Register) -> None:
+    """Called once at start-up. Register subclasses of `distk.Dataset`."""
+
+
+@hookspec
+def distk_register_metrics(register: Register) -> None:
+    """Called once at start-up. Register subclasses of `distk.Metric`."""
+
+
+@hookspec
+def distk_register_penalties(register: Register) -> None:
+    """Called once at start-up. Register subclasses of `distk.Penalty`: a term on the code of ANY method."""
+
+
+@hookspec
+def distk_register_commands(app: typer.Typer) -> None:
+    """Called once, when the command line is built. Add commands or sub-apps to the typer app `app`."""
+
+
+@hookspec
+def distk_run_started(run: Run) -> None:
+    """A run is about to take its first step (or its first after a resume). `run.path` exists, `run.config` is set."""
+
+
+@hookspec
+def distk_run_logged(run: Run, step: int, values: dict[str, float]) -> None:
+    """A row was written to `log.jsonl`: `values` maps each logged name to its mean since the last row."""
+
+
+@hookspec
+def distk_checkpoint_saved(run: Run, path: Path, step: int) -> None:
+    """`path` was written completely (already renamed into place)."""
+
+
+@hookspec
+def distk_run_ended(run: Run, outcome: str) -> None:
+    """The run ended: `outcome` is "finished", "interrupted" or "failed"."""
+
+
+def names() -> list[str]:
+    """The names of all hooks."""
+    return [name for name, value in globals().items() if name.startswith("distk_") and callable(value)]

@@ -1,0 +1,268 @@
+"""Method, Objective and Step: what a paper's algorithm is written in.
+
+The trainer owns zero_grad, backward, clipping and the optimizer step; a method says what is minimised, over which
+parameters, how often and in which order. Everything in `loss` is tensor code on one device: no `.item()`, no
+`bool(tensor)`, static shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from distk.config import NoConfig
+from distk.errors import UsageError
+from distk.latents import Code, LatentSpace, one_hot
+
+if TYPE_CHECKING:
+    from distk.data import DataSpec, Source
+
+OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+class Step:
+    """What an objective's loss may read.
+
+    batch: dict of tensors, `x` and whatever else the data set gives, `[batch, ...]`.
+    index: int64 scalar tensor, the step counted from 0.
+    schedule: the values of `Method.schedule`, as float32 tensors on the device.
+    phase: the value of `Method.phase` (a host value; a captured step is captured once per phase).
+    memo: a dict that lives for one step, through which one objective hands tensors to the next.
+    generator: the run's random generator on the device.
+    """
+
+    def __init__(
+        self,
+        *,
+        index: Tensor,
+        schedule: Mapping[str, Tensor],
+        phase: Hashable,
+        generator: torch.Generator,
+        log: Callable[[str, Tensor], None],
+        rows: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.batch: dict[str, Any] = {}
+        self.index = index
+        self.schedule = schedule
+        self.phase = phase
+        self.generator = generator
+        self.memo: dict[str, Any] = {}
+        self._log = log
+        self._rank, self._world = rows
+
+    def log(self, name: str, value: Tensor) -> None:
+        """Add a scalar, or a vector `[k]` shown as `name/1 ... name/k`, to the means of the next log row."""
+        self._log(name, value)
+
+    def randn(self, rows: int, *shape: int) -> Tensor:
+        """Standard normal `[rows, *shape]`. Over several devices, this rank's rows of one global draw."""
+        return self._mine(torch.randn, rows, shape)
+
+    def rand(self, rows: int, *shape: int) -> Tensor:
+        """Uniform on [0, 1) `[rows, *shape]`. Over several devices, this rank's rows of one global draw."""
+        return self._mine(torch.rand, rows, shape)
+
+    def randint(self, high: int, rows: int, *shape: int) -> Tensor:
+        """Uniform integers 0..high-1, int64 `[rows, *shape]`; ranks as in `randn`."""
+        return (self.rand(rows, *shape) * high).long().clamp_(max=high - 1)
+
+    def _mine(self, draw: Callable[..., Tensor], rows: int, shape: tuple[int, ...]) -> Tensor:
+        full = draw(rows * self._world, *shape, generator=self.generator, device=self.generator.device)
+        return full if self._world == 1 else full[self._rank * rows : (self._rank + 1) * rows]
+
+
+@dataclass
+class Objective:
+    """One loss, the parameters that it changes, and its place in the step.
+
+    name: appears in the log as the loss's name.
+    loss: called with the Step, returns a scalar tensor to minimise.
+    parameters: only these receive gradients from this loss.
+    optimizer: a factory such as `adam(1e-4)`. None only within a `stage`: the gradient is added to that of the
+        stage's other objectives and their optimizers take the step.
+    stage: consecutive objectives of one stage take all their gradients before any of them steps.
+    updates: how many times per step, each with a step of its own.
+    every: only in steps whose index is a multiple of this.
+    fresh_batch: draw a new batch for each update.
+    window: (first, last + 1) step in which it is active; None as last means for ever.
+    clip: largest gradient norm over this objective's parameters.
+    after: called after the optimizer's step, for example to clamp weights.
+    """
+
+    name: str
+    loss: Callable[[Step], Tensor]
+    parameters: Iterable[nn.Parameter]
+    optimizer: OptimizerFactory | None = None
+    stage: str | None = None
+    updates: int = 1
+    every: int = 1
+    fresh_batch: bool = False
+    window: tuple[int, int | None] | None = None
+    clip: float | None = None
+    after: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.parameters = list(self.parameters)
+        if not self.parameters:
+            raise ValueError(f"objective '{self.name}' has no parameters")
+        if self.optimizer is None and self.stage is None:
+            raise ValueError(f"objective '{self.name}' has neither an optimizer nor a stage")
+
+    def active(self, step: int) -> bool:
+        """Whether this objective takes part in the step of this index."""
+        first, last = self.window or (0, None)
+        return step % self.every == 0 and step >= first and (last is None or step < last)
+
+
+class Method(nn.Module):
+    """A trainable model: networks, objectives, and what it can do once trained.
+
+    Subclasses set `Config` (a frozen dataclass), `latents`, and may set `presets`, `training` (their own
+    defaults of the trainer's options) and `data` (the default data set). `__init__` must build every tensor that
+    a checkpoint holds from (config, data) alone.
+    """
+
+    Config: ClassVar[type] = NoConfig
+    data: ClassVar[str] = ""
+    kinds: ClassVar[tuple[str, ...]] = ("image",)
+    """The kinds of data (`DataSpec.kind`) that this method takes."""
+    presets: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
+    """Preset name -> {"model": {...}, "data": {...}, "train": {...}}."""
+    training: ClassVar[Mapping[str, Any]] = {}
+    capturable: ClassVar[bool | str] = True
+    """False or a reason, when the step cannot be captured as a CUDA graph."""
+    instead: ClassVar[Mapping[str, str]] = {}
+    """Generic command that makes no sense here -> the command to use, for the message."""
+    latents: LatentSpace
+
+    def __init__(self, config: Any, data: DataSpec) -> None:
+        super().__init__()
+        self.config = config
+        self.spec = data
+
+    def objectives(self) -> list[Objective]:
+        """The training step, in order. Called once, when the trainer is built."""
+        raise NotImplementedError(f"{type(self).__name__} has no objectives")
+
+    def schedule(self, step: int) -> dict[str, Any]:
+        """Values that change over training, as floats, lists or host tensors. Keys `lr` and `lr/<objective>` set
+        learning rates. Same keys and shapes at every step."""
+        return {}
+
+    def phase(self, step: int) -> Hashable:
+        """A host value on which the step's control flow may branch (`step.phase`)."""
+        return None
+
+    def before_step(self, step: int, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
+        """Called on the host before a step, outside any captured graph; for rare events such as resetting moments."""
+
+    def collect(self, source: Source) -> dict[str, Tensor]:
+        """The batch of a step. Override to gather experience with a policy."""
+        return source.sample()
+
+    def training_state(self) -> dict[str, Tensor]:
+        """Tensors beside the parameters and buffers that a resumed run needs (environment states, counters)."""
+        return {}
+
+    def load_training_state(self, state: dict[str, Tensor]) -> None:
+        """Inverse of `training_state`."""
+
+    # What a trained model can do. A method overrides what it serves; generic commands ask `can(method, name)`.
+
+    def encode(self, x: Tensor) -> Code:
+        """Items `[batch, *spec.shape]` -> code (posterior means, class probabilities)."""
+        raise NotImplementedError
+
+    def decode(self, code: Code) -> Tensor:
+        """Code -> items `[batch, *spec.shape]` in the data's range."""
+        raise NotImplementedError
+
+    def sample(self, n: int, generator: torch.Generator, **given: int) -> Tensor:
+        """`n` items drawn from the model: the prior decoded, unless overridden.
+
+        given: categorical group -> class that all of them shall have.
+        """
+        code = self.prior(n, generator)
+        for name, index in given.items():
+            classes = self.latents[name].size
+            if not 0 <= index < classes:
+                raise UsageError(f"group '{name}' has the classes 0 to {classes - 1}, not {index}.")
+            code[name] = one_hot(torch.full((n,), index, device=generator.device), classes)
+        return self.decode(code)
+
+    def posterior(self, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Items -> for each continuous group with a Gaussian posterior: (mean, standard deviation)."""
+        raise NotImplementedError
+
+    def text(self, items: Tensor) -> list[str]:
+        """Items of a sentence method (token ids `[n, T]`) as readable lines."""
+        raise NotImplementedError
+
+    def rewrite(self, sentences: list[str], to: int, **settings: Any) -> list[str]:
+        """Sentences with another label (index `to` of `spec.classes`), one for one, the rest kept."""
+        raise NotImplementedError
+
+    def prior(self, n: int, generator: torch.Generator) -> Code:
+        """`n` codes from the prior: standard normal and uniform unless overridden."""
+        code: Code = {}
+        for group in self.latents:
+            shape = (n, *group.shape)
+            if group.kind == "continuous":
+                code[group.name] = torch.randn(shape, generator=generator, device=generator.device)
+            else:
+                gumbel = -torch.rand(shape, generator=generator, device=generator.device).log().neg().log()
+                code[group.name] = (gumbel == gumbel.amax(-1, keepdim=True)).float()
+        return code
+
+
+def can(method: Method | type[Method], name: str) -> bool:
+    """Whether a method has the capability `name`: a method's name such as "encode", "decode", "sample"."""
+    cls = method if isinstance(method, type) else type(method)
+    if name == "sample" and can(cls, "decode"):
+        return True
+    return getattr(cls, name) is not getattr(Method, name)
+
+
+def adam(
+    lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_l2: float = 0.0
+) -> OptimizerFactory:
+    """Factory of an Adam that can be captured on CUDA (learning rate and step count on the device) and is fused.
+
+    weight_l2: adds the gradient of weight_l2 / 2 * sum w^2 over weights (not over biases and other vectors).
+    """
+
+    def build(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        cuda = parameters[0].is_cuda
+        rate: Any = torch.tensor(lr, device=parameters[0].device) if cuda else lr
+        weights = [p for p in parameters if p.dim() > 1]
+        others = [p for p in parameters if p.dim() <= 1]
+        groups = [{"params": weights, "weight_decay": weight_l2}, {"params": others}]
+        groups = [group for group in groups if group["params"]] if weight_l2 else [{"params": parameters}]
+        return torch.optim.Adam(groups, lr=rate, betas=betas, eps=eps, fused=True, capturable=cuda)
+
+    return build
+
+
+def sgd(lr: float, momentum: float = 0.0) -> OptimizerFactory:
+    """Factory of plain stochastic gradient descent, its learning rate on the device under CUDA."""
+
+    def build(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        rate: Any = torch.tensor(lr, device=parameters[0].device) if parameters[0].is_cuda else lr
+        return torch.optim.SGD(parameters, lr=rate, momentum=momentum, foreach=True)
+
+    return build
+
+
+def rmsprop(lr: float, alpha: float = 0.99, eps: float = 1e-8) -> OptimizerFactory:
+    """Factory of RMSprop, capturable on CUDA."""
+
+    def build(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        cuda = parameters[0].is_cuda
+        rate: Any = torch.tensor(lr, device=parameters[0].device) if cuda else lr
+        return torch.optim.RMSprop(parameters, lr=rate, alpha=alpha, eps=eps, capturable=cuda, foreach=True)
+
+    return build

@@ -1,0 +1,158 @@
+"""Metric, and the table of codes that every metric reads.
+
+A data set is encoded once, on the device; each sampling protocol is then index arithmetic on the table, so that ten
+metrics cost one encoding pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from distk.config import NoConfig
+from distk.console import progress
+from distk.data import Dataset, FactorDataset, Split
+from distk.errors import UsageError
+from distk.method import Method, can
+from distk.nn import gaussian_kl
+
+
+@dataclass
+class CodeTable:
+    """Codes of N items and, where known, the factors behind them.
+
+    codes: float `[N, D]`, posterior means; a categorical group is one column with its most probable class.
+    names, kinds: of the D columns; kind is "continuous" or "categorical".
+    factors: int64 `[N, K]` or None. factor_names, factor_sizes, factor_kinds: of the K factors.
+    grid: whether the rows are every factor combination once, the last factor fastest.
+    std: float `[N, D]` posterior standard deviations, NaN in columns without one; None without a posterior.
+    kl: float `[D]` mean KL to the standard normal prior in nats, NaN likewise.
+    model, dataset, rows: what was encoded, for metrics that look at items; None for arrays from a file.
+    """
+
+    codes: Tensor
+    names: list[str]
+    kinds: list[str]
+    factors: Tensor | None = None
+    factor_names: tuple[str, ...] = ()
+    factor_sizes: tuple[int, ...] = ()
+    factor_kinds: tuple[str, ...] = ()
+    grid: bool = False
+    std: Tensor | None = None
+    kl: Tensor | None = None
+    model: Method | None = None
+    dataset: Dataset | None = None
+    rows: Tensor | None = None
+    source: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def sample_rows(self, n: int, generator: torch.Generator) -> Tensor:
+        """P1: `n` rows of this table, uniformly and with replacement, int64 `[n]` on the codes' device."""
+        drawn = torch.randint(len(self), (n,), generator=generator, device=generator.device)
+        return drawn.to(self.codes.device)
+
+    def needs_factors(self) -> Tensor:
+        """`factors`, or a UsageError that says why there are none."""
+        if self.factors is None:
+            raise UsageError(f"{self.source or 'this data'} has no ground-truth factors.")
+        return self.factors
+
+
+class Metric:
+    """A score of a representation. Subclasses define `compute`.
+
+    headline: the key of the result that stands for the metric in tables, in `--keep` and in progress lines.
+    higher_is_better: direction of the headline. repeats: default number of seeds (1 for a deterministic score).
+    needs_model: whether it looks at items, so that arrays from a file do not suffice.
+    """
+
+    Config: ClassVar[type] = NoConfig
+    headline: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+    repeats: ClassVar[int] = 1
+    needs_model: ClassVar[bool] = False
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        """Named numbers, and arrays where the metric has them; `reasons` maps an undefined key to why.
+
+        Raises UsageError when the table lacks what the metric needs.
+        """
+        raise NotImplementedError
+
+
+@torch.no_grad()
+def encode_table(
+    model: Method, dataset: Dataset, *, rows: int | None = None, split: Split = "all", seed: int = 0, batch: int = 512
+) -> CodeTable:
+    """Encode a data set in eval mode, without autocast.
+
+    rows: at most so many items (drawn without replacement from `seed`); None encodes all.
+    Raises UsageError for a method that cannot encode.
+    """
+    if not can(model, "encode"):
+        raise UsageError(f"method {type(model).__name__} has no encoder, so its codes cannot be scored.")
+    chosen = dataset.rows(split)
+    total = len(dataset) if chosen is None else len(chosen)
+    index = torch.arange(total, device=dataset.device) if chosen is None else chosen
+    whole = rows is None or rows >= total
+    if not whole:
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:rows].sort().values
+        index = index[order.to(dataset.device)]
+    was_training = model.training
+    model.eval()
+    codes, stds, kl = [], [], torch.zeros(len(model.latents.columns), dtype=torch.float64, device=dataset.device)
+    try:
+        with progress("encoding", len(index)) as advance:
+            for part in index.split(batch):
+                x = dataset.batch(part)["x"]
+                codes.append(model.latents.flatten(model.encode(x)))
+                if can(model, "posterior"):
+                    std, nats = _posterior_columns(model, x)
+                    stds.append(std)
+                    kl += nats.double().sum(0)
+                advance(len(part))
+    finally:
+        model.train(was_training)
+    table = CodeTable(
+        torch.cat(codes),
+        model.latents.columns,
+        model.latents.column_kinds,
+        std=torch.cat(stds) if stds else None,
+        kl=kl / len(index) if stds else None,
+        model=model,
+        dataset=dataset,
+        rows=index,
+        source=f"data set '{dataset.name}'",
+    )
+    if isinstance(dataset, FactorDataset):
+        table.factors = dataset.factors(index)
+        table.factor_names, table.factor_sizes = dataset.factor_names, dataset.factor_sizes
+        table.factor_kinds = dataset.factor_kinds
+        table.grid = whole and dataset.is_grid and chosen is None
+    return table
+
+
+def _posterior_columns(model: Method, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Standard deviation and KL to N(0, 1), each `[batch, columns]`; NaN for columns without a Gaussian posterior."""
+    posterior = model.posterior(x)
+    std, kl = [], []
+    for group in model.latents:
+        if group.name in posterior:
+            mean, sd = (value.flatten(1).float() for value in posterior[group.name])
+            std.append(sd)
+            kl.append(gaussian_kl(mean, sd.clamp_min(1e-8)))
+        else:
+            nan = torch.full((len(x), len(group.columns)), torch.nan, device=x.device)
+            std.append(nan)
+            kl.append(nan)
+    return torch.cat(std, 1), torch.cat(kl, 1)

@@ -1,0 +1,139 @@
+"""The run folder: config.toml, log.jsonl, samples/, checkpoint.safetensors, best.safetensors."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from distk.checkpoint import write_atomic
+from distk.console import jsonable
+from distk.errors import DistkError, UsageError
+
+RUNS = Path("runs")
+
+
+class Run:
+    """A run and its folder.
+
+    path: the folder. config: the sections method, model, data, train as plain values.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path, self.config = path, config
+        self._lock: IO[str] | None = None
+        self._log: IO[str] | None = None
+        self.started = time.monotonic()
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest checkpoint of this run."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The best checkpoint by the metric of `--keep`, where one was asked for."""
+        return self.path / "best.safetensors"
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The rows of log.jsonl."""
+        try:
+            lines = (self.path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines]
+
+    def open(self, resume_at: int | None = None) -> None:
+        """Create the folder or take it up again; hold a lock so that two processes cannot write one run.
+
+        resume_at: drop log rows of later steps, which a killed run may have left.
+        Raises DistkError when the folder cannot be written or another process is using it.
+        """
+        try:
+            (self.path / "samples").mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if resume_at is not None:
+                kept = [row for row in self._sound_rows() if row["step"] <= resume_at]
+                text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept)
+                write_atomic(self.path / "log.jsonl", text.encode())
+            self._log = (self.path / "log.jsonl").open("a", encoding="utf-8")
+        except BlockingIOError:
+            raise DistkError(f"run folder '{self.path}' is in use by another process.") from None
+        except OSError as error:
+            raise DistkError(f"cannot write to run folder '{self.path}': {error.strerror or error}.") from error
+
+    def _sound_rows(self) -> list[dict[str, Any]]:
+        rows = []
+        with contextlib.suppress(FileNotFoundError):
+            for line in (self.path / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError):  # the last line of a killed process may be cut off
+                    rows.append(json.loads(line))
+        return [row for row in rows if isinstance(row, dict) and isinstance(row.get("step"), int)]
+
+    def write_row(self, step: int, values: dict[str, Any]) -> None:
+        """Append one row to log.jsonl. Raises DistkError when the disk is full."""
+        assert self._log is not None
+        row = jsonable({"step": step, "seconds": round(time.monotonic() - self.started, 3), **values})
+        try:
+            self._log.write(json.dumps(row, allow_nan=False) + "\n")
+            self._log.flush()
+        except OSError as error:
+            raise DistkError(f"cannot write '{self.path / 'log.jsonl'}': {error.strerror or error}.") from error
+
+    def close(self) -> None:
+        """Release the folder."""
+        for file in (self._log, self._lock):
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.close()
+        self._log = self._lock = None
+
+
+def new_folder(method: str, seed: int, out: Path | None) -> Path:
+    """`out`, or `runs/<method>-<date>-<time>-s<seed>`, with a number appended while it exists.
+
+    Raises UsageError when `out` already holds a run.
+    """
+    if out is not None:
+        if (out / "checkpoint.safetensors").exists() or (out / "log.jsonl").exists():
+            raise UsageError(
+                f"'{out}' already holds a run: continue it with `distk resume {out}` or choose another --out."
+            )
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"--out '{out}' is a file, not a folder.")
+        return out
+    base = RUNS / f"{method}-{datetime.now():%Y%m%d-%H%M%S}-s{seed}"
+    path, n = base, 1
+    while path.exists():
+        n += 1
+        path = base.with_name(f"{base.name}-{n}")
+    return path
+
+
+def find_checkpoint(given: Path | None) -> Path:
+    """The checkpoint that a command works on: a file, a run folder's, or without an argument the newest run's.
+
+    Raises DistkError when there is none.
+    """
+    if given is not None:
+        if given.is_dir():
+            inner = given / "checkpoint.safetensors"
+            if not inner.exists():
+                raise DistkError(f"folder '{given}' holds no checkpoint.safetensors.")
+            return inner
+        if not given.exists():
+            raise DistkError(f"checkpoint '{given}' does not exist.")
+        return given
+    found = sorted(RUNS.glob("*/checkpoint.safetensors"), key=lambda p: (p.stat().st_mtime_ns, str(p)))
+    if not found:
+        raise UsageError(
+            f"no checkpoint was named and there is no run in '{RUNS}{os.sep}': train one with `distk train`."
+        )
+    return found[-1]

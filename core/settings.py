@@ -1,0 +1,120 @@
+"""From a method's name, a preset, a config file and options to complete settings: each overrides the one before."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distk.config import from_dict, hints, read_toml, to_dict
+from distk.errors import UsageError, nearest, unknown
+from distk.method import Method
+from distk.registry import Registration, registry
+from distk.trainer import TrainConfig
+
+SECTIONS = ("model", "data", "train")
+
+
+@dataclass
+class Settings:
+    """Complete, checked settings of a run.
+
+    data: name of the data set. data_options: settings of it. data_dir: the user's folder, or None.
+    """
+
+    entry: Registration
+    method: type[Method]
+    model: Any
+    data: str
+    data_options: dict[str, Any]
+    data_dir: str | None
+    train: TrainConfig
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """The sections of config.toml."""
+        data = {"name": self.data, **({"dir": self.data_dir} if self.data_dir else {}), **self.data_options}
+        return {"model": to_dict(self.model), "data": data, "train": to_dict(self.train)}
+
+
+def resolve(
+    method: str,
+    *,
+    preset: str | None = None,
+    file: Path | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Settings:
+    """Settings of a run: defaults < preset < config file < options.
+
+    options: {"model": {...}, "data": {...}, "train": {...}}; in "data", `name` and `dir` choose the data set.
+    Raises UsageError for unknown names and values out of range.
+    """
+    entry = registry().find("method", method)
+    cls: type[Method] = entry.load()
+    layers: list[tuple[str, Mapping[str, Mapping[str, Any]]]] = [("the method's defaults", {"train": cls.training})]
+    if preset is not None:
+        if preset not in cls.presets:
+            raise unknown(f"preset of '{entry.name}'", preset, cls.presets)
+        layers.append((f"preset '{preset}'", cls.presets[preset]))
+    if file is not None:
+        layers.append((str(file), _from_file(file, entry)))
+    layers.append(("the options", options or {}))
+    merged = _merge(layers, default_data=cls.data)
+    data = dict(merged["data"])
+    name = data.pop("name", cls.data)
+    folder = data.pop("dir", None)
+    if not name:
+        raise UsageError(f"method '{entry.name}' has no default data set: name one with --data.")
+    model = from_dict(cls.Config, merged["model"], f"method '{entry.name}'")
+    train = from_dict(TrainConfig, merged["train"], "training")
+    return Settings(entry, cls, model, name, data, folder, train)
+
+
+def _merge(layers: list[tuple[str, Mapping[str, Mapping[str, Any]]]], default_data: str) -> dict[str, dict[str, Any]]:
+    merged: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    for where, layer in layers:
+        for section, values in layer.items():
+            if section not in SECTIONS:
+                raise UsageError(f"{where} has a section [{section}].{nearest(section, SECTIONS)}")
+            if section == "data" and "name" in values:
+                # Another data set's settings mean nothing to this one.
+                before = merged["data"].get("name", default_data)
+                if before.partition(":")[0] != str(values["name"]).partition(":")[0]:
+                    merged["data"] = {}
+            merged[section].update(values)
+    return merged
+
+
+def _from_file(file: Path, entry: Registration) -> dict[str, Any]:
+    content = read_toml(file)
+    named = content.pop("method", entry.name)
+    if named not in (entry.name, *entry.aliases):
+        raise UsageError(f"'{file}' configures method '{named}', not '{entry.name}'.")
+    for section, values in content.items():
+        if not isinstance(values, dict):
+            raise UsageError(f"'{file}' has '{section}' outside a section; expected [model], [data] or [train].")
+    return content
+
+
+def split_options(cls: type[Method], dataset: type | None, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Sort flat options (as from Python keywords) into sections: the method's, the trainer's, the data set's.
+
+    `data` and `data_dir` choose the data set. Raises UsageError for a name that none of them has.
+    """
+    sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    train_names = {f.name for f in dataclasses.fields(TrainConfig)}
+    data_names = set(hints(dataset.Config)) if dataset is not None else set()
+    for name, value in given.items():
+        if name in ("data", "data_dir"):
+            sections["data"]["name" if name == "data" else "dir"] = value
+        elif name in hints(cls.Config):
+            sections["model"][name] = value
+        elif name in train_names:
+            sections["train"][name] = value
+        elif name.removeprefix("data_") in data_names:
+            sections["data"][name.removeprefix("data_")] = value
+        else:
+            known = {*hints(cls.Config), *train_names, *data_names}
+            raise UsageError(f"there is no option '{name}'.{nearest(name, known)}")
+    return sections

@@ -1,0 +1,100 @@
+"""Latent traversals: one latent at a time moves, the rest of the code stays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from distk.data import Dataset
+from distk.latents import Code, Latent, one_hot
+from distk.method import Method, can
+from distk.metric import encode_table
+
+
+@dataclass
+class Row:
+    """One row of a traversal: its label, and the items for each value, `[columns, *item]`."""
+
+    label: str
+    items: Tensor
+    block: str = ""
+
+
+@dataclass
+class Traversal:
+    """Input, reconstruction and rows; `values` are what a continuous latent runs through, one per column."""
+
+    input: Tensor
+    reconstruction: Tensor
+    rows: list[Row]
+    values: list[float]
+
+
+def order_by_kl(model: Method, dataset: Dataset, items: int = 1000, seed: int = 0) -> dict[str, float]:
+    """Column name -> mean KL in nats over at most `items` items, most informative first; empty without a posterior."""
+    if not can(model, "posterior"):
+        return {}
+    table = encode_table(model, dataset, rows=items, seed=seed)
+    assert table.kl is not None
+    pairs = [(n, float(v)) for n, v in zip(table.names, table.kl.tolist(), strict=True) if v == v]
+    return dict(sorted(pairs, key=lambda pair: -pair[1]))
+
+
+@torch.no_grad()
+def traverse(
+    model: Method, x: Tensor, kl: dict[str, float], columns: int, span: tuple[float, float] | None, top: int | None
+) -> Traversal:
+    """Traverse every latent from the code of one item.
+
+    x: one item `[1, *spec.shape]`. kl: as from `order_by_kl`. columns: values per row. span: lowest and highest value
+    of continuous latents, None takes each group's own. top: only so many continuous latents.
+    A categorical code gives one block of rows per class (papers/23, slide 26).
+    """
+    base = model.encode(x)
+    shape = x.shape[1:]
+    continuous = [(group, i) for group in model.latents if group.kind == "continuous" for i in range(group.size)]
+    continuous.sort(key=lambda pair: -_nats(kl, *pair))
+    continuous = continuous[:top]
+    categorical = [group for group in model.latents if group.kind == "categorical"]
+    low, high = span if span is not None else (model.latents.groups[0].low, model.latents.groups[0].high)
+    rows: list[Row] = []
+    blocks: Sequence[tuple[str, Code]] = [("", base)]
+    if categorical:
+        first = categorical[0]
+        blocks = [(f"{first.name}={k}", {**base, first.name: _class(first, k, base)}) for k in range(first.size)]
+    for name, code in blocks:
+        for group, i in continuous:
+            lowest, highest = (low, high) if span is not None else (group.low, group.high)
+            values = torch.linspace(lowest, highest, columns, device=x.device)
+            moved = {key: value.expand(columns, *value.shape[1:]).clone() for key, value in code.items()}
+            moved[group.name][..., i] = values.view(-1, *[1] * (moved[group.name].dim() - 2))
+            label = f"{group.name}{i + 1}" + (f"  KL {_nats(kl, group, i):.2f}" if kl else "")
+            rows.append(Row(label, model.decode(moved).view(columns, *shape), name))
+    for group in categorical[1:] if continuous else categorical:
+        codes = [{**base, group.name: _class(group, k, base)} for k in range(group.size)]
+        items = torch.cat([model.decode(code) for code in codes]).view(group.size, *shape)
+        rows.append(Row(f"{group.name} 0..{group.size - 1}", _pad(items, columns)))
+    values = torch.linspace(low, high, columns).tolist()
+    return Traversal(x[0], model.decode(base).view(1, *shape)[0], rows, values)
+
+
+def _nats(kl: dict[str, float], group: Latent, i: int) -> float:
+    """KL of one dimension; summed over the time steps of a group that has them."""
+    if group.steps:
+        return sum(kl.get(f"{group.name}[{t}]{i + 1}", 0.0) for t in range(group.steps))
+    return kl.get(f"{group.name}{i + 1}", 0.0)
+
+
+def _class(group: Latent, k: int, base: Code) -> Tensor:
+    like = base[group.name]
+    return one_hot(torch.full(like.shape[:-1], k, device=like.device), group.size)
+
+
+def _pad(items: Tensor, columns: int) -> Tensor:
+    """Items `[n, ...]` -> `[columns, ...]`, with zeros behind or cut off."""
+    filled = items.new_zeros(columns, *items.shape[1:])
+    filled[: min(len(items), columns)] = items[:columns]
+    return filled

@@ -1,0 +1,1 @@
+"""The built-in plugins. Each folder is one plugin, reached only through its entry point."""

@@ -1,0 +1,7 @@
+"""Adversarial methods. A table of contents: nothing here imports torch."""
+
+import typer
+
+from distk.hookspecs import Register, hookimpl
+
+_AT = "distk.plugins.gan_family."

@@ -1,0 +1,39 @@
+"""Scores of representations as pure functions of arrays: codes and factors in, a dictionary of numbers out.
+
+No dataset, no model, no global random state: a saved table of codes and factors is enough to reproduce every
+number. Arrays may be numpy or torch, on any device; statistics are float64. Scalars come back as floats,
+arrays as numpy float64, per-factor arrays with NaN for constant factors; `reasons` says why something is NaN
+or was left out.
+"""
+
+from .agreement import best_dimension_auc, reconstruction, unsupervised_accuracy
+from .importance import dci
+from .information import mig, mig_aggregate, modularity
+from .neighbours import info_mec, ksg, recall_at_k
+from .predictors import downstream, explicitness, sap
+from .structure import active_units, irs, linear_correlation, udr, unsupervised
+from .voting import beta_vae, factor_vae, higgins_change
+
+__all__ = [
+    "active_units",
+    "best_dimension_auc",
+    "beta_vae",
+    "dci",
+    "downstream",
+    "explicitness",
+    "factor_vae",
+    "higgins_change",
+    "info_mec",
+    "irs",
+    "ksg",
+    "linear_correlation",
+    "mig",
+    "mig_aggregate",
+    "modularity",
+    "recall_at_k",
+    "reconstruction",
+    "sap",
+    "udr",
+    "unsupervised",
+    "unsupervised_accuracy",
+]

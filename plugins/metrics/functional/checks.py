@@ -1,0 +1,230 @@
+"""Input validation shared by every score: arrays in, float64 tensors and class indices out.
+
+Every message names the argument, the first offending column and what to do (metrics.md section 19).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = Any  # numpy array, torch tensor (any device, any real dtype) or nested sequence
+Result = dict[
+    str, Any
+]  # floats, float64 numpy arrays, and `reasons: dict[str, str]` when something is undefined
+
+
+def tensor(array: Array) -> Tensor:
+    """`array` as a detached torch tensor on its own device; numpy and sequences land on the CPU."""
+    if isinstance(array, Tensor):
+        return array.detach()
+    return torch.from_numpy(np.array(array))  # a copy: torch refuses views of read-only or reversed arrays
+
+
+def matrix(array: Array, name: str = "codes", min_rows: int = 2) -> Tensor:
+    """`array` as a finite float64 matrix [n, D]; a vector [n] becomes [n, 1].
+
+    Raises ValueError for another rank, no columns, fewer than `min_rows` rows, or NaN/inf (naming the
+    column).
+    """
+    x = tensor(array)
+    if x.is_complex():
+        raise ValueError(f"{name} must be real, got {x.dtype}")
+    if x.ndim == 1:
+        x = x[:, None]
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise ValueError(f"{name} must have shape [rows, columns], got {tuple(x.shape)}")
+    if x.shape[0] < min_rows:
+        raise ValueError(f"{name} has {x.shape[0]} rows: needs at least {min_rows}")
+    x = x.double()
+    finite = torch.isfinite(x).all(0)
+    if not bool(finite.all()):
+        column = int((~finite).nonzero()[0])
+        raise ValueError(f"{name} contains NaN or inf, first in column {column}")
+    return x
+
+
+def paired(codes: Array, factors: Array, suffix: str = "") -> tuple[Tensor, Tensor]:
+    """Codes [n, D] and factors [n, K] as finite float64 on the codes' device; ValueError if lengths
+    differ.
+    """
+    c = matrix(codes, "codes" + suffix)
+    f = matrix(factors, "factors" + suffix).to(c.device)
+    if len(c) != len(f):
+        raise ValueError(f"codes{suffix} has {len(c)} rows but factors{suffix} has {len(f)}")
+    return c, f
+
+
+def split(
+    codes: Array, factors: Array, codes_test: Array | None, factors_test: Array | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(train codes, train factors, test codes, test factors); without test rows, 2/3 : 1/3 of the rows in
+    order.
+    """
+    c, f = paired(codes, factors)
+    if (codes_test is None) != (factors_test is None):
+        raise ValueError("codes_test and factors_test must be given together")
+    if codes_test is None:
+        if len(c) < 6:
+            raise ValueError(f"codes has {len(c)} rows: needs at least 6 to be split into train and test")
+        cut = 2 * len(c) // 3
+        return c[:cut], f[:cut], c[cut:], f[cut:]
+    ct, ft = paired(codes_test, factors_test, "_test")
+    if ct.shape[1] != c.shape[1] or ft.shape[1] != f.shape[1]:
+        raise ValueError(
+            f"test rows have {ct.shape[1]} codes and {ft.shape[1]} factors, "
+            f"training rows {c.shape[1]} and {f.shape[1]}"
+        )
+    return c, f, ct.to(c.device), ft.to(c.device)
+
+
+def equal_width(column: Tensor, low: Tensor, high: Tensor, bins: int) -> Tensor:
+    """Equal-width bin index (int64, 0..bins-1) as numpy's `digitize(x, histogram(x, bins)[1][:-1]) - 1`.
+
+    The index counts the first `bins` edges that are <= x, so the maximum falls into the last bin. `column`
+    [n, M], `low`, `high` [M].
+    """
+    step = (high - low) / bins
+    steps = torch.arange(bins, dtype=column.dtype, device=column.device)
+    edges = (
+        steps * step[:, None] + low[:, None]
+    )  # the same operations as numpy.linspace: equal to the last bit
+    index = torch.searchsorted(edges, column.T.contiguous(), right=True) - 1
+    return index.clamp_(0, bins - 1).T.contiguous()
+
+
+@dataclass
+class Labels:
+    """Discrete factors as class indices; constant factors are left out.
+
+    index: int64 [n, K'] with 0..sizes[j]-1; kept: the K' original columns; total: K; names: reasons' factor
+    names.
+    """
+
+    index: Tensor
+    sizes: list[int]
+    kept: list[int]
+    total: int
+    reasons: dict[str, str] = field(default_factory=dict)
+    values: list[Tensor] = field(default_factory=list)
+    bounds: tuple[Tensor, Tensor, int] | None = None
+
+    def encode(self, factors: Tensor) -> Tensor:
+        """Class indices [m, K'] of other rows; -1 where the value never occurred in the rows seen first."""
+        if self.bounds is not None:
+            factors = equal_width(factors, *self.bounds).double()
+        columns = []
+        for j, k in enumerate(self.kept):
+            values, column = self.values[j], factors[:, k].contiguous()
+            at = torch.searchsorted(values, column).clamp_(max=len(values) - 1)
+            columns.append(torch.where(values[at] == column, at, -1))
+        return torch.stack(columns, 1)
+
+    def widen(self, array: Tensor | np.ndarray) -> np.ndarray:
+        """[..., K'] -> numpy float64 [..., K] with NaN for the dropped factors."""
+        narrow = array.cpu().numpy() if isinstance(array, Tensor) else array
+        wide = np.full((*narrow.shape[:-1], self.total), np.nan)
+        wide[..., self.kept] = narrow
+        return wide
+
+    def explain(self, *keys: str) -> dict[str, str]:
+        """The reasons for dropped factors, repeated for each result key."""
+        text = "; ".join(self.reasons.values())
+        return dict.fromkeys(keys, text) if text else {}
+
+
+def discrete(
+    factors: Tensor, factor_bins: int | None = None, min_per_value: int = 10, rows: int | None = None
+) -> Labels:
+    """Factors [n, K] (float64) as class indices, constant columns dropped (metrics.md section 0, rule 7).
+
+    Non-integer columns are continuous: ValueError unless `factor_bins` cuts every column into equal-width
+    bins. `rows` (default n) must reach `min_per_value` times the number of values of every factor.
+    """
+    total, bounds = factors.shape[1], None
+    if factor_bins is not None:
+        if factor_bins < 2:
+            raise ValueError(f"factor_bins must be at least 2, got {factor_bins}")
+        bounds = (factors.amin(0), factors.amax(0), factor_bins)
+        factors = equal_width(factors, *bounds).double()
+    fractional = (factors != factors.round()).any(0)
+    if bool(fractional.any()):
+        k = int(fractional.nonzero()[0])
+        raise ValueError(
+            f"factor {k} is continuous but this score needs discrete factors: "
+            "cut it with factor_bins (--bins), or use dci with predictor='lasso'"
+        )
+    rows = len(factors) if rows is None else rows
+    columns, sizes, kept, values, reasons = [], [], [], [], {}
+    for k in range(total):
+        found, index = factors[:, k].unique(return_inverse=True)
+        if len(found) < 2:
+            reasons[f"factor {k}"] = f"factor {k} is constant: dropped"
+            continue
+        if rows < min_per_value * len(found):
+            raise ValueError(
+                f"factor {k} has {len(found)} values: "
+                f"needs at least {min_per_value * len(found)} rows, got {rows}"
+            )
+        columns.append(index)
+        sizes.append(len(found))
+        kept.append(k)
+        values.append(found)
+    if not kept:
+        raise ValueError("every factor is constant: nothing to score")
+    return Labels(torch.stack(columns, 1), sizes, kept, total, reasons, values, bounds)
+
+
+def varying(factors: Tensor) -> tuple[list[int], dict[str, str]]:
+    """Columns of a continuous factor table [n, K] that vary, and the reasons for those left out."""
+    spread = factors.amax(0) > factors.amin(0)
+    kept = spread.nonzero()[:, 0].tolist()
+    if not kept:
+        raise ValueError("every factor is constant: nothing to score")
+    dropped = {f"factor {k}": f"factor {k} is constant: dropped" for k in range(len(spread)) if k not in kept}
+    return kept, dropped
+
+
+def live_codes(codes: Tensor) -> Tensor:
+    """Mask [D] of the codes that are not constant (exact zero range: metrics.md section 0, rule 6)."""
+    return codes.amax(0) > codes.amin(0)
+
+
+def standardise(train: Tensor, *others: Tensor) -> list[Tensor]:
+    """Columns to zero mean and unit population standard deviation of `train`; constant columns become 0."""
+    mean, sd = train.mean(0), train.std(0, correction=0)
+    scale = torch.where(live_codes(train), 1 / sd.clamp_min(torch.finfo(sd.dtype).tiny), torch.zeros_like(sd))
+    return [(x - mean) * scale for x in (train, *others)]
+
+
+def labels_1d(array: Array, name: str) -> Tensor:
+    """A vector of class labels [n] as int64 class indices 0..S-1 (by sorted value)."""
+    x = matrix(array, name, min_rows=1)
+    if x.shape[1] != 1:
+        raise ValueError(f"{name} must be one column of labels, got shape {tuple(x.shape)}")
+    if bool((x != x.round()).any()):
+        raise ValueError(f"{name} must hold class indices, found fractional values")
+    return x[:, 0].unique(return_inverse=True)[1]
+
+
+def array(x: Tensor) -> np.ndarray:
+    """A tensor as numpy float64."""
+    return x.detach().double().cpu().numpy()
+
+
+def finish(result: Result, reasons: dict[str, str]) -> Result:
+    """`result` with the key `reasons` when there is anything to say."""
+    if reasons:
+        result["reasons"] = reasons
+    return result
+
+
+def one_of(value: str, allowed: Sequence[str], name: str) -> None:
+    """ValueError that lists the allowed words when `value` is none of them."""
+    if value not in allowed:
+        raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(allowed)}")

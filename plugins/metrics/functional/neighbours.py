@@ -1,0 +1,231 @@
+"""Scores by nearest neighbours: KSG mutual information, recall@k, and InfoMEC. All in float64, chunked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import checks
+from .checks import Array, Labels, Result
+from .solvers import CHUNK, entropy, logistic_regression
+
+
+def ksg(x: Array, y: Array, k: int = 3, variant: int = 1, seed: int = 0) -> float:
+    """Mutual information in nats of paired rows x [n, dx] and y [n, dy] (Kraskov et al. 2004, eq. 8 and 9).
+
+    Variant 1: eps_i = max-norm distance to the k-th neighbour in the joint space, n_x = other points strictly
+    within eps_i; I = psi(k) + psi(n) - mean[psi(n_x + 1) + psi(n_y + 1)]. Variant 2: separate eps per space
+    (the rectangle of the k neighbours), n_x = points within or on it; I = psi(k) - 1/k + psi(n) -
+    mean[psi(n_x) + psi(n_y)]. Coordinates are standardised; where two joint rows are equal, noise of 1e-10
+    (from `seed`) parts them. Biased low at strong dependence and high dimension; slightly negative values are
+    estimates of 0. Needs 1 <= k < n.
+    """
+    a, b = checks.matrix(x, "x"), checks.matrix(y, "y")
+    b = b.to(a.device)
+    if len(a) != len(b):
+        raise ValueError(f"x has {len(a)} rows but y has {len(b)}")
+    if variant not in (1, 2):
+        raise ValueError(f"variant must be 1 or 2, got {variant}")
+    n = len(a)
+    if not 1 <= k < n:
+        raise ValueError(f"k must be in 1..{n - 1} (below the number of rows), got {k}")
+    a, b = checks.standardise(a)[0], checks.standardise(b)[0]
+    joint = torch.cat([a, b], 1)
+    if len(joint.unique(dim=0)) < n:
+        noise = torch.randn(joint.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        joint = joint + 1e-10 * noise.to(joint.device)
+        a, b = joint[:, : a.shape[1]], joint[:, a.shape[1] :]
+    psi = torch.special.digamma
+    total = 0.0
+    for rows in torch.arange(n, device=a.device).split(max(1, CHUNK // n)):
+        dx, dy = _max_norm(a, rows), _max_norm(b, rows)
+        dz = torch.maximum(dx, dy)
+        if variant == 1:
+            eps = dz.topk(k, dim=1, largest=False).values[:, -1:]
+            counts = [(d < eps).sum(1).double() + 1 for d in (dx, dy)]
+        else:
+            near = dz.topk(k, dim=1, largest=False).indices
+            counts = [(d <= d.gather(1, near).amax(1, keepdim=True)).sum(1).double() for d in (dx, dy)]
+        total += float(sum(psi(c).sum() for c in counts))
+    head = psi(torch.tensor(float(k), dtype=torch.float64)) + psi(torch.tensor(float(n), dtype=torch.float64))
+    return float(head) - total / n - (1 / k if variant == 2 else 0.0)
+
+
+def _max_norm(points: Tensor, rows: Tensor) -> Tensor:
+    """Max-norm distances [rows, n] of some rows to all; a point's distance to itself is inf."""
+    distance = points.new_zeros(len(rows), len(points))
+    for column in points.T:  # coordinate by coordinate keeps the temporary at [rows, n]
+        torch.maximum(distance, (column[rows, None] - column).abs(), out=distance)
+    distance[torch.arange(len(rows), device=rows.device), rows] = torch.inf
+    return distance
+
+
+def recall_at_k(emb: Array, labels: Array, ks: Sequence[int] = (1, 2, 4, 8), metric: str = "l2") -> Result:
+    """Recall@k (papers/12): share of items with a same-label item among their k nearest others; higher is
+    better.
+
+    emb [n, d] is query and gallery at once, self excluded by index; labels [n] class indices. metric 'l2' or
+    'cosine' (a zero vector has similarity 0 to all). Ties go to the lower index. Items whose class has no
+    other member are misses. Keys: `recall@k` for each k, items_without_match (their number). Needs 1 <= k <
+    n.
+    """
+    checks.one_of(metric, ("l2", "cosine"), "metric")
+    x = checks.matrix(emb, "emb")
+    label = checks.labels_1d(labels, "labels").to(x.device)
+    n = len(x)
+    if len(label) != n:
+        raise ValueError(f"emb has {n} rows but labels has {len(label)}")
+    if any(not 1 <= k < n for k in ks):
+        raise ValueError(f"every k must be in 1..{n - 1} (below the number of rows), got {list(ks)}")
+    if metric == "cosine":
+        x = torch.nn.functional.normalize(x, dim=1)
+    # The rank of the nearest same-label item answers every k at once, with exact ties and without sorting.
+    ranks = []
+    index = torch.arange(n, device=x.device)
+    for rows in index.split(max(1, CHUNK // n)):
+        if metric == "cosine":
+            distance = -(x[rows] @ x.T)
+        else:  # differences, not inner products: equal rows must have exactly equal distances
+            distance = torch.cdist(x[rows], x, compute_mode="donot_use_mm_for_euclid_dist")
+        distance[torch.arange(len(rows), device=x.device), rows] = torch.inf
+        same = label[rows, None] == label
+        own = torch.where(same, distance, torch.inf)
+        best, at = own.min(1, keepdim=True)
+        before = (distance < best) | ((distance == best) & (index < at))
+        ranks.append(torch.where(best[:, 0].isinf(), n, before.sum(1)))
+    rank = torch.cat(ranks)
+    result: Result = {f"recall@{k}": float((rank < k).double().mean()) for k in ks}
+    alone = int((torch.bincount(label)[label] == 1).sum())
+    result["items_without_match"] = float(alone)
+    return checks.finish(result, {"items_without_match": f"{alone} items count as misses"} if alone else {})
+
+
+def info_mec(
+    codes: Array, factors: Array, neighbours: int = 10, seed: int = 0, factor_bins: int | None = None
+) -> Result:
+    """InfoMEC: modularity, compactness, explicitness by information (Hsu et al. 2023, eq. 5-9); higher is
+    better.
+
+    NMI_dk = I(c_d; F_k) / H(F_k) with the continuous-discrete nearest-neighbour estimator (Ross 2014); codes
+    whose range is below 1/20 of the largest are pruned (NaN rows). infom = (mean_d max_k NMI / sum_k NMI -
+    1/K) / (1 - 1/K) over active codes; infoc the same over codes per factor; infoe = mean_k 1 - CE(linear
+    probe) / CE(constant), the probe an unpenalised balanced multinomial regression on standardised active
+    codes, both class-balanced on the same rows. codes [n, D] continuous, factors [n, K] discrete. Keys:
+    infom, infoc, infoe, nmi [D, K], infoe_per_factor [K], active_codes. infom needs 2 factors and infoc 2
+    active codes, else NaN.
+    """
+    c, f = checks.paired(codes, factors)
+    if neighbours < 1:
+        raise ValueError(f"neighbours must be at least 1, got {neighbours}")
+    labels = checks.discrete(f, factor_bins)
+    span = c.amax(0) - c.amin(0)
+    active = (span >= span.max() / 20) & (span > 0)
+    nan = float("nan")
+    reasons = labels.explain("infom")
+    nmi = torch.full((c.shape[1], len(labels.kept)), torch.nan, dtype=torch.float64, device=c.device)
+    if not bool(active.any()):
+        reasons |= dict.fromkeys(("infom", "infoc", "infoe"), "every code is constant")
+        empty = {"infom": nan, "infoc": nan, "infoe": nan, "nmi": labels.widen(nmi), "active_codes": 0.0}
+        return checks.finish(empty | {"infoe_per_factor": labels.widen(nmi[0])}, reasons)
+    x = c[:, active]
+    nmi[active] = _normalised_information(x, labels, neighbours, seed)
+    live = nmi[active]
+    infom = _concentration(live, 1)
+    infoc = _concentration(live, 0)
+    if len(labels.kept) < 2:
+        reasons["infom"] = "undefined for a single factor"
+    if len(live) < 2:
+        reasons["infoc"] = "undefined for a single active code"
+    probe = [_probe_gain(checks.standardise(x)[0], labels.index[:, k], s) for k, s in enumerate(labels.sizes)]
+    result = {
+        "infom": infom,
+        "infoc": infoc,
+        "infoe": sum(probe) / len(probe),
+        "nmi": labels.widen(nmi),
+        "infoe_per_factor": labels.widen(torch.tensor(probe, dtype=torch.float64)),
+        "active_codes": float(active.sum()),
+    }
+    return checks.finish(result, reasons)
+
+
+def _concentration(nmi: Tensor, axis: int) -> float:
+    """(mean of max / sum along `axis` - 1/size) / (1 - 1/size); lines without information count as even
+    (1/size).
+    """
+    size = nmi.shape[axis]
+    if size < 2:
+        return float("nan")
+    total = nmi.sum(axis)
+    ratio = torch.where(total > 0, nmi.amax(axis) / total.where(total > 0, torch.ones_like(total)), 1 / size)
+    return float((ratio.mean() - 1 / size) / (1 - 1 / size))
+
+
+def _normalised_information(x: Tensor, labels: Labels, neighbours: int, seed: int) -> Tensor:
+    """I(c_d; F_k) / H(F_k), [D, K'], clipped at 0."""
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(
+        x.device
+    )
+    scale = x.abs().mean(0)
+    rows = []
+    for d in range(x.shape[1]):
+        column = x[:, d]
+        if len(column.unique()) < len(column):  # equal values: part them, as scikit-learn does
+            column = column + 1e-10 * scale[d] * noise[:, d]
+        row = []
+        for k, size in enumerate(labels.sizes):
+            y = labels.index[:, k]
+            mutual = knn_information(column, y, size, neighbours)
+            row.append(mutual.clamp_min(0) / entropy(torch.bincount(y, minlength=size).double()))
+        rows.append(torch.stack(row))
+    return torch.stack(rows)
+
+
+def knn_information(x: Tensor, y: Tensor, classes: int, neighbours: int) -> Tensor:
+    """Mutual information in nats of one continuous code x [n] and class indices y [n] (Ross 2014, eq. 1).
+
+    I = psi(n) + mean[psi(k_i) - psi(n_y) - psi(m_i)]: k_i = min(neighbours, n_y - 1); m_i = points, itself
+    included, strictly closer than the k_i-th neighbour of the same class. Classes of one row are left out.
+    """
+    counts = torch.bincount(y, minlength=classes)
+    keep = counts[y] > 1
+    x, y = x[keep], y[keep]
+    if len(x) == 0:
+        return x.new_zeros(())
+    ordered, order = x.sort()
+    by_class = y[order].argsort(stable=True)
+    value, label = ordered[by_class], y[order][by_class]
+    count = counts[label]
+    k = (count - 1).clamp_max(neighbours)
+    place = torch.arange(len(value), device=x.device)
+    starts = torch.where(counts > 1, counts, 0).cumsum(0) - torch.where(counts > 1, counts, 0)
+    start = starts[label]
+    stop = start + count
+    radius = torch.full_like(value, torch.inf)
+    for left in range(
+        neighbours + 1
+    ):  # the k nearest in 1-D are a window with `left` of them below the point
+        low, high = place - left, place + k - left
+        valid = (left <= k) & (low >= start) & (high < stop)
+        reach = torch.maximum(value - value[low.clamp_min(0)], value[high.clamp(0, len(value) - 1)] - value)
+        radius = torch.where(valid, torch.minimum(radius, reach), radius)
+    radius = radius - 4 * torch.finfo(radius.dtype).eps * (
+        radius + value.abs()
+    )  # strictly inside, despite rounding
+    inside = torch.searchsorted(ordered, value + radius, right=True) - torch.searchsorted(
+        ordered, value - radius
+    )
+    psi = torch.special.digamma
+    head = psi(torch.tensor(float(len(x)), dtype=torch.float64, device=x.device))
+    return head + (psi(k.double()) - psi(count.double()) - psi(inside.clamp_min(1).double())).mean()
+
+
+def _probe_gain(x: Tensor, y: Tensor, classes: int) -> float:
+    """1 - balanced cross-entropy of an unpenalised linear probe / log classes, in [0, 1]."""
+    counts = torch.bincount(y, minlength=classes).double()
+    weight = (len(y) / (classes * counts))[y]
+    model = logistic_regression(x, y, classes, c=float("inf"), sample_weight=weight)
+    nll = -model.logits(x).log_softmax(1).gather(1, y[:, None])[:, 0]
+    baseline = torch.tensor(float(classes), dtype=torch.float64).log()
+    return max(0.0, 1 - float((weight * nll).sum() / weight.sum()) / float(baseline))

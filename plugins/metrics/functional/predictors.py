@@ -1,0 +1,239 @@
+"""Scores made of simple predictors: SAP, explicitness, and accuracy with few labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.svm import SVC
+from torch import Tensor
+
+from . import checks
+from .boosting import gradient_boosting
+from .checks import Array, Result
+from .solvers import LinearClassifier, auc, logistic_regression, squared_hinge_1d
+
+
+def sap(
+    codes: Array,
+    factors: Array,
+    codes_test: Array | None = None,
+    factors_test: Array | None = None,
+    continuous: bool = False,
+) -> Result:
+    """Separated attribute predictability (Kumar et al. 2018; disentanglement_lib's protocol).
+
+    score_matrix[d, k] = test accuracy of a balanced one-vs-rest linear SVM (squared hinge, C = 0.01) on code
+    d alone, or with `continuous=True` the squared Pearson correlation of the training rows (0 if a code's
+    variance is <= 1e-12). SAP = mean_k (largest - second largest over codes); in [0, 1], higher is better. A
+    perfect code of an ordered factor with more than 2 values stays near 0.4: a linear machine on one code can
+    only pick the extreme classes. codes [n, D] raw, factors [n, K] discrete (any reals if continuous).
+    Without test rows: 2/3 : 1/3 in order. Keys: sap, sap_per_factor [K], score_matrix [D, K] (NaN columns for
+    dropped constant factors).
+    """
+    if continuous:
+        if codes_test is not None or factors_test is not None:
+            checks.split(codes, factors, codes_test, factors_test)
+        c, f = checks.paired(codes, factors)
+        return _sap_continuous(c, f)
+    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test)
+    labels = checks.discrete(f, rows=len(codes))
+    test = labels.encode(ft)
+    columns = []
+    for k, size in enumerate(labels.sizes):
+        weight, bias = squared_hinge_1d(c, labels.index[:, k], size)
+        columns.append(_svm_accuracy(ct, test[:, k], weight, bias))
+    matrix = torch.stack(columns, 1)
+    gaps = _gaps(matrix)
+    result = {
+        "sap": float(gaps.mean()),
+        "sap_per_factor": labels.widen(gaps),
+        "score_matrix": labels.widen(matrix),
+    }
+    return checks.finish(result, labels.explain("sap"))
+
+
+def _sap_continuous(c: Tensor, f: Tensor) -> Result:
+    kept, dropped = checks.varying(f)
+    n = len(c)
+    centred, target = c - c.mean(0), f - f.mean(0)
+    variance, target_variance = centred.square().sum(0) / (n - 1), target.square().sum(0) / (n - 1)
+    square = (centred.T @ target / (n - 1)).square()
+    live = (variance > 1e-12)[:, None]
+    matrix = torch.where(live, square / (variance[:, None] * target_variance), torch.zeros_like(square))[
+        :, kept
+    ]
+    gaps = _gaps(matrix)
+    labels = checks.Labels(f.long(), [], kept, f.shape[1], dropped)
+    result = {
+        "sap": float(gaps.mean()),
+        "sap_per_factor": labels.widen(gaps),
+        "score_matrix": labels.widen(matrix),
+    }
+    return checks.finish(result, labels.explain("sap"))
+
+
+def _gaps(matrix: Tensor) -> Tensor:
+    """Largest minus second largest score of every column; a lone code's second is 0."""
+    ordered = matrix.sort(0, descending=True).values
+    return ordered[0] - ordered[1] if len(ordered) > 1 else ordered[0]
+
+
+def _svm_accuracy(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Accuracy [D] of the single-code machines [D, P] on rows x [m, D] with labels y [m]."""
+    scores = []
+    for d in range(x.shape[1]):  # code by code keeps the temporary at [m, P]
+        decision = x[:, d, None] * weight[d] + bias[d]
+        guess = (decision[:, 0] > 0).long() if decision.shape[1] == 1 else decision.argmax(1)
+        scores.append((guess == y).double().mean())
+    return torch.stack(scores)
+
+
+def explicitness(
+    codes: Array, factors: Array, codes_test: Array | None = None, factors_test: Array | None = None
+) -> Result:
+    """Explicitness (Ridgeway & Mozer 2018, section 3; disentanglement_lib's protocol).
+
+    Per factor a multinomial logistic regression (L2, C = 1, at most 100 L-BFGS iterations) on standardised
+    codes [n, D]; score = one-vs-rest ROC AUC, macro mean over the values present in both sets. In [0, 1],
+    chance 0.5, higher is better. Keys: explicitness_train, explicitness_test (means over factors),
+    explicitness_per_factor [K] (test), explicitness_per_factor_train [K].
+    """
+    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test)
+    labels = checks.discrete(f, rows=len(codes))
+    test = labels.encode(ft)
+    x, xt = checks.standardise(c, ct)
+    rows = []
+    for k, size in enumerate(labels.sizes):
+        model = logistic_regression(x, labels.index[:, k], size)
+        present = torch.isin(torch.arange(size, device=c.device), test[:, k])
+        rows.append(
+            [_macro_auc(model, *pair, present) for pair in ((x, labels.index[:, k]), (xt, test[:, k]))]
+        )
+    per_factor = torch.tensor(rows, dtype=torch.float64)
+    reasons = labels.explain("explicitness_test")
+    undefined = torch.isnan(per_factor).any(1)
+    if bool(undefined.any()):
+        names = [labels.kept[j] for j in undefined.nonzero()[:, 0].tolist()]
+        text = f"factors {names} have a single value in the test rows: left out"
+        reasons["explicitness_test"] = "; ".join(filter(None, [reasons.get("explicitness_test"), text]))
+    train, held_out = (float(v) for v in per_factor.nanmean(0))
+    result = {
+        "explicitness_train": train,
+        "explicitness_test": held_out,
+        "explicitness_per_factor": labels.widen(per_factor[:, 1]),
+        "explicitness_per_factor_train": labels.widen(per_factor[:, 0]),
+    }
+    return checks.finish(result, reasons)
+
+
+def _macro_auc(model: LinearClassifier, x: Tensor, y: Tensor, present: Tensor) -> float:
+    probability = model.logits(x).softmax(1)
+    classes = torch.arange(len(present), device=x.device)
+    return float(auc(probability, y[:, None] == classes)[present].nanmean())
+
+
+def downstream(
+    codes: Array,
+    factors: Array,
+    codes_test: Array | None = None,
+    factors_test: Array | None = None,
+    sizes: Sequence[int | float] = (10, 100, 1000, 10000),
+    model: str = "lr",
+    exact: bool = False,
+    seed: int = 0,
+) -> Result:
+    """Accuracy of predicting every factor from N labelled codes (disentanglement_lib's downstream task).
+
+    sizes: numbers N of leading training rows, or fractions below 1 of them (papers/08 uses 0.1, 0.3). model:
+    'lr' = logistic regression whose C is chosen among 10 by 5-fold unshuffled cross-validation; 'gbt' =
+    gradient boosting (`exact=True`: scikit-learn's); 'svm' = RBF SVC and 'svm_linear' = linear SVC, C = 1, on
+    standardised codes. Values missing among the N rows count as errors; with a single value among them it is
+    predicted always. Keys: accuracy [len(sizes), K], mean and min over factors [len(sizes)] and as scalars
+    `mean_N`, `min_N`, efficiency = mean_100 / mean_10000. A size above the available rows is NaN with a
+    reason. Range [0, 1], higher is better.
+    """
+    checks.one_of(model, ("lr", "gbt", "svm", "svm_linear"), "model")
+    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test)
+    labels = checks.discrete(f, rows=len(codes), min_per_value=1)
+    test = labels.encode(ft)
+    reasons = labels.explain("accuracy")
+    rows, names = [], []
+    for size in sizes:
+        count = round(size * len(c)) if isinstance(size, float) and size <= 1 else int(size)
+        names.append(f"{size:g}")
+        if not 1 <= count <= len(c):
+            reasons[f"mean_{size:g}"] = f"{count} labelled rows wanted, {len(c)} available"
+            rows.append([float("nan")] * len(labels.kept))
+            continue
+        rows.append(
+            [
+                _few_label_accuracy(c[:count], labels.index[:count, k], ct, test[:, k], model, exact, seed)
+                for k in range(len(labels.kept))
+            ]
+        )
+    accuracy = torch.tensor(rows, dtype=torch.float64)
+    mean, low = accuracy.mean(1), accuracy.amin(1)
+    result: Result = {
+        "accuracy": labels.widen(accuracy),
+        "mean": checks.array(mean),
+        "min": checks.array(low),
+    }
+    for name, m, worst in zip(names, mean.tolist(), low.tolist(), strict=True):
+        result[f"mean_{name}"], result[f"min_{name}"] = m, worst
+    result["efficiency"] = result.get("mean_100", np.nan) / result.get("mean_10000", np.nan)
+    if np.isnan(result["efficiency"]):
+        reasons["efficiency"] = "needs the sizes 100 and 10000"
+    return checks.finish(result, reasons)
+
+
+def _few_label_accuracy(
+    x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, model: str, exact: bool, seed: int
+) -> float:
+    """Test accuracy of one factor; `y` may lack some of the factor's values."""
+    present, local = y.unique(return_inverse=True)
+    if len(present) == 1:
+        return float((y_test == present).double().mean())
+    if model == "lr":
+        guess = _cross_validated(x, local, len(present)).logits(x_test).argmax(1)
+    elif model == "gbt" and not exact:
+        guess = gradient_boosting(x, local, len(present), x_test, seed=seed).scores_test.argmax(1)
+    else:
+        if model == "gbt":
+            machine = GradientBoostingClassifier(random_state=seed)
+        else:
+            machine = SVC(C=1.0, gamma="scale", kernel="linear" if model == "svm_linear" else "rbf")
+            x, x_test = checks.standardise(x, x_test)
+        guess = torch.from_numpy(
+            machine.fit(x.cpu().numpy(), local.cpu().numpy()).predict(x_test.cpu().numpy())
+        )
+    return float((present[guess.to(y_test.device)] == y_test).double().mean())
+
+
+def _cross_validated(x: Tensor, y: Tensor, classes: int, folds: int = 5) -> LinearClassifier:
+    """Logistic regression with C from logspace(-4, 4, 10) by accuracy over unshuffled folds; C = 1 if a fold
+    has one class.
+
+    Along the path of growing C each fit starts from the one before (scikit-learn's LogisticRegressionCV does
+    too).
+    """
+    parts = [p for p in torch.arange(len(x), device=x.device).tensor_split(folds) if len(p)]
+    keep = [torch.cat(parts[:i] + parts[i + 1 :]) for i in range(len(parts))]
+    if any(len(y[rows].unique()) < 2 for rows in keep):
+        return logistic_regression(x, y, classes)
+    grid = np.logspace(-4, 4, 10).tolist()
+    accuracy = np.zeros(len(grid))
+    ends: list[list[LinearClassifier]] = [[] for _ in grid]
+    for held_out, rows in zip(parts, keep, strict=True):
+        start = None
+        for i, c in enumerate(grid):
+            start = logistic_regression(x[rows], y[rows], classes, c=c, start=start)
+            ends[i].append(start)
+            accuracy[i] += float((start.logits(x[held_out]).argmax(1) == y[held_out]).double().mean()) / len(
+                parts
+            )
+    best = int(accuracy.argmax())
+    mean = LinearClassifier(*(torch.stack(part).mean(0) for part in zip(*ends[best], strict=True)))
+    return logistic_regression(x, y, classes, c=grid[best], start=mean)

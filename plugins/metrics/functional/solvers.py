@@ -1,0 +1,283 @@
+"""The fast solvers behind the scores: batched float64 tensor code that runs on any device.
+
+Each is held against scikit-learn or scipy in the tests.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+CHUNK = 1 << 22  # elements of the largest temporary (32 MB in float64)
+
+
+def contingency(a: Tensor, b: Tensor, sizes: tuple[int, int]) -> Tensor:
+    """Joint counts of class indices.
+
+    a: int64 [n, D] (or [n]) with values below sizes[0]; b: int64 [n] with values below sizes[1].
+    Returns float64 [D, A, B] (or [A, B]).
+    """
+    codes = a[:, None] if a.ndim == 1 else a
+    d, (rows, cols) = codes.shape[1], sizes
+    offset = torch.arange(d, device=codes.device) * rows
+    counts = torch.zeros(d * rows * cols, dtype=torch.float64, device=codes.device)
+    step = max(1, CHUNK // d)
+    for start in range(0, len(codes), step):
+        at = slice(start, start + step)
+        index = (codes[at] + offset) * cols + b[at, None]
+        counts += torch.bincount(index.reshape(-1), minlength=counts.numel())
+    table = counts.view(d, rows, cols)
+    return table[0] if a.ndim == 1 else table
+
+
+def entropy(counts: Tensor) -> Tensor:
+    """Plug-in entropy in nats of counts [..., A] over the last axis."""
+    p = counts / counts.sum(-1, keepdim=True)
+    return -torch.special.xlogy(p, p).sum(-1)
+
+
+def mutual_information(counts: Tensor) -> Tensor:
+    """Plug-in mutual information in nats of contingency tables [..., A, B]; never negative."""
+    p = counts / counts.sum((-2, -1), keepdim=True)
+    outer = p.sum(-1, keepdim=True) * p.sum(-2, keepdim=True)
+    ratio = torch.where(p > 0, p / outer.clamp_min(torch.finfo(p.dtype).tiny), torch.ones_like(p))
+    return (p * ratio.log()).sum((-2, -1)).clamp_min_(0)
+
+
+class LinearClassifier(NamedTuple):
+    """weight [D, S] and bias [S]; `logits(x)` is [n, S]."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def logits(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.bias
+
+
+def logistic_regression(
+    x: Tensor,
+    y: Tensor,
+    classes: int,
+    c: float = 1.0,
+    sample_weight: Tensor | None = None,
+    max_iter: int = 100,
+    tol: float = 1e-4,
+    start: LinearClassifier | None = None,
+) -> LinearClassifier:
+    """Multinomial logistic regression: minimises c * sum_i w_i CE_i + 1/2 ||W||^2, intercept not penalised.
+
+    x: float64 [n, D]; y: int64 [n] in 0..classes-1. Two classes share one weight vector, as in scikit-learn.
+    `c=inf` drops the penalty. L-BFGS (history 10) on the host drives loss and gradient on x's device; it
+    stops when the gradient of the MEAN loss is below `tol` in max-norm, which is scikit-learn's rule, so that
+    an early stop at `max_iter` gives scikit-learn's answer too.
+    """
+    n, d = x.shape
+    weight = torch.ones(n, dtype=x.dtype, device=x.device) if sample_weight is None else sample_weight
+    total = float(weight.sum())
+    penalty = 0.0 if c == float("inf") else 1.0 / (c * total)
+    columns = 1 if classes == 2 else classes
+    share = (weight / total)[:, None]
+    target = torch.nn.functional.one_hot(y, classes)[:, classes - columns :].to(x.dtype)
+
+    def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        t = torch.from_numpy(theta).to(x.device).view(d + 1, columns)
+        logits = torch.addmm(t[d], x, t[:d])
+        if columns == 1:
+            nll = torch.nn.functional.softplus(logits) - target * logits
+            p = logits.sigmoid()
+        else:
+            logp = logits.log_softmax(1)
+            nll, p = -(target * logp).sum(1, keepdim=True), logp.exp()
+        g = (p - target) * share
+        gradient = torch.cat([x.T @ g + penalty * t[:d], g.sum(0, keepdim=True)])
+        value = (nll * share).sum() + 0.5 * penalty * t[:d].square().sum()
+        return float(value), gradient.reshape(-1).cpu().numpy()
+
+    theta = np.zeros((d + 1) * columns)
+    if start is not None:
+        both = torch.cat([start.weight, start.bias[None]])[:, classes - columns :]
+        theta = both.reshape(-1).cpu().numpy().copy()
+    options = {"maxiter": max_iter, "gtol": tol, "maxls": 50, "ftol": 64 * np.finfo(float).eps}
+    found = minimize(loss, theta, jac=True, method="L-BFGS-B", options=options).x
+    solution = torch.from_numpy(found).to(x.device).view(d + 1, columns)
+    if columns == 1:  # logits (0, f) have the same softmax as (-f/2, f/2)
+        solution = torch.cat([torch.zeros_like(solution), solution], 1)
+    return LinearClassifier(solution[:d], solution[d])
+
+
+class _Hinge(NamedTuple):
+    """Prefix moments (1, x, x^2) of sorted codes: `every` [3, D, n+1], `positive` [3, D, P, n+1]; x sorted
+    [D, n].
+    """
+
+    x: Tensor
+    every: Tensor
+    positive: Tensor
+    weights: tuple[Tensor, Tensor]  # of positives and negatives, [P]
+    c: float
+
+    def active(self, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Moments [3, D, P] of the positives with wx + b < 1 and of the negatives with wx + b > -1."""
+        rising = w >= 0
+
+        def below(level: Tensor, complement: bool) -> tuple[Tensor, Tensor]:
+            threshold = torch.nan_to_num(level / w.abs(), nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+            at = torch.searchsorted(self.x, torch.where(rising, threshold, -threshold))
+            index = at.expand(3, *at.shape)
+            mine = self.positive.gather(-1, index[..., None])[..., 0]
+            both = self.every.gather(-1, index)
+            prefix = rising if not complement else ~rising
+            mine = torch.where(prefix, mine, self.positive[..., -1] - mine)
+            both = torch.where(prefix, both, self.every[..., -1:] - both)
+            return mine, both
+
+        mine, _ = below(1 - b, complement=False)
+        other, both = below(-1 - b, complement=True)
+        return mine, both - other
+
+    def objective(self, w: Tensor, b: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:
+        total = 0.5 * (w * w + b * b)
+        for sign, s, (m0, m1, m2) in zip((1.0, -1.0), self.weights, moments, strict=True):
+            square = w * w * m2 + 2 * w * b * m1 + b * b * m0
+            total = total + self.c * s * (m0 - 2 * sign * (w * m1 + b * m0) + square)
+        return total
+
+    def newton(self, w: Tensor, b: Tensor, moments: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Newton direction (dw, db) on the present active set, and the directional derivative along it."""
+        (p0, p1, p2), (q0, q1, q2) = moments
+        sp, sn = (2 * self.c * s for s in self.weights)
+        h11, h12, h22 = 1 + sp * p2 + sn * q2, sp * p1 + sn * q1, 1 + sp * p0 + sn * q0
+        r1, r2 = sp * p1 - sn * q1, sp * p0 - sn * q0
+        g1, g2 = h11 * w + h12 * b - r1, h12 * w + h22 * b - r2
+        det = h11 * h22 - h12 * h12
+        dw, db = -(h22 * g1 - h12 * g2) / det, -(h11 * g2 - h12 * g1) / det
+        return dw, db, g1 * dw + g2 * db
+
+
+def squared_hinge_1d(x: Tensor, y: Tensor, classes: int, c: float = 0.01) -> tuple[Tensor, Tensor]:
+    """One-vs-rest linear SVMs on every single code: weights and biases [D, P], P = classes (1 if classes ==
+    2).
+
+    Minimises 1/2 (w^2 + b^2) + c * sum_i s_i max(0, 1 - t_i (w x_i + b))^2 per code and class, the objective
+    of scikit-learn's LinearSVC(class_weight='balanced'): the bias is regularised; s_i = n/(S n_c) for
+    positives and 1 for negatives, except for S = 2, one problem with both classes weighted n/(2 n_c). x:
+    float64 [n, D], y: int64 [n], every class present. The active rows of a 1-D problem are a half-line, so
+    after one sort a Newton step costs a binary search in prefix sums: exact, and independent of n.
+    """
+    n, d = x.shape
+    counts = torch.bincount(y, minlength=classes).double()
+    balanced = n / (classes * counts)
+    columns = 1 if classes == 2 else classes
+    targets = torch.tensor([1], device=x.device) if classes == 2 else torch.arange(classes, device=x.device)
+    s_positive = balanced[targets]
+    s_negative = balanced[:1] if classes == 2 else torch.ones_like(balanced)
+    weight, bias = x.new_zeros(d, columns), x.new_zeros(d, columns)
+    p_step = max(1, min(columns, CHUNK // n))
+    d_step = max(1, CHUNK // (n * p_step))
+    for d0 in range(0, d, d_step):
+        ordered, order = x[:, d0 : d0 + d_step].T.contiguous().sort(1)
+        powers = torch.stack([torch.ones_like(ordered), ordered, ordered.square()])
+        label = y[order]
+        for p0 in range(0, columns, p_step):
+            p = slice(p0, p0 + p_step)
+            mask = (label[:, None, :] == targets[p, None]).double()
+            problem = _Hinge(
+                ordered,
+                _prefix(powers),
+                _prefix(powers[:, :, None] * mask),
+                (s_positive[p], s_negative[p]),
+                c,
+            )
+            weight[d0 : d0 + d_step, p], bias[d0 : d0 + d_step, p] = _solve_hinge(problem)
+    return weight, bias
+
+
+def _prefix(values: Tensor) -> Tensor:
+    return torch.nn.functional.pad(values.cumsum(-1), (1, 0))
+
+
+def _solve_hinge(problem: _Hinge, iterations: int = 100) -> tuple[Tensor, Tensor]:
+    """Damped Newton; finitely many active sets, so it ends exactly at the minimum (Keerthi & DeCoste
+    2005).
+    """
+    w = problem.x.new_zeros(problem.positive.shape[1:3])
+    b = torch.zeros_like(w)
+    moments = problem.active(w, b)
+    value = problem.objective(w, b, moments)
+    for _ in range(iterations):
+        dw, db, slope = problem.newton(w, b, moments)
+        t = torch.ones_like(w)
+        for _ in range(40):
+            trial_w, trial_b = w + t * dw, b + t * db
+            moments = problem.active(trial_w, trial_b)
+            trial = problem.objective(trial_w, trial_b, moments)
+            worse = trial > value + 1e-4 * t * slope + 1e-13 * value.abs()
+            if not bool(worse.any()):
+                break
+            t = torch.where(worse, t / 2, t)
+        w, b, value = trial_w, trial_b, trial
+        if bool(((t * dw).abs() + (t * db).abs() <= 1e-12 * (w.abs() + b.abs()) + 1e-300).all()):
+            break
+    return w, b
+
+
+def lasso_gram(
+    gram: Tensor, target: Tensor, alpha: float, tol: float = 1e-10, max_sweeps: int = 10_000
+) -> Tensor:
+    """Lasso by coordinate descent on Gram matrices: minimises 1/(2n) ||y - Xw||^2 + alpha ||w||_1.
+
+    gram: X'X/n [..., D, D] of centred X; target: X'y/n [..., D, T]. Returns w [..., D, T]. Batches and
+    outputs run side by side. Stops when no weight of a sweep moves by more than `tol`. A code of zero
+    variance keeps weight 0.
+    """
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    live = diagonal > 0
+    inverse = torch.where(
+        live, 1 / diagonal.where(live, torch.ones_like(diagonal)), torch.zeros_like(diagonal)
+    )
+    w = torch.zeros_like(target + gram[..., :1])
+    fitted = torch.zeros_like(w)  # gram @ w
+    for _ in range(max_sweeps):
+        largest = w.new_zeros(())
+        for j in range(gram.shape[-1]):
+            old = w[..., j, :]
+            rho = target[..., j, :] - fitted[..., j, :] + diagonal[..., j, None] * old
+            new = rho.sign() * (rho.abs() - alpha).clamp_min(0) * inverse[..., j, None]
+            change = new - old
+            fitted = fitted + gram[..., :, j, None] * change[..., None, :]
+            w[..., j, :] = new
+            largest = torch.maximum(largest, change.abs().max())
+        if float(largest) <= tol:
+            break
+    return w
+
+
+def average_ranks(x: Tensor) -> Tensor:
+    """Ranks 1..n of every column of x [n, M]; ties share their average rank."""
+    n = len(x)
+    ordered, order = x.sort(0)
+    position = torch.arange(n, device=x.device)[:, None].expand_as(order)
+    new = torch.ones_like(order, dtype=torch.bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    first = torch.where(new, position, 0).cummax(0).values
+    last_of_run = torch.ones_like(new)
+    last_of_run[:-1] = new[1:]
+    last = torch.where(last_of_run, position, n - 1).flip(0).cummin(0).values.flip(0)
+    ranks = torch.empty_like(x, dtype=torch.float64)
+    return ranks.scatter_(0, order, (first + last).double() / 2 + 1)
+
+
+def auc(scores: Tensor, positive: Tensor) -> Tensor:
+    """Area under the ROC curve of every column, by rank sums with average ranks for ties.
+
+    scores: [n, M]; positive: bool [n, M] or [n, 1]. Returns [M]; NaN where one class is missing.
+    """
+    mask = positive.expand_as(scores).double()
+    n_pos = mask.sum(0)
+    n_neg = len(scores) - n_pos
+    rank_sum = (average_ranks(scores) * mask).sum(0)
+    return (rank_sum - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)

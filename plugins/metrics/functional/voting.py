@@ -1,0 +1,314 @@
+"""Scores that draw batches under a protocol and let codes vote or be classified: FactorVAE, beta-VAE,
+Higgins.
+
+They read a table of codes by row number. On a grid the table holds every factor combination once, row-major,
+last factor fastest, and `sizes` are the numbers of values; for other data pass `factors` [N, K] beside the
+rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import checks
+from .checks import Array, Result
+from .sampling import GridSampler, Sampler, TableSampler
+from .solvers import CHUNK, logistic_regression
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One published way to run the FactorVAE score (metrics.md section 5's table)."""
+
+    samples: int  # rows per vote
+    train_votes: int
+    eval_votes: int  # 0: reported on the training votes
+    variance_samples: int  # rows for the global variance; 0: all
+    prune: str  # 'std', 'kl' or 'none'
+    threshold: float
+    stratified: bool = False  # floor(votes / K) per factor, fixed value uniform
+
+
+PROTOCOLS = {
+    "dlib": Protocol(64, 10_000, 5_000, 10_000, "std", 0.05),
+    "cascadevae": Protocol(100, 800, 0, 0, "kl", 0.1, stratified=True),
+    "disent": Protocol(64, 10_000, 5_000, 10_000, "none", 0.0),
+    "review": Protocol(200, 800, 800, 10_000, "std", 0.02),
+    "paper": Protocol(200, 800, 0, 0, "none", 0.0),
+}
+
+
+def _open(
+    codebook: Array, sizes: Sequence[int] | None, factors: Array | None, names: Sequence[str] | None
+) -> tuple[Tensor, Sampler]:
+    """The table of codes [N, D] (own dtype and device) and the sampler of its rows."""
+    table = checks.tensor(codebook)
+    table = table[:, None] if table.ndim == 1 else table
+    if table.ndim != 2 or table.shape[1] == 0:
+        raise ValueError(f"codebook must have shape [rows, codes], got {tuple(table.shape)}")
+    for column in range(table.shape[1]):
+        if not bool(torch.isfinite(table[:, column]).all()):
+            raise ValueError(f"codebook contains NaN or inf, first in column {column}")
+    if factors is not None:
+        sampler: Sampler = TableSampler(factors, names)
+    elif sizes is not None:
+        sampler = GridSampler(sizes)
+    else:
+        raise ValueError("give sizes (codebook over a full grid) or factors (any rows)")
+    if sampler.rows != len(table):
+        told = "factors have" if factors is not None else f"sizes {list(sizes or [])} make"
+        raise ValueError(f"codebook has {len(table)} rows but {told} {sampler.rows}")
+    if not sampler.kept:
+        raise ValueError("every factor is constant: nothing to score")
+    return table, sampler
+
+
+def factor_vae(
+    codebook: Array,
+    sizes: Sequence[int] | None = None,
+    seed: int = 0,
+    *,
+    protocol: str = "dlib",
+    factors: Array | None = None,
+    factor_names: Sequence[str] | None = None,
+    discrete: Array | None = None,
+    kl: Array | None = None,
+    prune: str | None = None,
+    threshold: float | None = None,
+    samples: int | None = None,
+    train_votes: int | None = None,
+    eval_votes: int | None = None,
+) -> Result:
+    """FactorVAE score (Kim & Mnih 2018, papers/17 section 4): fix a factor, see which code varies least.
+
+    A vote: rows sharing one value of factor k; d* = argmin_d local variance / global variance (both ddof=1)
+    over active codes, ties to the lowest. The majority table votes[d, k] of the training votes is the
+    classifier. In [0, 1], chance 1/K, higher is better.
+    codebook: [prod sizes, D] over the grid, or any rows with `factors` [N, K]. discrete: int [N] class index
+    that votes as one more code with the Gini variance (n^2 - sum_c n_c^2) / (2 n (n-1)); a constant one is
+    masked. kl: [D] mean KL per code in nats for prune='kl' (active: kl > threshold); 'std' (active: standard
+    deviation >= threshold); 'none'. Constant codes never vote. protocol: 'dlib' (64 rows, 10 000 / 5 000
+    votes, std 0.05; no active code: 0), 'cascadevae' (100 rows, 800 votes stratified over factors, fitted and
+    scored on the same votes, KL > 0.1; no active code: 1/K), 'disent', 'review', 'paper'; the other arguments
+    override it. Keys: train, eval (headline; = train where the protocol has no separate votes), active_codes,
+    active [D(+1)], votes [D(+1), K] (training votes; zero columns for constant factors, last row = discrete
+    code).
+    """
+    checks.one_of(protocol, tuple(PROTOCOLS), "protocol")
+    plan = PROTOCOLS[protocol]
+    table, sampler = _open(codebook, sizes, factors, factor_names)
+    classes = _discrete_column(discrete, table)
+    generator = torch.Generator().manual_seed(seed)
+    rows = plan.samples if samples is None else samples
+    n_train = plan.train_votes if train_votes is None else train_votes
+    n_eval = plan.eval_votes if eval_votes is None else eval_votes
+    if rows < 2 or n_train < len(sampler.kept) or n_eval < 0:
+        raise ValueError(f"needs 2 rows per vote and a vote per factor, got {rows} rows and {n_train} votes")
+    sample = (
+        sampler.uniform(plan.variance_samples, generator).to(table.device) if plan.variance_samples else None
+    )
+    variance = _global_variance(table, classes, sample)
+    prune = plan.prune if prune is None else prune
+    active = _active(variance, table.shape[1], prune, plan.threshold if threshold is None else threshold, kl)
+    votes = torch.zeros(len(variance), sampler.factors, dtype=torch.float64)
+    result: Result = {"active_codes": float(active.sum()), "active": checks.array(active)}
+    reasons = dict(sampler.reasons)
+    if not bool(active.any()):
+        score = 1 / len(sampler.kept) if protocol == "cascadevae" else 0.0
+        reasons["eval"] = f"no active code: {score:g} by the {protocol} protocol"
+        return checks.finish(result | {"train": score, "eval": score, "votes": votes.numpy()}, reasons)
+    share = torch.where(active, 1 / variance.where(active, torch.ones_like(variance)), torch.inf)
+
+    def cast(count: int) -> tuple[Tensor, Tensor]:
+        factor = _factors_of_votes(sampler, count, plan.stratified, generator)
+        return _votes(table, classes, sampler, factor, rows, plan.stratified, share, generator), factor
+
+    code, factor = cast(n_train)
+    votes.index_put_((code, factor), torch.ones(len(code), dtype=torch.float64), accumulate=True)
+    train = float(votes.amax(1).sum() / votes.sum())
+    held_out = train
+    if n_eval:
+        code, factor = cast(n_eval)
+        held_out = float((votes.argmax(1)[code] == factor).double().mean())
+    return checks.finish(result | {"train": train, "eval": held_out, "votes": votes.numpy()}, reasons)
+
+
+def _discrete_column(discrete: Array | None, table: Tensor) -> Tensor | None:
+    if discrete is None:
+        return None
+    classes = checks.labels_1d(discrete, "discrete").to(table.device)
+    if len(classes) != len(table):
+        raise ValueError(f"codebook has {len(table)} rows but discrete has {len(classes)}")
+    return classes
+
+
+def _gini(counts: Tensor) -> Tensor:
+    """Gini variance of class counts [..., S]: half the mean of [x_i != x_j] over ordered pairs i != j."""
+    n = counts.sum(-1)
+    return (n.square() - counts.square().sum(-1)) / (2 * n * (n - 1))
+
+
+def _global_variance(table: Tensor, classes: Tensor | None, sample: Tensor | None) -> Tensor:
+    """Variance of every code, and of the discrete code if any, over the sampled (or all) rows: float64
+    [D(+1)], CPU.
+
+    A code that is constant over ALL rows gets exactly 0; so does one that is constant in the sample.
+    """
+    chosen = table if sample is None else table[sample]
+    columns = [
+        chosen[:, d].double() for d in range(table.shape[1])
+    ]  # column by column: no float64 copy of the table
+    variance = [torch.where(c.amax() > c.amin(), c.var(), c.new_zeros(())) for c in columns]
+    if classes is not None:
+        counts = torch.bincount(classes if sample is None else classes[sample]).double()
+        variance.append(_gini(counts))
+    return torch.stack(variance).cpu()
+
+
+def _active(variance: Tensor, codes: int, prune: str, threshold: float, kl: Array | None) -> Tensor:
+    """Mask [D(+1)] of the codes that may vote; a discrete code is only masked when constant."""
+    checks.one_of(prune, ("std", "kl", "none"), "prune")
+    active = variance > 0
+    if prune == "std":
+        active[:codes] &= variance[:codes].sqrt() >= threshold
+    elif prune == "kl":
+        if kl is None:
+            raise ValueError("prune='kl' needs kl, the mean KL of every code in nats; or choose prune='std'")
+        values = checks.matrix(kl, "kl", min_rows=1)[:, 0].cpu()
+        if len(values) != codes:
+            raise ValueError(f"kl has {len(values)} entries for {codes} codes")
+        active[:codes] &= values > threshold
+    return active
+
+
+def _factors_of_votes(sampler: Sampler, count: int, stratified: bool, generator: torch.Generator) -> Tensor:
+    kept = torch.tensor(sampler.kept)
+    if stratified:
+        return kept.repeat_interleave(count // len(kept))
+    return kept[torch.randint(len(kept), (count,), generator=generator)]
+
+
+def _votes(
+    table: Tensor,
+    classes: Tensor | None,
+    sampler: Sampler,
+    factor: Tensor,
+    rows: int,
+    uniform_value: bool,
+    share: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Winning code [V] (CPU) of every vote; share [D(+1)] = 1 / global variance, inf for codes that may not
+    vote.
+    """
+    index = sampler.fixed(factor, rows, generator, uniform_value)
+    winners = []
+    share = share.to(table.device)
+    for part in index.split(max(1, CHUNK // (rows * table.shape[1]))):
+        part = part.to(table.device)
+        batch = table[part].double()
+        local = (batch - batch[:, :1]).var(
+            1
+        )  # shifted: a constant batch has exactly 0, so that ties are real ties
+        if classes is not None:
+            size = int(classes.max()) + 1
+            cell = classes[part] + torch.arange(len(part), device=part.device)[:, None] * size
+            counts = torch.bincount(cell.reshape(-1), minlength=len(part) * size).view(-1, size).double()
+            local = torch.cat([local, _gini(counts)[:, None]], 1)
+        ratio = torch.where(share.isinf(), torch.inf, local * share)
+        winners.append(ratio.argmin(1).cpu())
+    return torch.cat(winners)
+
+
+def _classified(
+    features: Tensor, factor: Tensor, n_train: int, sampler: Sampler, table: Tensor, max_iter: int, tol: float
+) -> Result:
+    """Train and test accuracy of a multinomial logistic regression (C = 1) that tells the factor from
+    features.
+    """
+    label = torch.searchsorted(torch.tensor(sampler.kept), factor).to(features.device)
+    live = sum(bool(table[:, d].amax() > table[:, d].amin()) for d in range(table.shape[1]))
+    result: Result = {"active_codes": float(live)}
+    reasons = dict(sampler.reasons)
+    if len(sampler.kept) == 1:
+        reasons["eval"] = "a single factor: nothing to tell apart"
+        return checks.finish(result | {"train": 1.0, "eval": 1.0}, reasons)
+    model = logistic_regression(
+        features[:n_train], label[:n_train], len(sampler.kept), max_iter=max_iter, tol=tol
+    )
+    hit = (model.logits(features).argmax(1) == label).double()
+    return checks.finish(
+        result | {"train": float(hit[:n_train].mean()), "eval": float(hit[n_train:].mean())}, reasons
+    )
+
+
+def beta_vae(
+    codebook: Array,
+    sizes: Sequence[int] | None = None,
+    seed: int = 0,
+    *,
+    factors: Array | None = None,
+    factor_names: Sequence[str] | None = None,
+    pairs: int = 64,
+    train_points: int = 10_000,
+    eval_points: int = 5_000,
+) -> Result:
+    """beta-VAE score, 2017 version (Higgins et al. 2017; papers/17 section 4; disentanglement_lib's
+    protocol).
+
+    Feature = mean over `pairs` pairs that share factor k (P3) of |z1 - z2| in R^D, raw codes; a multinomial
+    logistic regression (L2, C = 1, at most 100 L-BFGS iterations) tells k. Accuracy, chance 1/K, higher is
+    better. codebook, sizes, factors as in `factor_vae`. Keys: train, eval (headline), active_codes (codes
+    that vary).
+    """
+    table, sampler = _open(codebook, sizes, factors, factor_names)
+    _positive(pairs=pairs, train_points=train_points, eval_points=eval_points)
+    generator = torch.Generator().manual_seed(seed)
+    factor = _factors_of_votes(sampler, train_points + eval_points, False, generator)
+    first, second = sampler.sharing(factor, pairs, generator)
+    step = max(1, CHUNK // (pairs * table.shape[1]))
+    features = torch.cat(
+        [
+            (table[a.to(table.device)].double() - table[b.to(table.device)].double()).abs().mean(1)
+            for a, b in zip(first.split(step), second.split(step), strict=True)
+        ]
+    )
+    return _classified(features, factor, train_points, sampler, table, max_iter=100, tol=1e-4)
+
+
+def higgins_change(
+    codebook: Array,
+    sizes: Sequence[int] | None = None,
+    seed: int = 0,
+    *,
+    factors: Array | None = None,
+    factor_names: Sequence[str] | None = None,
+    train_points: int = 10_000,
+    eval_points: int = 5_000,
+) -> Result:
+    """Higgins score, 2016 version (papers/08 section 3.1.2): change one factor, tell which.
+
+    Feature = |z1 - z2| / max_d |z1 - z2|_d of one pair that differs in factor k only (P4); the zero vector
+    where no code moves. Multinomial logistic regression (L2, C = 1) to convergence. Accuracy, chance 1/K,
+    higher is better. A pure rotation of the codes scores 1: the score does not measure axis alignment.
+    codebook, sizes, factors as in `factor_vae`. Keys: train, eval (headline), active_codes (codes that vary).
+    """
+    table, sampler = _open(codebook, sizes, factors, factor_names)
+    _positive(train_points=train_points, eval_points=eval_points)
+    generator = torch.Generator().manual_seed(seed)
+    factor = _factors_of_votes(sampler, train_points + eval_points, False, generator)
+    first, second = (rows.to(table.device) for rows in sampler.changing(factor, generator))
+    difference = (table[first].double() - table[second].double()).abs()
+    largest = difference.amax(1, keepdim=True)
+    features = difference / largest.where(largest > 0, torch.ones_like(largest))
+    return _classified(features, factor, train_points, sampler, table, max_iter=1000, tol=1e-6)
+
+
+def _positive(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")

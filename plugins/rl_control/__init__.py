@@ -1,0 +1,7 @@
+"""Methods that act: interaction and control. A table of contents: nothing here imports torch."""
+
+import typer
+
+from distk.hookspecs import Register, hookimpl
+
+_AT = "distk.plugins.rl_control."

@@ -1,0 +1,7 @@
+"""Methods for sequences and video. A table of contents: nothing here imports torch."""
+
+import typer
+
+from distk.hookspecs import Register, hookimpl
+
+_AT = "distk.plugins.sequence."

@@ -1,0 +1,254 @@
+"""SAP, explicitness, downstream accuracy and DCI against scikit-learn, and what each must and must not
+see.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import Lasso, LogisticRegression, LogisticRegressionCV
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import KFold
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+
+from distk.plugins.metrics import functional as fn
+from distk.plugins.metrics.functional import importance
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    seed = int.from_bytes(os.urandom(4), "little")
+    print(f"seed {seed}")
+    return np.random.default_rng(seed)
+
+
+Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def _split(rng: np.random.Generator, n: int = 900, sizes: tuple[int, ...] = (3, 2, 5)) -> Split:
+    factors = np.stack([rng.integers(0, s, n) for s in sizes], 1)
+    codes = factors @ rng.normal(size=(len(sizes), 4)) + rng.normal(size=(n, 4))
+    cut = 2 * n // 3
+    return codes[:cut], factors[:cut], codes[cut:], factors[cut:]
+
+
+def test_sap_matches_linear_svc(rng: np.random.Generator) -> None:
+    c, f, ct, ft = _split(rng)
+    matrix = np.empty((4, 3))
+    for d in range(4):
+        for k in range(3):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                machine = LinearSVC(C=0.01, class_weight="balanced", dual=False, tol=1e-9, max_iter=10**6)
+                matrix[d, k] = machine.fit(c[:, d : d + 1], f[:, k]).score(ct[:, d : d + 1], ft[:, k])
+    ours = fn.sap(c, f, ct, ft)
+    np.testing.assert_allclose(ours["score_matrix"], matrix, atol=0.004)
+    ordered = np.sort(ours["score_matrix"], 0)
+    assert ours["sap"] == pytest.approx((ordered[-1] - ordered[-2]).mean())
+    same = fn.sap(np.concatenate([c, ct]), np.concatenate([f, ft]))  # the default split is 2/3 : 1/3 in order
+    np.testing.assert_array_equal(same["score_matrix"], ours["score_matrix"])
+
+
+def test_sap_ignores_dead_codes_and_unknown_test_values(rng: np.random.Generator) -> None:
+    c, f, ct, ft = _split(rng, sizes=(2, 2, 2))
+    base = fn.sap(c, f, ct, ft)["sap"]
+    dead = [np.concatenate([x, np.zeros((len(x), 1))], 1) for x in (c, ct)]
+    result = fn.sap(dead[0], f, dead[1], ft)
+    assert np.isfinite(result["score_matrix"]).all()
+    assert result["sap"] == pytest.approx(base, abs=0.1)  # a constant code guesses one class
+    ft = ft.copy()
+    ft[:, 0] = 7
+    assert (fn.sap(c, f, ct, ft)["score_matrix"][:, 0] == 0).all()
+
+
+def test_sap_continuous_is_squared_correlation(rng: np.random.Generator) -> None:
+    c, f, _, _ = _split(rng)
+    targets = f + rng.random(f.shape)
+    c[:, 3] = 1e-8 * c[:, 3]  # variance below 1e-12
+    ours = fn.sap(c, targets, continuous=True)["score_matrix"]
+    expected = np.corrcoef(c.T, targets.T)[:4, 4:] ** 2
+    np.testing.assert_allclose(ours[:3], expected[:3], atol=1e-10)
+    assert (ours[3] == 0).all()
+
+
+def test_explicitness_matches_scikit_learn(rng: np.random.Generator) -> None:
+    c, f, ct, ft = _split(rng)
+    scaler = StandardScaler().fit(c)
+    per_factor = []
+    for k in range(3):
+        p = LogisticRegression().fit(scaler.transform(c), f[:, k]).predict_proba(scaler.transform(ct))
+        values = np.unique(f[:, k])
+        per_factor.append(np.mean([roc_auc_score(ft[:, k] == v, p[:, i]) for i, v in enumerate(values)]))
+    ours = fn.explicitness(c, f, ct, ft)
+    np.testing.assert_allclose(ours["explicitness_per_factor"], per_factor, atol=1e-3)
+    assert ours["explicitness_test"] == pytest.approx(np.mean(per_factor), abs=1e-3)
+    dead = [np.concatenate([x, np.ones((len(x), 1))], 1) for x in (c, ct)]
+    assert fn.explicitness(dead[0], f, dead[1], ft)["explicitness_test"] == pytest.approx(
+        ours["explicitness_test"], abs=1e-4
+    )
+
+
+def test_explicitness_needs_standardised_codes(rng: np.random.Generator) -> None:
+    """Tiny codes would vanish under the penalty without the standardisation."""
+    c, f, ct, ft = _split(rng)
+    ours = fn.explicitness(c, f, ct, ft)["explicitness_test"]
+    assert fn.explicitness(c * 1e-6 + 3, f, ct * 1e-6 + 3, ft)["explicitness_test"] == pytest.approx(
+        ours, abs=1e-3
+    )
+
+
+def test_downstream_lr_matches_cross_validated_regression(rng: np.random.Generator) -> None:
+    c, f, ct, ft = _split(rng, n=750, sizes=(3, 2))
+    ours = fn.downstream(c, f, ct, ft, sizes=(10, 200, 10**6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for k in range(2):
+            machine = LogisticRegressionCV(Cs=10, cv=KFold(5)).fit(c[:200], f[:200, k])
+            assert ours["accuracy"][1, k] == pytest.approx(machine.score(ct, ft[:, k]), abs=0.03)
+    assert ours["mean_200"] == pytest.approx(ours["accuracy"][1].mean())
+    assert ours["min_200"] == ours["accuracy"][1].min()
+    assert np.isnan(ours["mean_1e+06"])
+    assert "available" in ours["reasons"]["mean_1e+06"]
+
+
+def test_downstream_survives_missing_classes(rng: np.random.Generator) -> None:
+    c, f, ct, ft = _split(rng, sizes=(5, 4))
+    f[:10, 0] = 2  # a single value among the first 10 labels
+    f[:10, 1] = [0] * 9 + [1]  # a fold that lacks one of two classes
+    ours = fn.downstream(c, f, ct, ft, sizes=(10,))
+    assert ours["accuracy"][0, 0] == pytest.approx((ft[:, 0] == 2).mean())
+    assert 0 <= ours["accuracy"][0, 1] <= np.isin(ft[:, 1], [0, 1]).mean()
+
+
+def test_downstream_svm_and_trees(rng: np.random.Generator) -> None:
+    c, f, ct, ft = _split(rng, n=600, sizes=(2, 3))
+    ours = fn.downstream(c, f, ct, ft, sizes=(0.5, 1.0), model="svm")
+    scaler = StandardScaler().fit(c[:200])
+    theirs = SVC().fit(scaler.transform(c[:200]), f[:200, 0]).score(scaler.transform(ct), ft[:, 0])
+    assert ours["accuracy"][0, 0] == pytest.approx(theirs)
+    fast = fn.downstream(c, f, ct, ft, sizes=(400,), model="gbt")["mean_400"]
+    exact = fn.downstream(c, f, ct, ft, sizes=(400,), model="gbt", exact=True)["mean_400"]
+    assert fast == pytest.approx(exact, abs=0.05)
+
+
+def _paper_scores(r: np.ndarray) -> tuple[float, float]:
+    """D and C of papers/14 by loops over R [D, K]."""
+    d, k = r.shape
+    disentanglement = 0.0
+    for i in range(d):
+        if r[i].sum() > 0:
+            p = r[i] / r[i].sum()
+            disentanglement += r[i].sum() / r.sum() * (1 + sum(x * np.log(x) / np.log(k) for x in p if x > 0))
+    completeness = []
+    for j in range(k):
+        p = r[:, j] / r[:, j].sum()
+        completeness.append(1 + sum(x * np.log(x) / np.log(d) for x in p if x > 0))
+    return disentanglement, float(np.mean(completeness))
+
+
+def test_dci_lasso_matches_scikit_learn(rng: np.random.Generator) -> None:
+    y = rng.normal(size=(600, 3))
+    x = y @ rng.normal(size=(3, 5)) * rng.uniform(0.1, 10, 5) + 0.3 * rng.normal(size=(600, 5))
+    x[:, 4] = 1.0
+    sx, sy = StandardScaler().fit(x[:400]), StandardScaler().fit(y[:400])
+    model = Lasso(alpha=0.02, tol=1e-10, max_iter=10**6).fit(sx.transform(x[:400]), sy.transform(y[:400]))
+    r = np.abs(model.coef_).T
+    error = model.predict(sx.transform(x[400:])) - sy.transform(y[400:])
+    nrmse = np.sqrt((error**2).mean(0)) / sy.transform(y[400:]).std(0)
+    ours = fn.dci(x, y, predictor="lasso")
+    np.testing.assert_allclose(ours["importance"], r, atol=1e-5)
+    np.testing.assert_allclose(np.abs(ours["weights"]), ours["importance"])
+    expected = _paper_scores(r)
+    assert ours["disentanglement"] == pytest.approx(expected[0], abs=1e-5)
+    assert ours["completeness"] == pytest.approx(expected[1], abs=1e-5)
+    np.testing.assert_allclose(ours["informativeness_per_factor"], nrmse, atol=1e-5)
+    assert ours["informativeness_test"] == pytest.approx(nrmse.mean(), abs=1e-5)
+    assert np.isnan(ours["disentanglement_per_code"][4])  # the dead code
+    assert ours["code_weight"][4] == 0
+
+
+def test_dci_scores_on_given_importances(rng: np.random.Generator) -> None:
+    r = rng.random((6, 4)) ** 3 * rng.uniform(
+        0.1, 5, (6, 1)
+    )  # rows of unequal weight: an unweighted mean differs
+    for smooth in (False, True):
+        scores, _ = importance._scores(r, smooth=smooth)
+        expected = _paper_scores(r)
+        assert scores["disentanglement"] == pytest.approx(expected[0], abs=1e-7)
+        if not smooth:
+            assert scores["completeness"] == pytest.approx(expected[1], abs=1e-7)
+    assert abs(np.mean(scores["disentanglement_per_code"]) - expected[0]) > 1e-6
+    r[2] = 0
+    r[:, 1] = 0
+    paper, _ = importance._scores(r, smooth=False)
+    assert paper["completeness_per_factor"][1] == 0
+    assert np.isnan(paper["disentanglement_per_code"][2])
+    assert np.isfinite(paper["disentanglement"])
+    boosted, _ = importance._scores(r, smooth=True)
+    assert boosted["disentanglement_per_code"][2] == pytest.approx(0, abs=1e-9)
+
+
+def test_dci_forest_matches_scikit_learn(rng: np.random.Generator) -> None:
+    y = rng.normal(size=(540, 2))
+    x = np.tanh(y @ rng.normal(size=(2, 3))) + 0.1 * rng.normal(size=(540, 3))
+    ours = fn.dci(x[:360], y[:360], x[360:], y[360:], predictor="rf", depths=(4,), seed=3)
+    sx, sy = StandardScaler().fit(x[:360]), StandardScaler().fit(y[:360])
+    for k in range(2):
+        model = RandomForestRegressor(10, max_depth=4, random_state=3)
+        model.fit(sx.transform(x[:320]), sy.transform(y[:360])[:320, k])
+        np.testing.assert_allclose(ours["importance"][:, k], model.feature_importances_, atol=0.02)
+    deeper = fn.dci(x, y, predictor="rf", seed=3)
+    assert deeper["informativeness_test"] < 1
+
+
+def test_dci_gbt_sees_rotation_where_total_correlation_does_not(rng: np.random.Generator) -> None:
+    factors = np.stack(np.meshgrid(*[range(5)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    factors = np.concatenate([rng.permutation(factors) for _ in range(15)])  # the grid, equally often
+    centred = factors - 2.0
+    perfect = fn.dci(centred, factors)
+    assert perfect["disentanglement"] > 0.99
+    assert perfect["completeness"] > 0.99
+    assert perfect["informativeness_test"] == 1.0
+    rotated = centred @ (np.array([[2, 2, -1], [-1, 2, 2], [2, -1, 2]]) / 3)
+    result = fn.dci(rotated, factors)
+    assert result["disentanglement"] < 0.2
+    assert result["informativeness_test"] > 0.95
+    assert fn.unsupervised(rotated)["gaussian_total_correlation"] == pytest.approx(0, abs=1e-9)
+
+
+def test_dci_gbt_agrees_with_scikit_learn(rng: np.random.Generator) -> None:
+    c, f, ct, ft = _split(rng, n=1500, sizes=(3, 4))
+    fast = fn.dci(c, f, ct, ft)
+    exact = fn.dci(c, f, ct, ft, exact=True)
+    assert fast["disentanglement"] == pytest.approx(exact["disentanglement"], abs=0.02)
+    assert fast["completeness"] == pytest.approx(exact["completeness"], abs=0.03)
+    assert fast["informativeness_test"] == pytest.approx(exact["informativeness_test"], abs=0.025)
+    np.testing.assert_allclose(exact["importance"].sum(0), 1)
+
+
+def test_dci_gbt_invariances(rng: np.random.Generator) -> None:
+    c, f, ct, ft = _split(rng, n=600, sizes=(3, 2))
+    base = fn.dci(c, f, ct, ft)
+    order = rng.permutation(4)
+    scale = rng.choice([-1.0, 1.0], 4) * 2.0 ** rng.integers(-3, 4, 4)
+    moved = fn.dci((c * scale)[:, order], f, (ct * scale)[:, order], ft)
+    np.testing.assert_allclose(moved["importance"], base["importance"][order], atol=0.02)
+    assert moved["disentanglement"] == pytest.approx(base["disentanglement"], abs=0.01)
+    dead = [np.concatenate([np.full((len(x), 1), 2.0), x], 1) for x in (c, ct)]
+    with_dead = fn.dci(dead[0], f, dead[1], ft)
+    assert with_dead["disentanglement"] == pytest.approx(base["disentanglement"], abs=0.01)
+    assert (with_dead["importance"][0] == 0).all()
+    assert with_dead["completeness"] > base["completeness"]  # the base of the logarithm counts the dead code
+
+
+def test_dci_completeness_of_duplicated_codes(rng: np.random.Generator) -> None:
+    factors = np.stack([rng.integers(0, 4, 1200) for _ in range(3)], 1)
+    codes = np.repeat(factors, 3, 1) * rng.uniform(0.5, 2, 9) * rng.choice([-1, 1], 9)
+    result = fn.dci(codes, factors)
+    assert result["disentanglement"] > 0.99
+    assert result["completeness"] < 0.6
