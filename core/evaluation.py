@@ -84,7 +84,7 @@ def evaluate(
     Raises UsageError for an unknown metric or an option that none of the metrics has.
     """
     names = expand([metrics] if isinstance(metrics, str) else metrics)
-    known = {key for name in names for key in hints(registry().find("metric", name).load().Config)}
+    known = {key for name in names for key in _settings_of(name)}
     for key in options:
         if key not in known:
             raise UsageError(f"none of the metrics {', '.join(names)} has the setting '{key}'.")
@@ -95,6 +95,14 @@ def evaluate(
         table = _cached_table(model, data, split, rows, seed, cache)
     results = {name: score(table, name, options, seed, repeats) for name in names}
     return {"metrics": results, "provenance": provenance(table, seed)}
+
+
+def _settings_of(name: str) -> set[str]:
+    """Names of a metric's settings; none for a metric that cannot be imported, which fails alone later on."""
+    try:
+        return set(hints(registry().find("metric", name).load().Config))
+    except DistkError:
+        return set()
 
 
 def provenance(table: CodeTable, seed: int) -> dict[str, Any]:

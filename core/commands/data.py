@@ -37,7 +37,7 @@ class DataGroup(typer.core.TyperGroup):
 app = typer.Typer(
     cls=DataGroup,
     no_args_is_help=True,
-    help="Look into a data set: what it holds, a picture, an export.\n\nExample: distk data dsprites --preview shapes.png",
+    help="Look into a data set: what it holds, a picture.\n\nExample: distk data dsprites --preview shapes.png",
 )
 
 

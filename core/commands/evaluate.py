@@ -64,8 +64,7 @@ def evaluate(
         path, result = codes, score(table_from_arrays(codes), names, seed=seed, repeats=repeats, **settings)
     else:
         path, model, header = opened(checkpoint, device)
-        if not all(_needs_model(name) for name in names):
-            require(model, header, "eval", "encode")
+        require(model, header, "eval", "encode")
         dataset = its_data(model, header, data, data_dir)
         cache = path.with_name(f".{path.stem}.codes.safetensors")
         result = score(
@@ -86,12 +85,6 @@ def evaluate(
     _exit_code(result["metrics"], strict)
 
 
-def _needs_model(name: str) -> bool:
-    from distk.registry import registry
-
-    return registry().find("metric", name).load().needs_model
-
-
 def _settings(protocol: str | None, pairs: list[str]) -> dict[str, Any]:
     settings: dict[str, Any] = {} if protocol is None else {"protocol": protocol}
     for pair in pairs:
@@ -105,18 +98,23 @@ def _settings(protocol: str | None, pairs: list[str]) -> dict[str, Any]:
 def _print(result: dict[str, Any]) -> None:
     from distk import console
 
+    rows: list[tuple[Any, ...]] = []
+    notes = []
     for name, values in result["metrics"].items():
         if "error" in values:
-            console.error(f"{name}: {values['error']}")
+            notes.append(f"{name}: {values['error']}")
             continue
         numbers = {k: v for k, v in values.items() if isinstance(v, (int, float)) and not k.endswith("_std")}
         spread = {k: values.get(f"{k}_std") for k in numbers}
-        several = any(v is not None for v in spread.values())
-        rows = [(k, v, *([spread[k]] if several else [])) for k, v in numbers.items() if k != "repeats"]
-        repeats = f" (mean of {values['repeats']} seeds)" if several else ""
-        console.table(f"{name}{repeats}", ("", "value", "std")[: 3 if several else 2], rows)
-        for key, reason in values.get("reasons", {}).items():
-            console.note(f"{name}, {key}: {reason}")
+        rows += [(name, k, float(v), spread[k], values.get("repeats", 1)) for k, v in numbers.items() if k != "repeats"]
+        notes += [f"{name}, {key}: {reason}" for key, reason in values.get("reasons", {}).items()]
+    if rows:
+        several = any(row[4] > 1 for row in rows)
+        columns = ("metric", "key", "value", "std", "seeds") if several else ("metric", "key", "value")
+        console.table("", columns, [row[: len(columns)] for row in rows])
+    say = console.note if rows else console.error
+    for line in dict.fromkeys(notes):
+        say(line)
 
 
 def _exit_code(results: dict[str, Any], strict: bool) -> None:

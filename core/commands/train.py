@@ -64,7 +64,7 @@ def _method_command(entry: Registration, args: list[str]) -> Any:
                 "--data",
                 *(["--env"] if "environment" in cls.kinds else []),
                 show_default=False,
-                help=f"Data set, see `distk list datasets`; NAME:VARIANT where it has variants. \\[default: {cls.data}]",
+                help=f"Data set, see `distk list datasets`; NAME:VARIANT for a variant. \\[default: {cls.data}]",
             ),
         ] = None,
         data_dir: Annotated[

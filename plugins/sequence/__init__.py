@@ -5,3 +5,71 @@ import typer
 from distk.hookspecs import Register, hookimpl
 
 _AT = "distk.plugins.sequence."
+
+
+@hookimpl
+def distk_register_methods(register: Register) -> None:
+    register(
+        "dsvae",
+        _AT + "dsvae:DSVAE",
+        "a sequence VAE with one static code per clip and one code per frame",
+        paper="Li & Mandt 2018; Das & Dandi",
+        tags=("vae", "video", "unsupervised"),
+        aliases=("disentangled-sequential-autoencoder", "dsa"),
+    )
+
+
+@hookimpl
+def distk_register_datasets(register: Register) -> None:
+    register(
+        "sprites-sim",
+        _AT + "sprites_sim:SpritesSim",
+        "animated characters drawn on the device: 4 attributes of 6 values, 9 motions, every transfer known exactly",
+        tags=("video", "factors"),
+    )
+    register(
+        "lpc-sprites",
+        _AT + "lpc:LpcSprites",
+        "the Sprites of Li & Mandt from the user's own Liberated Pixel Cup sheets or npy files",
+        paper="Li & Mandt 2018",
+        tags=("video", "factors"),
+    )
+    register(
+        "vector-clips",
+        _AT + "clips:VectorClips",
+        "clips of 12 numbers: a static vector plus a rotation; trains in a minute",
+        tags=("clips",),
+    )
+
+
+@hookimpl
+def distk_register_metrics(register: Register) -> None:
+    register(
+        "swap-error",
+        _AT + "metrics:SwapError",
+        "error of decode(static of A, motion of B) against the true clip; swap_gain 1 is perfect",
+        paper="DSVAE",
+        tags=("clips",),
+    )
+    register(
+        "similarity",
+        _AT + "metrics:Similarity",
+        "cosine of static and motion codes over pairs with same or different appearance and motion",
+        paper="Das & Dandi",
+        tags=("clips",),
+    )
+    register(
+        "disagreement",
+        _AT + "metrics:Disagreement",
+        "what a trained judge sees in clips with one half of the code redrawn; needs --judge",
+        paper="Li & Mandt 2018",
+        tags=("clips", "judge"),
+    )
+    register("elbo", _AT + "metrics:Elbo", "the bound on log p(x) of a clip, and its parts, in nats", tags=("clips",))
+
+
+@hookimpl
+def distk_register_commands(app: typer.Typer) -> None:
+    from distk.plugins.sequence import commands
+
+    commands.add(app)

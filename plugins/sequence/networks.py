@@ -93,6 +93,13 @@ def last_states(lstm: nn.LSTM, sequence: Tensor) -> Tensor:
     return torch.cat([hidden[0], hidden[1]], 1)
 
 
+def moments(head: Tensor) -> tuple[Tensor, Tensor]:
+    """`[..., 2k]` -> mean and log variance `[..., k]`; bfloat16 becomes float32, in which KL and exp are taken."""
+    head = head.float() if head.dtype in (torch.bfloat16, torch.float16) else head
+    mean, logvar = head.chunk(2, -1)
+    return mean, logvar
+
+
 class StaticPosterior(nn.Module):
     """q(f | x): biLSTM over frame features -> Linear mean and log variance, without activation on either."""
 
@@ -104,8 +111,7 @@ class StaticPosterior(nn.Module):
 
     def forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Features `[b, t, v]` -> mean and log variance, float32 `[b, size]`."""
-        mean, logvar = self.head(self.dropout(last_states(self.lstm, v))).float().chunk(2, -1)
-        return mean, logvar
+        return moments(self.head(self.dropout(last_states(self.lstm, v))))
 
 
 class DynamicPosterior(nn.Module):
@@ -150,7 +156,7 @@ class DynamicPosterior(nn.Module):
             return self._walk(self.from_input(v), noise)
         hidden = self.from_input(v)
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden
-        mean, logvar = self.head(self.dropout(hidden)).float().chunk(2, -1)
+        mean, logvar = moments(self.head(self.dropout(hidden)))
         return mean, logvar, mean if noise is None else torch.addcmul(mean, (0.5 * logvar).exp(), noise)
 
     def _walk(self, projected: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -160,7 +166,7 @@ class DynamicPosterior(nn.Module):
         means, logvars, samples = [], [], []
         for t in range(projected.shape[1]):
             state = torch.tanh(projected[:, t] + self.from_z(z) + self.from_state(state))
-            mean, logvar = self.head(self.dropout(state)).float().chunk(2, -1)
+            mean, logvar = moments(self.head(self.dropout(state)))
             z = mean if noise is None else torch.addcmul(mean, (0.5 * logvar).exp(), noise[:, t])
             means.append(mean)
             logvars.append(logvar)
@@ -195,15 +201,14 @@ class LearnedPrior(nn.Module):
         z: `[b, t, size]`. Returns mean and log variance, float32 `[b, t, size]`.
         """
         before = torch.cat([torch.zeros_like(z[:, :1]), z[:, :-1]], 1)
-        mean, logvar = self.head(self.lstm(before)[0]).float().chunk(2, -1)
-        return mean, logvar
+        return moments(self.head(self.lstm(before)[0]))
 
     def rollout(self, noise: Tensor) -> Tensor:
         """Ancestral sampling: standard normal noise `[b, t, size]` -> z_1 .. z_t, each fed back."""
         z, state, samples = torch.zeros_like(noise[:, 0]), None, []
         for t in range(noise.shape[1]):
             hidden, state = self.lstm(z.unsqueeze(1), state)
-            mean, logvar = self.head(hidden[:, 0]).to(noise.dtype).chunk(2, -1)
+            mean, logvar = moments(self.head(hidden[:, 0]))
             z = torch.addcmul(mean, (0.5 * logvar).exp(), noise[:, t])
             samples.append(z)
         return torch.stack(samples, 1)

@@ -252,3 +252,19 @@ def test_dci_completeness_of_duplicated_codes(rng: np.random.Generator) -> None:
     result = fn.dci(codes, factors)
     assert result["disentanglement"] > 0.99
     assert result["completeness"] < 0.6
+
+
+@pytest.mark.slow
+def test_dci_gbt_agrees_with_scikit_learn_at_full_size(rng: np.random.Generator) -> None:
+    """More rows than quantile bins, 100 stages, mixed and duplicated codes: the tolerances of metrics.md
+    section 18.
+    """
+    n = 6000
+    factors = np.stack([rng.integers(0, s, n) for s in (3, 6, 4)], 1)
+    codes = factors @ (rng.normal(size=(3, 6)) * (rng.random((3, 6)) < 0.6)) + 0.4 * rng.normal(size=(n, 6))
+    fast = fn.dci(codes, factors)
+    exact = fn.dci(codes, factors, exact=True)
+    assert fast["disentanglement"] == pytest.approx(exact["disentanglement"], abs=0.02)
+    assert fast["completeness"] == pytest.approx(exact["completeness"], abs=0.03)
+    for key in ("informativeness_train", "informativeness_test"):
+        assert fast[key] == pytest.approx(exact[key], abs=0.02)

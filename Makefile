@@ -1,0 +1,37 @@
+# Each target sets up .venv by itself; each alone suffices and can be repeated.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-all lint bench clean
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt "setuptools>=77" wheel
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e ".[dev]"
+	@touch $@
+
+demo: $(READY)
+	@rm -rf runs/demo
+	$(BIN)/distk train cascadevae --preset demo --seed $(or $(SEED),3) --out runs/demo
+	$(BIN)/distk eval runs/demo --metric clsacc --metric factorvae --metric dci --metric reconstruction
+	$(BIN)/distk traverse runs/demo
+	$(BIN)/distk reconstruct runs/demo
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-all: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+bench: $(READY)
+	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/metrics.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,7 @@
+"""The family's subcommands."""
+
+import typer
+
+
+def add(app: typer.Typer) -> None:
+    """Register."""

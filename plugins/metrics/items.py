@@ -1,0 +1,177 @@
+"""Scores that look at labels, items or sequences rather than at codes against factors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from distk import CodeTable, Metric, UsageError, can, option
+from distk.plugins.metrics import functional
+from distk.plugins.metrics.table import Config, codes
+
+
+def labels(table: CodeTable) -> tuple[Tensor, str]:
+    """The categorical truth of the items `[N]` int64, and what it is called.
+
+    Raises UsageError naming the factors that there are when none is categorical and there is no label.
+    """
+    for k, kind in enumerate(table.factor_kinds):
+        if kind == "categorical":
+            return table.needs_factors()[:, k].long(), table.factor_names[k]
+    if table.dataset is not None and table.rows is not None:
+        found = [table.dataset.batch(part).get("label") for part in table.rows.split(4096)]
+        if found and found[0] is not None:
+            return torch.cat(found), "label"
+    there = ", ".join(table.factor_names) or "none"
+    raise UsageError(f"{table.source or 'this data'} has no categorical factor and no label; its factors are: {there}.")
+
+
+class ClsAcc(Metric):
+    """Unsupervised classification accuracy (papers/23): the discrete code against the label."""
+
+    headline = "hungarian"
+
+    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        columns = [d for d, kind in enumerate(table.kinds) if kind == "categorical"]
+        if not columns:
+            raise UsageError("this representation has no discrete code to compare with labels.")
+        truth, name = labels(table)
+        index = table.codes[:, columns[0]].round().long()
+        result = dict(functional.unsupervised_accuracy(index, truth))
+        used, kinds = int(index.unique().numel()), int(truth.unique().numel())
+        if used != kinds:
+            result["reasons"] = {"hungarian": f"{used} code values meet {kinds} values of {name}: some stay unmatched"}
+        return result
+
+
+class Reconstruction(Metric):
+    """Reconstruction errors from posterior means: per pixel and per image."""
+
+    headline = "mse_pixel"
+    higher_is_better = False
+    needs_model = True
+
+    @torch.no_grad()
+    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        model, dataset, rows = table.model, table.dataset, table.rows
+        assert model is not None
+        assert dataset is not None
+        assert rows is not None
+        if not can(model, "decode"):
+            raise UsageError(f"method {type(model).__name__} has no decoder.")
+        was_training = model.training
+        model.eval()
+        totals: dict[str, float] = {}
+        low, high = model.spec.range
+        try:
+            for part in rows.split(512):
+                x = dataset.batch(part)["x"]
+                made = model.decode(model.encode(x)).view_as(x)
+                found = functional.reconstruction((x - low) / (high - low), (made - low) / (high - low))
+                for key in ("mse_pixel", "bce_pixel", "nll_image"):
+                    totals[key] = totals.get(key, 0.0) + found[key] * len(part)
+        finally:
+            model.train(was_training)
+        return {key: total / len(rows) for key, total in totals.items()}
+
+
+@dataclass(frozen=True)
+class RecallConfig(Config):
+    """Settings of recall@k."""
+
+    ks: tuple[int, ...] = option((1, 2, 4, 8), "numbers of neighbours", min=1)
+    distance: Literal["l2", "cosine"] = option("l2", "how far codes are apart")
+
+
+class Recall(Metric):
+    """Recall@k (papers/12): is an item of the same label among the k nearest?"""
+
+    Config: ClassVar[type] = RecallConfig
+    headline = "recall@1"
+
+    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        truth, _ = labels(table)
+        picked = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))[:10_000]
+        picked = picked.sort().values.to(table.codes.device)
+        values = codes(table, self.config, seed)[picked]
+        return functional.recall_at_k(values, truth[picked], self.config.ks, self.config.distance)
+
+
+class BestDimensionAuc(Metric):
+    """Best single-dimension AUC per attribute value (papers/12)."""
+
+    Config: ClassVar[type] = Config
+    headline = "mean"
+
+    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        truth = table.factors if table.factors is not None else labels(table)[0].unsqueeze(1)
+        picked = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))[:10_000]
+        picked = picked.to(table.codes.device)
+        values = codes(table, self.config, seed)[picked]
+        return functional.best_dimension_auc(values, truth.to(values.device)[picked])
+
+
+@dataclass(frozen=True)
+class KsgConfig:
+    """Settings of the prediction metric."""
+
+    k: int = option(3, "neighbours", min=1)
+    variant: Literal[1, 2] = option(1, "estimator 1 or 2 of Kraskov et al. 2004")
+    pairs: int = option(5000, "pairs of consecutive frames", min=10)
+    blocks: int = option(2, "parts of an unfactored code", min=2)
+    partitions: int = option(20, "random partitions of an unfactored code", min=1)
+
+
+class Ksg(Metric):
+    """Mutual information of consecutive codes, within and across blocks (papers/13 section 3.1), nats.
+
+    `same` = mean over blocks of I(z_t+1 of the block; z_t of it), `cross` = the mean over pairs of different blocks.
+    An unfactored code is split at random, and the partition with the largest difference is reported.
+    """
+
+    Config: ClassVar[type] = KsgConfig
+    headline = "difference"
+
+    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        now, then = self._pairs(table, seed)
+        if len(now) > 1:
+            return self._score(now, then)
+        generator = torch.Generator().manual_seed(seed)
+        size = now[0].shape[1]
+        if size < self.config.blocks:
+            raise UsageError(f"a code of {size} dimensions cannot be cut into {self.config.blocks} blocks.")
+        found = []
+        for _ in range(self.config.partitions):
+            parts = torch.randperm(size, generator=generator).to(now[0].device).chunk(self.config.blocks)
+            found.append(self._score([now[0][:, p] for p in parts], [then[0][:, p] for p in parts]))
+        return max(found, key=lambda result: result["difference"])
+
+    def _pairs(self, table: CodeTable, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Posterior draws of each block at t and t + 1, `[pairs, size]` each."""
+        if table.model is None or not any(g.steps > 1 and g.kind == "continuous" for g in table.model.latents):
+            raise UsageError("this score needs codes of consecutive frames (protocol P7), which are not here.")
+        values = codes(table, Config("sample" if table.std is not None else "mean"), seed)
+        generator = torch.Generator().manual_seed(seed)
+        now, then, at = [], [], 0
+        steps = min(g.steps for g in table.model.latents if g.steps > 1)
+        row = torch.randint(len(values), (self.config.pairs,), generator=generator).to(values.device)
+        time = torch.randint(steps - 1, (self.config.pairs,), generator=generator).to(values.device)
+        for group in table.model.latents:
+            width = len(group.columns)
+            if group.steps > 1 and group.kind == "continuous":
+                block = values[:, at : at + width].view(len(values), group.steps, group.size)
+                now.append(block[row, time])
+                then.append(block[row, time + 1])
+            at += width
+        return now, then
+
+    def _score(self, now: list[Tensor], then: list[Tensor]) -> dict[str, float]:
+        count = range(len(now))
+        table = [[functional.ksg(then[i], now[j], self.config.k, self.config.variant) for j in count] for i in count]
+        same = sum(table[i][i] for i in count) / len(now)
+        cross = sum(table[i][j] for i in count for j in count if i != j) / (len(now) * (len(now) - 1))
+        return {"same": same, "cross": cross, "difference": same - cross}

@@ -1,0 +1,362 @@
+"""Scores of models with a static code and a code per frame: swap-error, similarity, disagreement, elbo.
+
+Any method serves whose latent space has groups without steps (static: the appearance) and with steps (the motion).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distk import Code, CodeTable, Dataset, FactorDataset, Method, Metric, UsageError, option, seeded
+from distk.plugins.sequence.judge import Judge, fitting_judge
+
+EPS = 1e-16
+
+
+def halves(model: Method) -> tuple[list[str], list[str]]:
+    """Names of the static and of the motion groups. Raises UsageError for a code that has not both."""
+    static = [group.name for group in model.latents if not group.steps]
+    moving = [group.name for group in model.latents if group.steps]
+    if not static or not moving:
+        raise UsageError("this score needs a code with a static group and a group per frame, as that of dsvae.")
+    return static, moving
+
+
+def opened(table: CodeTable) -> tuple[Method, Dataset]:
+    """The model and data of a table. Raises UsageError for codes from a file."""
+    if table.model is None or table.dataset is None or table.rows is None:
+        raise UsageError("this score looks at clips, so it needs a checkpoint rather than a file of codes.")
+    return table.model, table.dataset
+
+
+def held_out(table: CodeTable) -> Tensor:
+    """Places in the table, int64 `[n]`, of clips of the test split; all of them where the table has none."""
+    _, dataset = opened(table)
+    rows = dataset.rows("test")
+    every = torch.arange(len(table), device=table.codes.device)
+    if rows is None:
+        return every
+    held = every[torch.isin(cast(Tensor, table.rows), rows)]
+    return held if len(held) else every
+
+
+def group_codes(table: CodeTable, places: Tensor) -> Code:
+    """The posterior means at these places of the table, group by group, as `encode` gives them."""
+    model, _ = opened(table)
+    if any(group.kind != "continuous" for group in model.latents):
+        raise UsageError("this score needs a continuous code.")
+    code: Code = {}
+    start = 0
+    for group in model.latents:
+        width = len(group.columns)
+        code[group.name] = table.codes[places, start : start + width].unflatten(1, group.shape)
+        start += width
+    return code
+
+
+@dataclass(frozen=True)
+class PairsConfig:
+    """How many pairs are drawn."""
+
+    pairs: int = option(1000, "pairs of test clips (per cell, for similarity)", min=2, max=1_000_000)
+
+
+class SwapError(Metric):
+    """Appearance of A with motion of B, against the true clip. swap_gain: 1 perfect, 0 no better than a copy."""
+
+    Config = PairsConfig
+    headline = "swap_gain"
+    needs_model = True
+
+    @torch.no_grad()
+    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        model, dataset = opened(table)
+        _, moving = halves(model)
+        if not hasattr(dataset, "transfer_target"):
+            raise UsageError(f"data set '{dataset.name}' does not know the true result of a transfer.")
+        places, rows = held_out(table), cast(Tensor, table.rows)
+        draw = seeded(seed, places.device)
+        a, b = places[torch.randint(len(places), (2, self.config.pairs), generator=draw, device=places.device)]
+        parts = []
+        for i, j in zip(a.split(256), b.split(256), strict=True):
+            code = {**group_codes(table, i), **{n: group_codes(table, j)[n] for n in moving}}
+            x_a, x_b = (dataset.batch(rows[k])["x"] for k in (i, j))
+            true = dataset.transfer_target(rows[i], rows[j])
+            made = model.decode(code)
+            parts.append(torch.stack([(x - true).double().pow(2).flatten(1).mean(1) for x in (made, x_a, x_b)]))
+        made, copy_a, copy_b = torch.cat(parts, 1).mean(1).tolist()
+        base = min(copy_a, copy_b)
+        gain = 1 - made / base if base else float("nan")
+        return {"swap_gain": gain, "swap_error": made, "copy_error": base, "pairs": self.config.pairs}
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine between the flattened rows of `a` and `b`, `[n]`."""
+    return F.cosine_similarity(a.flatten(1).double(), b.flatten(1).double())
+
+
+def half_codes(table: CodeTable, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Static and motion codes, each flattened, `[n, ...]`."""
+    model, _ = opened(table)
+    static, moving = halves(model)
+    code = group_codes(table, places)
+    return tuple(torch.cat([code[n].flatten(1) for n in names], 1) for names in (static, moving))  # type: ignore
+
+
+def training_mean(table: CodeTable) -> tuple[Tensor, Tensor]:
+    """Mean static and motion codes of training clips: those of the table, or 500 encoded for the purpose."""
+    model, dataset = opened(table)
+    rows = dataset.rows("train")
+    every = torch.arange(len(table), device=table.codes.device)
+    held = every if rows is None else every[torch.isin(cast(Tensor, table.rows), rows)]
+    if len(held) or rows is None:
+        f, z = half_codes(table, held)
+    else:
+        static, moving = halves(model)
+        parts = [model.encode(dataset.batch(part)["x"]) for part in rows[:: max(1, len(rows) // 500)].split(128)]
+        f, z = (
+            torch.cat([torch.cat([code[n].flatten(1) for n in names], 1) for code in parts])
+            for names in (static, moving)
+        )
+    return f.mean(0), z.mean(0)
+
+
+CELLS = {
+    "same_appearance_same_motion": (True, True),
+    "same_appearance_other_motion": (True, False),
+    "other_appearance_same_motion": (False, True),
+    "other_appearance_other_motion": (False, False),
+}
+
+
+def cell_pairs(
+    appearance: Tensor, motion: Tensor, same: tuple[bool, bool], n: int, draw: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """`n` random pairs of places whose appearance and motion agree or differ as `same` says; fewer where none exist.
+
+    For same appearance and same motion the clips are two different ones where the data have them, else one clip twice.
+    """
+    total = len(appearance)
+    a = torch.randint(total, (n,), generator=draw, device=draw.device)
+    fits = (appearance[a, None] == appearance) == same[0]
+    fits &= (motion[a, None] == motion) == same[1]
+    if all(same):
+        others = fits.clone()
+        others[torch.arange(n, device=a.device), a] = False
+        fits = torch.where(others.any(1, keepdim=True), others, fits)
+    rank = torch.rand(n, total, generator=draw, device=draw.device).masked_fill(~fits, -1)
+    found = fits.any(1)
+    return a[found], rank.argmax(1)[found]
+
+
+class Similarity(Metric):
+    """Cosines of static codes and of whole motion codes, plain and centred on the training mean, in four cells.
+
+    Headline: how well the centred cosines tell the cells apart, the smaller of (cos f with the same appearance - with
+    another) and (cos z with the same motion - with another).
+    """
+
+    Config = PairsConfig
+    headline = "separation"
+    needs_model = True
+
+    @torch.no_grad()
+    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        _, dataset = opened(table)
+        places = held_out(table)
+        draw = seeded(seed, places.device)
+        mean_f, mean_z = training_mean(table)
+        labelled = hasattr(dataset, "appearance") and hasattr(dataset, "motion")
+        result: dict[str, Any] = {}
+        if labelled:
+            rows = cast(Tensor, table.rows)[places]
+            appearance, motion = dataset.appearance(rows), dataset.motion(rows)  # type: ignore[attr-defined]
+            pairs = {c: cell_pairs(appearance, motion, same, self.config.pairs, draw) for c, same in CELLS.items()}
+        else:
+            a, b = torch.randint(len(places), (2, self.config.pairs), generator=draw, device=places.device)
+            pairs = {"all": (a, b)}
+        for cell, (a, b) in pairs.items():
+            (f_a, z_a), (f_b, z_b) = (half_codes(table, places[k]) for k in (a, b))
+            nan = float("nan")
+            for name, u, v, mean in (("f", f_a, f_b, mean_f), ("z", z_a, z_b, mean_z)):
+                result[f"cos_{name}/{cell}"] = float(cosine(u, v).mean()) if len(u) else nan
+                result[f"centred_{name}/{cell}"] = float(cosine(u - mean, v - mean).mean()) if len(u) else nan
+        if labelled:
+            of_f = result["centred_f/same_appearance_other_motion"] - result["centred_f/other_appearance_same_motion"]
+            of_z = result["centred_z/other_appearance_same_motion"] - result["centred_z/same_appearance_other_motion"]
+            result["separation"] = min(of_f, of_z) if of_f == of_f and of_z == of_z else float("nan")
+        else:
+            result["separation"] = float("nan")
+            result["reasons"] = {"separation": "the data have no labels of appearance and motion: all pairs only"}
+        return result
+
+
+def inception(p: Tensor) -> dict[str, float]:
+    """p(y|x) float64 `[n, classes]` -> IS = exp(mean KL(p(y|x) || p(y))), H(y|x) mean entropy, H(y); natural logs."""
+    marginal = p.mean(0)
+    return {
+        "inception_score": float((p * ((p + EPS).log() - (marginal + EPS).log())).sum(1).mean().exp()),
+        "h_y_given_x": float(-(p * (p + EPS).log()).sum(1).mean()),
+        "h_y": float(-(marginal * (marginal + EPS).log()).sum()),
+    }
+
+
+def mean_kl(p: Tensor, q: Tensor) -> float:
+    """Mean over rows of KL(p || q), nats; `[n, classes]`."""
+    return float((p * ((p + EPS).log() - (q + EPS).log())).sum(1).mean())
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """Which judge, and how many clips it sees."""
+
+    judge: str = option("", "file of the judge (`distk judge train`)")
+    clips: int = option(1008, "test clips, the same number of every motion", min=1, max=1_000_000)
+
+
+class Disagreement(Metric):
+    """The motion must survive a redrawn static code, the appearance a redrawn motion.
+
+    accuracy_<motion>, inception_score, h_y_given_x, h_y: static code from the prior, motion kept. accuracy_<attribute>
+    and accuracy_content, their mean: motion from the prior, static code kept. disagreement_* (Li & Mandt): share of
+    clips whose predicted label changes; kl_*: KL from the prediction on the clip to that on the generation, next to
+    the reconstruction's and another random clip's.
+    """
+
+    Config = JudgeConfig
+    headline = "accuracy_action"
+    repeats = 3
+    needs_model = True
+
+    @torch.no_grad()
+    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        model, dataset = opened(table)
+        static, moving = halves(model)
+        judge = fitting_judge(self.config.judge, dataset)
+        data = cast(FactorDataset, dataset)
+        last = data.factor_names[-1]
+        draw = seeded(seed, data.device)
+        places = balanced(data.factors(cast(Tensor, table.rows)[held_out(table)])[:, -1], self.config.clips, draw)
+        places = held_out(table)[places]
+        rows = cast(Tensor, table.rows)[places]
+        seen = self._seen(table, judge, places, static, moving, draw)
+        result: dict[str, float] = {}
+        content = []
+        for k, name in enumerate(data.factor_names):
+            kept = seen["static redrawn" if name == last else "motion redrawn"][name]
+            real, true = seen["real"][name], data.factors(rows)[:, k]
+            result[f"accuracy_{name}"] = float((kept.argmax(1) == true).double().mean())
+            if name != last:
+                content.append(result[f"accuracy_{name}"])
+            result[f"disagreement_{name}"] = float((kept.argmax(1) != real.argmax(1)).double().mean())
+            result[f"kl_{name}"] = mean_kl(real, kept)
+            result[f"kl_{name}_reconstruction"] = mean_kl(real, seen["reconstruction"][name])
+            result[f"kl_{name}_random"] = mean_kl(real, real.roll(len(real) // 2 + 1, 0))
+        result["accuracy_content"] = sum(content) / len(content)
+        return {**result, **inception(seen["static redrawn"][last]), "clips": len(places)}
+
+    def _seen(
+        self,
+        table: CodeTable,
+        judge: Judge,
+        places: Tensor,
+        static: list[str],
+        moving: list[str],
+        draw: torch.Generator,
+    ) -> dict[str, dict[str, Tensor]]:
+        """What the judge sees in the real clips, the reconstructions and both kinds of generation."""
+        model, dataset = opened(table)
+        seen: dict[str, list[dict[str, Tensor]]] = {}
+        for part in places.split(128):
+            code, drawn = group_codes(table, part), model.prior(len(part), draw)
+            shown = {
+                "real": dataset.batch(cast(Tensor, table.rows)[part])["x"],
+                "reconstruction": model.decode(code),
+                "static redrawn": model.decode({**code, **{n: drawn[n] for n in static}}),
+                "motion redrawn": model.decode({**code, **{n: drawn[n] for n in moving}}),
+            }
+            for name, x in shown.items():
+                seen.setdefault(name, []).append(judge.probabilities(x))
+        return {
+            name: {head: torch.cat([p[head] for p in parts]) for head in judge.info.heads}
+            for name, parts in seen.items()
+        }
+
+
+def balanced(label: Tensor, total: int, draw: torch.Generator) -> Tensor:
+    """At most `total` places with equally many of every class that occurs, shuffled; int64."""
+    order = torch.rand(len(label), generator=draw, device=draw.device).argsort()
+    classes, counts = label.unique(return_counts=True)
+    each = min(int(counts.min()), max(1, total // len(classes)))
+    chosen = torch.cat([order[label[order] == c][:each] for c in classes])
+    return chosen[torch.rand(len(chosen), generator=draw, device=draw.device).argsort()]
+
+
+@dataclass(frozen=True)
+class ElboConfig:
+    """How the bound is estimated."""
+
+    clips: int = option(1000, "test clips", min=1, max=1_000_000)
+    samples: int = option(1, "draws of f and z per clip", min=1, max=10_000)
+    importance: bool = option(False, "also log p by importance sampling with these draws")
+
+
+class Elbo(Metric):
+    """Nats per clip, with the Gaussian's constant on the model's scale: elbo = log_likelihood - kl_f - kl_z."""
+
+    Config = ElboConfig
+    headline = "elbo"
+    needs_model = True
+
+    @torch.no_grad()
+    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        from distk.plugins.sequence.dsvae import DSVAE
+
+        model, dataset = opened(table)
+        if not isinstance(model, DSVAE):
+            raise UsageError("the metric 'elbo' knows the bound of dsvae only.")
+        draw = seeded(seed, dataset.device)
+        places = held_out(table)
+        places = places[torch.rand(len(places), generator=draw, device=draw.device).argsort()[: self.config.clips]]
+        rows = cast(Tensor, table.rows)[places]
+        sums: dict[str, Tensor] = {}
+        for part in rows.split(64):
+            for name, value in self._bound(model, dataset.batch(part)["x"], draw).items():
+                sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.double().sum(0)
+        mean = {name: total / len(rows) for name, total in sums.items()}
+        per_frame = {k: v.cpu().numpy() for k, v in mean.items() if v.dim()}
+        numbers = {k: float(v) for k, v in mean.items() if not v.dim()}
+        return {**numbers, "elbo_per_frame": numbers["elbo"] / model.frames, "clips": len(rows), **per_frame}
+
+    def _bound(self, model: Any, x: Tensor, draw: torch.Generator) -> dict[str, Tensor]:
+        """Terms of each clip `[b]`, averaged over the draws; KL per dimension of f and of z (summed over time)."""
+        n, t = x.shape[:2]
+        found: dict[str, Tensor] = {}
+        weights = []
+        for _ in range(self.config.samples):
+            noise_f = torch.randn(n, model.config.f_dim, generator=draw, device=draw.device)
+            noise_z = torch.randn(n, t, model.config.z_dim, generator=draw, device=draw.device)
+            terms = model.terms(x, noise_f, noise_z)
+            likelihood = model.log_likelihood(terms.squares.double(), t)
+            kl_f, kl_z = terms.kl_f.double(), terms.kl_z.double().sum(1)
+            values = {
+                "elbo": likelihood - kl_f.sum(1) - kl_z.sum(1),
+                "log_likelihood": likelihood,
+                "kl_f": kl_f.sum(1),
+                "kl_z": kl_z.sum(1),
+                "mse": terms.squares.double() / (t * model.pixels),
+                "kl_f_by_dimension": kl_f,
+                "kl_z_by_dimension": kl_z,
+            }
+            found = {k: found.get(k, 0) + v / self.config.samples for k, v in values.items()}
+            if self.config.importance:
+                weights.append(model.log_weight(x, noise_f, noise_z).double())
+        if weights:
+            found["log_p"] = torch.stack(weights).logsumexp(0) - torch.log(torch.tensor(float(len(weights))))
+        return found

@@ -1,0 +1,405 @@
+"""ARAE: adversarially regularised autoencoder for unaligned style transfer (Zhao, Kim, Zhang, Rush & LeCun, 2017).
+
+An autoencoder of sentences with one decoder per label. A code classifier drives the label out of the code, so that
+another label's decoder can put its own in; a WGAN critic holds the codes against those of a generator, which learns to
+write sentences from noise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distk import Code, DataSpec, Latent, LatentSpace, Objective, Source, Step, UsageError, adam, one_hot, option, sgd
+from distk.plugins.text.common import decode as search
+from distk.plugins.text.common.model import SentenceMethod
+from distk.plugins.text.common.vocab import PAD, lengths, shifted
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyperparameters of ARAE; where the paper is silent, those of its program (June 2018)."""
+
+    embedding: int = option(128, "size of a word's embedding", min=1, max=8192)
+    hidden: int = option(128, "units of the LSTMs, the size of the code", min=1, max=8192)
+    z: int = option(32, "size of the generator's noise", min=1, max=8192)
+    generator_widths: tuple[int, ...] = option((128, 128), "hidden layers of the generator", min=1, max=8192)
+    critic_widths: tuple[int, ...] = option((128, 128), "hidden layers of the critic", min=1, max=8192)
+    classifier_widths: tuple[int, ...] = option((128, 128), "hidden layers of the code classifier", min=1, max=8192)
+    share_output: bool = option(True, "the decoders share the layer onto the vocabulary")
+    critic_bn: bool = option(False, "batch norm in the second layer of critic and classifier, as the program has it")
+    noise: float = option(0.1, "standard deviation of the noise on the code in reconstruction", paper="0.1 (code)", min=0)
+    noise_anneal: float = option(0.9995, "its factor per 100 steps", paper="0.9995 (code)", above=0, max=1)
+    lambda1: float = option(1.0, "weight of the critic in the encoder; 0 trains no critic and no generator", min=0)
+    lambda2: float = option(1.0, "weight of the classifier in the encoder; 0 trains none", paper="1", min=0)
+    critic: Literal["clip", "gp"] = option("clip", "what bounds the critic: clipping or a gradient penalty", paper="clip")
+    clip_eps: float = option(0.01, "largest critic weight; lambda1 means nothing without it", paper="0.01", above=0)
+    gp_weight: float = option(0.1, "weight of the gradient penalty", paper="0.1 (code)", min=0)
+    critic_updates: int = option(5, "critic steps per step", paper="5 (code)", min=1, max=100)
+    classifier_updates: int = option(5, "code classifier steps per step", paper="1", min=1, max=100)
+    adv_form: Literal["flip", "negate", "uniform"] = option(
+        "flip", "encoder against classifier: flipped labels (uniform beyond two), minus its loss, or uniform", paper="flip"
+    )
+    normalize_adv_grad: float = option(
+        0.0, "rescale the critic's gradient on the codes to this share of the reconstruction's; 0: off", min=0
+    )
+    ae_optimizer: Literal["adam-joint", "sgd"] = option(
+        "adam-joint", "one Adam step on the summed gradient, or a step of SGD for each loss", paper="sgd"
+    )
+    lr_ae: float | None = option(None, "learning rate of the autoencoder; default 1e-3, with sgd 1", paper="1", above=0)
+    clip_norm: float = option(1.0, "largest gradient norm of the autoencoder", paper="1 (code)", above=0)
+    lr_generator: float = option(1e-4, "learning rate of the generator", paper="1e-4 (code)", above=0)
+    lr_critic: float = option(1e-4, "learning rate of the critic", paper="1e-4 (code)", above=0)
+    lr_classifier: float = option(3e-3, "learning rate of the code classifier", paper="1e-4 (code)", above=0)
+
+
+def _u(module: nn.Module) -> None:
+    """Weights from U(-0.1, 0.1), biases 0: recurrent nets, embeddings and the output layer."""
+    for name, parameter in module.named_parameters():
+        nn.init.zeros_(parameter) if "bias" in name else nn.init.uniform_(parameter, -0.1, 0.1)
+
+
+class Perceptron(nn.Sequential):
+    """Fully connected layers, N(0, 0.02). batch_norm: in every hidden layer, in the second only, or in none."""
+
+    def __init__(self, sizes: list[int], activation: nn.Module, batch_norm: Literal["all", "second", ""] = "") -> None:
+        layers: list[nn.Module] = []
+        for i, (a, b) in enumerate(zip(sizes[:-2], sizes[1:-1], strict=True)):
+            layers.append(nn.Linear(a, b))
+            if batch_norm == "all" or (batch_norm == "second" and i == 1):
+                layers.append(nn.BatchNorm1d(b))
+            layers.append(activation)
+        super().__init__(*layers, nn.Linear(sizes[-2], sizes[-1]))
+        for layer in self:
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+
+
+class Encoder(nn.Module):
+    """Token ids `[n, T]` -> unit codes `[n, h]`: the LSTM's state at the last token, whatever padding follows."""
+
+    def __init__(self, vocab: int, embedding: int, hidden: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab, embedding)
+        self.lstm = nn.LSTM(embedding, hidden, batch_first=True)
+        _u(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states, _ = self.lstm(self.embedding(x))
+        last = (lengths(x) - 1).clamp(min=0)[:, None, None].expand(-1, 1, states.shape[2])
+        return F.normalize(states.gather(1, last).squeeze(1), dim=1)
+
+
+class Decoder(nn.Module):
+    """One label's decoder: the code stands beside every input word. -> hidden states, before the output layer."""
+
+    def __init__(self, vocab: int, embedding: int, hidden: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab, embedding)
+        self.lstm = nn.LSTM(embedding + hidden, hidden, batch_first=True)
+        _u(self)
+
+    def forward(self, inputs: Tensor, code: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """inputs: ids `[n, T]`; code `[n, h]` -> states `[n, T, h]` and the LSTM's state."""
+        beside = code[:, None].expand(-1, inputs.shape[1], -1)
+        return self.lstm(torch.cat([self.embedding(inputs), beside], 2), state)
+
+
+class ARAE(SentenceMethod):
+    """Code: `code`, a unit vector without the label, and `label`, which chooses the decoder."""
+
+    Config: ClassVar[type] = Config
+    data = "standin-reviews"
+    training: ClassVar[Mapping[str, Any]] = {"steps": 69_000, "batch": 128}
+    _DEMO: ClassVar[Mapping[str, Any]] = {
+        "embedding": 32, "hidden": 64, "z": 16, "lambda1": 0.0, "lambda2": 3.0, "lr_ae": 4e-3, "noise": 0.02
+    }  # fmt: skip
+    presets: ClassVar[Mapping[str, Any]] = {
+        "ae": {"model": {"lambda1": 0.0, "lambda2": 0.0}},
+        "ae+cls": {"model": {"lambda1": 0.0, "lambda2": 1.0}},
+        "lambda-a": {"model": {"lambda1": 1.0}},
+        "lambda-b": {"model": {"lambda1": 10.0}},
+        "large": {"model": {"embedding": 500, "hidden": 500, "z": 64}, "train": {"batch": 512}},
+        "paper": {
+            "model": {"lambda1": 1.0, "ae_optimizer": "sgd", "classifier_updates": 1, "lr_classifier": 1e-4},
+            "data": {"name": "yelp"},
+        },
+        "demo": {
+            "model": _DEMO,
+            "data": {"name": "standin-reviews", "variant": "tiny"},
+            "train": {"steps": 3000, "batch": 64},
+        },
+    }
+    instead: ClassVar[Mapping[str, str]] = {"traverse": "distk text interpolate"}
+
+    def __init__(self, config: Config, data: DataSpec) -> None:
+        super().__init__(config, data)
+        vocab, e, h = len(self.vocab), config.embedding, config.hidden
+        self.labels = len(data.classes)
+        self.latents = LatentSpace.of(Latent("code", "continuous", h), Latent("label", "categorical", self.labels))
+        self.encoder = Encoder(vocab, e, h)
+        self.decoders = nn.ModuleList(Decoder(vocab, e, h) for _ in range(self.labels))
+        self.outputs = nn.ModuleList(nn.Linear(h, vocab) for _ in range(1 if config.share_output else self.labels))
+        _u(self.outputs)
+        second: Literal["second", ""] = "second" if config.critic_bn else ""
+        self.generator = Perceptron([config.z, *config.generator_widths, h], nn.ReLU(), "all")
+        self.critic = Perceptron([h, *config.critic_widths, 1], nn.LeakyReLU(0.2), second)
+        scores = 1 if self.labels == 2 else self.labels
+        self.classifier = Perceptron([h, *config.classifier_widths, scores], nn.ReLU(), second)
+
+    # Networks
+
+    def output(self, label: int) -> nn.Module:
+        """The layer onto the vocabulary of one label's decoder."""
+        return self.outputs[0 if self.config.share_output else label]
+
+    def f(self, code: Tensor) -> Tensor:
+        """The critic: codes `[n, h]` -> `[n]`."""
+        return self.critic(code).squeeze(1)
+
+    def label_logits(self, code: Tensor) -> Tensor:
+        """The code classifier p_u: codes `[n, h]` -> `[n, K]`. With two labels one score s stands for (0, s)."""
+        score = self.classifier(code)
+        return torch.cat([torch.zeros_like(score), score], 1) if self.labels == 2 else score
+
+    # Algorithm 1
+
+    def objectives(self) -> list[Objective]:
+        config, joint = self.config, self.config.ae_optimizer == "adam-joint"
+        phi = list(self.encoder.parameters())
+        autoencoder = [*phi, *self.decoders.parameters(), *self.outputs.parameters()]
+        rate = config.lr_ae or (1e-3 if joint else 1.0)
+        step = adam(rate) if joint else sgd(rate)
+        # Separate Adam steps would make lambda1 and lambda2 meaningless: Adam undoes the scale of each loss.
+        shared: dict[str, Any] = {"stage": "autoencoder"} if joint else {"optimizer": step, "clip": config.clip_norm}
+        stage = "autoencoder" if joint else None
+        reconstruction = Objective(
+            "reconstruction", self.reconstruction, autoencoder, step, stage=stage, clip=config.clip_norm
+        )
+        against: list[Objective] = []
+        adversaries: list[Objective] = []
+        if config.lambda1:
+            critic = list(self.critic.parameters())
+            betas = (0.5, 0.999)
+            clamp = self.clamp if config.critic == "clip" else None
+            adversaries.append(
+                Objective(
+                    "critic", self.critic_loss, critic, adam(config.lr_critic, betas), None, config.critic_updates, after=clamp
+                )
+            )
+            against.append(Objective("critic_adv", self.critic_adv, phi, **shared))
+        if config.lambda2:
+            optimizer = adam(config.lr_classifier)
+            u = list(self.classifier.parameters())
+            adversaries.append(
+                Objective("code_classifier", self.classifier_loss, u, optimizer, None, config.classifier_updates)
+            )
+            against.append(Objective("classifier_adv", self.classifier_adv, phi, **shared))
+        last: list[Objective] = []
+        if config.lambda1:
+            theta = list(self.generator.parameters())
+            last = [Objective("generator", self.generator_loss, theta, adam(config.lr_generator, (0.5, 0.999)))]
+        # Joint, the adversaries go first: the cycle is the same, and the encoder passes the batch once.
+        return [*adversaries, reconstruction, *against, *last] if joint else [reconstruction, *adversaries, *against, *last]
+
+    def schedule(self, step: int) -> dict[str, Any]:
+        return {"noise": self.config.noise * self.config.noise_anneal ** (step // 100)}
+
+    def collect(self, source: Source) -> dict[str, Tensor]:
+        """The autoencoder's batch (one length bucket), and `fresh`, all sentences that the adversaries will see.
+
+        The critic gets sentences of all lengths: those of one bucket against the generator's would differ by length.
+        """
+        batch = source.sample()
+        config = self.config
+        rounds = max(config.critic_updates * (config.lambda1 > 0), config.classifier_updates * (config.lambda2 > 0))
+        if config.ae_optimizer == "sgd":
+            rounds += 1 if config.lambda1 or config.lambda2 else 0  # algorithm 1 draws a new batch for its step 3
+        if rounds:
+            fresh = dataclasses.replace(source, bucket=None).sample(source.batch * rounds)
+            batch |= {"fresh": fresh["x"], "fresh_label": fresh["label"]}
+        return batch
+
+    def codes(self, step: Step) -> Tensor:
+        """The adversaries' codes of this step `[rounds, n, h]`, in one pass and without a gradient: phi stands still."""
+        if "codes" not in step.memo:
+            with torch.no_grad():
+                step.memo["codes"] = self.encoder(step.batch["fresh"]).unflatten(0, (-1, len(step.batch["x"])))
+        return step.memo["codes"]
+
+    def turn(self, step: Step, who: str) -> int:
+        """0, 1, 2, ... as an adversary asks again within one step."""
+        step.memo[who] = step.memo.get(who, -1) + 1
+        return step.memo[who]
+
+    def reconstruction(self, step: Step) -> Tensor:
+        """1: -log p(x | c + noise, y), mean over the tokens of all labels, nats."""
+        x, label = step.batch["x"], step.batch["label"]
+        code = self.encoder(x)
+        step.memo["code"], step.memo["label"] = code, label
+        code = _watched(code, step.memo, "reconstruction")
+        noisy = code + step.schedule["noise"] * step.randn(*code.shape)
+        return self.nll(x, noisy)
+
+    def nll(self, x: Tensor, code: Tensor) -> Tensor:
+        """Mean negative log-likelihood per token of rows of which row i goes to decoder i mod K, nats."""
+        inputs, k = shifted(x), self.labels
+        states = [self.decoders[y](inputs[y::k], code[y::k])[0] for y in range(k)]
+        if self.config.share_output:
+            logits = self.output(0)(torch.cat(states))
+        else:
+            logits = torch.cat([self.output(y)(s) for y, s in enumerate(states)])
+        target = torch.cat([x[y::k] for y in range(k)])
+        return F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), ignore_index=PAD)
+
+    def fake(self, step: Step, n: int) -> Tensor:
+        """Codes of the generator `[n, h]`."""
+        return self.generator(step.randn(n, self.config.z))
+
+    def critic_loss(self, step: Step) -> Tensor:
+        """2: minus W = E f(c) - E f(c~); the critic maximises W."""
+        real = self.codes(step)[self.turn(step, "critic")]
+        with torch.no_grad():
+            fake = self.fake(step, len(real))
+        w = self.f(real).mean() - self.f(fake).mean()
+        step.log("W", w)
+        if self.config.critic == "clip":
+            return -w
+        return -w + self.config.gp_weight * self.gradient_penalty(real, fake, step.rand(len(real), 1))
+
+    def gradient_penalty(self, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
+        """mean (|grad f(c^)| - 1)^2 at c^ = share real + (1 - share) fake, row by row.
+
+        The sum over rows is differentiated: the program's batch mean would divide each row's gradient by n.
+        """
+        between = (share * real + (1 - share) * fake).detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.f(between).sum(), between, create_graph=True)
+        return (gradient.norm(dim=1) - 1).pow(2).mean()
+
+    def clamp(self) -> None:
+        """Every weight of the critic into [-eps, eps]."""
+        weights = list(self.critic.parameters())
+        torch._foreach_clamp_min_(weights, -self.config.clip_eps)
+        torch._foreach_clamp_max_(weights, self.config.clip_eps)
+
+    def classifier_loss(self, step: Step) -> Tensor:
+        """2b: -log p_u(y | c), the code held fixed."""
+        turn = self.turn(step, "classifier")
+        code, label = self.codes(step)[turn], step.batch["fresh_label"].view(-1, len(step.batch["x"]))[turn]
+        logits = self.label_logits(code)
+        step.log("code_accuracy", (logits.argmax(1) == label).float().mean())
+        return F.cross_entropy(logits, label)
+
+    def against(self, step: Step) -> tuple[Tensor, Tensor]:
+        """Codes, with gradient, and labels for step 3: the autoencoder's own (joint), or a new batch (algorithm 1)."""
+        if self.config.ae_optimizer == "sgd":
+            n = len(step.batch["x"])
+            return self.encoder(step.batch["fresh"][-n:]), step.batch["fresh_label"][-n:]
+        return step.memo["code"], step.memo["label"]
+
+    def critic_adv(self, step: Step) -> Tensor:
+        """3, phi: lambda1 E f(c), so that real codes come to look like the generator's."""
+        code = _rescaled(self.against(step)[0], step, self.config.normalize_adv_grad)
+        return self.config.lambda1 * self.f(code).mean()
+
+    def classifier_adv(self, step: Step) -> Tensor:
+        """3b, phi: lambda2 times -log p_u(1 - y | c); other forms see `adv_form`."""
+        code, label = self.against(step)
+        return self.config.lambda2 * self.confusion(self.label_logits(code), label)
+
+    def confusion(self, logits: Tensor, label: Tensor) -> Tensor:
+        """What the encoder minimises against classifier logits `[n, K]`, mean over rows, nats."""
+        if self.config.adv_form == "negate":
+            return -F.cross_entropy(logits, label)
+        if self.config.adv_form == "uniform" or self.labels > 2:
+            return -logits.log_softmax(1).mean()
+        return F.cross_entropy(logits, 1 - label)
+
+    def generator_loss(self, step: Step) -> Tensor:
+        """3, theta: -E f(c~)."""
+        return -self.f(self.fake(step, len(step.batch["x"]))).mean()
+
+    # The trained model
+
+    def encode(self, x: Tensor) -> Code:
+        """`label` is Bayes' rule over the decoders: p(y | x, c) with equal priors and p(x | c, y) of decoder y."""
+        code = self.encoder(x)
+        inputs, mask = shifted(x), x != PAD
+        fit = []
+        for y, decoder in enumerate(self.decoders):
+            logits = self.output(y)(decoder(inputs, code)[0])
+            picked = logits.gather(2, x[..., None]).squeeze(2) - logits.logsumexp(2)
+            fit.append((picked * mask).sum(1))
+        return {"code": code, "label": torch.stack(fit, 1).softmax(1)}
+
+    def decode(self, code: Code, beam: int = 1) -> Tensor:
+        """Code -> token ids `[n, max_len + 1]`, by the decoder of the most probable label."""
+        label = code["label"].argmax(1)
+        out = torch.full((len(label), self.spec.shape[0]), PAD, device=label.device)
+        for y in range(self.labels):
+            rows = (label == y).nonzero()[:, 0]
+            if len(rows):
+                out[rows] = self.write(code["code"][rows], y, beam)
+        return out
+
+    def write(self, code: Tensor, label: int, beam: int = 1) -> Tensor:
+        """Codes `[n, h]` as sentences of one label's decoder: token ids `[n, max_len + 1]`."""
+        decoder, output, n = self.decoders[label], self.output(label), len(code)
+
+        def step(token: Tensor, state: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Any]:
+            own, h, c = state
+            states, (h, c) = decoder(token[:, None], own, (h.transpose(0, 1).contiguous(), c.transpose(0, 1).contiguous()))
+            return output(states[:, 0]), (own, h.transpose(0, 1), c.transpose(0, 1))
+
+        zero = code.new_zeros(n, 1, self.config.hidden)
+        start = (code, zero, zero)
+        if beam == 1:
+            return search.greedy(step, start, n, self.spec.shape[0], code.device)
+        return search.beam(step, start, n, self.spec.shape[0], beam, code.device)
+
+    def rewrite_ids(self, x: Tensor, source: Tensor | None, to: int, beam: int) -> Tensor:
+        return self.write(self.encoder(x), to, beam)
+
+    def generate(self, z: Tensor) -> Tensor:
+        """Noise `[n, z]` -> codes `[n, h]`. Raises UsageError for a model without a trained generator."""
+        if not self.config.lambda1:
+            raise UsageError("this model was trained with lambda1 = 0, so its generator was not trained: it cannot sample.")
+        return self.generator(z)
+
+    def prior(self, n: int, generator: torch.Generator) -> Code:
+        """`n` codes g(z) and labels, each equally probable."""
+        code = self.generate(torch.randn(n, self.config.z, generator=generator, device=generator.device))
+        label = torch.randint(self.labels, (n,), generator=generator, device=generator.device)
+        return {"code": code, "label": one_hot(label, self.labels)}
+
+
+def _watched(code: Tensor, memo: dict[str, Any], name: str) -> Tensor:
+    """The same code; the norm of the gradient that comes back through it is kept as `memo[name + "_norm"]`."""
+    if not code.requires_grad:
+        return code
+    code = code.view_as(code)
+    code.register_hook(lambda g: memo.__setitem__(f"{name}_norm", g.detach().norm()))
+    return code
+
+
+def _rescaled(code: Tensor, step: Step, share: float) -> Tensor:
+    """The same code; the critic's gradient through it is logged against the reconstruction's, and with `share` > 0
+    brought to `share` times its norm."""
+    if not code.requires_grad or "reconstruction_norm" not in step.memo:
+        return code
+    target, code = step.memo["reconstruction_norm"], code.view_as(code)
+
+    def hook(gradient: Tensor) -> Tensor | None:
+        norm = gradient.norm()
+        step.log("adversary_ratio", norm / target.clamp_min(1e-12))
+        return gradient * (share * target / norm.clamp_min(1e-12)) if share else None
+
+    code.register_hook(hook)
+    return code
