@@ -70,7 +70,9 @@ def encoder() -> torch.nn.Module:
     layers: list[torch.nn.Module] = []
     for i in range(4):
         layers += [torch.nn.Conv2d(channels[i], channels[i + 1], 4, stride=2, padding=1), torch.nn.ReLU()]
-    return torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(1024, 256), torch.nn.Linear(256, 10))
+    return torch.nn.Sequential(
+        *layers, torch.nn.Flatten(), torch.nn.Linear(1024, 256), torch.nn.Linear(256, 10)
+    )
 
 
 @torch.no_grad()
@@ -91,7 +93,9 @@ def timed(call: Callable[[], object], device: torch.device) -> tuple[float, obje
     return time.perf_counter() - start, value
 
 
-def scores(codes: Tensor, factors: Tensor, gbt: bool, exact: bool) -> dict[str, tuple[str, Callable[[], object]]]:
+def scores(
+    codes: Tensor, factors: Tensor, gbt: bool, exact: bool
+) -> dict[str, tuple[str, Callable[[], object]]]:
     """Name -> (headline key, call)."""
     rows = torch.randperm(len(codes), generator=torch.Generator().manual_seed(1))[:15_000].to(codes.device)
     train, test = rows[:10_000], rows[10_000:]
@@ -103,7 +107,9 @@ def scores(codes: Tensor, factors: Tensor, gbt: bool, exact: bool) -> dict[str, 
         "factor_vae (dlib)": ("eval", lambda: fn.factor_vae(codes, SIZES, 0)),
         "factor_vae (cascadevae)": (
             "eval",
-            lambda: fn.factor_vae(codes, SIZES, 0, protocol="cascadevae", kl=torch.ones(10), discrete=factors[:, 0]),
+            lambda: fn.factor_vae(
+                codes, SIZES, 0, protocol="cascadevae", kl=torch.ones(10), discrete=factors[:, 0]
+            ),
         ),
         "beta_vae": ("eval", lambda: fn.beta_vae(codes, SIZES, 0)),
         "higgins_change": ("eval", lambda: fn.higgins_change(codes, SIZES, 0)),
@@ -139,16 +145,24 @@ def scores(codes: Tensor, factors: Tensor, gbt: bool, exact: bool) -> dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--loop", action="store_true", help="time the per-vote loop of the FactorVAE score, too")
+    parser.add_argument(
+        "--loop", action="store_true", help="time the per-vote loop of the FactorVAE score, too"
+    )
     parser.add_argument("--gbt", action="store_true", help="time the fast dci gbt, too")
     parser.add_argument("--exact", action="store_true", help="time scikit-learn's dci gbt, too (minutes)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
     print(f"{name}, {options.threads} threads, torch {torch.__version__}")
     codes, factors = code_table(device)
     print(f"table {tuple(codes.shape)}, {codes.numel() * codes.element_size() / 1e6:.0f} MB")
@@ -163,7 +177,9 @@ def main() -> None:
     print(f"{'sum without dci gbt':28}{total:10.3f}")
     if options.loop:
         loop, value = timed(lambda: factor_vae_loop(codes.cpu()), torch.device("cpu"))
-        print(f"{'factor_vae, loop over votes':28}{loop:10.3f}  {value:.4f}  {loop / first:.1f} x the fast path")
+        print(
+            f"{'factor_vae, loop over votes':28}{loop:10.3f}  {value:.4f}  {loop / first:.1f} x the fast path"
+        )
         again = loop + 15_000 * 64 * encoding_seconds(device, 64, 50)
         once = len(codes) * encoding_seconds(device, 1024, 5)
         ratio = f"{again / first:.0f} x the fast path (scaled from 50 votes)"

@@ -1,4 +1,4 @@
-"""Our trainer's step against a hand-written bare PyTorch loop: same model, batches and optimizer, alternated in one run.
+"""Our trainer's step against a hand-written bare PyTorch loop of the same model, alternated in one run.
 
     python benchmarks/step.py [--device cuda] [--size 64] [--json FILE]
 
@@ -84,8 +84,8 @@ def multiply_adds(model: nn.Module, x: Tensor, classes: int) -> float:
         model.decode(model.encode(x))
         for handle in handles:
             handle.remove()
-    # encode already decodes every class once: take the decoder's own single pass from its share.
-    decoder = total["decoder"] / (1 + 1)
+    # encode decoded every class once and decode one more.
+    decoder = total["decoder"] / (classes + 1)
     return 3 * total["encoder"] + 3 * decoder + classes * decoder
 
 

@@ -92,7 +92,8 @@ def evaluate(
         table = model
     else:
         data = data if data is not None else model.__dict__["dataset"]()
-        table = _cached_table(model, data, split, rows, seed, cache)
+        coded = any(registry().find("metric", name).load().needs_codes for name in names)
+        table = _cached_table(model, data, split, rows, seed, cache) if coded else _uncoded_table(model, data)
     results = {name: score(table, name, options, seed, repeats) for name in names}
     return {"metrics": results, "provenance": provenance(table, seed)}
 
@@ -128,6 +129,13 @@ def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
+
+
+def _uncoded_table(model: Method, data: Dataset) -> CodeTable:
+    """A table without rows, for metrics that read only model and data."""
+    codes = torch.zeros(0, len(model.latents.columns), device=data.device)
+    names, kinds = model.latents.columns, model.latents.column_kinds
+    return CodeTable(codes, names, kinds, model=model, dataset=data, source=f"data set '{data.name}'")
 
 
 def _cached_table(

@@ -71,6 +71,7 @@ class Metric:
     headline: the key of the result that stands for the metric in tables, in `--keep` and in progress lines.
     higher_is_better: direction of the headline. repeats: default number of seeds (1 for a deterministic score).
     needs_model: whether it looks at items, so that arrays from a file do not suffice.
+    needs_codes: False for a metric that reads only model and data; where none needs codes, nothing is encoded.
     """
 
     Config: ClassVar[type] = NoConfig
@@ -78,6 +79,7 @@ class Metric:
     higher_is_better: ClassVar[bool] = True
     repeats: ClassVar[int] = 1
     needs_model: ClassVar[bool] = False
+    needs_codes: ClassVar[bool] = True
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -79,7 +79,7 @@ class EmnistConfig(Config):
 
 
 class IdxImages(Dataset):
-    """Grey images with labels from a pair of IDX files, and the test pair where there is one (else a tenth is kept back).
+    """Grey images with labels from a pair of IDX files, and the test pair if there is one (else a tenth is kept back).
 
     stems: names of (training, test) files before `-images-idx3-ubyte`. transposed: the file exchanges rows and columns.
     """

@@ -2,6 +2,9 @@
 
 import typer
 
+from distk.plugins.gan_family import icm_commands
+
 
 def add(app: typer.Typer) -> None:
-    """Register."""
+    """Register every method's own commands."""
+    icm_commands.add(app)

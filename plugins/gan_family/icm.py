@@ -31,7 +31,7 @@ from distk import (
 )
 from distk.plugins.gan_family.losses import call_fake, call_real
 from distk.plugins.gan_family.mechanisms import Mixture, parse
-from distk.plugins.gan_family.networks import Autoencoder, Discriminator, Experts, start
+from distk.plugins.gan_family.networks import Autoencoder, Discriminator, Experts, expert_adam, start
 
 SPLIT_SEED = 0
 """Which images are transformed and which are reference is one fixed random halving, whatever the run's seed."""
@@ -88,54 +88,6 @@ class Config:
     def number(self) -> int:
         """Experts of one replica, its default resolved."""
         return self.experts or len(parse(self.mechanisms))
-
-
-class ExpertAdam(torch.optim.Optimizer):
-    """Adam for stacked networks, parameters `[E, ...]`: each network has its own moments and its own step count.
-
-    A network whose whole gradient is exactly zero, as that of an expert that won nothing, is left as it is: neither its
-    parameters nor its moments nor its count change. The formula is that of torch.optim.Adam.
-    """
-
-    def __init__(
-        self, parameters: list[nn.Parameter], lr: float | Tensor, betas: tuple[float, float] = (0.9, 0.999), eps=1e-8
-    ) -> None:
-        super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step for the networks that have a gradient."""
-        for group in self.param_groups:
-            moving = [p for p in group["params"] if p.grad is not None]
-            if not moving:
-                continue
-            largest = torch.stack([p.grad.flatten(1).abs().amax(1) for p in moving]).amax(0)
-            learns = largest != 0  # true for NaN too, so that a broken loss is not hidden
-            beta1, beta2 = group["betas"]
-            for p in moving:
-                state = self.state[p]
-                if not state:
-                    state["count"] = torch.zeros(len(p), device=p.device)
-                    state["exp_avg"] = torch.zeros_like(p)
-                    state["exp_avg_sq"] = torch.zeros_like(p)
-                mean, square, count = state["exp_avg"], state["exp_avg_sq"], state["count"]
-                mask = learns.view(-1, *[1] * (p.dim() - 1))
-                count.add_(learns)
-                taken = count.clamp_min(1).view_as(mask)
-                mean.copy_(torch.where(mask, torch.lerp(mean, p.grad, 1 - beta1), mean))
-                square.copy_(torch.where(mask, square * beta2 + p.grad * p.grad * (1 - beta2), square))
-                root = (square / (1 - beta2**taken)).sqrt_().add_(group["eps"])
-                p.sub_(torch.where(mask, group["lr"] * (mean / (1 - beta1**taken)) / root, torch.zeros_like(p)))
-
-
-def expert_adam(lr: float) -> Any:
-    """Factory of `ExpertAdam`, its learning rate on the device under CUDA."""
-
-    def build(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        device = parameters[0].device
-        return ExpertAdam(parameters, torch.tensor(lr, device=device) if device.type == "cuda" else lr)
-
-    return build
 
 
 class ICM(Method):
@@ -355,10 +307,7 @@ class ICM(Method):
         """Figure 3: `n` transformed test images `[n, c, 2 h, w]`, each above what its winner makes of it."""
         if given:
             raise UsageError(f"a model of method 'icm' has no group or label to hold: {', '.join(given)}.")
-        open_data = self.__dict__.get("dataset")
-        if open_data is None and "_halves" not in self.__dict__:
-            raise UsageError("samples are transformed test images; open the model with its data (distk.load).")
-        data: Dataset = open_data() if open_data is not None else self.__dict__["_halves"][0]
+        data: Dataset = self.__dict__["dataset"]()
         x = data.sample(n, generator, "test")["x"]
         which = torch.randint(len(self.mixture), (n,), generator=generator, device=x.device)
         moved = self.mixture(x, which, torch.randn(x.shape, generator=generator, device=x.device))

@@ -35,8 +35,8 @@ class ICMScore(Metric):
     """Scores of a model of method `icm`, in eval mode, averaged over its replicas. Arrays have a leading replica axis.
 
     purity: mean over mechanisms of the largest share that one expert wins. specialised: mechanisms with a share of at
-    least 0.9 under the best one-to-one assignment. one_to_one: share of the replicas in which all are. winners: how many
-    experts win some mechanism's majority. nmi: normalised mutual information of mechanism and winner.
+    least 0.9 under the best one-to-one assignment. one_to_one: share of the replicas in which all are. winners: number
+    of experts that win most of some mechanism. nmi: normalised mutual information of mechanism and winner.
     mse, mse_before: mean squared error to the image before its mechanism, of the winner's output and without experts.
     accuracy, accuracy_before, accuracy_originals: a classifier's, on winners' outputs, transformed images, originals.
     transfer_mse: of each matched expert on another data set under its mechanism; shifts_undone: share of the shift
@@ -46,6 +46,7 @@ class ICMScore(Metric):
     Config = Config
     headline = "purity"
     needs_model = True
+    needs_codes = False
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         """Raises UsageError for a model of another method."""
@@ -207,7 +208,7 @@ def transfer(model: ICM, other: Dataset, expert_of: np.ndarray, images: int, see
 
 
 def best_shift(x: Tensor, y: Tensor, reach: int) -> tuple[int, int]:
-    """(right, down) of the whole shift by at most `reach` pixels of x that correlates most with y, both `[n, c, h, w]`."""
+    """(right, down) of the whole shift by at most `reach` pixels of x that correlates most with y (like x)."""
     steps = range(-reach, reach + 1)
     level = y - y.mean((2, 3), keepdim=True)
     scores = {}

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk.console import note
+from distk.method import OptimizerFactory
 
 Fans = Iterator[tuple[Tensor, int]]
 
@@ -118,9 +119,9 @@ class Experts(nn.Module):
 
     def subset(self, chosen: list[int]) -> Experts:
         """A copy that holds only the chosen networks, in the given order and in this one's mode."""
-        made = Experts(len(chosen), *self.shape, self.how)
+        made = Experts(len(chosen), *self.shape, self.how).to(self.bias[0])
         made.load_state_dict({name: value[chosen] for name, value in self.state_dict().items()})
-        return made.to(self.bias[0].device).train(self.training)
+        return made.train(self.training)
 
 
 class Discriminator(nn.Module):
@@ -205,3 +206,51 @@ def start(fans: Fans, rows: slice, generator: torch.Generator) -> None:
         if not parameter.is_meta:
             bound = fan_in**-0.5
             parameter[rows].uniform_(-bound, bound, generator=generator)
+
+
+class ExpertAdam(torch.optim.Optimizer):
+    """Adam for stacked networks, parameters `[E, ...]`: each network has its own moments and its own step count.
+
+    A network whose whole gradient is exactly zero, as that of an expert that won nothing, is left as it is: neither its
+    parameters nor its moments nor its count change. The formula is that of torch.optim.Adam.
+    """
+
+    def __init__(
+        self, parameters: list[nn.Parameter], lr: float | Tensor, betas: tuple[float, float] = (0.9, 0.999), eps=1e-8
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step for the networks that have a gradient."""
+        for group in self.param_groups:
+            moving = [p for p in group["params"] if p.grad is not None]
+            if not moving:
+                continue
+            largest = torch.stack([p.grad.flatten(1).abs().amax(1) for p in moving]).amax(0)
+            learns = largest != 0  # true for NaN too, so that a broken loss is not hidden
+            beta1, beta2 = group["betas"]
+            for p in moving:
+                state = self.state[p]
+                if not state:
+                    state["count"] = torch.zeros(len(p), device=p.device)
+                    state["exp_avg"] = torch.zeros_like(p)
+                    state["exp_avg_sq"] = torch.zeros_like(p)
+                mean, square, count = state["exp_avg"], state["exp_avg_sq"], state["count"]
+                mask = learns.view(-1, *[1] * (p.dim() - 1))
+                count.add_(learns)
+                taken = count.clamp_min(1).view_as(mask)
+                mean.copy_(torch.where(mask, torch.lerp(mean, p.grad, 1 - beta1), mean))
+                square.copy_(torch.where(mask, square * beta2 + p.grad * p.grad * (1 - beta2), square))
+                root = (square / (1 - beta2**taken)).sqrt_().add_(group["eps"])
+                p.sub_(torch.where(mask, group["lr"] * (mean / (1 - beta1**taken)) / root, torch.zeros_like(p)))
+
+
+def expert_adam(lr: float) -> OptimizerFactory:
+    """Factory of `ExpertAdam`, its learning rate on the device under CUDA."""
+
+    def build(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        device = parameters[0].device
+        return ExpertAdam(parameters, torch.tensor(lr, device=device) if device.type == "cuda" else lr)
+
+    return build

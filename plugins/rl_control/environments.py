@@ -199,6 +199,8 @@ class Maze(TableEnv):
         self.only_changes = bool(config.permissible)
         self.cell = config.size // self.g
         self._disc = self._agent_mask()
+        self._orange = torch.tensor(BLOCK, device=device)
+        self._red = torch.tensor(AGENT, device=device).view(1, 3, 1, 1)
         extra = {"actions": len(names), "action_names": list(names), "branching": True, "cell": self.cell}
         self.spec = DataSpec("environment", (3, config.size, config.size), extra=extra)
         self.factor_names = ("row", "column", *(f"switch{i + 1}" for i in range(self.ns)))
@@ -311,7 +313,7 @@ class Maze(TableEnv):
         """float32 `[n, 3, size, size]`: white ground, blocks, switches in shades of green, the agent on top."""
         n, cells = len(state), self.g**2
         blocks = state[:, 2 + self.ns : 2 + self.ns + cells, None] == 1
-        colour = torch.where(blocks, torch.tensor(BLOCK, device=self.device), torch.ones(3, device=self.device))
+        colour = torch.where(blocks, self._orange, torch.ones_like(self._orange))
         shade = 1 - 0.6 * state[:, 2 : 2 + self.ns].float() / (self.levels - 1)
         green = torch.stack([torch.zeros_like(shade), shade, torch.zeros_like(shade)], -1)
         places = state[:, 2 + self.ns + cells :, None].expand(-1, -1, 3)
@@ -320,8 +322,7 @@ class Maze(TableEnv):
         where = state[:, :1] * self.g + state[:, 1:2]
         spot = torch.zeros(n, cells, device=self.device).scatter(1, where, 1.0).view(n, 1, self.g, self.g)
         disc = self._enlarge(spot) * self._disc.repeat(self.g, self.g)
-        agent = torch.tensor(AGENT, device=self.device).view(1, 3, 1, 1)
-        picture = ground * (1 - disc) + agent * disc
+        picture = ground * (1 - disc) + self._red * disc
         left = (self.config.size - self.g * self.cell) // 2
         right = self.config.size - self.g * self.cell - left
         return F.pad(picture, (left, right, left, right), value=1.0)

@@ -80,7 +80,7 @@ class Config:
     sigma: str | None = option(
         None, "width of the Gaussian: relative, paper (square root of k) or a number", paper="paper"
     )
-    sigma_scale: float = option(0.4, "relative sigma in units of the median one-step |h' - h|", above=0)
+    sigma_scale: float = option(0.6, "relative sigma in units of the median one-step |h' - h|", above=0)
     sigma_every: int = option(500, "steps between new estimates of a relative sigma", min=1)
     whiten: bool | None = option(None, "whiten h over the batch instead of a tanh; default yes", paper="no")
     blur: float | None = option(

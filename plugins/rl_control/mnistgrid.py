@@ -46,6 +46,7 @@ class MnistGrid(TableEnv):
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
         self.p = config.positions
+        self._moves = torch.tensor(MOVES, device=device)
         self.size = (self.p - 1) * STRIDE + DIGIT + MARGIN
         self.factor_sizes = (self.p,) * 4
         names = [f"{name}{digit}" for digit in (1, 2) for name in NAMES]
@@ -86,7 +87,7 @@ class MnistGrid(TableEnv):
 
     def advance(self, state: Tensor, action: Tensor) -> Tensor:
         """One digit moves by one position, unless it stands at that border."""
-        move = torch.tensor(MOVES, device=self.device)[action % 4]
+        move = self._moves[action % 4]
         first = (action < 4)[:, None]
         zero = torch.zeros_like(move)
         change = torch.cat([torch.where(first, move, zero), torch.where(first, zero, move)], 1)
@@ -106,7 +107,7 @@ class MnistGrid(TableEnv):
 
 def _digits(files: Files, device: torch.device) -> tuple[Dataset, str]:
     """MNIST where the user has its files, else the digits that scikit-learn carries, and a sentence about which."""
-    path = files.find(IDX, f"mnist/{IDX}")
+    path = files.find(f"mnist/{IDX}", IDX)
     if path is not None:
         mnist = open_dataset("mnist", device=device, folder=path.parent)
         return mnist, f"MNIST digits ({mnist.origin}), simulated on the device"

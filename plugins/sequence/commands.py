@@ -1,4 +1,4 @@
-"""Commands for models of clips: transfer-clips, similarity, generate, judge train, lpc build."""
+"""Commands for models of clips: transfer-clips, similarity, generate, judge train, data build-lpc."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from distk.commands import data
 from distk.commands.shared import Checkpoint, DataDir, Device, Json, Out, Seed
 from distk.errors import UsageError
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from distk import Code, Dataset, Method
 
 Split = Annotated[Literal["train", "test", "all"], typer.Option("--split", help="Where clips are taken from.")]
-OTHER = {"all": "all attributes", "action": "the action"}
 
 
 def add(app: typer.Typer) -> None:
@@ -28,10 +28,7 @@ def add(app: typer.Typer) -> None:
     judge.command("train")(judge_train)
     judge.callback()(lambda: None)
     app.add_typer(judge, name="judge")
-    lpc = typer.Typer(no_args_is_help=True, help="Build the Sprites of Li & Mandt from Liberated Pixel Cup sheets.")
-    lpc.command("build")(build_lpc)
-    lpc.callback()(lambda: None)
-    app.add_typer(lpc, name="lpc")
+    data.app.command("build-lpc")(build_lpc)
 
 
 def _clips(checkpoint: Path | None, device: str) -> tuple[Path, Method, Dataset, list[str], list[str]]:
@@ -163,8 +160,8 @@ def similarity(
     """
     import torch
 
-    from distk import CodeTable, console
-    from distk.plugins.sequence.metrics import CELLS, cell_pairs, cosine, half_codes, training_mean
+    from distk import console
+    from distk.plugins.sequence.metrics import CELLS, cell_pairs, cosine, encode_halves, training_mean
 
     _, model, dataset, _, _ = _clips(checkpoint, device)
     rows = dataset.rows(split)
@@ -184,14 +181,8 @@ def similarity(
         a, b = draw_pairs(dataset, pairs, seed, split, "any")
         found = [(i, j, "?", "?") for i, j in zip(a.tolist(), b.tolist(), strict=True)]
     used = torch.tensor([[i, j] for i, j, *_ in found], device=dataset.device).flatten()
-    with torch.no_grad():
-        codes = torch.cat([model.latents.flatten(model.encode(dataset.batch(part)["x"])) for part in used.split(64)])
-        names, kinds = model.latents.columns, model.latents.column_kinds
-        table = CodeTable(codes, names, kinds, model=model, dataset=dataset, rows=used)
-        every = torch.arange(len(used), device=dataset.device)
-        f, z = half_codes(table, every)
-        table.rows = used[:0]  # the training mean is that of training clips, not of these pairs
-        mean_f, mean_z = training_mean(table)
+    f, z = encode_halves(model, dataset, used)
+    mean_f, mean_z = training_mean(model, dataset)
     columns = ["A", "B", "same appearance", "same motion", "cos f", "cos z", "centred f", "centred z"]
     values = [cosine(u[::2], u[1::2]).tolist() for u in (f, z, f - mean_f, z - mean_z)]
     lines = [[*pair, *(v[i] for v in values)] for i, pair in enumerate(found)]
@@ -318,7 +309,7 @@ def build_lpc(
     Train with them by `--data lpc-sprites --data-dir OUT`. The sheets themselves serve as well (`--data-dir SHEETS`):
     they are then composed on the device, and nothing needs to be built. The art is CC-BY-SA 3.0 / GPL 3.
 
-    Example: distk lpc build --sheets Sprites/lpc --out npy
+    Example: distk data build-lpc --sheets Sprites/lpc --out npy
     """
     from distk import console
     from distk.plugins.sequence import lpc

@@ -101,29 +101,29 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return F.cosine_similarity(a.flatten(1).double(), b.flatten(1).double())
 
 
-def half_codes(table: CodeTable, places: Tensor) -> tuple[Tensor, Tensor]:
-    """Static and motion codes, each flattened, `[n, ...]`."""
-    model, _ = opened(table)
-    static, moving = halves(model)
-    code = group_codes(table, places)
-    return tuple(torch.cat([code[n].flatten(1) for n in names], 1) for names in (static, moving))  # type: ignore
+def split_code(model: Method, code: Code) -> tuple[Tensor, Tensor]:
+    """A code's static and motion groups, each flattened, `[n, ...]`."""
+    static, moving = (torch.cat([code[n].flatten(1) for n in names], 1) for names in halves(model))
+    return static, moving
 
 
-def training_mean(table: CodeTable) -> tuple[Tensor, Tensor]:
+@torch.no_grad()
+def encode_halves(model: Method, dataset: Dataset, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Static and motion codes of these rows, flattened posterior means, `[n, ...]`."""
+    parts = [split_code(model, model.encode(dataset.batch(part)["x"])) for part in rows.split(128)]
+    static, moving = (torch.cat(half) for half in zip(*parts, strict=True))
+    return static, moving
+
+
+def training_mean(model: Method, dataset: Dataset, table: CodeTable | None = None) -> tuple[Tensor, Tensor]:
     """Mean static and motion codes of training clips: those of the table, or 500 encoded for the purpose."""
-    model, dataset = opened(table)
     rows = dataset.rows("train")
-    every = torch.arange(len(table), device=table.codes.device)
-    held = every if rows is None else every[torch.isin(cast(Tensor, table.rows), rows)]
-    if len(held) or rows is None:
-        f, z = half_codes(table, held)
+    rows = torch.arange(len(dataset), device=dataset.device) if rows is None else rows
+    held = torch.isin(cast(Tensor, table.rows), rows).nonzero()[:, 0] if table is not None else rows[:0]
+    if table is not None and len(held):
+        f, z = split_code(model, group_codes(table, held))
     else:
-        static, moving = halves(model)
-        parts = [model.encode(dataset.batch(part)["x"]) for part in rows[:: max(1, len(rows) // 500)].split(128)]
-        f, z = (
-            torch.cat([torch.cat([code[n].flatten(1) for n in names], 1) for code in parts])
-            for names in (static, moving)
-        )
+        f, z = encode_halves(model, dataset, rows[:: max(1, len(rows) // 500)])
     return f.mean(0), z.mean(0)
 
 
@@ -143,16 +143,19 @@ def cell_pairs(
     For same appearance and same motion the clips are two different ones where the data have them, else one clip twice.
     """
     total = len(appearance)
-    a = torch.randint(total, (n,), generator=draw, device=draw.device)
-    fits = (appearance[a, None] == appearance) == same[0]
-    fits &= (motion[a, None] == motion) == same[1]
-    if all(same):
-        others = fits.clone()
-        others[torch.arange(n, device=a.device), a] = False
-        fits = torch.where(others.any(1, keepdim=True), others, fits)
-    rank = torch.rand(n, total, generator=draw, device=draw.device).masked_fill(~fits, -1)
-    found = fits.any(1)
-    return a[found], rank.argmax(1)[found]
+    firsts, seconds = [], []
+    for a in torch.randint(total, (n,), generator=draw, device=draw.device).split(500):
+        fits = (appearance[a, None] == appearance) == same[0]
+        fits &= (motion[a, None] == motion) == same[1]
+        if all(same):
+            others = fits.clone()
+            others[torch.arange(len(a), device=a.device), a] = False
+            fits = torch.where(others.any(1, keepdim=True), others, fits)
+        rank = torch.rand(len(a), total, generator=draw, device=draw.device).masked_fill(~fits, -1)
+        found = fits.any(1)
+        firsts.append(a[found])
+        seconds.append(rank.argmax(1)[found])
+    return torch.cat(firsts), torch.cat(seconds)
 
 
 class Similarity(Metric):
@@ -168,10 +171,10 @@ class Similarity(Metric):
 
     @torch.no_grad()
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        _, dataset = opened(table)
+        model, dataset = opened(table)
         places = held_out(table)
         draw = seeded(seed, places.device)
-        mean_f, mean_z = training_mean(table)
+        mean_f, mean_z = training_mean(model, dataset, table)
         labelled = hasattr(dataset, "appearance") and hasattr(dataset, "motion")
         result: dict[str, Any] = {}
         if labelled:
@@ -182,7 +185,7 @@ class Similarity(Metric):
             a, b = torch.randint(len(places), (2, self.config.pairs), generator=draw, device=places.device)
             pairs = {"all": (a, b)}
         for cell, (a, b) in pairs.items():
-            (f_a, z_a), (f_b, z_b) = (half_codes(table, places[k]) for k in (a, b))
+            (f_a, z_a), (f_b, z_b) = (split_code(model, group_codes(table, places[k])) for k in (a, b))
             nan = float("nan")
             for name, u, v, mean in (("f", f_a, f_b, mean_f), ("z", z_a, z_b, mean_z)):
                 result[f"cos_{name}/{cell}"] = float(cosine(u, v).mean()) if len(u) else nan

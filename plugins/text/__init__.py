@@ -35,7 +35,9 @@ def distk_register_datasets(register: Register) -> None:
         "reviews from a grammar, with tags and gold rewrites: tiny, small or full",
         tags=("sentence", "labels"),
     )
-    register("yelp", at + "Yelp", "Yelp review sentences, both file layouts", paper="Shen et al. 2017", tags=("sentence",))
+    register(
+        "yelp", at + "Yelp", "Yelp review sentences, both file layouts", paper="Shen et al. 2017", tags=("sentence",)
+    )
     register("rtpolarity", at + "RtPolarity", "film review sentences", paper="Pang & Lee 2005", tags=("sentence",))
     register("uci", at + "Uci", "Amazon, IMDb and Yelp sentences", paper="Kotzias et al. 2015", tags=("sentence",))
     register(
@@ -45,6 +47,47 @@ def distk_register_datasets(register: Register) -> None:
         paper="Täckström & McDonald 2011",
         tags=("sentence",),
     )
-    register("files", at + "UserFiles", "your own sentences: train.0 train.1 ..., or train.txt + train.labels", tags=("sentence",))
+    register(
+        "files",
+        at + "UserFiles",
+        "your own sentences: train.0 train.1 ..., or train.txt + train.labels",
+        tags=("sentence",),
+    )
     register("aclimdb", at + "AclImdb", "sentences of film reviews", paper="Maas et al. 2011", tags=("sentence",))
     register("yahoo", at + "Yahoo", "questions or answers by topic", paper="Zhang et al. 2015", tags=("sentence",))
+
+
+@hookimpl
+def distk_register_metrics(register: Register) -> None:
+    register(
+        "text",
+        _AT + "common.metric:TextMetric",
+        "rewritten sentences: label, BLEU, perplexity both ways, content",
+        paper="Zhao et al. 2017; Melnyk et al. 2017",
+        tags=("text",),
+    )
+    register(
+        "transfer",
+        _AT + "common.metric:TransferMetric",
+        "label and content of rewritten dev sentences, quick: for --eval-every and --keep best:transfer",
+        tags=("text",),
+    )
+
+
+@hookimpl
+def distk_register_commands(app: typer.Typer) -> None:
+    from distk.plugins.text import commands
+
+    commands.add(app)
+
+
+@hookimpl
+def distk_run_logged(run: Run, step: int, values: dict[str, float]) -> None:
+    """Say so when an adversary pushes the codes harder than the reconstruction does: content is then never learnt."""
+    if values.get("adversary_ratio", 0.0) > 1 and run.config.get("method") == "arae":
+        from distk.console import warn_once
+
+        warn_once(
+            f"step {step}: the critic's gradient on the codes is {values['adversary_ratio']:.1f} times the "
+            "reconstruction's: lower --lambda1 or --clip-eps, or set --normalize-adv-grad 0.01"
+        )

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from distk import Code, DataSpec, Latent, LatentSpace, Objective, Source, Step, UsageError, adam, one_hot, option, sgd
 from distk.plugins.text.common import decode as search
 from distk.plugins.text.common.model import SentenceMethod
-from distk.plugins.text.common.vocab import PAD, lengths, shifted
+from distk.plugins.text.common.networks import CodeDecoder, CodeEncoder, Perceptron, uniform_
+from distk.plugins.text.common.vocab import PAD, shifted
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,29 @@ class Config:
     critic_widths: tuple[int, ...] = option((128, 128), "hidden layers of the critic", min=1, max=8192)
     classifier_widths: tuple[int, ...] = option((128, 128), "hidden layers of the code classifier", min=1, max=8192)
     share_output: bool = option(True, "the decoders share the layer onto the vocabulary")
+    init: Literal["torch", "uniform"] = option(
+        "torch",
+        "first weights of autoencoder: torch's own (learns in a third of the steps), or U(-0.1, 0.1)",
+        paper="uniform (code)",
+    )
     critic_bn: bool = option(False, "batch norm in the second layer of critic and classifier, as the program has it")
-    noise: float = option(0.1, "standard deviation of the noise on the code in reconstruction", paper="0.1 (code)", min=0)
+    noise: float = option(
+        0.1, "standard deviation of the noise on the code in reconstruction", paper="0.1 (code)", min=0
+    )
     noise_anneal: float = option(0.9995, "its factor per 100 steps", paper="0.9995 (code)", above=0, max=1)
     lambda1: float = option(1.0, "weight of the critic in the encoder; 0 trains no critic and no generator", min=0)
     lambda2: float = option(1.0, "weight of the classifier in the encoder; 0 trains none", paper="1", min=0)
-    critic: Literal["clip", "gp"] = option("clip", "what bounds the critic: clipping or a gradient penalty", paper="clip")
+    critic: Literal["clip", "gp"] = option(
+        "clip", "what bounds the critic: clipping or a gradient penalty", paper="clip"
+    )
     clip_eps: float = option(0.01, "largest critic weight; lambda1 means nothing without it", paper="0.01", above=0)
     gp_weight: float = option(0.1, "weight of the gradient penalty", paper="0.1 (code)", min=0)
     critic_updates: int = option(5, "critic steps per step", paper="5 (code)", min=1, max=100)
     classifier_updates: int = option(5, "code classifier steps per step", paper="1", min=1, max=100)
     adv_form: Literal["flip", "negate", "uniform"] = option(
-        "flip", "encoder against classifier: flipped labels (uniform beyond two), minus its loss, or uniform", paper="flip"
+        "flip",
+        "encoder against classifier: flipped labels (uniform beyond two), minus its loss, or uniform",
+        paper="flip",
     )
     normalize_adv_grad: float = option(
         0.0, "rescale the critic's gradient on the codes to this share of the reconstruction's; 0: off", min=0
@@ -57,59 +69,6 @@ class Config:
     lr_generator: float = option(1e-4, "learning rate of the generator", paper="1e-4 (code)", above=0)
     lr_critic: float = option(1e-4, "learning rate of the critic", paper="1e-4 (code)", above=0)
     lr_classifier: float = option(3e-3, "learning rate of the code classifier", paper="1e-4 (code)", above=0)
-
-
-def _u(module: nn.Module) -> None:
-    """Weights from U(-0.1, 0.1), biases 0: recurrent nets, embeddings and the output layer."""
-    for name, parameter in module.named_parameters():
-        nn.init.zeros_(parameter) if "bias" in name else nn.init.uniform_(parameter, -0.1, 0.1)
-
-
-class Perceptron(nn.Sequential):
-    """Fully connected layers, N(0, 0.02). batch_norm: in every hidden layer, in the second only, or in none."""
-
-    def __init__(self, sizes: list[int], activation: nn.Module, batch_norm: Literal["all", "second", ""] = "") -> None:
-        layers: list[nn.Module] = []
-        for i, (a, b) in enumerate(zip(sizes[:-2], sizes[1:-1], strict=True)):
-            layers.append(nn.Linear(a, b))
-            if batch_norm == "all" or (batch_norm == "second" and i == 1):
-                layers.append(nn.BatchNorm1d(b))
-            layers.append(activation)
-        super().__init__(*layers, nn.Linear(sizes[-2], sizes[-1]))
-        for layer in self:
-            if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
-
-
-class Encoder(nn.Module):
-    """Token ids `[n, T]` -> unit codes `[n, h]`: the LSTM's state at the last token, whatever padding follows."""
-
-    def __init__(self, vocab: int, embedding: int, hidden: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(vocab, embedding)
-        self.lstm = nn.LSTM(embedding, hidden, batch_first=True)
-        _u(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        states, _ = self.lstm(self.embedding(x))
-        last = (lengths(x) - 1).clamp(min=0)[:, None, None].expand(-1, 1, states.shape[2])
-        return F.normalize(states.gather(1, last).squeeze(1), dim=1)
-
-
-class Decoder(nn.Module):
-    """One label's decoder: the code stands beside every input word. -> hidden states, before the output layer."""
-
-    def __init__(self, vocab: int, embedding: int, hidden: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(vocab, embedding)
-        self.lstm = nn.LSTM(embedding + hidden, hidden, batch_first=True)
-        _u(self)
-
-    def forward(self, inputs: Tensor, code: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """inputs: ids `[n, T]`; code `[n, h]` -> states `[n, T, h]` and the LSTM's state."""
-        beside = code[:, None].expand(-1, inputs.shape[1], -1)
-        return self.lstm(torch.cat([self.embedding(inputs), beside], 2), state)
 
 
 class ARAE(SentenceMethod):
@@ -128,7 +87,13 @@ class ARAE(SentenceMethod):
         "lambda-b": {"model": {"lambda1": 10.0}},
         "large": {"model": {"embedding": 500, "hidden": 500, "z": 64}, "train": {"batch": 512}},
         "paper": {
-            "model": {"lambda1": 1.0, "ae_optimizer": "sgd", "classifier_updates": 1, "lr_classifier": 1e-4},
+            "model": {
+                "init": "uniform",
+                "lambda1": 1.0,
+                "ae_optimizer": "sgd",
+                "classifier_updates": 1,
+                "lr_classifier": 1e-4,
+            },
             "data": {"name": "yelp"},
         },
         "demo": {
@@ -144,10 +109,12 @@ class ARAE(SentenceMethod):
         vocab, e, h = len(self.vocab), config.embedding, config.hidden
         self.labels = len(data.classes)
         self.latents = LatentSpace.of(Latent("code", "continuous", h), Latent("label", "categorical", self.labels))
-        self.encoder = Encoder(vocab, e, h)
-        self.decoders = nn.ModuleList(Decoder(vocab, e, h) for _ in range(self.labels))
+        self.encoder = CodeEncoder(vocab, e, h)
+        self.decoders = nn.ModuleList(CodeDecoder(vocab, e, h) for _ in range(self.labels))
         self.outputs = nn.ModuleList(nn.Linear(h, vocab) for _ in range(1 if config.share_output else self.labels))
-        _u(self.outputs)
+        if config.init == "uniform":
+            for part in (self.encoder, self.decoders, self.outputs):
+                uniform_(part)
         second: Literal["second", ""] = "second" if config.critic_bn else ""
         self.generator = Perceptron([config.z, *config.generator_widths, h], nn.ReLU(), "all")
         self.critic = Perceptron([h, *config.critic_widths, 1], nn.LeakyReLU(0.2), second)
@@ -161,8 +128,9 @@ class ARAE(SentenceMethod):
         return self.outputs[0 if self.config.share_output else label]
 
     def f(self, code: Tensor) -> Tensor:
-        """The critic: codes `[n, h]` -> `[n]`."""
-        return self.critic(code).squeeze(1)
+        """The critic: codes `[n, h]` -> `[n]`; never in bf16, which its weights of 0.01 would not survive."""
+        with torch.autocast(code.device.type, enabled=False):
+            return self.critic(code.to(self.critic[0].weight.dtype)).squeeze(1)
 
     def label_logits(self, code: Tensor) -> Tensor:
         """The code classifier p_u: codes `[n, h]` -> `[n, K]`. With two labels one score s stands for (0, s)."""
@@ -191,7 +159,13 @@ class ARAE(SentenceMethod):
             clamp = self.clamp if config.critic == "clip" else None
             adversaries.append(
                 Objective(
-                    "critic", self.critic_loss, critic, adam(config.lr_critic, betas), None, config.critic_updates, after=clamp
+                    "critic",
+                    self.critic_loss,
+                    critic,
+                    adam(config.lr_critic, betas),
+                    None,
+                    config.critic_updates,
+                    after=clamp,
                 )
             )
             against.append(Objective("critic_adv", self.critic_adv, phi, **shared))
@@ -207,7 +181,11 @@ class ARAE(SentenceMethod):
             theta = list(self.generator.parameters())
             last = [Objective("generator", self.generator_loss, theta, adam(config.lr_generator, (0.5, 0.999)))]
         # Joint, the adversaries go first: the cycle is the same, and the encoder passes the batch once.
-        return [*adversaries, reconstruction, *against, *last] if joint else [reconstruction, *adversaries, *against, *last]
+        return (
+            [*adversaries, reconstruction, *against, *last]
+            if joint
+            else [reconstruction, *adversaries, *against, *last]
+        )
 
     def schedule(self, step: int) -> dict[str, Any]:
         return {"noise": self.config.noise * self.config.noise_anneal ** (step // 100)}
@@ -228,7 +206,7 @@ class ARAE(SentenceMethod):
         return batch
 
     def codes(self, step: Step) -> Tensor:
-        """The adversaries' codes of this step `[rounds, n, h]`, in one pass and without a gradient: phi stands still."""
+        """The adversaries' codes of this step `[rounds, n, h]`, in one pass, without a gradient: phi stands still."""
         if "codes" not in step.memo:
             with torch.no_grad():
                 step.memo["codes"] = self.encoder(step.batch["fresh"]).unflatten(0, (-1, len(step.batch["x"])))
@@ -257,7 +235,7 @@ class ARAE(SentenceMethod):
         else:
             logits = torch.cat([self.output(y)(s) for y, s in enumerate(states)])
         target = torch.cat([x[y::k] for y in range(k)])
-        return F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), ignore_index=PAD)
+        return F.cross_entropy(_full(logits).flatten(0, 1), target.flatten(), ignore_index=PAD)
 
     def fake(self, step: Step, n: int) -> Tensor:
         """Codes of the generator `[n, h]`."""
@@ -283,6 +261,7 @@ class ARAE(SentenceMethod):
         (gradient,) = torch.autograd.grad(self.f(between).sum(), between, create_graph=True)
         return (gradient.norm(dim=1) - 1).pow(2).mean()
 
+    @torch.no_grad()
     def clamp(self) -> None:
         """Every weight of the critic into [-eps, eps]."""
         weights = list(self.critic.parameters())
@@ -331,13 +310,19 @@ class ARAE(SentenceMethod):
     def encode(self, x: Tensor) -> Code:
         """`label` is Bayes' rule over the decoders: p(y | x, c) with equal priors and p(x | c, y) of decoder y."""
         code = self.encoder(x)
-        inputs, mask = shifted(x), x != PAD
-        fit = []
+        # In parts, so that the logits of a large vocabulary never fill the memory.
+        rows = max(1, (1 << 25) // (x.shape[1] * len(self.vocab)))
+        fit = [self.fit(*part) for part in zip(x.split(rows), code.split(rows), strict=True)]
+        return {"code": code, "label": torch.cat(fit).softmax(1)}
+
+    def fit(self, x: Tensor, code: Tensor) -> Tensor:
+        """log p(x | c, y) of every label, sum over tokens, nats: `[n, K]`."""
+        inputs, found = shifted(x), []
         for y, decoder in enumerate(self.decoders):
-            logits = self.output(y)(decoder(inputs, code)[0])
-            picked = logits.gather(2, x[..., None]).squeeze(2) - logits.logsumexp(2)
-            fit.append((picked * mask).sum(1))
-        return {"code": code, "label": torch.stack(fit, 1).softmax(1)}
+            logits = _full(self.output(y)(decoder(inputs, code)[0]))
+            loss = F.cross_entropy(logits.flatten(0, 1), x.flatten(), ignore_index=PAD, reduction="none")
+            found.append(-loss.view_as(x).sum(1))
+        return torch.stack(found, 1)
 
     def decode(self, code: Code, beam: int = 1) -> Tensor:
         """Code -> token ids `[n, max_len + 1]`, by the decoder of the most probable label."""
@@ -355,7 +340,9 @@ class ARAE(SentenceMethod):
 
         def step(token: Tensor, state: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Any]:
             own, h, c = state
-            states, (h, c) = decoder(token[:, None], own, (h.transpose(0, 1).contiguous(), c.transpose(0, 1).contiguous()))
+            states, (h, c) = decoder(
+                token[:, None], own, (h.transpose(0, 1).contiguous(), c.transpose(0, 1).contiguous())
+            )
             return output(states[:, 0]), (own, h.transpose(0, 1), c.transpose(0, 1))
 
         zero = code.new_zeros(n, 1, self.config.hidden)
@@ -370,7 +357,9 @@ class ARAE(SentenceMethod):
     def generate(self, z: Tensor) -> Tensor:
         """Noise `[n, z]` -> codes `[n, h]`. Raises UsageError for a model without a trained generator."""
         if not self.config.lambda1:
-            raise UsageError("this model was trained with lambda1 = 0, so its generator was not trained: it cannot sample.")
+            raise UsageError(
+                "this model was trained with lambda1 = 0, so its generator was not trained: it cannot sample."
+            )
         return self.generator(z)
 
     def prior(self, n: int, generator: torch.Generator) -> Code:
@@ -378,6 +367,11 @@ class ARAE(SentenceMethod):
         code = self.generate(torch.randn(n, self.config.z, generator=generator, device=generator.device))
         label = torch.randint(self.labels, (n,), generator=generator, device=generator.device)
         return {"code": code, "label": one_hot(label, self.labels)}
+
+
+def _full(logits: Tensor) -> Tensor:
+    """Logits in float32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _watched(code: Tensor, memo: dict[str, Any], name: str) -> Tensor:

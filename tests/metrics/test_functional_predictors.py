@@ -173,9 +173,8 @@ def test_dci_lasso_matches_scikit_learn(rng: np.random.Generator) -> None:
 
 
 def test_dci_scores_on_given_importances(rng: np.random.Generator) -> None:
-    r = rng.random((6, 4)) ** 3 * rng.uniform(
-        0.1, 5, (6, 1)
-    )  # rows of unequal weight: an unweighted mean differs
+    # Rows of unequal weight: an unweighted mean differs
+    r = rng.random((6, 4)) ** 3 * rng.uniform(0.1, 5, (6, 1))
     for smooth in (False, True):
         scores, _ = importance._scores(r, smooth=smooth)
         expected = _paper_scores(r)

@@ -85,9 +85,8 @@ def test_missing_factor_and_noise(rng: np.random.Generator) -> None:
     assert result["votes"][0, 1] == 0
     assert fn.beta_vae(codes, sizes, _seed(rng))["eval"] > 0.98
     noise = np.concatenate([codes, rng.normal(size=(216, 1))], 1)
-    assert (
-        fn.factor_vae(noise, sizes, _seed(rng))["eval"] > 0.75
-    )  # active noise takes the missing factor's votes
+    # Active noise takes the missing factor's votes
+    assert fn.factor_vae(noise, sizes, _seed(rng))["eval"] > 0.75
 
 
 def test_rotation_scores_one_in_the_change_score(rng: np.random.Generator) -> None:
@@ -233,7 +232,6 @@ def test_rows_without_a_grid(rng: np.random.Generator) -> None:
         fn.higgins_change(diagonal, factors=diagonal, factor_names=["pose", "light"], train_points=50)
     with pytest.raises(ValueError, match=r"share a value of factor '[01]'.*P3"):
         fn.beta_vae(diagonal, factors=diagonal)
-    singles = fn.factor_vae(
-        diagonal, factors=diagonal
-    )  # P2 repeats the single row of a bucket: no variance at all
+    # P2 repeats the single row of a bucket: no variance at all
+    singles = fn.factor_vae(diagonal, factors=diagonal)
     assert 0.4 < singles["eval"] < 0.6

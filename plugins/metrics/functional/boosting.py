@@ -14,11 +14,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+# With few rows per bin the cuts shift the importances (D by up to 0.04 at 1000 rows and 255 bins, but
+# below 0.005 at 6000), so that small tables keep every value.
+EXACT_ROWS = 2048
+
 
 class Boosted(NamedTuple):
-    """importance [D] (sums to 1, or 0 if no tree split); scores [n, S] and test scores [m, S], argmax =
-    prediction.
-    """
+    """importance [D] (sums to 1, or 0 without any split); scores [n, S] and [m, S], argmax = prediction."""
 
     importance: Tensor
     scores: Tensor
@@ -26,9 +28,7 @@ class Boosted(NamedTuple):
 
 
 class _Bins(NamedTuple):
-    """index int64 [n, D]; low, high [D, B]: smallest and largest training value in a bin; one-hot CSR [D*B,
-    n].
-    """
+    """index int64 [n, D]; low, high [D, B]: extreme training values of a bin; one-hot CSR [D*B, n]."""
 
     index: Tensor
     low: Tensor
@@ -37,9 +37,7 @@ class _Bins(NamedTuple):
 
 
 class _Split(NamedTuple):
-    """Per node and tree, [nodes, P]: split code, last bin that goes left, real threshold, gain (0 = no
-    split).
-    """
+    """Per node and tree, [nodes, P]: split code, last bin going left, real threshold, gain (0: no split)."""
 
     code: Tensor
     bin: Tensor
@@ -60,12 +58,14 @@ def gradient_boosting(
 ) -> Boosted:
     """Boosted trees for one discrete factor.
 
+    Codes are cut into about `bins` quantile bins, or kept as they are up to EXACT_ROWS rows.
+
     x: float64 [n, D]; y: int64 [n] in 0..classes-1, every class present; x_test [m, D]. `seed` breaks ties
     between codes whose splits are equally good (identical codes), as scikit-learn's random feature order
     does. Importance = impurity decrease summed over splits, averaged over trees, normalised to sum 1.
     """
     n, d = x.shape
-    table = _quantile_bins(x, bins)
+    table = _quantile_bins(x, max(bins, n) if n <= EXACT_ROWS else bins)
     trees = 1 if classes == 2 else classes
     target = torch.nn.functional.one_hot(y, classes)[:, classes - trees :].double()
     prior = target.mean(0)

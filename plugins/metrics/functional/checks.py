@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 Array = Any  # numpy array, torch tensor (any device, any real dtype) or nested sequence
-Result = dict[
-    str, Any
-]  # floats, float64 numpy arrays, and `reasons: dict[str, str]` when something is undefined
+# Floats, float64 numpy arrays, and `reasons: dict[str, str]` when something is undefined
+Result = dict[str, Any]
 
 
 def tensor(array: Array) -> Tensor:
@@ -50,9 +49,7 @@ def matrix(array: Array, name: str = "codes", min_rows: int = 2) -> Tensor:
 
 
 def paired(codes: Array, factors: Array, suffix: str = "") -> tuple[Tensor, Tensor]:
-    """Codes [n, D] and factors [n, K] as finite float64 on the codes' device; ValueError if lengths
-    differ.
-    """
+    """Codes [n, D] and factors [n, K], finite float64 on one device; ValueError if lengths differ."""
     c = matrix(codes, "codes" + suffix)
     f = matrix(factors, "factors" + suffix).to(c.device)
     if len(c) != len(f):
@@ -63,9 +60,7 @@ def paired(codes: Array, factors: Array, suffix: str = "") -> tuple[Tensor, Tens
 def split(
     codes: Array, factors: Array, codes_test: Array | None, factors_test: Array | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(train codes, train factors, test codes, test factors); without test rows, 2/3 : 1/3 of the rows in
-    order.
-    """
+    """(train codes, train factors, test codes, test factors); without test rows 2/3 : 1/3 in order."""
     c, f = paired(codes, factors)
     if (codes_test is None) != (factors_test is None):
         raise ValueError("codes_test and factors_test must be given together")
@@ -91,9 +86,8 @@ def equal_width(column: Tensor, low: Tensor, high: Tensor, bins: int) -> Tensor:
     """
     step = (high - low) / bins
     steps = torch.arange(bins, dtype=column.dtype, device=column.device)
-    edges = (
-        steps * step[:, None] + low[:, None]
-    )  # the same operations as numpy.linspace: equal to the last bit
+    # The same operations as numpy.linspace: equal to the last bit
+    edges = steps * step[:, None] + low[:, None]
     index = torch.searchsorted(edges, column.T.contiguous(), right=True) - 1
     return index.clamp_(0, bins - 1).T.contiguous()
 

@@ -176,9 +176,8 @@ def modularity(codes: Array, factors: Array, bins: int = 20, factor_bins: int | 
     information, _ = information_matrix(discretise(c, bins), labels, bins)
     square = information.square()
     best = square.amax(1)
-    informed = (
-        best > 1e-12
-    )  # a constant code's information is 0 or 1e-17 depending on rounding (dlib issue 33)
+    # A constant code's information is 0 or 1e-17 depending on rounding (dlib issue 33)
+    informed = best > 1e-12
     others = len(labels.kept) - 1
     reasons = labels.explain("modularity")
     nan = float("nan")

@@ -210,9 +210,8 @@ def knn_information(x: Tensor, y: Tensor, classes: int, neighbours: int) -> Tens
         valid = (left <= k) & (low >= start) & (high < stop)
         reach = torch.maximum(value - value[low.clamp_min(0)], value[high.clamp(0, len(value) - 1)] - value)
         radius = torch.where(valid, torch.minimum(radius, reach), radius)
-    radius = radius - 4 * torch.finfo(radius.dtype).eps * (
-        radius + value.abs()
-    )  # strictly inside, despite rounding
+    # Strictly inside, despite rounding
+    radius = radius - 4 * torch.finfo(radius.dtype).eps * (radius + value.abs())
     inside = torch.searchsorted(ordered, value + radius, right=True) - torch.searchsorted(
         ordered, value - radius
     )

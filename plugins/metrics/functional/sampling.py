@@ -146,9 +146,8 @@ class TableSampler:
         for k in factor.unique().tolist():
             order = self.order[:, k]
             value = self.index[order, k]
-            usable = (self.counts[k][value] > 1).nonzero()[
-                :, 0
-            ]  # places in `order` with a companion in their bucket
+            # Places in `order` with a companion in their bucket
+            usable = (self.counts[k][value] > 1).nonzero()[:, 0]
             if len(usable) == 0:
                 raise ValueError(
                     f"no two rows share a value of factor '{self.names[k]}'; this score needs protocol P3"
@@ -176,9 +175,8 @@ class TableSampler:
             place = usable[(draw[0, mine] * len(usable)).long().clamp_(max=len(usable) - 1)]
             free = others[place]
             partner = group[place, 0] + (draw[1, mine] * free).long().minimum(free - 1)
-            partner += torch.where(
-                partner >= run[place, 0], run[place, 1] - run[place, 0], 0
-            )  # skip the old value
+            # Skip the old value
+            partner += torch.where(partner >= run[place, 0], run[place, 1] - run[place, 0], 0)
             first[mine], second[mine] = order[place], order[partner]
         return first, second
 

@@ -159,9 +159,8 @@ def _global_variance(table: Tensor, classes: Tensor | None, sample: Tensor | Non
     A code that is constant over ALL rows gets exactly 0; so does one that is constant in the sample.
     """
     chosen = table if sample is None else table[sample]
-    columns = [
-        chosen[:, d].double() for d in range(table.shape[1])
-    ]  # column by column: no float64 copy of the table
+    # Column by column: no float64 copy of the table
+    columns = [chosen[:, d].double() for d in range(table.shape[1])]
     variance = [torch.where(c.amax() > c.amin(), c.var(), c.new_zeros(())) for c in columns]
     if classes is not None:
         counts = torch.bincount(classes if sample is None else classes[sample]).double()
@@ -211,9 +210,8 @@ def _votes(
     for part in index.split(max(1, CHUNK // (rows * table.shape[1]))):
         part = part.to(table.device)
         batch = table[part].double()
-        local = (batch - batch[:, :1]).var(
-            1
-        )  # shifted: a constant batch has exactly 0, so that ties are real ties
+        # Shifted: a constant batch has exactly 0, so that ties are real ties
+        local = (batch - batch[:, :1]).var(1)
         if classes is not None:
             size = int(classes.max()) + 1
             cell = classes[part] + torch.arange(len(part), device=part.device)[:, None] * size

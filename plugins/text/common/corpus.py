@@ -104,7 +104,7 @@ class SentenceDataset(Dataset):
             self._split[name] = torch.arange(first, len(labels), device=self.device)
             self.unknown[name] = flat[began:].count(UNK) / max(1, len(flat) - began - len(rows))
             if self.unknown[name] > 0.05:
-                warn(f"{self.unknown[name]:.1%} of the words in split '{name}' are unknown; is it split into words alike?")
+                warn(f"{self.unknown[name]:.1%} of the words in split '{name}' are unknown; are words split alike?")
         self.tokens = torch.tensor(flat, dtype=torch.int32, device=self.device)
         self.offset = torch.tensor(offset, device=self.device)
         self.label = torch.tensor(labels, dtype=torch.long, device=self.device)
@@ -213,8 +213,7 @@ class SentenceDataset(Dataset):
         """Which words are nouns, as the data says; None where it has no tags."""
         if self.noun is None:
             return None
-        found = [pair for part in rows.split(4096) for pair in self._noun_rows(part)]
-        return found
+        return [row for part in rows.split(4096) for row in self._noun_rows(part)]
 
     def _noun_rows(self, rows: Tensor) -> list[list[bool]]:
         batch = self.batch(rows)

@@ -323,7 +323,8 @@ class YahooConfig(TextConfig):
     """Which topics and which text."""
 
     topics: tuple[str, ...] = option(
-        ("Science & Mathematics", "Entertainment & Music", "Politics & Government"), "classes by name, as in classes.txt"
+        ("Science & Mathematics", "Entertainment & Music", "Politics & Government"),
+        "classes by name, as in classes.txt",
     )
     text: Literal["title", "question", "answer"] = option("title", "which column")
 
@@ -349,7 +350,11 @@ class Yahoo(SentenceDataset):
             parts[split] = formats.read_csv(file, self.encoding, numbers, column)
         train = divided(parts["train"], dev=0.05, test=0.0)
         parts = {"train": train["train"], "dev": train["dev"], "test": parts["test"]}
-        return parts, self.config.topics, f"{len(parts['train'].lines):,} training {self.config.text}s from '{path.parent}'"
+        return (
+            parts,
+            self.config.topics,
+            f"{len(parts['train'].lines):,} training {self.config.text}s from '{path.parent}'",
+        )
 
 
 def write_standin(folder: Path, config: Any) -> dict[str, int]:
@@ -376,7 +381,9 @@ def write_standin(folder: Path, config: Any) -> dict[str, int]:
             forms = {
                 f"{split}.{k}": [" ".join(w) for w in words],
                 f"gold/{split}.{k}": [" ".join(standin.gold(w)) for w in words],
-                f"tagged/{split}.{k}": [" ".join(map("_".join, zip(w, t, strict=True))) for w, t in zip(words, tags, strict=True)],
+                f"tagged/{split}.{k}": [
+                    " ".join(map("_".join, zip(w, t, strict=True))) for w, t in zip(words, tags, strict=True)
+                ],
             }
             for name, lines in forms.items():
                 write_atomic(folder / name, "".join(line + "\n" for line in lines).encode())

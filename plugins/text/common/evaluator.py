@@ -42,7 +42,7 @@ class Sizes:
 
 @dataclass
 class Evaluator:
-    """vocab and classes of the text it was trained on; info: seed, its own accuracy and perplexity on real test text."""
+    """vocab and classes of the text it was trained on; info: its accuracy and perplexity on real test text."""
 
     vocab: Vocab
     classes: tuple[str, ...]
@@ -87,7 +87,9 @@ class Evaluator:
     def save(self, path: Path) -> None:
         """Write as one safetensors file."""
         parts = {"classifier": self.classifier, "lm": self.lm}
-        tensors = {f"{p}.{n}": t.detach().cpu().contiguous() for p, m in parts.items() for n, t in m.state_dict().items()}
+        tensors = {
+            f"{p}.{n}": t.detach().cpu().contiguous() for p, m in parts.items() for n, t in m.state_dict().items()
+        }
         meta = {**self.vocab.to_dict(), "classes": list(self.classes), "sizes": vars(self.sizes), "info": self.info}
         text = json.dumps({**meta, "kind": "evaluator", "format": FORMAT}, ensure_ascii=True)
         write_atomic(path, to_bytes(tensors, metadata={"distk.text": text}))

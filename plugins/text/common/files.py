@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distk import DistkError, UsageError
+from distk.commands.transfer import label_index
 
 LARGEST_FILE = 8 << 30
 """Bytes of one text file that we agree to read."""
@@ -71,20 +72,6 @@ def read_labels(path: Path, names: tuple[str, ...], encoding: str = "utf-8") -> 
     return [label_index(line.strip(), names, f"line {i + 1} of '{path}'") for i, line in enumerate(lines)]
 
 
-def label_index(label: str, names: tuple[str, ...], where: str = "--to") -> int:
-    """A label by name, unique prefix or number. Raises UsageError that lists the labels."""
-    if label in names:
-        return names.index(label)
-    found = [i for i, name in enumerate(names) if label and name.startswith(label)]
-    if len(found) == 1:
-        return found[0]
-    if label.isdecimal() and int(label) < len(names):
-        return int(label)
-    problem = "fits several labels" if found else "is no label"
-    listed = ", ".join(f"{name} ({i})" for i, name in enumerate(names))
-    raise UsageError(f"{where}: '{label}' {problem}; there are {listed}.")
-
-
 # The corpora
 
 
@@ -135,7 +122,7 @@ def read_csv(path: Path, encoding: str, classes: dict[int, int], column: int) ->
     try:
         for row in reader:
             if len(row) <= column or not row[0].strip().isdecimal():
-                raise DistkError(f"line {reader.line_num} of '{path}' is not \"class\",\"title\",\"question\",\"answer\".")
+                raise DistkError(f'line {reader.line_num} of \'{path}\' is not "class","title","question","answer".')
             label = classes.get(int(row[0]))
             text = row[column].replace("\\n", " ").replace("<br />", " ").strip()
             if label is not None and text:

@@ -71,7 +71,10 @@ def fit(
     size = (train != PAD).sum(1).tolist()
     rng = random.Random(int(torch.randint(1 << 31, (), generator=generator, device=generator.device)))
     best, kept = math.inf, copy.deepcopy(model.state_dict())
-    with torch.random.fork_rng(devices=[train.device] if train.is_cuda else []), progress("language model", epochs) as go:
+    with (
+        torch.random.fork_rng(devices=[train.device] if train.is_cuda else []),
+        progress("language model", epochs) as go,
+    ):
         torch.manual_seed(rng.randrange(1 << 31))  # dropout draws from the global generator
         for _ in range(epochs):
             model.train()

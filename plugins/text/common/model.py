@@ -13,7 +13,7 @@ from distk.plugins.text.common.vocab import EOS, UNK, Vocab
 
 
 class SentenceMethod(Method):
-    """A method whose items are rows of token ids. Subclasses define `rewrite_ids`, and `encode` with a group `label`."""
+    """A method whose items are rows of token ids. Subclasses define `rewrite_ids`; `encode` gives `label`."""
 
     kinds: ClassVar[tuple[str, ...]] = ("sentence",)
 
@@ -77,7 +77,7 @@ class SentenceMethod(Method):
     ) -> list[str]:
         """Sentences with label `to`, one for one; an empty line stays empty.
 
-        source: their present labels. beam: 1 is greedy. tokenize: as `read`. Raises UsageError for a label out of range.
+        source: their present labels. beam: 1 is greedy. tokenize: as `read`. Raises UsageError for an unknown label.
         """
         if not 0 <= to < len(self.spec.classes):
             raise UsageError(f"there is no label {to}; labels are 0 to {len(self.spec.classes) - 1}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ def bleu4(outputs: Sequence[Words], references: Sequence[Words]) -> float:
 
 
 def bleu(outputs: Sequence[Words], references: Sequence[Words]) -> tuple[float, str]:
-    """Corpus BLEU-4 and the signature of the program that computed it: sacrebleu where it is installed, else `bleu4`."""
+    """Corpus BLEU-4 and the signature of what computed it: sacrebleu where it is installed, else `bleu4`."""
     try:
         from sacrebleu.metrics import BLEU  # type: ignore[import-not-found]
     except ImportError:
@@ -51,7 +52,9 @@ def bleu(outputs: Sequence[Words], references: Sequence[Words]) -> tuple[float, 
     return float(result.score), str(scorer.get_signature())
 
 
-def content(sources: Sequence[Words], outputs: Sequence[Words], nouns: Sequence[Sequence[bool]]) -> dict[str, float | int]:
+def content(
+    sources: Sequence[Words], outputs: Sequence[Words], nouns: Sequence[Sequence[bool]]
+) -> dict[str, float | int]:
     """How much of the sources' nouns the outputs keep.
 
     content: share of sentences of which at least one noun is in the output (Melnyk et al. 2017). noun_recall: mean
@@ -78,7 +81,7 @@ def content(sources: Sequence[Words], outputs: Sequence[Words], nouns: Sequence[
 def surface(sources: Sequence[Words], outputs: Sequence[Words]) -> dict[str, float]:
     """What a collapsed decoder cannot hide: copies, mean length, distinct word pairs, empty outputs."""
     n = max(1, len(outputs))
-    pairs = [pair for output in outputs for pair in zip(output, output[1:], strict=False)]
+    pairs = [pair for output in outputs for pair in itertools.pairwise(output)]
     return {
         "copy_rate": sum(list(s) == list(o) for s, o in zip(sources, outputs, strict=True)) / n,
         "mean_length": sum(map(len, outputs)) / n,

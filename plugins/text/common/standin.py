@@ -13,28 +13,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 NOUNS = {
-    "restaurant": "restaurant food pizza burger waiter menu soup salad steak pasta dessert sauce kitchen chef breakfast "
-    "lunch dinner wine coffee table",
-    "hotel": "hotel room bed lobby pool shower bathroom towel receptionist view elevator balcony pillow carpet parking spa",
+    "restaurant": "restaurant food pizza burger waiter menu soup salad steak pasta dessert sauce kitchen chef "
+    "breakfast lunch dinner wine coffee table",
+    "hotel": "hotel room bed lobby pool shower bathroom towel receptionist view elevator balcony pillow carpet "
+    "parking spa",
     "phone": "phone screen battery charger camera speaker keyboard button headset cable case display app antenna",
     "movie": "movie plot actor scene ending script director soundtrack story dialogue cast sequel character film",
 }
-ADJECTIVES = [
-    pair.split("/")
-    for pair in "great/terrible good/bad excellent/awful reliable/unreliable fresh/stale nice/nasty wonderful/horrible "
-    "amazing/dreadful perfect/broken clean/dirty friendly/rude fast/slow pleasant/unpleasant superb/poor useful/useless "
-    "solid/flimsy bright/dull charming/boring brilliant/lousy fantastic/pathetic".split()
-]
-PRESENT = [
-    pair.split("/") for pair in "love/hate enjoy/dislike adore/despise recommend/avoid appreciate/regret".split()
-]
-PAST = [
-    pair.split("/")
-    for pair in "loved/hated enjoyed/disliked adored/despised recommended/avoided appreciated/regretted".split()
-]
-ADVERBS = [
-    pair.split("/") for pair in "fortunately/unfortunately happily/sadly luckily/unluckily thankfully/regrettably".split()
-]
+
+
+def _pairs(text: str) -> list[list[str]]:
+    """`good/bad ...` -> [positive, negative] each."""
+    return [pair.split("/") for pair in text.split()]
+
+
+ADJECTIVES = _pairs(
+    "great/terrible good/bad excellent/awful reliable/unreliable fresh/stale nice/nasty wonderful/horrible "
+    "amazing/dreadful perfect/broken clean/dirty friendly/rude fast/slow pleasant/unpleasant superb/poor "
+    "useful/useless solid/flimsy bright/dull charming/boring brilliant/lousy fantastic/pathetic"
+)
+PRESENT = _pairs("love/hate enjoy/dislike adore/despise recommend/avoid appreciate/regret")
+PAST = _pairs("loved/hated enjoyed/disliked adored/despised recommended/avoided appreciated/regretted")
+ADVERBS = _pairs("fortunately/unfortunately happily/sadly luckily/unluckily thankfully/regrettably")
 REVERSERS = ("not", "never", "hardly", "supposedly")
 SLOTS = {
     "D": "the/DT this/DT that/DT their/PRP$ my/PRP$ our/PRP$",
@@ -152,7 +152,7 @@ def gold(words: Sequence[str]) -> list[str]:
 
 
 def oracle(words: Sequence[str]) -> int | None:
-    """The label that the words express: polarity marks, turned by a reverser before them, by majority; None for a tie."""
+    """The label that the words express: polar words, turned by a reverser before them, by majority; None for a tie."""
     total = 0
     for i, word in enumerate(words):
         if word in POLARITY:

@@ -20,7 +20,7 @@ FORMAT = 1
 def opened(path: Path, kind: str) -> Iterator[tuple[dict[str, Any], Any]]:
     """(the JSON under the key `distk.text`, the safetensors file).
 
-    Raises DistkError for a file that is missing, truncated, foreign, newer, too large in its header, or of another kind.
+    Raises DistkError for a file that is missing, truncated, foreign, newer, of another kind, or has too large a header.
     """
     if not path.is_file():
         raise DistkError(f"{kind} file '{path}' does not exist.")
@@ -29,7 +29,9 @@ def opened(path: Path, kind: str) -> Iterator[tuple[dict[str, Any], Any]]:
         with path.open("rb") as raw:
             length = int.from_bytes(raw.read(8), "little")
         if size < 8 or length > min(size - 8, HEADER_LIMIT):
-            raise DistkError(f"'{path}' is truncated, no safetensors file, or has a header of more than {HEADER_LIMIT} bytes.")
+            raise DistkError(
+                f"'{path}' is truncated, no safetensors file, or has a header of more than {HEADER_LIMIT} bytes."
+            )
         with safe_open(path, framework="pt") as file:
             meta = json.loads((file.metadata() or {}).get("distk.text", "null"))
             if not isinstance(meta, dict) or meta.get("kind") != kind:

@@ -78,38 +78,46 @@ _CLOSED = {
     "someone something anyone anything everyone everything nobody nothing mine yours ours theirs",
     "PRP$": "my your his its our their",
     "IN": "of in for on with at by from about into over after under above below between through during before without "
-    "against among within along across behind beyond near since until than as if because while although though whether",
+    "against among within along across behind beyond near since until than as if because while although though "
+    "whether",
     "CC": "and or but nor yet plus",
     "MD": "can could will would shall should may might must ca wo",
     "TO": "to",
-    "VB": "be is was are were been being am do does did done have has had get gets got make makes made go goes went gone "
-    "come comes came take took give gave say says said know knew think thought want wanted feel felt love loved hate hated "
-    "enjoy like liked recommend order ordered eat ate try tried find found keep kept tell told ask asked use used work "
-    "worked look looked wait waited pay paid call called buy bought serve served let put seem seems 's 're 've 'm 'll 'd",
+    "VB": "be is was are were been being am do does did done have has had get gets got make makes made go goes went "
+    "gone come comes came take took give gave say says said know knew think thought want wanted feel felt love "
+    "loved hate hated enjoy like liked recommend order ordered eat ate try tried find found keep kept tell told "
+    "ask asked use used work worked look looked wait waited pay paid call called buy bought serve served let put "
+    "seem seems 's 're 've 'm 'll 'd",
     "RB": "not n't never always very really so too just also again here there then now even still only well back ever "
-    "quite rather pretty almost already often soon maybe however instead once twice away together yesterday today hardly",
+    "quite rather pretty almost already often soon maybe however instead once twice away together yesterday today "
+    "hardly",
     "WP": "who what which whom whose",
     "WRB": "when where why how",
     "EX": "there",
     "UH": "yes no oh wow please hi hello thanks",
     "CD": "_num_ one two three four five six seven eight nine ten hundred thousand",
-    "JJ": "good great best better bad worst worse nice new old big small large little long short high low first last next "
-    "other same own few many much more most several such cold hot fresh clean dirty friendly rude happy sad easy hard fast "
-    "slow cheap expensive free full awesome amazing excellent perfect wonderful fantastic delicious tasty terrible horrible "
-    "awful bland dry disappointed disappointing poor fine different sure able busy quick loud quiet huge tiny real right "
-    "wrong whole favorite super decent overpriced attentive tender sweet fair close open late early ready helpful cool "
-    "reliable unreliable stale nasty broken dreadful pleasant unpleasant brilliant lousy solid flimsy bright dull",
+    "JJ": "good great best better bad worst worse nice new old big small large little long short high low first last "
+    "next other same own few many much more most several such cold hot fresh clean dirty friendly rude happy sad "
+    "easy hard fast slow cheap expensive free full awesome amazing excellent perfect wonderful fantastic "
+    "delicious tasty terrible horrible awful bland dry disappointed disappointing poor fine different sure able "
+    "busy quick loud quiet huge tiny real right wrong whole favorite super decent overpriced attentive tender "
+    "sweet fair close open late early ready helpful cool reliable unreliable stale nasty broken dreadful pleasant "
+    "unpleasant brilliant lousy solid flimsy bright dull",
 }
 _LEXICON = {word: tag for tag, words in _CLOSED.items() for word in words.split()}
 _SUFFIX = (
     ("ly", "RB"), ("ing", "VBG"), ("ed", "VBD"), ("ous", "JJ"), ("ful", "JJ"), ("able", "JJ"), ("ible", "JJ"),
     ("ive", "JJ"), ("less", "JJ"), ("ish", "JJ"), ("est", "JJS"), ("al", "JJ"),
 )  # fmt: skip
-_NOUNS_ALL_THE_SAME = frozenset(
-    "meal deal hospital animal capital metal material rental arrival approval professional thing anything something nothing "
-    "everything evening morning building wedding dressing parking ceiling king ring wing pudding string spring bed seed "
-    "family belly jelly fly july reply supply table vegetable cable fish dish finish rest test guest west chest".split()
+_NOUNS_ALL_THE_SAME = (
+    "meal deal hospital animal capital metal material rental arrival approval professional thing anything "
+    "something nothing everything evening morning building wedding dressing parking ceiling king ring wing "
+    "pudding string spring bed seed family belly jelly fly july reply supply table vegetable cable fish dish "
+    "finish rest test guest west chest "
 )
+
+
+_EXCEPTIONS = frozenset(_NOUNS_ALL_THE_SAME.split())
 
 
 class BuiltIn:
@@ -126,7 +134,7 @@ class BuiltIn:
             return "."
         if word in _LEXICON:
             return _LEXICON[word]
-        if word not in _NOUNS_ALL_THE_SAME and len(word) > 3:
+        if word not in _EXCEPTIONS and len(word) > 3:
             for suffix, tag in _SUFFIX:
                 if word.endswith(suffix):
                     return tag
@@ -240,7 +248,9 @@ class Perceptron:
                 raise DistkError(f"'{path}' is no sound tagger: its list of tags is damaged.")
             held = {name: file.get_tensor(name) for name in ("feature", "tag", "weight")}
         sizes = {tensor.shape for tensor in held.values()}
-        sound = len(sizes) == 1 and held["feature"].dim() == 1 and held["feature"].dtype == held["tag"].dtype == torch.long
+        sound = (
+            len(sizes) == 1 and held["feature"].dim() == 1 and held["feature"].dtype == held["tag"].dtype == torch.long
+        )
         if not sound or (len(held["tag"]) and not 0 <= int(held["tag"].min()) <= int(held["tag"].max()) < len(tagset)):
             raise DistkError(f"'{path}' is no sound tagger: its tensors do not fit together.")
         weights: dict[int, dict[int, float]] = defaultdict(dict)

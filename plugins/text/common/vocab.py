@@ -1,7 +1,7 @@
 """Words and ids: the tokenizer, the vocabulary, and its safe form inside a checkpoint's data description.
 
-Ids are fixed: 0 `<pad>`, 1 `<bos>`, 2 `<eos>`, 3 `<unk>`, then words by falling count, equal counts in code point order,
-so that the ids follow from the text alone.
+Ids are fixed: 0 `<pad>`, 1 `<bos>`, 2 `<eos>`, 3 `<unk>`, then words by falling count, equal counts in code point
+order, so that the ids follow from the text alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ LARGEST = 2_000_000
 
 _CLITIC = re.compile(r"('(?:s|re|ve|ll|d|m))(?!\w)")
 _NOT = re.compile(r"(?<=\w)n't(?!\w)")
-_TOKEN = re.compile(r"_num_|n't(?!\w)|'(?:s|re|ve|ll|d|m)(?!\w)|\d+(?:[.,]\d+)*|[^\W\d_]+(?:-[^\W\d_]+)*|\.{2,}|[^\w\s]|_")
+_TOKEN = re.compile(
+    r"_num_|n't(?!\w)|'(?:s|re|ve|ll|d|m)(?!\w)|\d+(?:[.,]\d+)*|[^\W\d_]+(?:-[^\W\d_]+)*|\.{2,}|[^\w\s]|_"
+)
 
 
 def split_words(line: str, *, raw: bool = False, lowercase: bool = True) -> list[str]:
@@ -84,13 +86,24 @@ class Vocab:
         if not isinstance(tokens, (list, tuple)) or not len(SPECIALS) <= len(tokens) <= LARGEST:
             raise DistkError("the file holds no vocabulary: 'vocab' is not a list of words with the four specials.")
         if not all(isinstance(token, str) and len(token) <= LONGEST_TOKEN for token in tokens):
-            raise DistkError(f"the vocabulary in the file is damaged: words must be text of at most {LONGEST_TOKEN} characters.")
+            raise DistkError(
+                f"the vocabulary in the file is damaged: words must be text of at most {LONGEST_TOKEN} characters."
+            )
+        if any(token == "" or " " in token or "\n" in token for token in tokens):
+            raise DistkError(
+                "the vocabulary in the file is damaged: a word is empty or has a space or line feed in it."
+            )
         if tuple(tokens[: len(SPECIALS)]) != SPECIALS:
             raise DistkError(f"the vocabulary in the file is damaged: it must begin with {' '.join(SPECIALS)}.")
         if len(set(tokens)) != len(tokens):
             raise DistkError("the vocabulary in the file is damaged: a word stands in it twice.")
         length, mode, lower = values.get("max_len", 25), values.get("tokenize", "space"), values.get("lowercase", True)
-        if type(length) is not int or not 1 <= length <= 10_000 or type(lower) is not bool or mode not in ("space", "raw"):
+        if (
+            type(length) is not int
+            or not 1 <= length <= 10_000
+            or type(lower) is not bool
+            or mode not in ("space", "raw")
+        ):
             raise DistkError("the vocabulary in the file is damaged: max_len, tokenize or lowercase is out of range.")
         return cls(tuple(tokens), mode == "raw", lower, length)
 
@@ -118,11 +131,15 @@ class Vocab:
                 words.append(self.tokens[i])
         return words
 
-    def pad(self, sentences: Sequence[Sequence[str]], device: torch.device | str = "cpu", width: int | None = None) -> Tensor:
+    def pad(
+        self, sentences: Sequence[Sequence[str]], device: torch.device | str = "cpu", width: int | None = None
+    ) -> Tensor:
         """Sentences (lists of words) as ids with `<eos>`, padded with 0: int64 `[n, width]`; longer ones are cut."""
         width = width or 1 + max((len(s) for s in sentences), default=0)
         rows = [[*self.encode(s)[: width - 1], EOS] for s in sentences]
-        return torch.tensor([row + [PAD] * (width - len(row)) for row in rows], dtype=torch.long, device=device).view(-1, width)
+        return torch.tensor([row + [PAD] * (width - len(row)) for row in rows], dtype=torch.long, device=device).view(
+            -1, width
+        )
 
     def lines(self, ids: Tensor) -> list[str]:
         """Token ids `[n, T]` as lines."""

@@ -1,0 +1,63 @@
+"""Recurrent nets and small perceptrons of methods that work on one code per sentence."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distk.plugins.text.common.vocab import lengths
+
+
+def uniform_(module: nn.Module) -> None:
+    """Weights from U(-0.1, 0.1), biases 0: recurrent nets, embeddings and the output layer."""
+    for name, parameter in module.named_parameters():
+        nn.init.zeros_(parameter) if "bias" in name else nn.init.uniform_(parameter, -0.1, 0.1)
+
+
+class Perceptron(nn.Sequential):
+    """Fully connected layers, N(0, 0.02). batch_norm: in every hidden layer, in the second only, or in none."""
+
+    def __init__(self, sizes: list[int], activation: nn.Module, batch_norm: Literal["all", "second", ""] = "") -> None:
+        layers: list[nn.Module] = []
+        for i, (a, b) in enumerate(itertools.pairwise(sizes[:-1])):
+            layers.append(nn.Linear(a, b))
+            if batch_norm == "all" or (batch_norm == "second" and i == 1):
+                layers.append(nn.BatchNorm1d(b))
+            layers.append(activation)
+        super().__init__(*layers, nn.Linear(sizes[-2], sizes[-1]))
+        for layer in self:
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+
+
+class CodeEncoder(nn.Module):
+    """Token ids `[n, T]` -> unit codes `[n, h]`: the LSTM's state at the last token, whatever padding follows."""
+
+    def __init__(self, vocab: int, embedding: int, hidden: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab, embedding)
+        self.lstm = nn.LSTM(embedding, hidden, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states, _ = self.lstm(self.embedding(x))
+        last = (lengths(x) - 1).clamp(min=0)[:, None, None].expand(-1, 1, states.shape[2])
+        return F.normalize(states.gather(1, last).squeeze(1), dim=1)
+
+
+class CodeDecoder(nn.Module):
+    """One label's decoder: the code stands beside every input word. -> hidden states, before the output layer."""
+
+    def __init__(self, vocab: int, embedding: int, hidden: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab, embedding)
+        self.lstm = nn.LSTM(embedding + hidden, hidden, batch_first=True)
+
+    def forward(self, inputs: Tensor, code: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """inputs: ids `[n, T]`; code `[n, h]` -> states `[n, T, h]` and the LSTM's state."""
+        beside = code[:, None].expand(-1, inputs.shape[1], -1)
+        return self.lstm(torch.cat([self.embedding(inputs), beside], 2), state)

@@ -1,0 +1,57 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # the suite runs one worker per core
+
+
+@pytest.fixture
+def seed() -> int:
+    """A fresh seed per test, printed when the test fails; DISTK_TEST_SEED repeats one."""
+    chosen = int(os.environ.get("DISTK_TEST_SEED", secrets.randbelow(2**31)))
+    print(f"DISTK_TEST_SEED={chosen}")
+    return chosen
+
+
+@pytest.fixture
+def generator(seed: int) -> torch.Generator:
+    """A fresh generator on the CPU."""
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def real():
+    """`real("mnist/train-images-idx3-ubyte.gz")`: that file below DISTK_DATA, or the test is skipped."""
+
+    def find(name: str) -> Path:
+        root = os.environ.get("DISTK_DATA")
+        if not root:
+            pytest.skip("DISTK_DATA is not set: no real data on this machine")
+        path = Path(root) / name
+        if not path.exists():
+            pytest.skip(f"{name} is not in DISTK_DATA")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, so that ./runs is the test's own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))

@@ -1,0 +1,515 @@
+"""The shared pieces of the text family against independent computations: vocabulary, batches, search, scores, models."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import unicodedata
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import distk
+from distk import DataSpec, DistkError, UsageError
+from distk.plugins.text.common import classifier, decode, files, lm, scores, standin
+from distk.plugins.text.common.corpus import SentenceDataset, divided
+from distk.plugins.text.common.files import Part
+from distk.plugins.text.common.networks import CodeEncoder
+from distk.plugins.text.common.vocab import BOS, EOS, PAD, SPECIALS, UNK, Vocab, lengths, shifted, split_words
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Fresh inputs in every run; pytest shows the seed when a test fails."""
+    value = random.SystemRandom().randrange(1 << 31)
+    print(f"seed {value}")
+    random.seed(value)
+    torch.manual_seed(value)
+    return value
+
+
+def spec_of(vocab: Vocab) -> DataSpec:
+    return DataSpec("sentence", (vocab.max_len + 1,), (0.0, 1.0), ("negative", "positive"), vocab.to_dict())
+
+
+# Vocabulary
+
+
+def test_vocabulary_survives_a_safetensors_header(tmp_path: Path) -> None:
+    import json
+
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    odd = ["über", '"quoted"', "back\\slash", "nel\u0085nel", "emoji\U0001f600", "tab\there", "\u2028", "ümlaut'"]
+    counts = {f"word{i}": random.randrange(1, 100) for i in range(50_000)} | dict.fromkeys(odd, 5)
+    vocab = Vocab.build(counts, max_len=17)
+    save_file({"x": torch.zeros(1)}, tmp_path / "v.safetensors", {"distk": json.dumps(spec_of(vocab).to_dict())})
+    with safe_open(tmp_path / "v.safetensors", framework="pt") as file:
+        spec = DataSpec.from_dict(json.loads(file.metadata()["distk"]))
+    back = Vocab.from_spec(spec)
+    assert back.tokens == vocab.tokens
+    assert back.max_len == 17
+    assert back.encode(odd) == vocab.encode(odd)
+    assert UNK not in back.encode(odd)
+
+
+def test_ids_follow_from_the_counts_alone() -> None:
+    words = [f"w{i}" for i in range(500)]
+    counts = {word: random.randrange(1, 20) for word in words}
+    shuffled = dict(random.sample(list(counts.items()), len(counts)))
+    vocab, again = Vocab.build(counts), Vocab.build(shuffled)
+    assert vocab.tokens == again.tokens
+    assert vocab.tokens[:4] == SPECIALS
+    found = [counts[w] for w in vocab.tokens[4:]]
+    assert found == sorted(found, reverse=True)
+    assert len(Vocab.build(counts, 30)) == 34
+    assert all(counts[w] >= 5 for w in Vocab.build(counts, min_count=5).tokens[4:])
+
+
+def test_literal_specials_are_unknown_words() -> None:
+    vocab = Vocab.build({"good": 3, "<eos>": 9, "<pad>": 9})
+    assert vocab.encode(["good", "<eos>", "<pad>", "<bos>", "never-seen"]) == [4, UNK, UNK, UNK, UNK]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vocab": None},
+        {"vocab": "text"},
+        {"vocab": ["<pad>", "<bos>", "<eos>"]},
+        {"vocab": ["a", "b", "c", "d", "e"]},
+        {"vocab": [*SPECIALS, "a", "a"]},
+        {"vocab": [*SPECIALS, 3]},
+        {"vocab": [*SPECIALS, "x" * 1001]},
+        {"vocab": [*SPECIALS, "two words"]},
+        {"vocab": [*SPECIALS, "a\nb"]},
+        {"max_len": 0},
+        {"max_len": "25"},
+        {"lowercase": 1},
+        {"tokenize": "exec"},
+    ],
+)
+def test_a_damaged_vocabulary_is_refused(change: dict) -> None:
+    good = Vocab.build({"a": 1, "b": 2}).to_dict()
+    Vocab.from_dict(good)
+    with pytest.raises(DistkError, match="vocabulary"):
+        Vocab.from_dict({**good, **change})
+
+
+def test_tokenizer_on_ordinary_text() -> None:
+    raw = "I don't like the $5.99 pizza, it's GREAT?! We\u2019ll see... they'd well-made"
+    expected = "i do n't like the $ _num_ pizza , it 's great ? ! we 'll see ... they 'd well-made"
+    assert split_words(raw, raw=True) == expected.split()
+    assert split_words("can't _num_ 12:30 dm'ing") != []
+    assert split_words("  Two   Spaces ", lowercase=False) == ["Two", "Spaces"]
+    once = split_words(raw, raw=True)
+    assert split_words(" ".join(once), raw=True) == once  # splitting what is split changes nothing
+
+
+# Files
+
+
+def test_only_the_line_feed_ends_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    path.write_bytes(b"one \x85 line\nsecond \xe9\r\nthird")
+    assert files.read_lines(path, "latin-1") == ["one \x85 line", "second é", "third"]
+    with pytest.raises(DistkError, match=r"line 1, byte offset 4.*--encoding latin-1"):
+        files.read_lines(path)
+
+
+def test_both_yelp_layouts_say_the_same(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for split in ("train", "dev", "test"):
+        for label, word in enumerate(("bad", "good")):
+            (tmp_path / "a" / f"sentiment.{split}.{label}").write_text(f"{word} food .\n")
+    names = {"train": ("train2", "train1"), "dev": ("valid2", "valid1"), "test": ("test0", "test1")}
+    for pair in names.values():
+        for word, name in zip(("bad", "good"), pair, strict=True):
+            (tmp_path / "b" / f"{name}.txt").write_text(f"{word} food .\n")
+    for folder in ("a", "b"):
+        data = distk.dataset("yelp", device="cpu", data_dir=tmp_path / folder)
+        for split in ("train", "dev", "test"):
+            rows = data.rows(split)
+            assert data.lines(rows) == ["bad food .", "good food ."]
+            assert [data.spec.classes[i] for i in data.label[rows]] == ["negative", "positive"]
+
+
+def test_missing_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISTK_DATA", raising=False)
+    with pytest.raises(UsageError, match="needs its files"):
+        distk.dataset("yelp", device="cpu")
+    with pytest.raises(UsageError, match=r"sentiment\.train\.0"):
+        distk.dataset("yelp", device="cpu", data_dir=tmp_path)
+    (tmp_path / "train.txt").write_text("a b\nc d\n")
+    (tmp_path / "train.labels").write_text("x\n")
+    with pytest.raises(UsageError, match=r"2 lines.*1"):
+        distk.dataset("files", device="cpu", data_dir=tmp_path)
+
+
+def test_own_files_with_labels_tags_and_conllu(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "train.txt").write_text("good day\nbad day\nso bad\nvery good\n")
+    (tmp_path / "p" / "train.labels").write_text("pos\nneg\nneg\npos\n")
+    (tmp_path / "p" / "dev.txt").write_text("a good day\n")
+    (tmp_path / "p" / "dev.labels").write_text("pos\n")
+    data = distk.dataset("files", device="cpu", data_dir=tmp_path / "p")
+    assert data.spec.classes == ("neg", "pos")
+    assert data.label[data.rows("train")].tolist() == [1, 0, 0, 1]
+    (tmp_path / "t").mkdir()
+    for split, k in itertools.product(("train", "dev", "test"), (0, 1)):
+        (tmp_path / "t" / f"{split}.{k}").write_text("the_DT dog_NN barks_VBZ\n_num__CD cats_NNS\n")
+    data = distk.dataset("files", device="cpu", data_dir=tmp_path / "t", tagged=True)
+    assert data.nouns(data.rows("test")[:2]) == [[False, True, False], [False, True]]
+    assert data.words(data.rows("test")[1:2]) == [["_num_", "cats"]]
+    (tmp_path / "c").mkdir()
+    row = "1\tThe\tthe\tDET\tDT\t_\t2\tdet\t_\t_\n2-3\tdogs'\t_\t_\t_\t_\t_\t_\t_\t_\n2\tdogs\tdog\tNOUN\tNNS\t_\t0\troot\t_\t_\n\n"
+    for k in (0, 1):
+        (tmp_path / "c" / f"train.{k}.conllu").write_text("# text = The dogs\n" + row * 20)
+    data = distk.dataset("files", device="cpu", data_dir=tmp_path / "c")
+    assert data.spec.classes == ("0", "1")
+    assert data.nouns(data.rows("train")[:1]) == [[False, True]]
+
+
+def test_reviews_finegrained_csv(tmp_path: Path) -> None:
+    text = 'It was bad. Mr. Smith left!<br /><br />"Really?" I cried (twice). See p. 5... The end'
+    assert files.split_sentences(text) == [
+        "It was bad.",
+        "Mr. Smith left!",
+        '"Really?"',
+        "I cried (twice).",
+        "See p. 5...",
+        "The end",
+    ] or files.split_sentences(text)[:2] == ["It was bad.", "Mr. Smith left!"]
+    for split, label in itertools.product(("train", "test"), ("pos", "neg")):
+        folder = tmp_path / "aclImdb" / split / label
+        folder.mkdir(parents=True)
+        for i in range(30):
+            (folder / f"{i}_{'9' if label == 'pos' else '2'}.txt").write_text(f"A {label} film. It is no. {i}!")
+    data = distk.dataset("aclimdb", device="cpu", data_dir=tmp_path)
+    assert data.spec.classes == ("negative", "positive")
+    assert data.lines(data.rows("test")[:1]) == ["a neg film ."]
+    (tmp_path / "finegrained.txt").write_text("doc1\nbooks\t3\npos\tGood one\nnr\tHi\n\ndoc2\nmusic\t1\nneg\tBad one\nmix\tx\n")
+    part = files.read_finegrained(tmp_path / "finegrained.txt", "utf-8", ("neg", "pos"))
+    assert (part.lines, part.labels) == (["Good one", "Bad one"], [1, 0])
+    (tmp_path / "classes.txt").write_text("Society & Culture\nScience & Mathematics\nEntertainment & Music\n")
+    rows = ['"2","why, ""really""?","","because\\nso"', '"1","skip","",""', '"3","which song?","","that one"']
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text("\n".join(rows * 30) + "\n")
+    topics = "Science & Mathematics,Entertainment & Music"
+    data = distk.dataset("yahoo", device="cpu", data_dir=tmp_path, topics=topics)
+    assert data.lines(data.rows("test")[:2]) == ['why , " really " ?', "which song ?"]
+    with pytest.raises(UsageError, match="none of the classes"):
+        distk.dataset("yahoo", device="cpu", data_dir=tmp_path, topics="Cooking")
+
+
+# Batches
+
+
+class Ragged(SentenceDataset):
+    """A corpus given directly."""
+
+    given: dict[str, Part]
+
+    def read(self, files: object) -> tuple[dict[str, Part], tuple[str, ...], str]:
+        return self.given, ("negative", "positive"), "made up"
+
+
+def ragged(n: int, longest: int = 30, **settings: object) -> Ragged:
+    lines = [" ".join(f"w{random.randrange(60)}" for _ in range(random.randint(1, longest))) for _ in range(n)]
+    labels = [int(random.random() < 0.3) for _ in range(n)]
+    Ragged.given = divided(Part(lines, labels))
+    config = Ragged.Config(max_len=longest, **settings)
+    return Ragged(config, torch.device("cpu"), distk.Files("ragged", None, ""))
+
+
+def test_gathered_batches_equal_naive_padding() -> None:
+    data = ragged(1000)
+    lines = [line for part in Ragged.given.values() for line in part.lines]
+    rows = torch.randperm(len(data))[:400]
+    batch = data.batch(rows)
+    for row, x in zip(rows.tolist(), batch["x"].tolist(), strict=True):
+        ids = [*data.vocab.encode(lines[row].split(" ")), EOS]
+        assert x == ids + [PAD] * (len(x) - len(ids))
+    assert batch["x"].shape[1:] == data.spec.shape
+
+
+def test_training_batches_have_equal_shares_of_labels_and_one_length() -> None:
+    data = ragged(4000)
+    assert len(data.edges) > 2
+    generator = torch.Generator().manual_seed(random.randrange(1 << 30))
+    train = set(map(tuple, data.batch(data.rows("train"))["x"].tolist()))
+    seen = set()
+    for step in range(60):
+        bucket = data.bucket(step, 7)
+        seen.add(bucket)
+        batch = data.sample(32, generator, bucket=bucket)
+        assert batch["label"].tolist() == [0, 1] * 16
+        low = data.edges[bucket - 1] if bucket else 0
+        assert batch["x"].shape[1] == data.edges[bucket]
+        assert bool(((lengths(batch["x"]) > low) & (lengths(batch["x"]) <= data.edges[bucket])).all())
+        padded = torch.nn.functional.pad(batch["x"], (0, data.spec.shape[0] - batch["x"].shape[1]))
+        assert set(map(tuple, padded.tolist())) <= train
+    assert seen == set(range(len(data.edges)))
+    assert [data.bucket(s, 3) for s in range(50)] == [data.bucket(s, 3) for s in range(50)]
+    assert data.sample(9, generator)["label"].tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0]
+
+
+def test_buckets_are_drawn_by_their_share() -> None:
+    data = ragged(4000)
+    drawn = torch.bincount(torch.tensor([data.bucket(s, 1) for s in range(6000)]), minlength=len(data.edges)) / 6000
+    size = data.offset[1:] - data.offset[:-1]
+    rows = data.rows("train")
+    want = torch.zeros(len(data.edges))
+    for k in (0, 1):
+        mine = torch.bucketize(size[rows[data.label[rows] == k]], torch.tensor(data.edges))
+        want += torch.bincount(mine, minlength=len(data.edges)) / len(mine) / 2
+    assert torch.allclose(drawn, want, atol=0.03)
+
+
+def test_last_state_equals_packed_sequences() -> None:
+    encoder = CodeEncoder(50, 7, 11).double()
+    sizes = torch.randint(1, 14, (40,))
+    x = torch.randint(4, 50, (40, 14)) * (torch.arange(14) < sizes[:, None])
+    packed = nn.utils.rnn.pack_padded_sequence(encoder.embedding(x), sizes, batch_first=True, enforce_sorted=False)
+    _, (h, _) = encoder.lstm(packed)
+    assert torch.allclose(encoder(x), nn.functional.normalize(h[0], dim=1), atol=1e-12)
+
+
+def test_overlong_and_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    Ragged.given = {name: Part(["a b", "c d", "a b c d e f"] * 3, [0, 1, 1] * 3) for name in ("train", "dev", "test")}
+    Ragged.given["test"].lines[0] = "z z"
+    data = Ragged(Ragged.Config(max_len=4), torch.device("cpu"), distk.Files("ragged", None, ""))
+    assert len(data.rows("train")) == 6
+    assert data.spec.shape == (3,)
+    assert data.unknown["test"] == pytest.approx(2 / 12)
+    text = capsys.readouterr().err
+    assert "9 sentences of more than 4 words left out" in text
+    assert "unknown" in text
+
+
+# Search
+
+
+def table_decoder(table: Tensor) -> decode.StepFn:
+    """A decoder whose logits depend on the last token and a context number: `table` `[contexts, V, V]`."""
+
+    def step(token: Tensor, state: tuple[Tensor]) -> tuple[Tensor, tuple[Tensor]]:
+        return table[state[0], token], state
+
+    return step
+
+
+def brute_force(logits: Tensor, width: int) -> tuple[float, list[int]]:
+    """The most probable finished sequence of one context, by trying all."""
+    v = len(logits)
+    allowed = logits.clone()
+    allowed[:, [PAD, BOS]] = -math.inf
+    logp = allowed.log_softmax(1)
+    best = (-math.inf, [])
+    words = [t for t in range(v) if t not in (PAD, BOS, EOS)]
+    for size in range(width):
+        for sequence in itertools.product(words, repeat=size):
+            path = [BOS, *sequence, EOS]
+            total = sum(float(logp[a, b]) for a, b in itertools.pairwise(path))
+            best = max(best, (total, [*sequence, EOS]))
+    return best
+
+
+def test_wide_beam_finds_the_most_probable_sequence_and_beam_1_is_greedy() -> None:
+    v, width, n = 6, 4, 12
+    table = 2 * torch.randn(n, v, v)
+    state = (torch.arange(n),)
+    found = decode.beam(table_decoder(table), state, n, width, 200, torch.device("cpu"))
+    for row, logits in zip(found.tolist(), table, strict=True):
+        assert row[: row.index(EOS) + 1] == brute_force(logits, width)[1]
+    greedy = decode.greedy(table_decoder(table), state, n, width, torch.device("cpu"))
+    narrow = decode.beam(table_decoder(table), state, n, width, 1, torch.device("cpu"))
+    assert torch.equal(greedy, narrow)
+
+
+def test_greedy_reproduces_a_lookup_table() -> None:
+    v, width = 40, 12
+    sentences = [random.sample(range(4, v), random.randint(1, width - 1)) for _ in range(20)]
+    table = torch.zeros(20, v, v)
+    for k, sentence in enumerate(sentences):
+        for a, b in itertools.pairwise([BOS, *sentence, EOS]):
+            table[k, a, b] = 5.0
+    out = decode.greedy(table_decoder(table), (torch.arange(20),), 20, width, torch.device("cpu"))
+    for row, sentence in zip(out.tolist(), sentences, strict=True):
+        assert row == [*sentence, EOS] + [PAD] * (width - len(sentence) - 1)
+
+
+# Scores
+
+
+def test_bleu_by_hand() -> None:
+    x, y = "the food was bad .".split(), "the food was good .".split()
+    assert scores.bleu4([x], [x]) == pytest.approx(100)
+    assert scores.bleu4([y], [x]) == pytest.approx(42.7287, abs=1e-4)
+    # (4/5 * 2/4 * 1/3 * 1/(2*2))^(1/4): the fourth count is zero and smoothed to 1/2
+    assert scores.bleu4([y], [x]) == pytest.approx(100 * (4 / 5 * 2 / 4 * 1 / 3 / 4) ** 0.25)
+    short = "the food was bad".split()
+    assert scores.bleu4([short], [x]) == pytest.approx(100 * math.exp(1 - 5 / 4))
+    assert scores.bleu4([[]], [x]) == 0.0
+    assert scores.bleu4(["a b c d".split()], ["e f g h".split()]) == 0.0
+
+
+def test_bleu_equals_sacrebleu() -> None:
+    sacrebleu = pytest.importorskip("sacrebleu")
+    words = [f"w{i}" for i in range(8)]
+    refs = [random.choices(words, k=random.randint(4, 12)) for _ in range(50)]
+    outs = [[w if random.random() < 0.7 else random.choice(words) for w in r][: random.randint(3, 12)] for r in refs]
+    theirs = sacrebleu.corpus_bleu([" ".join(o) for o in outs], [[" ".join(r) for r in refs]], tokenize="none", force=True)
+    assert scores.bleu4(outs, refs) == pytest.approx(theirs.score, abs=1e-9)
+
+
+def test_content_on_hand_made_pairs() -> None:
+    pairs = [  # source, output, nouns, kept share
+        ("the food was bad .", "the food was good .", "food", 1.0),
+        ("the food was bad .", "the waiter was good .", "food", 0.0),
+        ("food and wine", "wine", "food wine", 0.5),
+        ("very bad", "very good", "", None),
+        ("food , food", "food", "food food", 0.5),
+        ("the steak", "", "steak", 0.0),
+    ]
+    sources = [s.split() for s, *_ in pairs]
+    nouns = [[w in n.split() for w in s.split()] for s, _, n, _ in pairs]
+    result = scores.content(sources, [o.split() for _, o, *_ in pairs], nouns)
+    shares = [k for *_, k in pairs if k is not None]
+    assert result["no_noun"] == 1
+    assert result["content"] == pytest.approx(sum(k > 0 for k in shares) / 5)
+    assert result["noun_recall"] == pytest.approx(sum(shares) / 5)
+
+
+def test_surface_scores() -> None:
+    result = scores.surface([["a", "b"], ["c"]], [["a", "b"], []])
+    assert result == {"copy_rate": 0.5, "mean_length": 1.0, "distinct2": 1.0, "empty": 0.5}
+    collapsed = scores.surface([["a"]] * 9, ["it is great .".split()] * 9)
+    assert collapsed["distinct2"] == pytest.approx(3 / 27)
+
+
+class Fixed(nn.Module):
+    """A language model with a given bigram table `[V, V]`."""
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.table = table
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.table[shifted(x)]
+
+
+def test_perplexity_of_known_models() -> None:
+    v = 17
+    x = torch.nn.functional.pad(torch.randint(4, v, (30, 9)), (0, 3))
+    x[torch.arange(30), torch.randint(1, 10, (30,))] = EOS
+    after = (x == EOS).cumsum(1).cumsum(1) > 1
+    x = x.masked_fill(after, PAD)
+    assert lm.perplexity(Fixed(torch.zeros(v, v)), x) == pytest.approx(v, rel=1e-6)
+    table = torch.randn(v, v)
+    logp = table.double().log_softmax(1)
+    for count_eos in (True, False):
+        total, n = 0.0, 0
+        for row in x.tolist():
+            last = BOS
+            for token in row:
+                if token == PAD:
+                    break
+                if count_eos or token != EOS:
+                    total -= float(logp[last, token])
+                    n += 1
+                last = token
+        assert lm.perplexity(Fixed(table), x, count_eos=count_eos) == pytest.approx(math.exp(total / n), rel=1e-5)
+
+
+def test_language_model_learns_a_markov_chain() -> None:
+    v, n = 8, 1500
+    chain = (2 * torch.randn(v, v)).softmax(1)
+    rows = torch.full((n, 7), EOS)
+    rows[:, 0] = torch.multinomial(chain[4][4:], n, replacement=True) + 4
+    for t in range(1, 6):
+        rows[:, t] = torch.multinomial(chain[rows[:, t - 1]][:, 4:], 1)[:, 0] + 4
+    model = lm.LanguageModel(v, 16, 32)
+    best = lm.fit(model, rows[:1200], rows[1200:], torch.Generator().manual_seed(1), epochs=6, lr=1e-2, batch=32)
+    start = (chain[4][4:] / chain[4][4:].sum()).log()
+    inner = (chain[:, 4:] / chain[:, 4:].sum(1, keepdim=True)).log()
+    held = rows[1200:]
+    truth = start[held[:, 0] - 4].sum() + sum(inner[held[:, t - 1], held[:, t] - 4].sum() for t in range(1, 6))
+    assert best < 1.06 * math.exp(-float(truth) / held.numel())
+
+
+def test_classifier_features() -> None:
+    model = classifier.BagClassifier(2, bits=18)
+    nn.init.normal_(model.table.weight)
+    x = torch.tensor([[5, 6, 5, EOS, PAD, PAD], [5, 5, 5, 5, 5, EOS], [6, 5, 6, EOS, PAD, PAD]])
+    out = model(x)
+
+    def by_hand(ids: list[int]) -> Tensor:
+        pairs = {(t, -1) for t in ids} | set(itertools.pairwise(ids))
+        rows = [classifier._hash(torch.tensor(a), torch.tensor(b), 1 << 18) for a, b in pairs]
+        return model.table.weight[torch.stack(rows)].sum(0) / math.sqrt(len(pairs))
+
+    for row, ids in zip(out, ([5, 6, 5, EOS], [5, 5, 5, 5, 5, EOS], [6, 5, 6, EOS]), strict=True):
+        assert torch.allclose(row, by_hand(ids), atol=1e-5)
+    padded = torch.nn.functional.pad(x, (0, 5))
+    assert torch.allclose(model(padded), out, atol=1e-6)
+    keys = torch.randint(-1, 30_000, (2, 20_000))
+    used = torch.bincount(classifier._hash(keys[0], keys[1], 256), minlength=256)
+    assert int(used.max()) < 3 * int(used.min())  # spread evenly
+
+
+# The stand-in
+
+
+def test_grammar_labels_partners_and_streams() -> None:
+    for grammar in standin.VARIANTS.values():
+        made = standin.generate(grammar, 1500, f"s{random.random()}")
+        assert all(standin.oracle(s.words) == s.label for s in made)
+        assert all(standin.oracle(standin.gold(s.words)) == 1 - s.label for s in made)
+        assert all(standin.gold(standin.gold(s.words)) == list(s.words) for s in made)
+        assert all(len(s.words) == len(s.tags) and len(s.words) <= 15 for s in made)
+        assert all(any(tag == "NN" for tag in s.tags) for s in made)
+        assert {s.template for s in made} == set(range(grammar.templates))
+        assert abs(sum(s.label for s in made) - 750) <= 1
+    polar = [w for pairs in (standin.ADJECTIVES, standin.PRESENT, standin.PAST, standin.ADVERBS) for p in pairs for w in p]
+    assert len(set(polar)) == len(polar)
+    full = standin.VARIANTS["full"]
+    assert standin.generate(full, 50, "0/train") == standin.generate(full, 80, "0/train")[:50]
+    assert standin.generate(full, 50, "0/train") != standin.generate(full, 50, "0/dev")
+
+
+def test_label_noise_is_in_training_only() -> None:
+    data = distk.dataset("standin-reviews", device="cpu", variant="small", sentences=4000, held_out=300)
+    truth = {s: [data.oracle(w) for w in data.words(data.rows(s))] for s in ("train", "test")}
+    wrong = sum(a != b for a, b in zip(truth["train"], data.label[data.rows("train")].tolist(), strict=True))
+    assert 0.07 < wrong / 4000 < 0.13
+    assert truth["test"] == data.label[data.rows("test")].tolist()
+    topics = distk.dataset("standin-reviews", device="cpu", variant="full", label_from="topic", sentences=900, held_out=90)
+    assert topics.spec.classes == ("restaurant", "hotel", "phone")
+    rows = topics.rows("test")
+    assert [topics.oracle(w) for w in topics.words(rows)] == topics.label[rows].tolist()
+
+
+def test_written_standin_reads_back(tmp_path: Path) -> None:
+    from distk.plugins.text.common.datasets import StandinConfig, write_standin
+
+    write_standin(tmp_path, StandinConfig(variant="tiny", sentences=300, held_out=40, label_noise=0.0))
+    direct = distk.dataset("standin-reviews:tiny", device="cpu", sentences=300, held_out=40, label_noise=0.0)
+    read = distk.dataset("files", device="cpu", data_dir=tmp_path)
+    assert sorted(read.lines(read.rows("test"))) == sorted(direct.lines(direct.rows("test")))
+    assert read.vocab.tokens == direct.vocab.tokens
+    tagged = distk.dataset("files", device="cpu", data_dir=tmp_path / "tagged", tagged=True)
+    assert tagged.lines(tagged.rows("test")) == read.lines(read.rows("test"))
+    gold = (tmp_path / "gold" / "test.0").read_text().splitlines()
+    assert all(standin.oracle(line.split(" ")) == 1 for line in gold)
+
+
+def test_no_character_category_breaks_a_line() -> None:
+    """The tokenizer never yields a token with white space in it, whatever stands in the text."""
+    odd = "".join(chr(c) for c in random.sample(range(32, 0x3000), 800) if unicodedata.category(chr(c)) != "Cs")
+    assert all(not any(ch in " \n" for ch in token) for token in split_words(odd, raw=True))
