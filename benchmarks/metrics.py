@@ -1,6 +1,6 @@
 """Time every array score of distk.plugins.metrics.functional on a dSprites-size code table.
 
-    python benchmarks/metrics.py [--device cuda] [--threads 2] [--loop] [--gbt] [--exact]
+    python benchmarks/metrics.py [--device cuda] [--threads 2] [--loop] [--gbt] [--exact] [--out FILE]
 
 The table holds 10 codes for every one of the 737 280 combinations of the factors 3 x 6 x 40 x 32 x 32: five
 follow one factor each through a nonlinearity, two mix factors, two are noise and one is dead. Scores of given
@@ -10,16 +10,19 @@ arrays read the published 10 000 training and 5 000 test rows.
 computes its variances, (a) reading codes from the table, (b) encoding 64 x 64 images anew for each vote with
 the field's four-layer convolutional encoder, as the published implementations do. (b) is measured on a few
 votes and scaled up; beside it stands the single encoding pass over all images that the table costs once for
-all scores.
+all scores. `--out results/metrics-cpu.json` keeps the figures, with the machine and how busy it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import os
 import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -70,9 +73,7 @@ def encoder() -> torch.nn.Module:
     layers: list[torch.nn.Module] = []
     for i in range(4):
         layers += [torch.nn.Conv2d(channels[i], channels[i + 1], 4, stride=2, padding=1), torch.nn.ReLU()]
-    return torch.nn.Sequential(
-        *layers, torch.nn.Flatten(), torch.nn.Linear(1024, 256), torch.nn.Linear(256, 10)
-    )
+    return torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(1024, 256), torch.nn.Linear(256, 10))
 
 
 @torch.no_grad()
@@ -93,9 +94,7 @@ def timed(call: Callable[[], object], device: torch.device) -> tuple[float, obje
     return time.perf_counter() - start, value
 
 
-def scores(
-    codes: Tensor, factors: Tensor, gbt: bool, exact: bool
-) -> dict[str, tuple[str, Callable[[], object]]]:
+def scores(codes: Tensor, factors: Tensor, gbt: bool, exact: bool) -> dict[str, tuple[str, Callable[[], object]]]:
     """Name -> (headline key, call)."""
     rows = torch.randperm(len(codes), generator=torch.Generator().manual_seed(1))[:15_000].to(codes.device)
     train, test = rows[:10_000], rows[10_000:]
@@ -107,9 +106,7 @@ def scores(
         "factor_vae (dlib)": ("eval", lambda: fn.factor_vae(codes, SIZES, 0)),
         "factor_vae (cascadevae)": (
             "eval",
-            lambda: fn.factor_vae(
-                codes, SIZES, 0, protocol="cascadevae", kl=torch.ones(10), discrete=factors[:, 0]
-            ),
+            lambda: fn.factor_vae(codes, SIZES, 0, protocol="cascadevae", kl=torch.ones(10), discrete=factors[:, 0]),
         ),
         "beta_vae": ("eval", lambda: fn.beta_vae(codes, SIZES, 0)),
         "higgins_change": ("eval", lambda: fn.higgins_change(codes, SIZES, 0)),
@@ -145,46 +142,67 @@ def scores(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument(
-        "--loop", action="store_true", help="time the per-vote loop of the FactorVAE score, too"
-    )
+    parser.add_argument("--loop", action="store_true", help="time the per-vote loop of the FactorVAE score, too")
     parser.add_argument("--gbt", action="store_true", help="time the fast dci gbt, too")
     parser.add_argument("--exact", action="store_true", help="time scikit-learn's dci gbt, too (minutes)")
+    parser.add_argument("--out", type=Path, help="also write the figures here, as JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine()
-    )
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     print(f"{name}, {options.threads} threads, torch {torch.__version__}")
     codes, factors = code_table(device)
     print(f"table {tuple(codes.shape)}, {codes.numel() * codes.element_size() / 1e6:.0f} MB")
-    total, first = 0.0, 0.0
-    print(f"{'score':28}{'seconds':>10}  value")
+    print(f"{'score':28}{'seconds':>10}{'CPU s':>10}  value")
+    rows = []
     for label, (key, call) in scores(codes, factors, options.gbt, options.exact).items():
+        before = time.process_time()
         seconds, value = timed(call, device)
-        headline = value[key] if key else ""
-        print(f"{label:28}{seconds:10.3f}  {headline if key == '' else format(headline, '.4f')}", flush=True)
-        first = first or seconds
-        total += 0.0 if "gbt" in label else seconds
-    print(f"{'sum without dci gbt':28}{total:10.3f}")
+        rows.append({"score": label, "seconds": seconds, "cpu_seconds": time.process_time() - before})
+        if key:
+            rows[-1]["value"] = value[key]
+        print(f"{label:28}{seconds:10.3f}{rows[-1]['cpu_seconds']:10.3f}  {rows[-1].get('value', '')}", flush=True)
+    plain = [row for row in rows if "gbt" not in row["score"]]
+    total = {key: sum(row[key] for row in plain) for key in ("seconds", "cpu_seconds")}
+    print(f"{'sum without dci gbt':28}{total['seconds']:10.3f}{total['cpu_seconds']:10.3f}")
     if options.loop:
-        loop, value = timed(lambda: factor_vae_loop(codes.cpu()), torch.device("cpu"))
-        print(
-            f"{'factor_vae, loop over votes':28}{loop:10.3f}  {value:.4f}  {loop / first:.1f} x the fast path"
-        )
-        again = loop + 15_000 * 64 * encoding_seconds(device, 64, 50)
-        once = len(codes) * encoding_seconds(device, 1024, 5)
-        ratio = f"{again / first:.0f} x the fast path (scaled from 50 votes)"
-        print(f"{'the same, re-encoding':28}{again:10.3f}  {ratio}")
-        print(f"{'one encoding pass':28}{once:10.3f}  paid once for all scores")
+        rows += loops(codes, device, rows[0]["seconds"])
+    if options.out:
+        about = {
+            "device": name,
+            "cores": os.cpu_count(),
+            "threads": options.threads,
+            "load_average": list(os.getloadavg()),
+            "torch": torch.__version__,
+            "table": list(codes.shape),
+            "sum_without_dci_gbt": total,
+            "scores": rows,
+        }
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(about, indent=2) + "\n")
+
+
+def processor() -> str:
+    """The name of the CPU, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def loops(codes: Tensor, device: torch.device, first: float) -> list[dict[str, object]]:
+    """Time the FactorVAE score vote by vote; `first`: seconds of the fast path."""
+    loop, value = timed(lambda: factor_vae_loop(codes.cpu()), torch.device("cpu"))
+    print(f"{'factor_vae, loop over votes':28}{loop:10.3f}  {value:.4f}  {loop / first:.1f} x the fast path")
+    again = loop + 15_000 * 64 * encoding_seconds(device, 64, 50)
+    once = len(codes) * encoding_seconds(device, 1024, 5)
+    print(f"{'the same, re-encoding':28}{again:10.3f}  {again / first:.0f} x the fast path (scaled from 50 votes)")
+    print(f"{'one encoding pass':28}{once:10.3f}  paid once for all scores")
+    named = {"factor_vae, loop over votes": loop, "factor_vae, re-encoding": again, "one encoding pass": once}
+    return [{"score": label, "seconds": seconds} for label, seconds in named.items()]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import tempfile
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from distk.config import from_dict, to_dict
 from distk.data import DataSpec
@@ -28,8 +30,11 @@ from distk.method import Method
 from distk.registry import Registration, registry
 
 FORMAT = 1
-HEADER_LIMIT = 64 << 20
+HEADER_LIMIT = 16 << 20
 """Bytes of safetensors header that we agree to read; a vocabulary of 30,000 words takes half a megabyte."""
+
+LONGEST = 4096
+"""Members that a setting may have; more would only serve to build a model of endless layers."""
 
 
 @dataclass
@@ -134,6 +139,7 @@ def _parse(path: Path, file: Any) -> Header:
         texts = (header.method, header.plugin, header.distribution, header.version)
         tables = (header.config, header.data, header.train, header.metrics)
         sound = all(type(n) is int for n in numbers) and all(isinstance(t, str) for t in texts)
+        _check_data(header.data)
         if not sound or not all(isinstance(t, dict) for t in tables) or not isinstance(header.latents, list):
             raise TypeError("wrong types")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -141,12 +147,22 @@ def _parse(path: Path, file: Any) -> Header:
     return header
 
 
+def _check_data(data: Any) -> None:
+    """Raise TypeError where the description of the training data has values of a wrong type."""
+    kinds: dict[str, Any] = {"name": str, "options": dict, "folder": (str, type(None)), "origin": str, "spec": dict}
+    for key, kind in kinds.items():
+        if key in data and not isinstance(data[key], kind):
+            raise TypeError(f"data.{key}")
+
+
 def _registration(path: Path, header: Header) -> Registration:
     try:
         return registry().find("method", header.method)
     except DistkError as error:
-        origin = f"plugin '{header.plugin}' of {header.distribution} {header.version}"
-        raise DistkError(f"'{path}' needs method '{header.method}' from {origin}: {error}") from error
+        needs = f"'{path}' needs method '{header.method}' from plugin '{header.plugin}' of "
+        needs += f"{header.distribution} {header.version}"
+        absence = registry().absence(header.plugin, header.distribution)
+        raise DistkError(f"{needs}, {absence}." if absence else f"{needs}: {error}") from error
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> tuple[Method, Header]:
@@ -157,18 +173,52 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[Method, Header
     with _opened(path) as file:
         header = _parse(path, file)
         cls = _registration(path, header).load()
-        config = from_dict(cls.Config, header.config, f"the header of '{path}', [model]")
-        spec = DataSpec.from_dict(header.data.get("spec", {}))
-        shapes = {name[6:]: file.get_slice(name).get_shape() for name in file.keys() if name.startswith("model/")}
+        config, spec = _settings(path, cls, header)
+        kinds = {name: file.get_slice(name) for name in file.keys() if name.startswith("model/")}
+        shapes = {name[6:]: part.get_shape() for name, part in kinds.items()}
         model = _fitting(path, cls, config, spec, shapes, torch.device(device))
+        for name, expected in model.state_dict().items():
+            _check_dtype(path, name, kinds[f"model/{name}"].get_dtype(), expected.dtype)
         state = {name: file.get_tensor(f"model/{name}") for name in shapes}
     try:
         model.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise DistkError(
             f"the tensors of '{path}' do not fit method '{header.method}': {_first_line(error)}"
         ) from error
     return model.to(device).eval(), header
+
+
+def _settings(path: Path, cls: type[Method], header: Header) -> tuple[Any, DataSpec]:
+    long = [name for name, value in header.config.items() if isinstance(value, list) and len(value) > LONGEST]
+    if long:
+        raise DistkError(f"the header of '{path}' has more than {LONGEST} values for '{long[0]}'.")
+    try:
+        return (
+            from_dict(cls.Config, header.config, f"the header of '{path}', [model]"),
+            DataSpec.from_dict(header.data.get("spec", {})),
+        )
+    except (ArithmeticError, RecursionError) as error:  # infinity where a whole number belongs
+        raise DistkError(f"the header of '{path}' has an impossible value ({_first_line(error)}).") from error
+
+
+def _check_dtype(path: Path, name: str, found: str, expected: torch.dtype) -> None:
+    """Floating tensors of any width are converted; anything else must be what the model holds."""
+    floating = found in ("F16", "BF16", "F32", "F64")
+    same = found == _DTYPES.get(expected)
+    if not same and not (floating and expected.is_floating_point):
+        raise DistkError(f"'{path}' does not fit its method: tensor '{name}' holds {found}, the model {expected}.")
+
+
+_DTYPES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.complex64: "C64",
+}
 
 
 def _fitting(path: Path, cls: type[Method], config: Any, spec: DataSpec, shapes: dict, device: torch.device) -> Method:
@@ -178,17 +228,43 @@ def _fitting(path: Path, cls: type[Method], config: Any, spec: DataSpec, shapes:
         with torch.device("meta"):
             sketch = {name: list(value.shape) for name, value in cls(config, spec).state_dict().items()}
     except (NotImplementedError, RuntimeError):  # a constructor that computes with values cannot be sketched
-        sketch = {name: list(shape) for name, shape in shapes.items()}
-    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+        sketch = None
+    except Exception as error:  # settings of a stranger may fail anywhere in a constructor
         raise DistkError(f"the settings in '{path}' do not build the method: {_first_line(error)}") from error
-    for name in sorted(set(sketch) | set(shapes)):
-        if sketch.get(name) != shapes.get(name):
+    if sketch is not None:
+        _compare(path, sketch, shapes)
+    # What a model allocates beside its tensors, such as tables, is of their order; a file's own size bounds both.
+    room = 8 * path.stat().st_size + (256 << 20)
+    try:
+        with initialised(0, device), _Bounded(room):
+            model = cls(config, spec)
+    except Exception as error:
+        raise DistkError(f"the settings in '{path}' do not build the method: {_first_line(error)}") from error
+    _compare(path, {name: list(value.shape) for name, value in model.state_dict().items()}, shapes)
+    return model
+
+
+def _compare(path: Path, model: dict[str, list[int]], file: dict[str, list[int]]) -> None:
+    for name in sorted(set(model) | set(file)):
+        if model.get(name) != file.get(name):
             raise DistkError(
-                f"'{path}' does not fit its method: tensor '{name}' is {shapes.get(name, 'missing')} in the file "
-                f"and {sketch.get(name, 'unknown')} in the model."
+                f"'{path}' does not fit its method: tensor '{name}' is {file.get(name, 'missing')} in the file "
+                f"and {model.get(name, 'unknown')} in the model."
             )
-    with initialised(0, device):
-        return cls(config, spec)
+
+
+class _Bounded(TorchDispatchMode):
+    """Refuses to allocate a tensor larger than `room` bytes from a factory such as torch.empty."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        size = args[0] if args and isinstance(args[0], (list, tuple)) else ()
+        if all(isinstance(n, int) for n in size) and 4 * math.prod(size) > self.room:
+            raise ValueError(f"a tensor of shape {list(size)} is too large for this file")
+        return func(*args, **(kwargs or {}))
 
 
 def sizes(path: Path) -> dict[str, list[int]]:

@@ -61,12 +61,45 @@ def _root(
 def build() -> Any:
     """The click command of the whole program, with every plugin's commands."""
     found = registry()
-    for implementation in reversed(found.manager.hook.distk_register_commands.get_hookimpls()):
+    owners: dict[str, str] = {}
+    app.registered_commands.clear()  # a program may build the command line twice
+    app.registered_groups.clear()
+    # The core's own commands come first, so that no plugin can take one of their names.
+    for implementation in found.manager.hook.distk_register_commands.get_hookimpls():
+        plugin = found.plugins[implementation.plugin_name]
+        before = len(app.registered_commands), len(app.registered_groups)
+        plugin.faults.clear()
         try:
             implementation.function(app)
-        except Exception as error:  # a plugin's broken command must not take the others away
-            found.plugins[implementation.plugin_name].error = f"its commands failed: {type(error).__name__}: {error}"
+            _try(app.registered_commands[before[0] :], app.registered_groups[before[1] :])
+        except (Exception, SystemExit) as error:  # a plugin's broken command must not take the others away
+            plugin.faults.append(f"its commands are left out: {type(error).__name__}: {error}")
+            del app.registered_commands[before[0] :], app.registered_groups[before[1] :]
+        for added in (app.registered_commands, app.registered_groups):
+            for info in added[before[added is app.registered_groups] :]:
+                name = _name(info)
+                owner = owners.setdefault(name, plugin.name)
+                if owner != plugin.name:
+                    plugin.faults.append(f"its command '{name}' is left out: {found.plugins[owner]} has that name")
+                    added.remove(info)
     return typer.main.get_command(app)
+
+
+def _try(commands: list[Any], groups: list[Any]) -> None:
+    """Build these commands alone: typer reads their signatures only then, and raises what is wrong with them."""
+    alone = typer.Typer()
+    alone.registered_commands, alone.registered_groups = commands, groups
+    if commands or groups:
+        typer.main.get_command(alone)
+
+
+def _name(info: Any) -> str:
+    """The name that a command or group of a typer app is called by."""
+    if isinstance(info.name, str):
+        return info.name
+    if hasattr(info, "typer_instance"):
+        return str(info.typer_instance.info.name)
+    return typer.main.get_command_name(info.callback.__name__)
 
 
 def main() -> None:

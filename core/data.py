@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -119,11 +120,15 @@ class FactorDataset(Dataset):
         """Whether every combination of factors occurs exactly once, in order."""
         return self.table is None
 
-    @property
+    @functools.cached_property
     def strides(self) -> Tensor:
-        """int64 `[K]`: row of a grid = factors . strides."""
+        """int64 `[K]`: row of a grid = factors . strides. Kept, since a captured step cannot copy from the host."""
         sizes = torch.tensor((*self.factor_sizes[1:], 1), device=self.device)
         return sizes.flip(0).cumprod(0).flip(0)
+
+    @functools.cached_property
+    def _sizes(self) -> Tensor:
+        return torch.tensor(self.factor_sizes, device=self.device)
 
     def __len__(self) -> int:
         if self.table is not None:
@@ -137,8 +142,7 @@ class FactorDataset(Dataset):
         """Rows int64 `[...]` -> factor values int64 `[..., K]`."""
         if self.table is not None:
             return self.table[rows]
-        sizes = torch.tensor(self.factor_sizes, device=self.device)
-        return (rows.unsqueeze(-1) // self.strides) % sizes
+        return (rows.unsqueeze(-1) // self.strides) % self._sizes
 
     def index(self, factors: Tensor) -> Tensor:
         """Factor values int64 `[..., K]` -> rows int64 `[...]`, for a grid."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import datetime
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +16,21 @@ from torch import Tensor, nn
 from distk.errors import DistkError, UsageError
 
 
+class LostRank(DistkError):
+    """Another process of a run that several train together died or went silent."""
+
+
 def choose_device(name: str = "auto") -> torch.device:
     """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`, `mps` -> device.
 
     Raises UsageError for an unknown or absent device.
     """
+    # Under torchrun every process of a machine takes the GPU of its local rank.
+    local = os.environ.get("LOCAL_RANK", "") if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and local.isdigit():
+        name = f"cuda:{local}"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -52,6 +63,40 @@ def initialised(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+@contextlib.contextmanager
+def own_randomness(states: dict[str, Any], device: torch.device) -> Iterator[None]:
+    """Within it the global generators are those of `states`, which it updates: one dict per replica in a process.
+
+    On CUDA the state is exchanged as an object rather than copied, so that a captured graph keeps the one that it was
+    captured with (torch.Generator.graphsafe_set_state).
+    """
+    outer = torch.get_rng_state()
+    torch.set_rng_state(states["host"])
+    default: Any = None
+    if device.type == "cuda":
+        index = device.index if device.index is not None else torch.cuda.current_device()
+        default = torch.cuda.default_generators[index]
+        before = default.graphsafe_get_state()
+        default.graphsafe_set_state(states["cuda"])
+    try:
+        yield
+    finally:
+        states["host"] = torch.get_rng_state()
+        torch.set_rng_state(outer)
+        if default is not None:
+            default.graphsafe_set_state(before)
+
+
+def randomness(device: torch.device) -> dict[str, Any]:
+    """The global generators as they are now, for `own_randomness`."""
+    states: dict[str, Any] = {"host": torch.get_rng_state()}
+    if device.type == "cuda":
+        torch.cuda.init()
+        index = device.index if device.index is not None else torch.cuda.current_device()
+        states["cuda"] = torch.cuda.default_generators[index].clone_state()
+    return states
 
 
 _static = False
@@ -88,10 +133,14 @@ def set_precision(name: str) -> torch.dtype | None:
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among those that train together."""
+    """This process's place among those that train together. Every method is collective: all ranks call it or none.
+
+    control: the group for host values (gloo), which on CUDA is another one than that of the gradients (nccl).
+    """
 
     rank: int = 0
     world: int = 1
+    control: Any = None
 
     @property
     def first(self) -> bool:
@@ -99,35 +148,79 @@ class Ranks:
         return self.rank == 0
 
     def average(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Average the gradients of `parameters` over all ranks, in one flat buffer."""
-        if self.world == 1:
-            return
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat([g.flatten() for g in gradients])
-        self.average_tensor(flat)
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
+        """Average the gradients of `parameters` over all ranks, in one flat buffer.
+
+        Raises LostRank when another process of the run is gone.
+        """
+        gradients = [p.grad for p in parameters if p.grad is not None] if self.world > 1 else []
+        if gradients:
+            self.average_together(gradients)
+
+    def average_together(self, tensors: Sequence[Tensor]) -> None:
+        """Average several tensors over all ranks in place, with one reduction."""
+        flat = self.average_tensor(torch.cat([t.flatten() for t in tensors]))
+        for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
 
     def average_tensor(self, value: Tensor) -> Tensor:
         """Average a tensor over all ranks in place."""
         if self.world > 1:
-            torch.distributed.all_reduce(value)
+            self._reduce(value, torch.distributed.ReduceOp.SUM, None)
             value.div_(self.world)
         return value
 
+    def smallest(self, value: Tensor) -> Tensor:
+        """The elementwise smallest over all ranks, in place."""
+        self._reduce(value, torch.distributed.ReduceOp.MIN, None)
+        return value
+
+    def largest(self, value: int) -> int:
+        """The largest of the ranks' values; also the point where all of them meet."""
+        if self.world == 1:
+            return value
+        tensor = torch.tensor(value)
+        self._reduce(tensor, torch.distributed.ReduceOp.MAX, self.control)
+        return int(tensor)
+
+    def _reduce(self, value: Tensor, operation: Any, group: Any) -> None:
+        try:
+            torch.distributed.all_reduce(value, operation, group=group)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+            raise LostRank(
+                f"process {self.rank} lost another process of this run ({reason}): "
+                "the last checkpoint is kept, continue from it with `distk resume`."
+            ) from error
+
+
+RANK_TIMEOUT = 1800
+"""Seconds that a process waits for the others. A process that dies is noticed at once, through its closed connection;
+this is for one that hangs, and must outlast the evaluations that the first process makes while the others wait."""
+
 
 def join_ranks(device: torch.device) -> Ranks:
-    """Join the process group that `torchrun` set up through the environment; a lone process joins nothing."""
+    """Join the process group that `torchrun` set up through the environment; a lone process joins nothing.
+
+    Raises DistkError when the processes do not find each other.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return Ranks()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    timeout = datetime.timedelta(seconds=int(os.environ.get("DISTK_RANK_TIMEOUT", RANK_TIMEOUT)))
     if not torch.distributed.is_initialized():
-        import datetime
-
         try:
-            torch.distributed.init_process_group(
-                "nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(minutes=5)
-            )
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            torch.distributed.init_process_group(backend, timeout=timeout)
         except (RuntimeError, ValueError) as error:
             raise DistkError(f"the processes of this run could not find each other: {error}.") from error
-    return Ranks(torch.distributed.get_rank(), world)
+        atexit.register(_leave)
+    control = torch.distributed.new_group(backend="gloo", timeout=timeout) if device.type == "cuda" else None
+    return Ranks(torch.distributed.get_rank(), world, control)
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        with contextlib.suppress(RuntimeError, ValueError):
+            torch.distributed.destroy_process_group()

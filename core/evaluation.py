@@ -4,32 +4,48 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
+import math
 import platform
 import statistics
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
+from torch import Tensor
 
+import distk
 from distk.checkpoint import write_atomic
-from distk.config import from_dict, hints, to_dict
+from distk.config import from_dict, hints, split_optional, to_dict
+from distk.console import jsonable
 from distk.data import Dataset, Split
-from distk.errors import DistkError, UsageError
-from distk.method import Method
+from distk.errors import DistkError, UsageError, nearest
+from distk.method import Method, can
 from distk.metric import CodeTable, Metric, encode_table
 from distk.registry import registry
+
+SMALL = 1024
+"""Arrays of at most so many numbers stand in the JSON as lists; larger ones are only in the file of arrays."""
 
 
 def build_metric(name: str, options: Mapping[str, Any] | None = None) -> tuple[str, Metric]:
     """A registered metric by name or alias, with those of `options` that its Config has: (name, metric)."""
     entry = registry().find("metric", name)
     cls = entry.load()
-    known = {key: value for key, value in (options or {}).items() if key in hints(cls.Config)}
+    known = {key: _literal(cls, key, value) for key, value in (options or {}).items() if key in hints(cls.Config)}
     return entry.name, cls(from_dict(cls.Config, known, f"metric '{entry.name}'"))
+
+
+def _literal(cls: type[Metric], key: str, value: Any) -> Any:
+    """A word of the command line as the member that it spells: "2" for Literal[1, 2]."""
+    kind, _ = split_optional(hints(cls.Config)[key])
+    choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+    return next((c for c in choices if str(c) == str(value)), value)
 
 
 def expand(names: Iterable[str]) -> list[str]:
@@ -42,25 +58,38 @@ def expand(names: Iterable[str]) -> list[str]:
 def score(table: CodeTable, name: str, options: Mapping[str, Any], seed: int, repeats: int | None) -> dict[str, Any]:
     """One metric's result: its keys, averaged over repeats, with `<key>_std` and `repeats` where there are several.
 
-    Arrays are those of the first repeat. A failure gives {"error": reason}.
+    Arrays are those of the first repeat. Beside them stand `settings`, `seeds`, and `reasons`, which says of every
+    number that is not finite why it is not. A failure gives {"error": reason}.
     """
     try:
         name, metric = build_metric(name, options)
         if metric.needs_model and table.model is None:
             raise UsageError(f"metric '{name}' looks at items, so it needs a checkpoint rather than a file of codes.")
+        if metric.needs_codes and table.model is not None and not can(table.model, "encode"):
+            raise UsageError(f"method {type(table.model).__name__} has no encoder, so there are no codes to score.")
         runs = [dict(metric.compute(table, seed + i)) for i in range(repeats or metric.repeats)]
     except (DistkError, ValueError, ArithmeticError, np.linalg.LinAlgError, MemoryError, ImportError) as error:
         return {"error": str(error) or type(error).__name__}
     except RuntimeError as error:  # out of memory, a shape that a metric did not expect
         return {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
     result = dict(runs[0])
+    reasons = {key: text for run in reversed(runs) for key, text in run.get("reasons", {}).items()}
     if len(runs) > 1:
         for key in [k for k, v in result.items() if isinstance(v, float)]:
             values = [run[key] for run in runs]
+            finite = all(map(math.isfinite, values))
             result[key] = statistics.fmean(values)
-            result[f"{key}_std"] = statistics.stdev(values) if all(np.isfinite(values)) else float("nan")
+            result[f"{key}_std"] = statistics.stdev(values) if finite else math.nan
+            if not finite:
+                reasons.setdefault(f"{key}_std", f"'{key}' is not finite for every seed")
         result["repeats"] = len(runs)
+    for key, value in result.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            reasons.setdefault(key, "undefined for these codes" if math.isnan(value) else "infinite for these codes")
+    if reasons:
+        result["reasons"] = reasons
     result["settings"] = to_dict(metric.config)
+    result["seeds"] = [seed + i for i in range(len(runs))]
     return result
 
 
@@ -80,37 +109,60 @@ def evaluate(
 
     data: what to encode; by default the data set that the model was trained on. rows: at most so many items.
     repeats: seeds per metric; None takes each metric's own number. cache: file for the table of codes.
-    options: settings of the metrics (`protocol="cascadevae"`), each given to those metrics that have it.
-    Raises UsageError for an unknown metric or an option that none of the metrics has.
+    options: settings of the metrics (`protocol="cascadevae"`), each given to those metrics that have it and know the
+    value; the others keep their default and say so under `reasons`.
+    Raises UsageError for an unknown metric, and for an option or a value that none of the metrics has.
     """
     names = expand([metrics] if isinstance(metrics, str) else metrics)
-    known = {key for name in names for key in _settings_of(name)}
-    for key in options:
-        if key not in known:
-            raise UsageError(f"none of the metrics {', '.join(names)} has the setting '{key}'.")
+    given, passed_over = _share_out(names, options)
     if isinstance(model, CodeTable):
         table = model
     else:
         data = data if data is not None else model.__dict__["dataset"]()
-        coded = any(registry().find("metric", name).load().needs_codes for name in names)
+        coded = can(model, "encode") and any(_loads(name) and _loads(name).needs_codes for name in names)
         table = _cached_table(model, data, split, rows, seed, cache) if coded else _uncoded_table(model, data)
-    results = {name: score(table, name, options, seed, repeats) for name in names}
-    return {"metrics": results, "provenance": provenance(table, seed)}
+    results = {name: score(table, name, given[name], seed, repeats) for name in names}
+    for name, text in passed_over.items():
+        if "error" not in results[name]:
+            results[name]["reasons"] = {"settings": text, **results[name].get("reasons", {})}
+    return {"metrics": results, "provenance": {**provenance(table, seed), "split": split, "options": dict(options)}}
 
 
-def _settings_of(name: str) -> set[str]:
-    """Names of a metric's settings; none for a metric that cannot be imported, which fails alone later on."""
+def _loads(name: str) -> Any:
+    """The class of a metric; None for one that cannot be imported, which fails alone later on."""
     try:
-        return set(hints(registry().find("metric", name).load().Config))
+        return registry().find("metric", name).load()
     except DistkError:
-        return set()
+        return None
+
+
+def _share_out(names: list[str], options: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Each metric's own options, and for those that know an option but not its value, what is said about it."""
+    given: dict[str, dict[str, Any]] = {name: {} for name in names}
+    passed_over: dict[str, str] = {}
+    known = {name: set(hints(cls.Config)) for name in names if (cls := _loads(name)) is not None}
+    for key, value in options.items():
+        takers = [name for name in names if key in known.get(name, ())]
+        if not takers:
+            close = nearest(key, {k for keys in known.values() for k in keys})
+            raise UsageError(f"none of the metrics {', '.join(names)} has the setting '{key}'.{close}")
+        refusals: dict[str, UsageError] = {}
+        for name in takers:
+            try:
+                build_metric(name, {key: value})
+                given[name][key] = value
+            except UsageError as error:
+                refusals[name] = error
+        if len(refusals) == len(takers):
+            raise refusals[takers[0]]
+        for name in refusals:
+            passed_over[name] = f"{key} '{value}' is unknown here: the default is used"
+    return given, passed_over
 
 
 def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
     """What a figure depends on besides the model: data, rows, seed, versions, device."""
     import sklearn
-
-    import distk
 
     return {
         "data": getattr(table.dataset, "name", "") or table.source,
@@ -118,7 +170,6 @@ def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
         "data_settings": to_dict(table.dataset.config) if table.dataset is not None else {},
         "rows": len(table),
         "grid": table.grid,
-        "code": table.extra.get("code", "mean"),
         "seed": seed,
         "device": str(table.codes.device),
         "versions": {
@@ -129,6 +180,42 @@ def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
+
+
+def write_results(path: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """Write a result as JSON to `path` and its arrays to `<path without .json or .eval.json>.eval.safetensors`.
+
+    Returns what the JSON holds: small arrays as lists, larger ones as their shape and name in the file of arrays.
+    Tensors there are called `<metric>/<key>`; the header repeats the names of codes and factors and the provenance.
+    Raises DistkError when a file cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, Any] = {}
+    for name, values in result["metrics"].items():
+        plain[name] = {}
+        for key, value in values.items():
+            if isinstance(value, (np.ndarray, Tensor)):
+                array = torch.as_tensor(value).detach().cpu().contiguous()
+                tensors[f"{name}/{key}"] = array
+                value = array if array.numel() <= SMALL else {"shape": list(array.shape), "stored": f"{name}/{key}"}
+            plain[name][key] = value
+    result = {**result, "metrics": plain}
+    if tensors:
+        arrays = arrays_path(path)
+        names = {n: {k: v[k] for k in ("code_names", "factor_names") if k in v} for n, v in plain.items()}
+        meta = {key: json.dumps(jsonable(value)) for key, value in (("names", names), ("of", result["provenance"]))}
+        write_atomic(arrays, to_bytes(tensors, metadata=meta))
+        result["provenance"] = {**result["provenance"], "arrays": arrays.name}
+    write_atomic(path, (json.dumps(jsonable(result), indent=2, allow_nan=False) + "\n").encode())
+    return result
+
+
+def arrays_path(path: Path) -> Path:
+    """Where the arrays of the results in `path` are kept. Its `.eval` keeps it apart from any checkpoint."""
+    return path.with_name(f"{path.name.removesuffix('.json').removesuffix('.eval')}.eval.safetensors")
+
+
+# The table of codes, from a model or from a cache
 
 
 def _uncoded_table(model: Method, data: Dataset) -> CodeTable:
@@ -144,27 +231,52 @@ def _cached_table(
     """The table of codes, read from `cache` when it was made by this very model on these very rows."""
     if cache is None:
         return encode_table(model, data, rows=rows, split=split, seed=seed)
-    mark = hashlib.sha256(f"{data.name} {data.origin} {to_dict(data.config)} {split} {rows} {seed}".encode())
-    for name, value in sorted(model.state_dict().items()):
-        mark.update(name.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    digest = mark.hexdigest()
+    digest = _fingerprint(model, data, split, rows, seed)
     try:
         with safe_open(cache, framework="pt") as file:
-            if (file.metadata() or {}).get("digest") == digest:
-                return _from_cache(model, data, file)
-    except (OSError, SafetensorError):
+            meta = file.metadata() or {}
+            if meta.get("digest") == digest:
+                held = {name: file.get_tensor(name) for name in file.keys()}
+                if meta.get("contents") == _contents(held):
+                    return _from_cache(model, data, held, meta["grid"] == "1")
+    except (OSError, SafetensorError, KeyError):
         pass  # no cache yet, or a damaged one: it is only a cache
     table = encode_table(model, data, rows=rows, split=split, seed=seed)
     tensors = {"codes": table.codes, "rows": table.rows, "std": table.std, "kl": table.kl, "factors": table.factors}
     host = {k: v.cpu().contiguous() for k, v in tensors.items() if v is not None}
-    meta = {"digest": digest, "grid": str(int(table.grid))}
+    meta = {"digest": digest, "grid": str(int(table.grid)), "contents": _contents(host)}
     with contextlib.suppress(DistkError):  # a read-only folder costs the next evaluation an encoding pass, no more
         write_atomic(cache, to_bytes(host, metadata=meta))
     return table
 
 
-def _from_cache(model: Method, data: Dataset, file: Any) -> CodeTable:
-    held = {name: file.get_tensor(name).to(data.device) for name in file.keys()}
+def _fingerprint(model: Method, data: Dataset, split: Split, rows: int | None, seed: int) -> str:
+    """What a table of codes depends on: the program, the model and its parameters, the data and a few of its items."""
+    told = (
+        *(distk.__version__, str(torch.__version__), data.device.type, type(model).__qualname__, to_dict(model.config)),
+        *(data.name, data.origin, to_dict(data.config), len(data), split, rows, seed),
+    )
+    mark = hashlib.sha256(repr(told).encode())
+    for name, value in sorted(model.state_dict().items()):
+        mark.update(name.encode() + _bytes(value))
+    some = torch.linspace(0, len(data) - 1, min(16, len(data)), dtype=torch.float64).long().to(data.device)
+    mark.update(_bytes(data.batch(some)["x"]))
+    return mark.hexdigest()
+
+
+def _contents(tensors: Mapping[str, Tensor]) -> str:
+    mark = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        mark.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + _bytes(value))
+    return mark.hexdigest()
+
+
+def _bytes(value: Tensor) -> bytes:
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def _from_cache(model: Method, data: Dataset, held: dict[str, Tensor], grid: bool) -> CodeTable:
+    held = {name: value.to(data.device) for name, value in held.items()}
     return CodeTable(
         held["codes"],
         model.latents.columns,
@@ -173,7 +285,7 @@ def _from_cache(model: Method, data: Dataset, file: Any) -> CodeTable:
         getattr(data, "factor_names", ()),
         getattr(data, "factor_sizes", ()),
         getattr(data, "factor_kinds", ()),
-        file.metadata()["grid"] == "1",
+        grid,
         held.get("std"),
         held.get("kl"),
         model,
@@ -181,37 +293,3 @@ def _from_cache(model: Method, data: Dataset, file: Any) -> CodeTable:
         held["rows"],
         f"data set '{data.name}'",
     )
-
-
-def table_from_arrays(path: Path) -> CodeTable:
-    """A table from an npz with `codes` [n, D] and optionally `factors` [n, K], `factor_names`, `code_names`.
-
-    Raises DistkError for a file that is no npz, holds pickled members, or lacks `codes`.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {
-                name: file[name] for name in file.files if name in ("codes", "factors", "factor_names", "code_names")
-            }
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise DistkError(f"cannot read codes from '{path}': {error}.") from error
-    except Exception as error:  # zipfile and zlib raise a family of their own for damaged archives
-        raise DistkError(f"'{path}' is no sound npz file ({type(error).__name__}).") from error
-    if "codes" not in arrays or arrays["codes"].ndim != 2 or arrays["codes"].dtype.kind not in "fiu":
-        raise DistkError(f"'{path}' must hold a numeric array 'codes' of shape [n, D].")
-    codes = torch.from_numpy(arrays["codes"].astype(np.float64))
-    if not bool(codes.isfinite().all()):
-        first = int((~codes.isfinite()).any(0).nonzero()[0, 0])
-        raise DistkError(f"column {first} of 'codes' in '{path}' has values that are not finite.")
-    names = [str(n) for n in arrays.get("code_names", [f"c{i + 1}" for i in range(codes.shape[1])])]
-    table = CodeTable(codes, names, ["continuous"] * codes.shape[1], source=f"'{path}'")
-    if "factors" in arrays:
-        factors = arrays["factors"]
-        if factors.ndim != 2 or len(factors) != len(codes) or factors.dtype.kind not in "fiu":
-            raise DistkError(f"'factors' in '{path}' has shape {factors.shape}; expected [{len(codes)}, K] numbers.")
-        table.factors = torch.from_numpy(factors.astype(np.float64 if factors.dtype.kind == "f" else np.int64))
-        given = arrays.get("factor_names", [f"f{i + 1}" for i in range(factors.shape[1])])
-        table.factor_names = tuple(str(n) for n in given)
-        table.factor_sizes = tuple(len(np.unique(factors[:, k])) for k in range(factors.shape[1]))
-        table.factor_kinds = ("ordinal",) * factors.shape[1]
-    return table

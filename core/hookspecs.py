@@ -12,7 +12,7 @@ out of the module that the entry point names.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
 
@@ -71,6 +71,14 @@ def distk_register_penalties(register: Register) -> None:
 @hookspec
 def distk_register_commands(app: typer.Typer) -> None:
     """Called once, when the command line is built. Add commands or sub-apps to the typer app `app`."""
+
+
+@hookspec
+def distk_run_requested(config: dict[str, Any]) -> None:
+    """`distk train` or `resume` has its settings, and nothing is written yet; `config` is what `run.config` will be.
+
+    Raise `distk.UsageError` to refuse with one sentence, for example because a package is missing.
+    """
 
 
 @hookspec

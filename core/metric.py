@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from distk.config import NoConfig
 from distk.console import progress
 from distk.data import Dataset, FactorDataset, Split
 from distk.errors import UsageError
+from distk.latents import Code
 from distk.method import Method, can
 from distk.nn import gaussian_kl
 
@@ -32,6 +33,7 @@ class CodeTable:
     std: float `[N, D]` posterior standard deviations, NaN in columns without one; None without a posterior.
     kl: float `[D]` mean KL to the standard normal prior in nats, NaN likewise.
     model, dataset, rows: what was encoded, for metrics that look at items; None for arrays from a file.
+    codes_test, factors_test: further rows `[M, D]`, `[M, K]` to test predictors on; None: rows of this table serve.
     """
 
     codes: Tensor
@@ -48,6 +50,8 @@ class CodeTable:
     dataset: Dataset | None = None
     rows: Tensor | None = None
     source: str = ""
+    codes_test: Tensor | None = None
+    factors_test: Tensor | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -63,6 +67,19 @@ class CodeTable:
         if self.factors is None:
             raise UsageError(f"{self.source or 'this data'} has no ground-truth factors.")
         return self.factors
+
+
+class Picture(Protocol):
+    """What `Metric.pictures` gives: one drawing in three forms."""
+
+    def png(self) -> bytes:
+        """The contents of a PNG file."""
+
+    def svg(self) -> str:
+        """The contents of an SVG file."""
+
+    def text(self) -> str:
+        """Lines for a terminal; empty where it has no such form."""
 
 
 class Metric:
@@ -91,6 +108,11 @@ class Metric:
         """
         raise NotImplementedError
 
+    @classmethod
+    def pictures(cls, result: Mapping[str, Any]) -> Mapping[str, Picture]:
+        """Drawings of what `compute` returned, by a short name for the file; `distk eval` writes them."""
+        return {}
+
 
 @torch.no_grad()
 def encode_table(
@@ -99,7 +121,7 @@ def encode_table(
     """Encode a data set in eval mode, without autocast.
 
     rows: at most so many items (drawn without replacement from `seed`); None encodes all.
-    Raises UsageError for a method that cannot encode.
+    Raises UsageError for a method that cannot encode, and for codes in half precision, which fall into other bins.
     """
     if not can(model, "encode"):
         raise UsageError(f"method {type(model).__name__} has no encoder, so its codes cannot be scored.")
@@ -114,10 +136,13 @@ def encode_table(
     model.eval()
     codes, stds, kl = [], [], torch.zeros(len(model.latents.columns), dtype=torch.float64, device=dataset.device)
     try:
-        with progress("encoding", len(index)) as advance:
+        off = torch.autocast(dataset.device.type, enabled=False)
+        with progress("encoding", len(index)) as advance, off:
             for part in index.split(batch):
                 x = dataset.batch(part)["x"]
-                codes.append(model.latents.flatten(model.encode(x)))
+                code = model.encode(x)
+                _refuse_half(model, code)
+                codes.append(model.latents.flatten(code))
                 if can(model, "posterior"):
                     std, nats = _posterior_columns(model, x)
                     stds.append(std)
@@ -142,6 +167,15 @@ def encode_table(
         table.factor_kinds = dataset.factor_kinds
         table.grid = whole and dataset.is_grid and chosen is None
     return table
+
+
+def _refuse_half(model: Method, code: Code) -> None:
+    for name, value in code.items():
+        if value.dtype in (torch.float16, torch.bfloat16):
+            raise UsageError(
+                f"method {type(model).__name__} encodes '{name}' as {value.dtype}, which shifts codes between bins: "
+                "encode in float32 to score them."
+            )
 
 
 def _posterior_columns(model: Method, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import inspect
 import os
 import re
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 import pluggy
 
 from distk import hookspecs
-from distk.errors import DistkError, unknown
+from distk.errors import DistkError, UsageError, unknown
 
 KINDS = ("method", "dataset", "metric", "penalty")
 _HOOK = {
@@ -22,6 +23,7 @@ _HOOK = {
     "metric": "distk_register_metrics",
     "penalty": "distk_register_penalties",
 }
+_DISABLED = "disabled by DISTK_DISABLE_PLUGINS"
 
 
 @dataclass(frozen=True)
@@ -42,21 +44,30 @@ class Registration:
     def load(self) -> Any:
         """Import the class that was registered.
 
-        Raises DistkError naming the plugin when the import fails.
+        Raises DistkError naming the plugin when the import fails, whatever a stranger's module raises.
         """
         module, _, attribute = self.path.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+        except DistkError:  # the plugin's own sentence, as about a missing extra
+            raise
+        except (Exception, SystemExit) as error:
             raise DistkError(
-                f"{self.kind} '{self.name}' of plugin '{self.plugin}' ({self.distribution} {self.version}) "
-                f"cannot be imported: {error}."
+                f"{self.kind} '{self.name}' of {self.owner} cannot be imported: {_told(error)}."
             ) from error
+
+    @property
+    def owner(self) -> str:
+        """`plugin 'name' (distribution version)` for messages."""
+        return f"plugin '{self.plugin}' ({self.distribution} {self.version})"
 
 
 @dataclass
 class Plugin:
-    """One plugin as `distk plugins` shows it; `error` says why it is not in use."""
+    """One plugin as `distk plugins` shows it.
+
+    error: why it is not in use. faults: what is wrong with one that is in use, such as a command that another has.
+    """
 
     name: str
     distribution: str
@@ -64,6 +75,15 @@ class Plugin:
     module: str
     error: str = ""
     provides: dict[str, list[str]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def disabled(self) -> bool:
+        """Whether the user switched it off."""
+        return self.error == _DISABLED
+
+    def __str__(self) -> str:
+        return f"plugin '{self.name}' ({self.distribution} {self.version})"
 
 
 class Registry:
@@ -78,17 +98,17 @@ class Registry:
 
     def discover(self) -> None:
         """Load every entry point of the group `distk` that `DISTK_DISABLE_PLUGINS` does not name."""
-        disabled = {name for name in re.split(r"[,\s]+", os.environ.get("DISTK_DISABLE_PLUGINS", "")) if name}
+        listed = re.split(r"[,\s]+", os.environ.get("DISTK_DISABLE_PLUGINS", ""))
+        disabled = {canonical(name) for name in listed if name}
         self.add("commands", "distk.commands", "distk", _version("distk"))
         # Sorted, so that neither conflicts nor listings depend on the order of folders on sys.path.
         points = sorted(importlib.metadata.entry_points(group="distk"), key=lambda p: (p.name, p.value))
         for point in points:
             name = point.dist.metadata["Name"] if point.dist else "?"
             version = point.dist.version if point.dist else "?"
-            if point.name in disabled or name in disabled:
-                self.plugins[point.name] = Plugin(
-                    point.name, name, version, point.value, "disabled by DISTK_DISABLE_PLUGINS"
-                )
+            if disabled & {canonical(point.name), canonical(name)}:
+                free = point.name if point.name not in self.plugins else f"{point.name} ({name})"
+                self.plugins[free] = Plugin(free, name, version, point.value, _DISABLED)
             else:
                 self.add(point.name, point.value, name, version)
 
@@ -96,31 +116,36 @@ class Registry:
         """Import one plugin module and run its registration hooks. A plugin that fails is kept with its error."""
         if name in self.plugins:
             first = self.plugins[name]
-            if first.module == module:  # one distribution seen twice, as with an editable install on sys.path
+            if first.module == module and not first.disabled:  # an editable install may be on sys.path twice
                 return
             name = f"{name} ({distribution})"
         plugin = self.plugins[name] = Plugin(name, distribution, version, module)
         try:
             loaded = importlib.import_module(module)
-            contract = getattr(loaded, "DISTK_CONTRACT", hookspecs.CONTRACT)
-            if contract > hookspecs.CONTRACT:
-                raise RuntimeError(
-                    f"written for plugin contract {contract}, this distk speaks {hookspecs.CONTRACT}: update distk"
-                )
-            _refuse_unknown_hooks(loaded)
+            _hold_against_contract(loaded)
             self.manager.register(loaded, name=name)
             for kind in KINDS:
                 hook = self.manager.subset_hook_caller(
                     _HOOK[kind], [p for n, p in self.manager.list_name_plugin() if n != name]
                 )
                 hook(register=functools.partial(self._register, kind, plugin))
-        except Exception as error:  # a stranger's module may raise anything; the others must go on
-            plugin.error = f"{type(error).__name__}: {error}"
-            self.manager.set_blocked(name) if not self.manager.has_plugin(name) else self.manager.unregister(name=name)
-            for kind in KINDS:
-                self._entries[kind] = {k: v for k, v in self._entries[kind].items() if v.plugin != name}
-                for claims in self._names[kind].values():
-                    claims[:] = [claim for claim in claims if claim.plugin != name]
+        except (Exception, SystemExit) as error:  # a stranger's module may raise anything; the others must go on
+            plugin.error = _told(error)
+            self._forget(plugin)
+
+    def _forget(self, plugin: Plugin) -> None:
+        """Take back what a plugin registered before it failed."""
+        if self.manager.has_plugin(plugin.name):
+            self.manager.unregister(name=plugin.name)
+        plugin.provides.clear()
+        for kind in KINDS:
+            for name, claims in self._names[kind].items():
+                claims[:] = [claim for claim in claims if claim.plugin != plugin.name]
+                if self._entries[kind].get(name) not in claims:
+                    self._entries[kind].pop(name, None)
+                    for claim in claims:
+                        if claim.name == name:
+                            self._entries[kind].setdefault(name, claim)
 
     def _register(
         self,
@@ -134,6 +159,11 @@ class Registry:
         tags: tuple[str, ...] = (),
         aliases: tuple[str, ...] = (),
     ) -> None:
+        for given in (name, *aliases):
+            if not isinstance(given, str) or not _NAME.fullmatch(given):
+                raise ValueError(f"{kind} name {given!r} must be letters, digits and . _ @ + - after a letter or digit")
+        if not isinstance(path, str) or not _PATH.fullmatch(path):
+            raise ValueError(f"{kind} '{name}' must be registered as 'package.module:Class', not {path!r}")
         entry = Registration(
             kind,
             name,
@@ -163,9 +193,9 @@ class Registry:
         claims = self._names[kind].get(name, [])
         owners = {(claim.plugin, claim.path): claim for claim in claims}
         if len(owners) > 1:
-            claimants = " and ".join(f"'{c.plugin}' ({c.distribution} {c.version})" for c in owners.values())
+            claimants = " and ".join(claim.owner for claim in owners.values())
             raise DistkError(
-                f"the {kind} name '{name}' is claimed by two plugins: {claimants}. "
+                f"the {kind} name '{name}' is claimed by {claimants}. "
                 "Uninstall one of them or name it in DISTK_DISABLE_PLUGINS."
             )
         if not claims:
@@ -173,44 +203,116 @@ class Registry:
         return claims[0]
 
     def _unknown(self, kind: str, name: str) -> DistkError:
-        broken = [p for p in self.plugins.values() if p.error and not p.error.startswith("disabled")]
+        broken = [p for p in self.plugins.values() if p.error and not p.disabled]
         error = unknown(kind, name, [n for n, claims in self._names[kind].items() if claims])
         if broken:
             error.args = (f"{error} Not loaded: {', '.join(f'{p.name} ({p.error})' for p in broken)}.",)
         return error
 
+    def absence(self, plugin: str, distribution: str) -> str:
+        """Why what a file says came from this plugin is not here, as the end of a sentence; empty if it should be."""
+        found = [p for p in self.plugins.values() if p.name == plugin and p.distribution == distribution]
+        if not found:
+            # The name stands in a file that a stranger may have written: no command to copy and paste.
+            return f"which is not installed here: install the distribution '{distribution}' if you trust its origin"
+        if found[0].disabled:
+            return "which DISTK_DISABLE_PLUGINS switches off"
+        return f"which is not in use: {found[0].error}" if found[0].error else ""
+
     @property
     def problems(self) -> list[str]:
         """One line for each plugin that is not in use through a fault of its own, and for each name clash."""
-        lines = [
-            f"plugin '{p.name}' ({p.distribution} {p.version}) is not in use: {p.error}"
-            for p in self.plugins.values()
-            if p.error and not p.error.startswith("disabled")
-        ]
+        lines = []
+        for plugin in self.plugins.values():
+            if plugin.error and not plugin.disabled:
+                lines.append(f"{plugin} is not in use: {plugin.error}")
+            lines += [f"{plugin}: {fault}" for fault in plugin.faults]
         for kind in KINDS:
             for name, claims in self._names[kind].items():
                 if len({(claim.plugin, claim.path) for claim in claims}) > 1:
-                    owners = " and ".join(sorted({f"{c.plugin} ({c.distribution} {c.version})" for c in claims}))
+                    owners = " and ".join(sorted({claim.owner for claim in claims}))
                     lines.append(f"the {kind} name '{name}' is claimed by {owners}")
         return lines
 
+    # Runs
+
+    @property
+    def loggers(self) -> list[str]:
+        """Names of the plugins that receive a run's rows (`distk_run_logged`), which are what `--log` may name."""
+        return sorted({impl.plugin_name for impl in self.manager.hook.distk_run_logged.get_hookimpls()})
+
+    def prepare_run(self, config: dict[str, Any], resumed: bool = False) -> None:
+        """Before a run writes anything: find the plugins of `--log`, and let every plugin refuse.
+
+        config: sections as `run.config`. Raises UsageError for an unknown logger or a refusal; a resumed run, whose
+        settings are those of another day or machine, is only warned.
+        """
+        from distk.console import warn
+
+        try:
+            for name in config["train"].get("log", ()):
+                if name not in self.loggers:
+                    raise unknown("logger", name, self.loggers)
+            self.event("distk_run_requested", config=config)
+        except UsageError as error:
+            if not resumed:
+                raise
+            warn(f"{error} The run goes on without.")
+
     def event(self, hook: str, **arguments: Any) -> None:
-        """Call one of the run's events in every plugin; a plugin that raises is warned about once, the run goes on."""
+        """Call one of the run's events in every plugin; a plugin that raises is warned about once, the run goes on.
+
+        Raises UsageError where a plugin refuses a run in `distk_run_requested`.
+        """
         from distk.console import warn_once
 
         caller = getattr(self.manager.hook, hook)
-        for implementation in reversed(caller.get_hookimpls()):
+        for implementation in caller.get_hookimpls():
             try:
                 implementation.function(*(arguments[name] for name in implementation.argnames))
             except Exception as error:  # a logger of somebody else must not end a training run
-                warn_once(f"plugin '{implementation.plugin_name}' failed in {hook}: {type(error).__name__}: {error}")
+                if hook == "distk_run_requested" and isinstance(error, UsageError):
+                    raise
+                plugin = self.plugins[implementation.plugin_name]
+                warn_once(f"{plugin} failed in {hook}: {_told(error)}")
 
 
-def _refuse_unknown_hooks(module: Any) -> None:
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
+_PATH = re.compile(r"\w+(\.\w+)*:\w+")
+
+
+def canonical(name: str) -> str:
+    """A distribution's or plugin's name as pip compares it: `My_Plugin` and `my-plugin` are one."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _told(error: BaseException) -> str:
+    """An exception in one line."""
+    text = " ".join(str(error).split()).rstrip(".")
+    return f"{type(error).__name__}: {text[:400]}" if text else type(error).__name__
+
+
+def _hold_against_contract(module: Any) -> None:
+    """Raises RuntimeError for a newer contract, and for a hook that is unknown, unmarked or of another signature."""
+    contract = getattr(module, "DISTK_CONTRACT", hookspecs.CONTRACT)
+    if contract > hookspecs.CONTRACT:
+        raise RuntimeError(
+            f"written for plugin contract {contract}, this distk speaks {hookspecs.CONTRACT}: update distk"
+        )
     known = set(hookspecs.names())
     for name, value in vars(module).items():
-        if name.startswith("distk_") and hasattr(value, "distk_impl") and name not in known:
+        if not name.startswith("distk_"):
+            continue
+        marked = hasattr(value, "distk_impl")
+        if marked and name not in known:
             raise RuntimeError(f"'{name}' is no hook of distk; the hooks are {', '.join(sorted(known))}")
+        if name in known and not marked and getattr(value, "__module__", None) == module.__name__:
+            raise RuntimeError(f"'{name}' is not marked: put @distk.hookimpl above it")
+        if marked and callable(value):
+            takes = list(inspect.signature(getattr(hookspecs, name)).parameters)
+            wanted = [p.name for p in inspect.signature(value).parameters.values() if p.default is p.empty]
+            if not set(wanted) <= set(takes):
+                raise RuntimeError(f"hook '{name}' takes ({', '.join(takes)}), not ({', '.join(wanted)})")
 
 
 def _version(distribution: str) -> str:

@@ -42,38 +42,65 @@ class Run:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """The rows of log.jsonl."""
-        try:
-            lines = (self.path / "log.jsonl").read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            return []
-        return [json.loads(line) for line in lines]
+        """The rows of log.jsonl, without a last one that a killed process left half written."""
+        return self._sound_rows()
 
-    def open(self, resume_at: int | None = None) -> None:
-        """Create the folder or take it up again; hold a lock so that two processes cannot write one run.
+    def lock(self) -> None:
+        """Create the folder and hold a lock, so that two processes cannot write one run.
 
-        resume_at: drop log rows of later steps, which a killed run may have left.
         Raises DistkError when the folder cannot be written or another process is using it.
         """
+        if self._lock is not None:
+            return
         try:
             (self.path / "samples").mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if resume_at is not None:
-                kept = [row for row in self._sound_rows() if row["step"] <= resume_at]
-                text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept)
-                write_atomic(self.path / "log.jsonl", text.encode())
-            self._log = (self.path / "log.jsonl").open("a", encoding="utf-8")
+            held = open(self.path / ".lock", "a", opener=_own_file)  # noqa: SIM115 (held until close())
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                held.close()
+                raise
         except BlockingIOError:
             raise DistkError(f"run folder '{self.path}' is in use by another process.") from None
         except OSError as error:
+            raise DistkError(
+                f"cannot write to run folder '{self.path}': {error.strerror or error}; choose another --out."
+            ) from error
+        self._lock = held
+        for name in ("checkpoint.safetensors", "best.safetensors", "log.jsonl", "config.toml"):
+            for part in self.path.glob(f".{name}.*.tmp"):  # what a killed process was writing
+                with contextlib.suppress(OSError):
+                    part.unlink()
+
+    def open(self, resume_at: int | None = None) -> None:
+        """Lock the folder and open its log.
+
+        resume_at: drop log rows of later steps, which a killed run may have left.
+        Raises DistkError as `lock`, and UsageError when a new run finds that the folder holds one.
+        """
+        self.lock()
+        try:
+            if resume_at is None:
+                _refuse_taken(self.path)  # under the lock: another process may have come first
+            else:
+                kept = [row for row in self._sound_rows() if row["step"] <= resume_at]
+                text = "".join(json.dumps(jsonable(row), allow_nan=False) + "\n" for row in kept)
+                write_atomic(self.path / "log.jsonl", text.encode())
+            self._log = open(self.path / "log.jsonl", "a", encoding="utf-8", opener=_own_file)  # noqa: SIM115
+        except UsageError:
+            self.close()
+            raise
+        except OSError as error:
+            self.close()
             raise DistkError(f"cannot write to run folder '{self.path}': {error.strerror or error}.") from error
 
     def _sound_rows(self) -> list[dict[str, Any]]:
         rows = []
         with contextlib.suppress(FileNotFoundError):
             for line in (self.path / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
-                with contextlib.suppress(ValueError):  # the last line of a killed process may be cut off
+                with contextlib.suppress(
+                    ValueError, RecursionError
+                ):  # the last line of a killed process may be cut off
                     rows.append(json.loads(line))
         return [row for row in rows if isinstance(row, dict) and isinstance(row.get("step"), int)]
 
@@ -96,16 +123,18 @@ class Run:
         self._log = self._lock = None
 
 
+def _own_file(path: str, flags: int) -> int:
+    """Opener that follows no link: a stranger's run folder must not lead our writes elsewhere."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
+
+
 def new_folder(method: str, seed: int, out: Path | None) -> Path:
     """`out`, or `runs/<method>-<date>-<time>-s<seed>`, with a number appended while it exists.
 
     Raises UsageError when `out` already holds a run.
     """
     if out is not None:
-        if (out / "checkpoint.safetensors").exists() or (out / "log.jsonl").exists():
-            raise UsageError(
-                f"'{out}' already holds a run: continue it with `distk resume {out}` or choose another --out."
-            )
+        _refuse_taken(out)
         if out.exists() and not out.is_dir():
             raise UsageError(f"--out '{out}' is a file, not a folder.")
         return out
@@ -117,6 +146,14 @@ def new_folder(method: str, seed: int, out: Path | None) -> Path:
     return path
 
 
+def _refuse_taken(out: Path) -> None:
+    """Raise UsageError if a folder holds a run. One that was killed before its first checkpoint logged nothing and may
+    be started again in its folder."""
+    log = out / "log.jsonl"
+    if (out / "checkpoint.safetensors").exists() or (log.exists() and log.stat().st_size):
+        raise UsageError(f"'{out}' already holds a run: continue it with `distk resume {out}` or choose another --out.")
+
+
 def find_checkpoint(given: Path | None) -> Path:
     """The checkpoint that a command works on: a file, a run folder's, or without an argument the newest run's.
 
@@ -126,7 +163,9 @@ def find_checkpoint(given: Path | None) -> Path:
         if given.is_dir():
             inner = given / "checkpoint.safetensors"
             if not inner.exists():
-                raise DistkError(f"folder '{given}' holds no checkpoint.safetensors.")
+                again = f": start it again with --config {given / 'config.toml'}"
+                hint = again if (given / "config.toml").exists() else ""
+                raise DistkError(f"folder '{given}' holds no checkpoint.safetensors{hint}.")
             return inner
         if not given.exists():
             raise DistkError(f"checkpoint '{given}' does not exist.")

@@ -14,15 +14,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from distk.capture import Captured
 from distk.config import option
 from distk.console import warn
 from distk.data import Dataset, Source
 from distk.device import Ranks, seeded, set_precision
 from distk.errors import DistkError, UsageError
 from distk.method import Method, Objective, Step
-
-WARMUP = 3
-"""Eager steps before a step is captured: optimizers and libraries allocate their state in them."""
+from distk.state import collect, restore
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class TrainConfig:
     """Settings of the trainer."""
 
     steps: int = option(10_000, "training steps", min=0)
-    batch: int = option(64, "items per batch", min=1)
+    batch: int = option(64, "items per batch", min=1, max=1 << 20)
     seed: int = option(0, "seed of initialisation, batches and noise", min=0, max=2**62)
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
     precision: Literal["fp32", "tf32", "bf16"] = option("fp32", "arithmetic of the networks")
@@ -39,6 +38,7 @@ class TrainConfig:
     eval: tuple[str, ...] = option((), "metrics to score while training, comma-separated or repeated")
     eval_every: int = option(0, "steps between scorings; 0 means at the end only", min=0)
     keep: str = option("", "best:METRIC keeps best.safetensors by that metric")
+    log: tuple[str, ...] = option((), "plugins that record the run beside log.jsonl, such as tensorboard")
     capture: Literal["auto", "on", "off"] = option("auto", "capture the step as a CUDA graph")
     on_nonfinite: Literal["stop", "skip"] = option("stop", "what a non-finite loss does; skip reads every loss back")
 
@@ -67,12 +67,17 @@ class Trainer:
         self.optimizers = {o.name: o.optimizer(list(o.parameters)) for o in self.objectives if o.optimizer is not None}
         self.counter = torch.zeros((), dtype=torch.long, device=self.device)
         self.sums: dict[str, Tensor] = {}
+        self._held: list[tuple[str, Tensor]] | None = None
         self.first_bad = {o.name: torch.full((), -1, dtype=torch.long, device=self.device) for o in self.objectives}
         self._schedule: dict[str, Tensor] = {}
         self._scheduled: dict[str, Any] = {}
-        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
-        self._seen: dict[Hashable, int] = {}
         self.eager_because = self._why_eager()
+        self._captured = None if self.eager_because else Captured(self._step, self.generator, self.device)
+        if self.ranks.world > 1 and model.training_state():
+            raise UsageError(
+                f"method {type(model).__name__} keeps a state of its own beside its parameters, which several "
+                "processes cannot share: train it in one process."
+            )
 
     # One step
 
@@ -83,10 +88,7 @@ class Trainer:
         self._set_schedule(model.schedule(index))
         active = tuple(o.name for o in self.objectives if o.active(index))
         key = (model.phase(index), active, self.dataset.bucket(index, self.config.seed))
-        if self.eager_because:
-            self._step(key)
-        else:
-            self._captured(key)
+        (self._captured or self._step)(key)
         self.index += 1
 
     def _step(self, key: tuple[Hashable, tuple[str, ...], Hashable]) -> None:
@@ -113,17 +115,31 @@ class Trainer:
                     step.batch = self.model.collect(source)
                 self._update(taking, step)
         self.counter.add_(1)
+        self._average_statistics()
+
+    def _average_statistics(self) -> None:
+        """Batch normalisation's running statistics as of the whole batch; each rank saw its share of it."""
+        if self.ranks.world == 1:
+            return
+        layers = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        statistics = [b for m in layers for b in (m.running_mean, m.running_var) if b is not None]
+        if statistics:
+            self.ranks.average_together(statistics)
 
     def _update(self, stage: list[Objective], step: Step) -> None:
+        skip = self.config.on_nonfinite == "skip"
+        before = [(buffer, buffer.clone()) for buffer in self.model.buffers()] if skip else []
+        self._held = [] if skip else None
         for parameter in itertools.chain.from_iterable(o.parameters for o in stage):
             parameter.grad = None
-        healthy = True
+        losses = []
         for i, objective in enumerate(stage):
             with torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
                 loss = objective.loss(step)
-            healthy = self._watch(objective.name, loss) and healthy
+            losses.append(loss.detach().float())
+            self._watch(objective.name, losses[-1])
             loss.backward(inputs=list(objective.parameters), retain_graph=i + 1 < len(stage))
-        if not healthy:
+        if skip and not self._sound(stage, losses, before):
             return
         for objective in stage:
             self.ranks.average(objective.parameters)
@@ -136,36 +152,53 @@ class Trainer:
                 with torch.no_grad():
                     objective.after()
 
-    def _watch(self, name: str, loss: Tensor) -> bool:
+    def _watch(self, name: str, loss: Tensor) -> None:
         """Log a loss and remember, on the device, the first step in which it was not finite."""
-        value = loss.detach().float()
-        self._log(name, value)
-        if self.config.on_nonfinite == "skip":
-            finite = bool(value.isfinite())
-            if not finite:
-                warn(f"step {self.index}: objective '{name}' is not finite; its update is skipped")
-                self.sums.pop(name)
-            return finite
-        first = self.first_bad[name]
-        first.copy_(torch.where((first < 0) & ~value.isfinite(), self.counter, first))
-        return True
+        self._log(name, loss)
+        if self._held is None:
+            first = self.first_bad[name]
+            first.copy_(torch.where((first < 0) & ~loss.isfinite(), self.counter, first))
+
+    def _sound(self, stage: list[Objective], losses: list[Tensor], before: list[tuple[Tensor, Tensor]]) -> bool:
+        """Whether losses and gradients of a stage are finite on every rank; if not, nothing of its update stays."""
+        held, self._held = self._held or [], None
+        gradients = [p.grad for o in stage for p in o.parameters if p.grad is not None]
+        bad = [o.name for o, loss in zip(stage, losses, strict=True) if not bool(loss.isfinite())]
+        finite = not bad and bool(torch.stack([g.isfinite().all() for g in gradients]).all())
+        if self.ranks.largest(int(not finite)) == 0:
+            for name, value in held:
+                self._log(name, value)
+            return True
+        for buffer, value in before:
+            buffer.copy_(value)
+        what = f"objective '{bad[0]}' is" if bad else f"the gradient of '{stage[0].name}' is"
+        warn(f"step {self.index}: {what} not finite; its update is skipped")
+        return False
 
     def _log(self, name: str, value: Tensor) -> None:
         value = value.detach().float().flatten()
-        if name not in self.sums:
+        if self._held is not None:
+            self._held.append((name, value))
+            return
+        if name not in self.sums or len(self.sums[name]) != len(value) + 1:
             self.sums[name] = torch.zeros(len(value) + 1, device=self.device)
         self.sums[name][:-1].add_(value)
         self.sums[name][-1].add_(1)
 
     def _set_schedule(self, values: dict[str, Any]) -> None:
         for name, value in values.items():
-            if name in self._scheduled and self._scheduled[name] == value:
-                continue
-            self._scheduled[name] = value
             tensor = torch.as_tensor(value, dtype=torch.float32)
+            if name in self._scheduled and torch.equal(self._scheduled[name], tensor):
+                continue
+            self._scheduled[name] = tensor.clone()
             if name not in self._schedule:
                 self._schedule[name] = tensor.to(self.device, copy=True)
-            self._schedule[name].copy_(tensor)
+            elif tensor.dim() == 0:
+                self._schedule[name].fill_(float(tensor))
+            else:
+                # From pinned memory the host need not wait for the steps that are still queued.
+                held = tensor.pin_memory() if self.device.type == "cuda" else tensor
+                self._schedule[name].copy_(held, non_blocking=True)
             if name == "lr" or name.startswith("lr/"):
                 self._set_rate(name[3:], float(tensor))
 
@@ -197,24 +230,6 @@ class Trainer:
             raise UsageError(f"--capture on: the step cannot be captured because {reason}.")
         return reason
 
-    def _captured(self, key: tuple[Hashable, tuple[str, ...], Hashable]) -> None:
-        graph = self._graphs.get(key)
-        if graph is None and self._seen.get(key, 0) < WARMUP:
-            self._seen[key] = self._seen.get(key, 0) + 1
-            side = torch.cuda.Stream(self.device)
-            side.wait_stream(torch.cuda.current_stream(self.device))
-            with torch.cuda.stream(side):
-                self._step(key)
-            torch.cuda.current_stream(self.device).wait_stream(side)
-            return
-        if graph is None:
-            graph = torch.cuda.CUDAGraph()
-            graph.register_generator_state(self.generator)
-            with torch.cuda.graph(graph):
-                self._step(key)
-            self._graphs[key] = graph
-        graph.replay()
-
     # Reading back
 
     def drain(self) -> dict[str, float]:
@@ -225,7 +240,8 @@ class Trainer:
         self.check_health()
         if not self.sums:
             return {}
-        read = torch.cat(list(self.sums.values())).cpu().split([len(total) for total in self.sums.values()])
+        flat = self.ranks.average_tensor(torch.cat(list(self.sums.values())))
+        read = flat.cpu().split([len(total) for total in self.sums.values()])
         values: dict[str, float] = {}
         for name, total in zip(self.sums, read, strict=True):
             *means, count = total.tolist()
@@ -238,8 +254,13 @@ class Trainer:
         return values
 
     def check_health(self) -> None:
-        """Raise NonFinite if any loss so far was not finite."""
-        read = torch.stack(list(self.first_bad.values())).cpu().tolist()
+        """Raise NonFinite if any loss so far was not finite, on any rank."""
+        first_bad = torch.stack(list(self.first_bad.values()))
+        if self.ranks.world > 1:
+            late = torch.iinfo(first_bad.dtype).max
+            first_bad = self.ranks.smallest(torch.where(first_bad < 0, late, first_bad))
+            first_bad = torch.where(first_bad == late, -1, first_bad)
+        read = first_bad.cpu().tolist()
         for name, first in sorted(zip(self.first_bad, read, strict=True), key=lambda pair: pair[1]):
             if first >= 0:
                 raise NonFinite(
@@ -247,63 +268,31 @@ class Trainer:
                     "The last good checkpoint is kept."
                 )
 
+    def check_parameters(self) -> None:
+        """Raise NonFinite if a parameter is no longer finite: a finite loss can have a gradient that is not."""
+        named = [(name, p.detach()) for name, p in self.model.named_parameters() if p.is_floating_point()]
+        sound = torch.stack([p.isfinite().all() for _, p in named]).cpu().tolist() if named else []
+        for (name, _), finite in zip(named, sound, strict=True):
+            if not finite:
+                raise NonFinite(
+                    f"parameter '{name}' is not finite after step {self.index - 1}, although the losses "
+                    f"{', '.join(self.first_bad)} were: lower the learning rate. The last good checkpoint is kept."
+                )
+
     # Resuming
 
     def state(self) -> dict[str, Tensor]:
         """Everything beside the model that the next step depends on, as named host tensors."""
-        state = {
-            "step": torch.tensor(self.index),
-            "generator": self.generator.get_state(),
-            "global_rng": torch.get_rng_state(),
-        }
-        if self.device.type == "cuda":
-            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-        for name, total in self.sums.items():
-            state[f"log/{name}"] = total
-        for name, optimizer in self.optimizers.items():
-            for i, slots in optimizer.state_dict()["state"].items():
-                for slot, value in slots.items():
-                    if isinstance(value, Tensor):
-                        state[f"optim/{name}/{i}/{slot}"] = value
-        state |= {f"method/{name}": value for name, value in self.model.training_state().items()}
-        return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
+        return collect(self)
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, found: dict[str, Tensor]) -> None:
         """Inverse of `state`.
 
         Raises DistkError when the state does not belong to this method and settings.
         """
-        try:
-            self.index = int(state["step"])
-            self.counter.fill_(self.index)
-            self.generator.set_state(state["generator"])
-            torch.set_rng_state(state["global_rng"])
-            if self.device.type == "cuda" and "cuda_rng" in state:
-                torch.cuda.set_rng_state(state["cuda_rng"], self.device)
-            self.sums = {name[4:]: value.to(self.device) for name, value in state.items() if name.startswith("log/")}
-            for name, optimizer in self.optimizers.items():
-                _load_optimizer(optimizer, _under(state, f"optim/{name}/"))
-            self.model.load_training_state({k: v.to(self.device) for k, v in _under(state, "method/").items()})
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise DistkError(f"the training state does not fit this run ({type(error).__name__}: {error}).") from error
-
-
-def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
-    current = optimizer.state_dict()
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, value in state.items():
-        i, _, slot = name.partition("/")
-        slots.setdefault(int(i), {})[slot] = value
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for i, found in slots.items():
-        for slot, value in found.items():
-            if value.dim() and value.shape != parameters[i].shape and "exp" in slot:
-                raise ValueError(f"{slot} of parameter {i} has shape {tuple(value.shape)}")
-    optimizer.load_state_dict({"state": slots, "param_groups": current["param_groups"]})
+        restore(self, found)
+        if self._captured is not None:
+            self._captured.forget()
 
 
 def _stages(objectives: Iterable[Objective]) -> list[list[Objective]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from distk.device import Ranks, choose_device, describe, initialised, join_ranks
 from distk.errors import DistkError, UsageError
 from distk.method import Method
 from distk.registry import registry
-from distk.run import Run, new_folder
+from distk.run import RUNS, Run, new_folder
 from distk.settings import Settings, resolve
+from distk.snapshots import snapshot
 from distk.trainer import TrainConfig, Trainer
 
 
@@ -33,6 +35,12 @@ class Interrupted(DistkError):
         self.exit_code = 128 + signal_number
 
 
+class Stop:
+    """The signal that asked the runs of this process to stop, 0 while none did."""
+
+    signal: int = 0
+
+
 @dataclass
 class Session:
     """A run in this process: the trainer, the folder, and what decides on the best checkpoint."""
@@ -41,19 +49,21 @@ class Session:
     run: Run
     trainer: Trainer
     best: dict[str, Any]
-    stop_signal: int = 0
+    stop: Stop = field(default_factory=Stop)
+    resumed: bool = False
 
     @property
     def config(self) -> TrainConfig:
         return self.trainer.config
 
 
-def build(settings: Settings, device: torch.device, ranks: Ranks) -> Trainer:
-    """Data set, model and trainer of these settings.
+def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Dataset | None = None) -> Trainer:
+    """Data set (or the one given), model and trainer of these settings.
 
     Raises UsageError when the method does not take this kind of data.
     """
-    dataset = open_dataset(settings.data, settings.data_options, device=device, folder=settings.data_dir)
+    if dataset is None:
+        dataset = open_dataset(settings.data, settings.data_options, device=device, folder=settings.data_dir)
     kinds = settings.method.kinds
     if dataset.spec.kind not in kinds:
         raise UsageError(
@@ -73,44 +83,95 @@ def build(settings: Settings, device: torch.device, ranks: Ranks) -> Trainer:
 def train(settings: Settings, out: Path | None = None, quiet: bool = False) -> Run:
     """Train from scratch into a new run folder and return the run."""
     device = choose_device(settings.train.device)
-    ranks = join_ranks(device)
+    return _go(start(settings, out, device, join_ranks(device)), quiet)
+
+
+def start(
+    settings: Settings, out: Path | None, device: torch.device, ranks: Ranks, dataset: Dataset | None = None
+) -> Session:
+    """A new run in a new, locked folder, before its first step. dataset: opened already, or None."""
     _check_evaluation(settings.train)
-    trainer = build(settings, device, ranks)
-    path = new_folder(settings.entry.name, settings.train.seed, out)
-    run = Run(path, {"method": settings.entry.name, **settings.to_dict()})
+    config = {"method": settings.entry.name, **settings.to_dict()}
+    registry().prepare_run(config)
+    trainer = build(settings, device, ranks, dataset)
+    # Only the first rank looks at the folder, since by the time that another one does the first may have made it.
+    path = new_folder(settings.entry.name, settings.train.seed, out) if ranks.first else out or RUNS
+    run = Run(path, config)
     if ranks.first:
         run.open()
         checkpoint.write_atomic(path / "config.toml", _toml(run).encode())
-    return _go(Session(settings, run, trainer, {}), quiet)
+    return Session(settings, run, trainer, {})
 
 
 def resume(path: Path, steps: int | None = None, quiet: bool = False) -> Run:
     """Continue the run whose folder or checkpoint is `path`, to `steps` (default: as it was set).
 
-    Raises DistkError for a checkpoint without training state, or one whose method or data set is gone.
+    Raises DistkError for a checkpoint without training state, or one whose method or data set is gone, and UsageError
+    for another file of a run than its newest checkpoint.
     """
     file = path / "checkpoint.safetensors" if path.is_dir() else path
     header = checkpoint.read_header(file)
+    newest = file.with_name("checkpoint.safetensors")
+    if file.name != newest.name and newest.exists():
+        raise UsageError(
+            f"'{file}' is not the newest checkpoint of its run, which continuing from it would overwrite: "
+            f"copy it as checkpoint.safetensors into a new folder, or continue with `distk resume {file.parent}`."
+        )
+    ranks = join_ranks(choose_device(_settings_of(header, file, steps).train.device))
+    run = Run(file.parent, {})
+    try:
+        if ranks.first:
+            run.lock()  # before the checkpoint is read: whoever holds it may be writing a newer one
+        ranks.largest(0)
+        return _go(_taken_up(run, file, steps, ranks), quiet)
+    finally:
+        run.close()
+
+
+def _settings_of(header: checkpoint.Header, file: Path, steps: int | None) -> Settings:
+    """The settings that a checkpoint was trained with, checked like those of a command line."""
     data = header.data
-    options = {"model": header.config, "train": {**header.train, **({} if steps is None else {"steps": steps})}}
-    options["data"] = {
-        "name": data["name"],
-        **({"dir": data["folder"]} if data.get("folder") else {}),
-        **data["options"],
+    if "name" not in data:
+        raise DistkError(f"'{file}' does not say which data it was trained on, so it cannot be continued.")
+    named = {"name": data["name"], **({"dir": data["folder"]} if data.get("folder") else {})}
+    options = {
+        "model": header.config,
+        "train": {**header.train, **({} if steps is None else {"steps": steps})},
+        "data": {**data.get("options", {}), **named},
     }
-    settings = resolve(header.method, options=options)
+    return resolve(header.method, options=options)
+
+
+def _taken_up(run: Run, file: Path, steps: int | None, ranks: Ranks) -> Session:
+    header = checkpoint.read_header(file)
+    settings = _settings_of(header, file, steps)
     device = choose_device(settings.train.device)
-    trainer = build(settings, device, join_ranks(device))
-    model, _ = checkpoint.load(file, device)
-    trainer.model.load_state_dict(model.state_dict())
+    _check_evaluation(settings.train)
+    model, _ = checkpoint.load(file, device)  # holds the tensors against the settings before anything is built of them
+    trainer = build(settings, device, ranks)
+    try:
+        trainer.model.load_state_dict(model.state_dict())
+    except RuntimeError as error:
+        raise DistkError(
+            f"the data set '{settings.data}' is no longer what '{file}' was trained on: "
+            f"{trainer.dataset.spec.shape} now, {model.spec.shape} then."
+        ) from error
     state = checkpoint.load_training(file)
     if "step" not in state:
         raise DistkError(f"'{file}' was stripped of its training state, so it cannot be continued.")
     trainer.load_state(state)
-    run = Run(file.parent, {"method": settings.entry.name, **settings.to_dict()})
-    if trainer.ranks.first:
+    run.config = {"method": settings.entry.name, **settings.to_dict()}
+    if ranks.first:
+        registry().prepare_run(run.config, resumed=True)
         run.open(resume_at=trainer.index)
-    return _go(Session(settings, run, trainer, dict(header.metrics.get("best", {}))), quiet)
+    return Session(settings, run, trainer, _best_of(header), resumed=True)
+
+
+def _best_of(header: checkpoint.Header) -> dict[str, Any]:
+    """What the header says about best.safetensors, as far as it makes sense."""
+    best = header.metrics.get("best")
+    sound = isinstance(best, dict) and isinstance(best.get("value"), (int, float))
+    return dict(best) if sound else {}
 
 
 def _toml(run: Run) -> str:
@@ -130,25 +191,36 @@ def _check_evaluation(config: TrainConfig) -> None:
 
 def _go(session: Session, quiet: bool) -> Run:
     """The loop with its surroundings: signals, progress, events, and the last words."""
-    run, trainer, config = session.run, session.trainer, session.config
-    first = trainer.ranks.first
-    outcome = "failed"
+    trainer, ranks = session.trainer, session.trainer.ranks
+    with running(session, quiet), stopping(session.stop):
+        bar = progress("training", session.config.steps, trainer.index, quiet or not ranks.first)
+        with bar as advance:
+            for _ in steps(session):
+                advance(1)
+    if session.stop.signal:
+        if not ranks.first:
+            raise SystemExit(128 + session.stop.signal)  # the first rank says it
+        command = f"torchrun --nproc-per-node {ranks.world} -m distk" if ranks.world > 1 else "distk"
+        message = f"stopped at step {trainer.index}; everything is saved. Continue with: {command} resume "
+        raise Interrupted(f"{message}{session.run.path}", session.stop.signal)
+    return session.run
+
+
+@contextlib.contextmanager
+def running(session: Session, quiet: bool) -> Iterator[None]:
+    """The events around a session's steps; afterwards its folder is released."""
+    run, first, outcome = session.run, session.trainer.ranks.first, "failed"
     if first:
         registry().event("distk_run_started", run=run)
         if not quiet:
             _announce(session)
     try:
-        with _signals(session), progress("training", config.steps, trainer.index, quiet or not first) as advance:
-            _loop(session, advance)
-        outcome = "interrupted" if session.stop_signal else "finished"
+        yield
+        outcome = "interrupted" if session.stop.signal else "finished"
     finally:
         if first:
             registry().event("distk_run_ended", run=run, outcome=outcome)
             run.close()
-    if session.stop_signal:
-        message = f"stopped at step {trainer.index}; everything is saved. Continue with: distk resume {run.path}"
-        raise Interrupted(message, session.stop_signal)
-    return run
 
 
 def _announce(session: Session) -> None:
@@ -165,20 +237,25 @@ def _announce(session: Session) -> None:
         )
 
 
-def _loop(session: Session, advance: Any) -> None:
+def steps(session: Session) -> Iterator[None]:
+    """Train to the last step, yielding after each; rows, scores and checkpoints are written in between.
+
+    There is a checkpoint from the start, so that a folder that cannot be written is noticed before the first step and
+    a run that is killed early can be resumed. After a signal the step is finished, saved, and iteration ends.
+    """
     trainer, config = session.trainer, session.config
     save_every = config.checkpoint_every or max(1, -(-config.steps // 10))
     began, last = time.monotonic(), trainer.index
-    if trainer.index == 0 and config.steps == 0:
+    saved = trainer.index
+    if trainer.index == 0 and not session.resumed:
         save(session)
-    while trainer.index < config.steps and not session.stop_signal:
+    while trainer.index < config.steps and not _asked_to_stop(session):
         trainer.step()
-        advance(1)
         done = trainer.index == config.steps
         evaluating = bool(config.eval or config.keep) and (
             done or (config.eval_every and trainer.index % config.eval_every == 0)
         )
-        if trainer.index % config.log_every == 0 or done or session.stop_signal or evaluating:
+        if trainer.index % config.log_every == 0 or done or evaluating:
             rate = (trainer.index - last) / max(time.monotonic() - began, 1e-9)
             began, last = time.monotonic(), trainer.index
             values = {**trainer.drain(), "rate": round(rate, 2)}
@@ -186,8 +263,18 @@ def _loop(session: Session, advance: Any) -> None:
                 values |= _evaluate(session)
                 began = time.monotonic()
             _write_row(session, values)
-        if done or session.stop_signal or trainer.index % save_every == 0:
+        if done or trainer.index % save_every == 0:
             save(session)
+            saved = trainer.index
+        yield
+    if saved != trainer.index:
+        save(session)
+
+
+def _asked_to_stop(session: Session) -> bool:
+    """Whether this process, or another one of the same run, was asked to stop: all stop after the same step."""
+    session.stop.signal = session.trainer.ranks.largest(session.stop.signal)
+    return bool(session.stop.signal)
 
 
 def _write_row(session: Session, values: dict[str, Any]) -> None:
@@ -224,13 +311,18 @@ def _keep_best(session: Session, name: str, values: dict[str, Any]) -> None:
     best = session.best.get("value")
     if best is None or (value > best if cls.higher_is_better else value < best):
         session.best = {"metric": name, "key": cls.headline, "value": value, "step": session.trainer.index}
-        save(session, session.run.best)
+        save(session, session.run.best, checked=True)
 
 
-def save(session: Session, path: Path | None = None) -> None:
-    """Write a checkpoint, unless a loss became non-finite since the last one."""
+def save(session: Session, path: Path | None = None, checked: bool = False) -> None:
+    """Write a checkpoint, unless a loss or a parameter became non-finite since the last one.
+
+    checked: the losses up to this step are known to be finite. Otherwise all ranks must call this.
+    """
     trainer, settings = session.trainer, session.settings
-    trainer.check_health()
+    if not checked:
+        trainer.check_health()
+    trainer.check_parameters()
     if not trainer.ranks.first:
         return
     data = {
@@ -246,19 +338,22 @@ def save(session: Session, path: Path | None = None) -> None:
     header.metrics = {"best": session.best} if session.best else {}
     path = path or session.run.checkpoint
     checkpoint.save(path, trainer.model, header, trainer.state())
+    snapshot(trainer.model, trainer.dataset, session.run.path / "samples", trainer.index)
     registry().event("distk_checkpoint_saved", run=session.run, path=path, step=trainer.index)
 
 
 @contextlib.contextmanager
-def _signals(session: Session) -> Iterator[None]:
+def stopping(stop: Stop) -> Iterator[None]:
     """SIGINT and SIGTERM finish the step and save; a second one stops at once."""
 
     def handle(number: int, frame: Any) -> None:
-        if session.stop_signal:
+        if stop.signal:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        session.stop_signal = number
-        note("finishing the step and saving; a second Ctrl-C stops at once")
+        stop.signal = number
+        # Not through the console: its stream may be in the middle of a write that this handler interrupted.
+        with contextlib.suppress(OSError):
+            os.write(2, b"finishing the step and saving; a second Ctrl-C stops at once\n")
 
     try:
         before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}

@@ -9,7 +9,20 @@ import typer
 
 from distk.hookspecs import hookimpl
 
-_FILES = ("train", "evaluate", "traverse", "reconstruct", "sample", "swap", "transfer", "info", "listing", "data")
+_FILES = (
+    "train",
+    "evaluate",
+    "traverse",
+    "reconstruct",
+    "sample",
+    "swap",
+    "transfer",
+    "info",
+    "listing",
+    "data",
+    "check",
+    "new_plugin",
+)
 
 
 @hookimpl

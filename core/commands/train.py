@@ -10,7 +10,7 @@ from distk.commands.shared import Json
 from distk.errors import UsageError
 from distk.registry import Registration, registry
 
-_RESERVED = ("data", "data_dir", "preset", "config", "out", "json", "seeds")
+_RESERVED = ("data", "data_dir", "preset", "config", "out", "json", "seeds", "profile")
 
 
 class TrainGroup(typer.core.TyperGroup):
@@ -76,6 +76,9 @@ def _method_command(entry: Registration, args: list[str]) -> Any:
             Path | None, typer.Option(help="Run folder; default: runs/<method>-<date>-<time>-s<seed>.")
         ] = None,
         seeds: Annotated[str | None, typer.Option(help="A:B trains seeds A to B-1, each in a run folder.")] = None,
+        profile: Annotated[
+            bool, typer.Option("--profile", help="Show where the time of a step goes and its floor; keep no run.")
+        ] = False,
         json: Json = False,
         **values: Any,
     ) -> None:
@@ -86,7 +89,10 @@ def _method_command(entry: Registration, args: list[str]) -> Any:
             "train": options.given(TrainConfig, values),
             "data": chosen,
         }
-        _train(entry.name, preset, config, sections, out, seeds, json)
+        if profile:
+            _profile(entry.name, preset, config, sections, json)
+        else:
+            _train(entry.name, preset, config, sections, out, seeds, json)
 
     paper = f" ({entry.paper})" if entry.paper else ""
     help_text = f"{entry.summary}{paper}.\n\nExample: distk train {entry.name} --steps 1000 --seed 1"
@@ -142,11 +148,25 @@ def _train(
         return
     if "seed" in sections["train"]:
         raise UsageError("--seed and --seeds exclude each other.")
-    wanted = _seeds(seeds)
-    for seed in wanted:
+    from distk.replicas import train_seeds
+
+    settings = []
+    for seed in _seeds(seeds):
         sections["train"]["seed"] = seed
-        folder = out / f"s{seed}" if out is not None else None
-        _finished(train(resolve(method, preset=preset, file=config, options=sections), folder), json)
+        settings.append(resolve(method, preset=preset, file=config, options=sections))
+    _all_finished([s.train.seed for s in settings], train_seeds(settings, out), json)
+
+
+def _profile(method: str, preset: str | None, config: Path | None, sections: dict, json: bool) -> None:
+    from distk import console
+    from distk.profile import profile, show
+    from distk.settings import resolve
+
+    found = profile(resolve(method, preset=preset, file=config, options=sections))
+    if json:
+        console.emit_json(found)
+    else:
+        show(found)
 
 
 def resume(
@@ -167,6 +187,27 @@ def resume(
     _finished(take_up(path, steps), json)
 
 
+def _summary(run: Any) -> dict[str, Any]:
+    log = run.log
+    last = log[-1] if log else {}
+    best = str(run.best) if run.best.exists() else None
+    files = {"run": str(run.path), "checkpoint": str(run.checkpoint), "best": best}
+    return {**files, "step": last.get("step", 0), "last": last}
+
+
+def _all_finished(seeds: list[int], runs: list[Any], json: bool) -> None:
+    """One document, or one table, for several seeds."""
+    from distk import console
+
+    found = [_summary(run) for run in runs]
+    if json:
+        console.emit_json({"runs": [{"seed": seed, **made} for seed, made in zip(seeds, found, strict=True)]})
+        return
+    terms = [k for k, v in found[0]["last"].items() if isinstance(v, (int, float)) and k not in ("step", "seconds")]
+    rows = [[s, *(made["last"].get(t) for t in terms), made["run"]] for s, made in zip(seeds, found, strict=True)]
+    console.table(f"step {found[0]['step']:,}", ("seed", *terms, "run"), rows)
+
+
 def _finished(run: Any, json: bool) -> None:
     from distk import console
 
@@ -174,8 +215,7 @@ def _finished(run: Any, json: bool) -> None:
     last = log[-1] if log else {}
     best = run.best if run.best.exists() else None
     if json:
-        files = {"run": str(run.path), "checkpoint": str(run.checkpoint), "best": str(best) if best else None}
-        console.emit_json({**files, "step": last.get("step", 0), "last": last})
+        console.emit_json(_summary(run))
         return
     shown = {k: v for k, v in last.items() if isinstance(v, (int, float)) and k not in ("step", "seconds", "rate")}
     if last:

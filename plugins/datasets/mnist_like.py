@@ -183,20 +183,20 @@ class Mnist(IdxImages):
     """MNIST (LeCun, Cortes & Burges). Without its files the stand-in `digits28` takes its place."""
 
     own_names = True
+    stand_in: Digits28 | None = None
 
     def _without_files(self, files: Files) -> None:
         size = self.config.size
         made = Digits28(DigitsConfig(size=size, margin=5 + (size - 28) // 2), self.device, files)
-        self._keep_stand_in(made)
+        self.stand_in, self.spec, self._split = made, made.spec, made._split
+        self.origin = f"no MNIST files found: stand-in digits28, {made.origin}"
         warn_once(f"no MNIST files found, so '{files.name}' is the stand-in digits28; name them with --data-dir.")
 
-    def _keep_stand_in(self, made: Digits28) -> None:
-        self.spec, self._split = made.spec, made._split
-        self.origin = f"no MNIST files found: stand-in digits28, {made.origin}"
-        self.__dict__.update(images=made, label=made.label)
+    def __len__(self) -> int:
+        return len(self.stand_in or self.images)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
-        return self.images.batch(rows) if isinstance(self.images, Digits28) else super().batch(rows)
+        return self.stand_in.batch(rows) if self.stand_in is not None else super().batch(rows)
 
 
 class FashionMnist(IdxImages):

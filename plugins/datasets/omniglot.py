@@ -6,6 +6,7 @@ Reads `images_background.zip` and its like, or the folder that such an archive u
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import zipfile
@@ -51,13 +52,14 @@ class Omniglot(Dataset):
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
+        self.stand_in: Strokes28 | None = None
         path = _find(files, [part for part in PARTS if config.part in ("auto", part)])
         if path is None:
             made = Strokes28(StrokesConfig(size=config.size), device, files)
             warn_once(
                 f"no Omniglot files found, so '{files.name}' is the stand-in strokes28; name them with --data-dir."
             )
-            self.images, self.label, self.spec, self._split = made.images, made.label, made.spec, made._split
+            self.stand_in, self.spec, self._split = made, made.spec, made._split
             self.origin = f"no Omniglot files found: stand-in strokes28, {made.origin}"
             return
         images, names = _read(path, config.size)
@@ -70,13 +72,15 @@ class Omniglot(Dataset):
         self._split = permuted_split(len(images), 0.2, 0, device) if len(images) > 1 else {}
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.stand_in or self.images)
 
     def rows(self, split: str) -> Tensor | None:
         return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 1, size, size]` in [0, 1], `label` int64 `[n]`."""
+        if self.stand_in is not None:
+            return self.stand_in.batch(rows)
         return {"x": self.images[rows].float() / 255, "label": self.label[rows]}
 
 
@@ -154,7 +158,16 @@ def _decode(where: str, content: bytes, size: int) -> np.ndarray:
                 raise DistkError(
                     f"'{where}' has {image.size[0]}x{image.size[1]} pixels; at most {LARGEST_SIDE} are read."
                 )
-            grey = image.convert("L")
-        return 255 - np.asarray(grey.resize((size, size), Image.Resampling.BOX))
+            ink = 1 - np.asarray(image.convert("L"), dtype=np.float64) / 255
     except (OSError, ValueError, SyntaxError, zlib.error, Image.DecompressionBombError) as error:
         raise DistkError(f"'{where}' cannot be read as a PNG: {error}.") from error
+    height, width = ink.shape
+    return np.rint(255 * _cover(height, size) @ ink @ _cover(width, size).T).astype(np.uint8)
+
+
+@functools.cache
+def _cover(side: int, size: int) -> np.ndarray:
+    """Share of each of `size` output pixels that each of `side` input pixels covers: `[size, side]`, rows sum to 1."""
+    edges = np.arange(size + 1) * side / size
+    ends, starts = np.minimum(edges[1:, None], np.arange(1, side + 1)), np.maximum(edges[:-1, None], np.arange(side))
+    return np.clip(ends - starts, 0, None) * size / side

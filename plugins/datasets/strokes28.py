@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, DataSpec, Files, option, permuted_split
-from distk.console import progress
 
 PEN = 1.3
 """Distance from the middle of a stroke, in pixels at size 28, at which the ink ends."""
@@ -41,29 +40,24 @@ class Strokes28(Dataset):
         control = 6 + 16 * torch.rand(config.characters, STROKES, 3, 2, generator=draw)
         strokes = torch.randint(2, STROKES + 1, (config.characters,), generator=draw)
         jitter = 1.6 * torch.rand(config.characters, config.instances, STROKES, 3, 2, generator=draw) - 0.8
-        points = (control.unsqueeze(1) + jitter).flatten(0, 1).to(device)
-        counts = strokes.repeat_interleave(config.instances).to(device)
-        parts = []
-        with progress("rendering strokes", len(points)) as advance:
-            for rows in torch.arange(len(points), device=device).split(128):
-                parts.append(render(points[rows], counts[rows], config.size).mul_(255).round_().to(torch.uint8))
-                advance(len(rows))
-        self.images = torch.cat(parts)
+        self.control = (control.unsqueeze(1) + jitter).flatten(0, 1).to(device)
+        self.strokes = strokes.repeat_interleave(config.instances).to(device)
         self.label = torch.arange(config.characters, device=device).repeat_interleave(config.instances)
         names = tuple(f"character {i + 1}" for i in range(config.characters))
         self.spec = DataSpec("image", (1, config.size, config.size), classes=names)
         self.origin = f"{config.characters} invented characters of 2 to 4 strokes, rendered on the device"
-        self._split = permuted_split(len(points), 0.2, 0, device) if len(points) > 1 else {}
+        self._split = permuted_split(len(self), 0.2, 0, device) if len(self) > 1 else {}
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.control)
 
     def rows(self, split: str) -> Tensor | None:
         return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 1, size, size]` in [0, 1], `label` int64 `[n]`."""
-        return {"x": self.images[rows].float() / 255, "label": self.label[rows]}
+        parts = [render(self.control[part], self.strokes[part], self.config.size) for part in rows.split(256)]
+        return {"x": torch.cat(parts), "label": self.label[rows]}
 
 
 def render(control: Tensor, counts: Tensor, size: int) -> Tensor:

@@ -107,7 +107,7 @@ class ICM(Method):
                 "hidden": 256,
                 "identity_iters": 150,
             },
-            "data": {"name": "digits", "size": 16},
+            "data": {"name": "digits28", "size": 16, "margin": 3, "augment": False},
             "train": {"steps": 750, "log_every": 50},
         },
         "paper": {"data": {"name": "mnist"}, "train": {"steps": 2200, "log_every": 50}},

@@ -76,11 +76,12 @@ def apply(
     if images is not None:
         if data is not None:
             raise UsageError("give --images or --data, not both.")
-        make_folder(folder)
         for file, image in _read_all(images, model.spec.shape[0], channels):
             moved = _transform(model, image.unsqueeze(0), mechanism, seed)
             made, winners = _through(model, moved, chosen, str(file))
-            target = folder / f"{file.stem}.expert{winners[0]}.png"
+            inside = file.relative_to(images).parent if images.is_dir() else Path()
+            make_folder(folder / inside)
+            target = folder / inside / f"{file.stem}.expert{winners[0]}.png"
             pictures.save_png(target, made[0])
             results.append({"image": str(file), "expert": winners[0], "file": str(target)})
     else:

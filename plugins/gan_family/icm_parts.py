@@ -136,9 +136,10 @@ def write(
     make_folder(target.parent)
     made = assembled(model, parts, fresh, seed)
     header.config, header.latents = to_dict(made.config), made.latents.to_list()
-    header.step, header.metrics = 0, {}
-    checkpoint.save(target, made, header, first_state(header.train, seed))
-    console.note(f"{made.number} experts; train on with: distk resume {target}")
+    # Without a fresh expert there is nothing to pre-train, so the count starts where competition does.
+    header.step, header.metrics = 0 if fresh else made.config.identity_iters, {}
+    checkpoint.save(target, made, header, first_state(header.train, header.step, seed))
+    console.note(f"experts: {made.number}; train on with: distk resume {target}")
     shared.report([target], json, experts=made.number, **told)
 
 
@@ -153,8 +154,7 @@ def assembled(model: ICM, parts: list[tuple[ICM, list[int]]], fresh: int, seed: 
     from distk.plugins.gan_family.icm import ICM
 
     count = sum(len(chosen) for _, chosen in parts) + fresh
-    identity = model.config.identity_iters if fresh else 0
-    config = dataclasses.replace(model.config, experts=count, replicas=1, first_replica=0, identity_iters=identity)
+    config = dataclasses.replace(model.config, experts=count, replicas=1, first_replica=0)
     device = model.pending.device
     with initialised(seed, device):
         made = ICM(config, model.spec).to(device).eval()
@@ -170,15 +170,15 @@ def assembled(model: ICM, parts: list[tuple[ICM, list[int]]], fresh: int, seed: 
     return made
 
 
-def first_state(train: Mapping[str, Any], seed: int) -> dict[str, Tensor]:
-    """The training state with which `distk resume` starts an assembled model: step 0, fresh moments."""
+def first_state(train: Mapping[str, Any], step: int, seed: int) -> dict[str, Tensor]:
+    """The training state with which `distk resume` takes up an assembled model: fresh moments, counted from `step`."""
     import torch
 
     from distk.device import choose_device, seeded
 
     generator = seeded(seed, choose_device(str(train.get("device", "auto"))))
     return {
-        "step": torch.tensor(0),
+        "step": torch.tensor(step),
         "generator": generator.get_state(),
         "global_rng": torch.Generator().manual_seed(seed).get_state(),
     }

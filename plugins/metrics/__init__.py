@@ -1,5 +1,7 @@
 """Scores of any representation. A table of contents: nothing here imports torch."""
 
+import typer
+
 from distk.hookspecs import Register, hookimpl
 
 _AT = "distk.plugins.metrics."
@@ -47,3 +49,10 @@ def distk_register_metrics(register: Register) -> None:
         "information between consecutive codes, within and across blocks",
         paper="Whitney & Fergus",
     )
+
+
+@hookimpl
+def distk_register_commands(app: typer.Typer) -> None:
+    from distk.plugins.metrics import commands
+
+    commands.add(app)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, can, option
 from distk.plugins.metrics import functional
-from distk.plugins.metrics.table import Config, codes
+from distk.plugins.metrics.table import Config, Scored, codes, quantities
 
 
 def labels(table: CodeTable) -> tuple[Tensor, str]:
@@ -30,12 +30,13 @@ def labels(table: CodeTable) -> tuple[Tensor, str]:
     raise UsageError(f"{table.source or 'this data'} has no categorical factor and no label; its factors are: {there}.")
 
 
-class ClsAcc(Metric):
+class ClsAcc(Scored):
     """Unsupervised classification accuracy (papers/23): the discrete code against the label."""
 
     headline = "hungarian"
+    matrices = {"contingency": "heat"}
 
-    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         columns = [d for d, kind in enumerate(table.kinds) if kind == "categorical"]
         if not columns:
             raise UsageError("this representation has no discrete code to compare with labels.")
@@ -49,7 +50,7 @@ class ClsAcc(Metric):
 
 
 class Reconstruction(Metric):
-    """Reconstruction errors from posterior means: per pixel and per image."""
+    """Reconstruction errors from posterior means, per pixel and per image, on items of the test split if there are."""
 
     headline = "mse_pixel"
     higher_is_better = False
@@ -68,6 +69,9 @@ class Reconstruction(Metric):
         totals: dict[str, float] = {}
         low, high = model.spec.range
         try:
+            held = dataset.rows("test")
+            if held is not None and bool((tested := torch.isin(rows, held)).any()):
+                rows = rows[tested]
             for part in rows.split(512):
                 x = dataset.batch(part)["x"]
                 made = model.decode(model.encode(x)).view_as(x)
@@ -76,7 +80,7 @@ class Reconstruction(Metric):
                     totals[key] = totals.get(key, 0.0) + found[key] * len(part)
         finally:
             model.train(was_training)
-        return {key: total / len(rows) for key, total in totals.items()}
+        return {**{key: total / len(rows) for key, total in totals.items()}, "rows_used": [len(rows)]}
 
 
 @dataclass(frozen=True)
@@ -87,32 +91,41 @@ class RecallConfig(Config):
     distance: Literal["l2", "cosine"] = option("l2", "how far codes are apart")
 
 
-class Recall(Metric):
+class Recall(Scored):
     """Recall@k (papers/12): is an item of the same label among the k nearest?"""
 
     Config: ClassVar[type] = RecallConfig
     headline = "recall@1"
 
-    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        truth, _ = labels(table)
-        picked = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))[:10_000]
-        picked = picked.sort().values.to(table.codes.device)
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        truth, name = labels(table)
+        picked = _some(table, seed)
         values = codes(table, self.config, seed)[picked]
-        return functional.recall_at_k(values, truth[picked], self.config.ks, self.config.distance)
+        result = functional.recall_at_k(values, truth.to(values.device)[picked], self.config.ks, self.config.distance)
+        return {**result, "rows_used": [len(picked)], "estimator": f"{self.config.distance} distance, same {name}"}
 
 
-class BestDimensionAuc(Metric):
+class BestDimensionAuc(Scored):
     """Best single-dimension AUC per attribute value (papers/12)."""
 
     Config: ClassVar[type] = Config
     headline = "mean"
 
-    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         truth = table.factors if table.factors is not None else labels(table)[0].unsqueeze(1)
-        picked = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))[:10_000]
-        picked = picked.to(table.codes.device)
-        values = codes(table, self.config, seed)[picked]
-        return functional.best_dimension_auc(values, truth.to(values.device)[picked])
+        picked = _some(table, seed)
+        values, names, left = quantities(codes(table, self.config, seed)[picked], table)
+        result = functional.best_dimension_auc(values, truth.to(values.device)[picked])
+        reasons = {**left, **result.pop("reasons", {})}
+        how = "AUC of one value against the others of its factor, either direction"
+        result |= {"code_names": names, "rows_used": [len(picked)], "estimator": how}
+        return {**result, "reasons": reasons} if reasons else result
+
+
+def _some(table: CodeTable, seed: int) -> Tensor:
+    """At most 10 000 rows in their order, int64 on the codes' device."""
+    picked = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))[:10_000]
+    return picked.sort().values.to(table.codes.device)
 
 
 @dataclass(frozen=True)
@@ -126,43 +139,60 @@ class KsgConfig:
     partitions: int = option(20, "random partitions of an unfactored code", min=1)
 
 
-class Ksg(Metric):
+class Ksg(Scored):
     """Mutual information of consecutive codes, within and across blocks (papers/13 section 3.1), nats.
 
-    `same` = mean over blocks of I(z_t+1 of the block; z_t of it), `cross` = the mean over pairs of different blocks.
-    An unfactored code is split at random, and the partition with the largest difference is reported.
+    Blocks are the continuous groups with a value per frame. `same` = mean over blocks of I(block at t + 1; itself at
+    t), `cross` = mean over ordered pairs of different blocks of I(one at t + 1; the other at t), from posterior draws
+    where there is a posterior. A lone group is cut at random; the partition with the largest difference is reported.
     """
 
     Config: ClassVar[type] = KsgConfig
     headline = "difference"
 
-    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        config: KsgConfig = self.config
         now, then = self._pairs(table, seed)
+        size = sum(block.shape[1] for block in now)
+        if len(now) == 1 and size < config.blocks:
+            raise UsageError(f"a code of {size} dimensions cannot be cut into {config.blocks} blocks.")
         if len(now) > 1:
-            return self._score(now, then)
-        generator = torch.Generator().manual_seed(seed)
-        size = now[0].shape[1]
-        if size < self.config.blocks:
-            raise UsageError(f"a code of {size} dimensions cannot be cut into {self.config.blocks} blocks.")
-        found = []
-        for _ in range(self.config.partitions):
-            parts = torch.randperm(size, generator=generator).to(now[0].device).chunk(self.config.blocks)
-            found.append(self._score([now[0][:, p] for p in parts], [then[0][:, p] for p in parts]))
-        return max(found, key=lambda result: result["difference"])
+            result: dict[str, Any] = dict(self._score(now, then))
+        else:
+            generator = torch.Generator().manual_seed(seed)
+            found = []
+            for _ in range(config.partitions):
+                parts = torch.randperm(size, generator=generator).to(now[0].device).tensor_split(config.blocks)
+                found.append(self._score([now[0][:, p] for p in parts], [then[0][:, p] for p in parts]))
+            result = dict(max(found, key=lambda one: one["difference"]))
+        joint = torch.cat([*now, *then], 1)
+        twice = len(joint) - len(joint.unique(dim=0))
+        reasons = {}
+        if twice:
+            reasons["same"] = (
+                f"{twice} of {len(joint)} pairs occur twice: noise of 1e-10 parts them and raises the figure"
+            )
+        if len(joint) < config.pairs:
+            reasons["pairs"] = f"the data have {len(joint)} pairs of consecutive frames"
+        how = f"variant {config.variant} of Kraskov et al., k = {config.k}, max norm, nats"
+        result |= {"rows_used": [len(joint)], "estimator": how}
+        return {**result, "reasons": reasons} if reasons else result
 
     def _pairs(self, table: CodeTable, seed: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Posterior draws of each block at t and t + 1, `[pairs, size]` each."""
+        """Each block at t and at t + 1, `[pairs, size]`; no pair of frames is drawn twice, for a repeated point has its
+        neighbour at distance 0."""
         if table.model is None or not any(g.steps > 1 and g.kind == "continuous" for g in table.model.latents):
             raise UsageError("this score needs codes of consecutive frames (protocol P7), which are not here.")
         values = codes(table, Config("sample" if table.std is not None else "mean"), seed)
+        moving = [g for g in table.model.latents if g.steps > 1 and g.kind == "continuous"]
+        steps = min(g.steps for g in moving) - 1
         generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randperm(len(values) * steps, generator=generator)[: self.config.pairs].to(values.device)
+        row, time = drawn // steps, drawn % steps
         now, then, at = [], [], 0
-        steps = min(g.steps for g in table.model.latents if g.steps > 1)
-        row = torch.randint(len(values), (self.config.pairs,), generator=generator).to(values.device)
-        time = torch.randint(steps - 1, (self.config.pairs,), generator=generator).to(values.device)
         for group in table.model.latents:
             width = len(group.columns)
-            if group.steps > 1 and group.kind == "continuous":
+            if group in moving:
                 block = values[:, at : at + width].view(len(values), group.steps, group.size)
                 now.append(block[row, time])
                 then.append(block[row, time + 1])

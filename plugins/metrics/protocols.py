@@ -6,15 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
-from distk import CodeTable, Metric, option
+from distk import CodeTable, option
 from distk.plugins.metrics import functional
-from distk.plugins.metrics.table import Config, codes, factors, named
+from distk.plugins.metrics.functional.voting import PROTOCOLS
+from distk.plugins.metrics.table import Config, Scored, deviations, factors
 
 
 @dataclass(frozen=True)
-class FactorVaeConfig(Config):
+class VotingConfig(Config):
+    """Settings of the scores that sample."""
+
+    bins: int | None = option(None, "cut continuous factors into so many equal-width bins; default: 10", min=2)
+
+
+@dataclass(frozen=True)
+class FactorVaeConfig(VotingConfig):
     """Settings of the FactorVAE score."""
 
     protocol: Literal["dlib", "cascadevae", "disent", "review", "paper"] = option(
@@ -22,62 +31,91 @@ class FactorVaeConfig(Config):
     )
 
 
-def _where(table: CodeTable) -> dict[str, Any]:
+def _where(table: CodeTable, bins: int | None) -> dict[str, Any]:
     """The table as the array functions want it: a full grid by its sizes, anything else by its factors."""
     if table.grid:
         return {"sizes": table.factor_sizes, "factor_names": table.factor_names}
-    return {"factors": factors(table), "factor_names": table.factor_names}
+    return {"factors": factors(table, bins), "factor_names": table.factor_names}
 
 
-class FactorVae(Metric):
+class FactorVae(Scored):
     """FactorVAE score (Kim & Mnih 2018): fix a factor, see which code varies least.
 
-    The first discrete code votes with the Gini variance, under every protocol.
+    The first discrete code votes with the Gini variance, under every protocol; further ones take no part.
     """
 
     Config: ClassVar[type] = FactorVaeConfig
     headline = "eval"
     repeats = 5
+    matrices = {"votes": "heat"}
 
-    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        values = codes(table, self.config, seed)
-        first = next((d for d, kind in enumerate(table.kinds) if kind == "categorical"), None)
-        rest = [d for d in range(len(table.names)) if d != first]
-        discrete: Tensor | None = None if first is None else values[:, first].round().long()
-        protocol = self.config.protocol
-        kl = None if table.kl is None else table.kl[rest]
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        protocol, std = self.config.protocol, deviations(table, self.config)
+        discrete = [d for d, kind in enumerate(table.kinds) if kind == "categorical"]
+        rest = [d for d in range(len(table.names)) if d not in discrete]
+        reasons: dict[str, str] = {}
+        if not rest:  # a lone discrete code votes beside a dead column, which never wins
+            values, kl = torch.zeros(len(table), 1, device=table.codes.device), None
+        else:
+            values, kl = table.codes[:, rest], None if table.kl is None else table.kl[rest]
         prune: dict[str, Any] = {}
-        if kl is None or bool(kl.isnan().any()):
+        if PROTOCOLS[protocol].prune == "kl" and (kl is None or bool(kl.isnan().any())):
             # Pruning by KL means nothing without a posterior: fall back to the spread of the codes.
-            kl, prune = None, {"prune": "std", "threshold": 0.05} if protocol == "cascadevae" else {}
+            kl, prune = None, {"prune": "std", "threshold": 0.05}
+            reasons["active_codes"] = "no posterior: pruned by std < 0.05"
         result = dict(
             functional.factor_vae(
-                values[:, rest], seed=seed, protocol=protocol, discrete=discrete, kl=kl, **prune, **_where(table)
+                values,
+                seed=seed,
+                protocol=protocol,
+                discrete=self._index(table, discrete),
+                kl=None if kl is None or bool(kl.isnan().any()) else kl,
+                std=None if std is None or not rest else std[:, rest],
+                **prune,
+                **_where(table, self.config.bins),
             )
         )
-        if prune:
-            result["reasons"] = {**result.get("reasons", {}), "active_codes": "no posterior: pruned by std < 0.05"}
-        order = [*rest, *([] if first is None else [first])]
-        return {**named(result, table), "code_names": [table.names[d] for d in order]}
+        if discrete[1:]:
+            reasons[", ".join(table.names[d] for d in discrete[1:])] = "only the first discrete code votes"
+        plan = PROTOCOLS[protocol]
+        return {
+            **result,
+            **({"reasons": {**reasons, **result.get("reasons", {})}} if reasons or "reasons" in result else {}),
+            "code_names": [table.names[d] for d in rest] + [table.names[d] for d in discrete[:1]]
+            if rest
+            else ["(none)", table.names[discrete[0]]],
+            "draws": [plan.train_votes, plan.eval_votes],
+            "estimator": f"votes of {plan.samples} rows, pruning by {prune.get('prune', plan.prune)}",
+        }
+
+    @staticmethod
+    def _index(table: CodeTable, discrete: list[int]) -> Tensor | None:
+        return table.codes[:, discrete[0]].round().long() if discrete else None
 
 
-class BetaVae(Metric):
+class BetaVae(Scored):
     """beta-VAE score (Higgins et al. 2017): which factor do the pairs share?"""
 
-    Config: ClassVar[type] = Config
+    Config: ClassVar[type] = VotingConfig
     headline = "eval"
     repeats = 5
 
-    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        return functional.beta_vae(codes(table, self.config, seed), seed=seed, **_where(table))
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        std = deviations(table, self.config)
+        result = functional.beta_vae(table.codes, seed=seed, std=std, **_where(table, self.config.bins))
+        how = "mean difference of 64 pairs that share a factor; logistic regression, C = 1"
+        return {**result, "draws": [10_000, 5_000], "estimator": how}
 
 
-class HigginsChange(Metric):
+class HigginsChange(Scored):
     """Higgins score of 2016 (papers/08): which factor changed?"""
 
-    Config: ClassVar[type] = Config
+    Config: ClassVar[type] = VotingConfig
     headline = "eval"
     repeats = 5
 
-    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        return functional.higgins_change(codes(table, self.config, seed), seed=seed, **_where(table))
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        std = deviations(table, self.config)
+        result = functional.higgins_change(table.codes, seed=seed, std=std, **_where(table, self.config.bins))
+        how = "normalised difference of a pair that differs in one factor; logistic regression, C = 1"
+        return {**result, "draws": [10_000, 5_000], "estimator": how}

@@ -6,44 +6,79 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
-
-from distk import CodeTable, Metric, UsageError, option
+from distk import CodeTable, UsageError, option
 from distk.plugins.metrics import functional
-from distk.plugins.metrics.table import TRAIN, Config, PredictorConfig, codes, draw, draw_split, named
+from distk.plugins.metrics.table import (
+    BINS,
+    TRAIN,
+    Config,
+    FactorConfig,
+    PredictorConfig,
+    Scored,
+    chosen,
+    codes,
+    draw,
+    draw_split,
+    factors,
+    quantities,
+)
 
 
 @dataclass(frozen=True)
-class MigConfig(Config):
+class BinsConfig(FactorConfig):
+    """Settings of scores from contingency tables."""
+
+    bins: int | None = option(
+        None, "equal-width bins per code, 20 by default; continuous factors are cut into as many", min=2, max=10_000
+    )
+
+
+@dataclass(frozen=True)
+class MigConfig(BinsConfig):
     """Settings of the mutual information gap."""
 
     protocol: Literal["dlib", "rmig", "aggregate"] = option(
         "dlib", "20 bins; 10 bins on factors too; or the aggregate posterior without bins (Chen et al. 2018)"
     )
-    bins: int = option(20, "equal-width bins per code", min=2, max=10_000)
     binning: Literal["width", "quantile"] = option("width", "bins of equal width, or of equal count")
 
 
-class Mig(Metric):
+class Mig(Scored):
     """Mutual information gap (Chen et al. 2018)."""
 
     Config: ClassVar[type] = MigConfig
     headline = "mig"
+    matrices = {"mutual_information": "heat"}
+    bars = ("mig_per_factor",)
 
-    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config: MigConfig = self.config
         if config.protocol == "aggregate":
-            if table.std is None:
-                raise UsageError("protocol 'aggregate' needs a Gaussian posterior, which this representation lacks.")
-            live = ~table.std.isnan().any(0)
-            mean, std = table.codes[:, live], table.std[:, live]
-            result = functional.mig_aggregate(mean, 2 * std.clamp_min(1e-8).log(), table.needs_factors())
-            names = [n for n, keep in zip(table.names, live.tolist(), strict=True) if keep]
-            return {**result, "code_names": names, "factor_names": list(table.factor_names)}
-        values, truth = draw(table, config, seed, TRAIN)
+            return self._aggregate(table)
+        values, truth = draw(table, config, seed)
         ten = config.protocol == "rmig"
-        result = functional.mig(values, truth, 10 if ten else config.bins, config.binning, 10 if ten else None)
-        return named(result, table)
+        bins = 10 if ten else config.bins or BINS
+        result = functional.mig(values, truth, bins, config.binning, 10 if ten else None)
+        estimator = f"plug-in information of {bins} bins of equal {config.binning}, nats"
+        return {**result, "rows_used": [len(values)], "estimator": estimator}
+
+    def _aggregate(self, table: CodeTable) -> dict[str, Any]:
+        """Over all rows, and without categorical factors, as the paper does."""
+        if table.std is None:
+            raise UsageError("protocol 'aggregate' needs a Gaussian posterior, which this representation lacks.")
+        live = ~table.std.isnan().any(0)
+        shown = [k for k, kind in enumerate(table.factor_kinds) if kind != "categorical"]
+        if not shown or not bool(live.any()):
+            raise UsageError("protocol 'aggregate' needs a Gaussian code and a factor that is not categorical.")
+        mean, std = table.codes[:, live], table.std[:, live]
+        truth = factors(table, self.config.bins)[:, shown]
+        result = dict(functional.mig_aggregate(mean, 2 * std.clamp_min(1e-8).log(), truth))
+        result["code_names"] = [n for n, keep in zip(table.names, live.tolist(), strict=True) if keep]
+        result["factor_names"] = [table.factor_names[k] for k in shown]
+        left = [n for n in table.factor_names if n not in result["factor_names"]]
+        if left:
+            result["reasons"] = {", ".join(left): "categorical factor left out, as in the paper"}
+        return {**result, "rows_used": [len(mean)], "estimator": "aggregate posterior by quadrature, nats"}
 
 
 @dataclass(frozen=True)
@@ -55,104 +90,134 @@ class DciConfig(PredictorConfig):
     alpha: float = option(0.02, "strength of the lasso", min=0)
 
 
-class Dci(Metric):
+class Dci(Scored):
     """Disentanglement, completeness, informativeness (Eastwood & Williams 2018)."""
 
     Config: ClassVar[type] = DciConfig
     headline = "disentanglement"
+    matrices = {"importance": "hinton"}
+    bars = ("completeness_per_factor", "informativeness_per_factor", "disentanglement_per_code")
 
-    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config: DciConfig = self.config
-        parts = draw_split(table, config, seed)
-        result = functional.dci(*parts, config.predictor, seed, exact=config.exact, alpha=config.alpha)
-        return named(result, table)
+        parts, names = draw_split(table, config, seed, continuous=config.predictor != "gbt")
+        jobs = -1 if config.exact and config.predictor == "gbt" and len(parts[0]) >= TRAIN // 2 else 1
+        result = functional.dci(*parts, config.predictor, seed, exact=config.exact, alpha=config.alpha, n_jobs=jobs)
+        booster = "scikit-learn's gradient boosting" if config.exact else "histogram gradient boosting"
+        how = {"gbt": booster, "lasso": f"lasso, alpha {config.alpha:g}", "rf": "random forests"}[config.predictor]
+        return {**result, "code_names": names, "rows_used": [len(parts[0]), len(parts[2])], "estimator": how}
 
 
 @dataclass(frozen=True)
-class SapConfig(Config):
+class SapConfig(FactorConfig):
     """Settings of SAP."""
 
     continuous: bool = option(False, "squared correlation instead of the accuracy of a one-code classifier")
 
 
-class Sap(Metric):
+class Sap(Scored):
     """Separated attribute predictability (Kumar et al. 2018)."""
 
     Config: ClassVar[type] = SapConfig
     headline = "sap"
+    matrices = {"score_matrix": "heat"}
+    bars = ("sap_per_factor",)
 
-    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        parts = draw_split(table, PredictorConfig(self.config.code), seed)
-        return named(functional.sap(*parts, continuous=self.config.continuous), table)
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        given, continuous = self.config, self.config.continuous
+        parts, _ = draw_split(table, PredictorConfig(given.code, given.bins), seed, continuous)
+        how = "squared correlation" if continuous else "one-code linear SVM, squared hinge, C = 0.01"
+        used = [len(parts[0])] if continuous else [len(parts[0]), len(parts[2])]
+        return {**functional.sap(*parts, continuous=continuous), "rows_used": used, "estimator": how}
 
 
-class Explicitness(Metric):
+class Explicitness(Scored):
     """Explicitness (Ridgeway & Mozer 2018)."""
 
     Config: ClassVar[type] = PredictorConfig
     headline = "explicitness_test"
+    bars = ("explicitness_per_factor",)
 
-    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        return named(functional.explicitness(*draw_split(table, self.config, seed)), table)
-
-
-@dataclass(frozen=True)
-class BinsConfig(Config):
-    """Settings of scores from contingency tables."""
-
-    bins: int = option(20, "equal-width bins per code", min=2, max=10_000)
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        parts, names = draw_split(table, self.config, seed)
+        used = [len(parts[0]), len(parts[2])]
+        how = "multinomial logistic regression, C = 1; AUC one against the rest"
+        return {**functional.explicitness(*parts), "code_names": names, "rows_used": used, "estimator": how}
 
 
-class Modularity(Metric):
+class Modularity(Scored):
     """Modularity (Ridgeway & Mozer 2018)."""
 
     Config: ClassVar[type] = BinsConfig
     headline = "modularity"
+    matrices = {"mutual_information": "heat"}
+    bars = ("modularity_per_code",)
 
-    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        values, truth = draw(table, self.config, seed, TRAIN)
-        return named(functional.modularity(values, truth, self.config.bins), table)
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        values, truth = draw(table, self.config, seed)
+        bins = self.config.bins or BINS
+        how = f"plug-in information of {bins} bins of equal width, nats"
+        return {**functional.modularity(values, truth, bins), "rows_used": [len(values)], "estimator": how}
 
 
 @dataclass(frozen=True)
-class IrsConfig(BinsConfig):
+class IrsConfig(Config):
     """Settings of IRS."""
 
+    bins: int = option(BINS, "equal-width bins of factors with more values, or continuous ones", min=2, max=10_000)
     quantile: float = option(0.99, "quantile that stands for the maximum", paper="1.0", above=0, max=1)
 
 
-class Irs(Metric):
+class Irs(Scored):
     """Interventional robustness score (Suter et al. 2019)."""
 
     Config: ClassVar[type] = IrsConfig
     headline = "irs"
+    matrices = {"irs_matrix": "heat"}
+    bars = ("irs_per_code",)
 
-    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        values, truth = draw(table, self.config, seed, TRAIN)
-        return named(functional.irs(values, truth, self.config.quantile, self.config.bins), table)
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        config: IrsConfig = self.config
+        values, truth = draw(table, FactorConfig(config.code), seed)
+        how = f"quantile {config.quantile:g} of the deviations within {config.bins} bins"
+        result = functional.irs(values, truth, config.quantile, config.bins)
+        return {**result, "rows_used": [len(values)], "estimator": how}
 
 
-class InfoMec(Metric):
+class InfoMec(Scored):
     """InfoMEC (Hsu et al. 2023): modularity, compactness, explicitness by information."""
 
-    Config: ClassVar[type] = Config
+    Config: ClassVar[type] = FactorConfig
     headline = "infom"
+    matrices = {"nmi": "heat"}
+    bars = ("infoe_per_factor",)
 
-    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        return named(functional.info_mec(*draw(table, self.config, seed, TRAIN), seed=seed), table)
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        values, truth = draw(table, self.config, seed)
+        how = "10 nearest neighbours (Ross 2014), normalised by the factor's entropy"
+        return {**functional.info_mec(values, truth, seed=seed), "rows_used": [len(values)], "estimator": how}
 
 
-class Unsupervised(Metric):
+@dataclass(frozen=True)
+class UnsupervisedConfig(Config):
+    """Settings of the unsupervised scores."""
+
+    bins: int = option(BINS, "equal-width bins per code", min=2, max=10_000)
+
+
+class Unsupervised(Scored):
     """Dependence among the codes, without labels (Locatello et al. 2019)."""
 
-    Config: ClassVar[type] = BinsConfig
+    Config: ClassVar[type] = UnsupervisedConfig
     headline = "gaussian_total_correlation"
     higher_is_better = False
 
-    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        values = codes(table, self.config, seed)
-        picked = _spread(len(values), TRAIN, seed).to(values.device)
-        return functional.unsupervised(values[picked], self.config.bins)
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        values, names, left = quantities(codes(table, self.config, seed), table)
+        values = values[chosen(table, TRAIN, seed)]
+        result = functional.unsupervised(values, self.config.bins)
+        how = f"covariance; plug-in information of {self.config.bins} bins, nats"
+        return _without(left, {**result, "code_names": names, "rows_used": [len(values)], "estimator": how})
 
 
 @dataclass(frozen=True)
@@ -162,17 +227,18 @@ class LinearConfig(Config):
     dimensions: int | None = option(None, "true dimension for tdv; default: the number of factors", min=1)
 
 
-class LinearCorrelation(Metric):
+class LinearCorrelation(Scored):
     """Linear dependence among the codes (papers/15): mapc, cvr, tdv, ud90."""
 
     Config: ClassVar[type] = LinearConfig
     headline = "mapc"
     higher_is_better = False
 
-    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        values = codes(table, self.config, seed)
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        values, names, left = quantities(codes(table, self.config, seed), table)
         true = self.config.dimensions or len(table.factor_names) or None
-        return functional.linear_correlation(values, true if true is None else min(true, values.shape[1]))
+        result = functional.linear_correlation(values, true if true is None else min(true, values.shape[1]))
+        return _without(left, {**result, "code_names": names, "rows_used": [len(values)], "estimator": "covariance"})
 
 
 @dataclass(frozen=True)
@@ -182,14 +248,18 @@ class ActiveConfig:
     threshold: float = option(0.01, "variance of the posterior mean above which a code is active", min=0)
 
 
-class ActiveUnits(Metric):
+class ActiveUnits(Scored):
     """Number of active units (Burda et al. 2016)."""
 
     Config: ClassVar[type] = ActiveConfig
     headline = "active_units"
+    bars = ("variance",)
 
-    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        return {**functional.active_units(table.codes, self.config.threshold), "code_names": list(table.names)}
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        values, names, left = quantities(table.codes, table)
+        result = functional.active_units(values, self.config.threshold)
+        how = f"variance of posterior means above {self.config.threshold:g}"
+        return _without(left, {**result, "code_names": names, "rows_used": [len(values)], "estimator": how})
 
 
 @dataclass(frozen=True)
@@ -198,25 +268,29 @@ class DownstreamConfig(PredictorConfig):
 
     sizes: tuple[int, ...] = option((10, 100, 1000, 10_000), "numbers of labelled items", min=1)
     predictor: Literal["lr", "gbt", "svm", "svm_linear"] = option("lr", "logistic regression, boosted trees or an SVM")
+    exact: bool = option(False, "scikit-learn's boosting instead of the fast histogram booster (minutes)")
 
 
-class Downstream(Metric):
+class Downstream(Scored):
     """Accuracy of predicting every factor from N labelled codes (Locatello et al. 2019)."""
 
     Config: ClassVar[type] = DownstreamConfig
     headline = "mean_largest"
 
-    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         """`mean_largest`: mean accuracy over factors with the largest number of labels that the data allow."""
-        parts = draw_split(table, self.config, seed)
-        sizes = [n for n in self.config.sizes if n <= len(parts[0])] or [len(parts[0])]
-        result = dict(functional.downstream(*parts, sizes=sizes, model=self.config.predictor, seed=seed))
+        config: DownstreamConfig = self.config
+        parts, names = draw_split(table, config, seed)
+        sizes = [n for n in config.sizes if n <= len(parts[0])] or [len(parts[0])]
+        result = dict(functional.downstream(*parts, sizes=sizes, model=config.predictor, exact=config.exact, seed=seed))
         result["mean_largest"] = float(result["mean"][-1])
-        left = [n for n in self.config.sizes if n not in sizes]
+        left = [n for n in config.sizes if n not in sizes]
         if left:
             result["reasons"] = {**result.get("reasons", {}), "sizes": f"too few items for {left}"}
-        return named(result, table)
+        used = [len(parts[0]), len(parts[2])]
+        return {**result, "code_names": names, "sizes": sizes, "rows_used": used, "estimator": config.predictor}
 
 
-def _spread(total: int, rows: int, seed: int) -> torch.Tensor:
-    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:rows]
+def _without(left: dict[str, str], result: dict[str, Any]) -> dict[str, Any]:
+    """A result with the reasons why some codes are not in it."""
+    return {**result, "reasons": {**left, **result.get("reasons", {})}} if left else result

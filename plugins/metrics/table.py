@@ -1,93 +1,208 @@
-"""From a table of codes to the arrays that the scores take: which columns, which rows."""
+"""From a table of codes to the arrays that the scores take: which columns, which rows; and back to names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from distk import CodeTable, UsageError, option, seeded
+from distk import CodeTable, Metric, UsageError, option
+from distk.metric import Picture
+from distk.plugins.metrics.functional import checks
 
 TRAIN, TEST = 10_000, 5_000
 """Rows that disentanglement_lib draws for predictors; other scores take the first number."""
+BINS = 20
+"""Equal-width bins per code of the published scores."""
 
 
 @dataclass(frozen=True)
 class Config:
     """What stands for the representation of an item."""
 
-    code: Literal["mean", "sample"] = option("mean", "posterior means, or one draw from the posterior per item")
+    code: Literal["mean", "sample"] = option("mean", "posterior means, or draws from the posterior")
 
 
 @dataclass(frozen=True)
-class PredictorConfig(Config):
-    """As `Config`, and how a discrete code enters a predictor."""
+class FactorConfig(Config):
+    """As `Config`, for scores that need discrete factors."""
+
+    bins: int | None = option(None, "cut continuous factors into so many equal-width bins", min=2, max=10_000)
+
+
+@dataclass(frozen=True)
+class PredictorConfig(FactorConfig):
+    """As `FactorConfig`, and how a discrete code enters a predictor."""
 
     discrete: Literal["index", "onehot"] = option("index", "a discrete code as one column of indices or as indicators")
 
 
-def codes(table: CodeTable, config: Config, seed: int) -> Tensor:
-    """Columns of the representation, `[N, D]`; with `code="sample"` fresh noise per row and call.
+class Scored(Metric):
+    """A score that an array function of `functional` computes; its messages speak of names instead of numbers.
+
+    matrices: keys of `[codes, factors]` arrays to draw -> "hinton" or "heat". bars: keys of vectors to draw.
+    """
+
+    matrices: ClassVar[Mapping[str, str]] = {}
+    bars: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        """As `compute`; a ValueError of an array function becomes a UsageError there."""
+
+    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        try:
+            result = dict(self.score(table, seed))
+        except ValueError as error:
+            told = in_words(str(error), table.names, table.factor_names)
+            raise UsageError(
+                re.sub(r"^no two rows\b", f"{table.source or 'this data'} has no two items that", told)
+            ) from error
+        result = {"code_names": list(table.names), "factor_names": list(table.factor_names), **result}
+        if "reasons" in result:
+            names = (result["code_names"], result["factor_names"])
+            result["reasons"] = {in_words(k, *names): in_words(v, *names) for k, v in result["reasons"].items()}
+        return result
+
+    @classmethod
+    def pictures(cls, result: Mapping[str, Any]) -> Mapping[str, Picture]:
+        """The declared matrices and bars, as far as the result holds them."""
+        from distk.plugins.metrics.pictures import of_result
+
+        return of_result(result, cls.matrices, cls.bars)
+
+
+def in_words(text: str, code_names: Sequence[str], factor_names: Sequence[str]) -> str:
+    """A message of an array function with the names of factors and codes in place of their column numbers."""
+
+    def name(names: Sequence[str], place: str) -> str:
+        return f"'{names[int(place)]}'" if int(place) < len(names) else place
+
+    text = re.sub(r"\bfactor (\d+)\b", lambda found: f"factor {name(factor_names, found[1])}", text)
+    text = re.sub(r"\bfactors \[(\d[\d, ]*)\]", lambda f: _list("factors", factor_names, f[1]), text)
+    text = re.sub(r"\bcodes \[(\d[\d, ]*)\]", lambda f: _list("codes", code_names, f[1]), text)
+    text = re.sub(r"(NaN or inf, first in) column (\d+)", lambda f: f"{f[1]} code {name(code_names, f[2])}", text)
+    text = text.replace("cut it with factor_bins (--bins)", "cut it with --bins N")
+    return text.replace("dci with predictor='lasso'", "dci with --predictor lasso (predictor=lasso)")
+
+
+def _list(what: str, names: Sequence[str], places: str) -> str:
+    return f"{what} {', '.join(names[int(p)] if int(p) < len(names) else p for p in places.split(','))}"
+
+
+def codes(table: CodeTable, config: Any, seed: int) -> Tensor:
+    """Columns of the representation, `[N, D]`; with `code="sample"` one draw per row, the same for the same seed.
 
     Raises UsageError when samples are asked for and the codes have no posterior.
     """
     if config.code == "mean":
         return table.codes
+    std = deviations(table, config)
+    assert std is not None
+    noise = torch.randn(table.codes.shape, generator=torch.Generator().manual_seed(seed), dtype=table.codes.dtype)
+    return table.codes + noise.to(std.device) * std
+
+
+def deviations(table: CodeTable, config: Any) -> Tensor | None:
+    """None for `code="mean"`, else the posterior's standard deviations `[N, D]`, 0 for columns without a posterior."""
+    if config.code == "mean":
+        return None
     if table.std is None:
         raise UsageError("sampled codes were asked for, but this representation has no posterior.")
-    noise = torch.randn(table.codes.shape, generator=seeded(seed, table.codes.device), device=table.codes.device)
-    return table.codes + noise * table.std.nan_to_num(0.0)
+    return table.std.nan_to_num(0.0)
 
 
-def factors(table: CodeTable) -> Tensor:
-    """Factors `[N, K]` on the codes' device."""
-    return table.needs_factors().to(table.codes.device)
+def factors(table: CodeTable, bins: int | None = None) -> Tensor:
+    """Factors `[N, K]` on the codes' device; continuous ones cut into `bins` equal-width bins where that is given."""
+    return _cut(table.needs_factors(), table.needs_factors(), bins).to(table.codes.device)
 
 
-def onehot(values: Tensor, table: CodeTable) -> Tensor:
-    """Columns with each categorical one replaced by its indicators."""
-    parts = []
-    for d, kind in enumerate(table.kinds):
+def _cut(truth: Tensor, all_truth: Tensor, bins: int | None) -> Tensor:
+    """Columns of `truth` that are continuous in `all_truth` as indices of equal-width bins between its extremes."""
+    fractional = [k for k in range(truth.shape[1]) if bool((all_truth[:, k] != all_truth[:, k].round()).any())]
+    if bins is None or not fractional:
+        return truth
+    truth = truth.double().clone()
+    span = all_truth[:, fractional].double()
+    cut = checks.equal_width(truth[:, fractional], span.amin(0), span.amax(0), bins)
+    truth[:, fractional] = cut.double()
+    return truth
+
+
+def onehot(values: Tensor, table: CodeTable) -> tuple[Tensor, list[str]]:
+    """Columns with each categorical one replaced by the indicators of its classes, and their names."""
+    parts, names = [], []
+    for d, (kind, name) in enumerate(zip(table.kinds, table.names, strict=True)):
         column = values[:, d : d + 1]
         if kind == "categorical":
             present = table.codes[:, d].unique()
-            column = (column == present).to(values.dtype)
-        parts.append(column)
-    return torch.cat(parts, 1)
+            parts.append((column == present).to(values.dtype))
+            names += [f"{name}={value:g}" for value in present.tolist()]
+        else:
+            parts.append(column)
+            names.append(name)
+    return torch.cat(parts, 1), names
 
 
-def draw(table: CodeTable, config: Config, seed: int, rows: int) -> tuple[Tensor, ...]:
-    """(codes, factors) of `rows` items: P1 on a full grid, else a shuffle without repetition; a file as it is."""
-    values, truth = codes(table, config, seed), factors(table)
-    picked = _rows(table, rows, seed)
+def quantities(values: Tensor, table: CodeTable) -> tuple[Tensor, list[str], dict[str, str]]:
+    """The columns that are quantities, their names, and why others are left out: class indices have no variance."""
+    keep = [d for d, kind in enumerate(table.kinds) if kind == "continuous"]
+    left = [name for name, kind in zip(table.names, table.kinds, strict=True) if kind != "continuous"]
+    if not keep:
+        raise UsageError("this representation has only discrete codes, whose indices are no quantities.")
+    reasons = {", ".join(left): "discrete code left out: its indices are no quantities"} if left else {}
+    return values[:, keep], [table.names[d] for d in keep], reasons
+
+
+def draw(table: CodeTable, config: FactorConfig, seed: int, rows: int = TRAIN) -> tuple[Tensor, Tensor]:
+    """(codes, factors) of the rows to score: P1 on a full grid, a shuffle of other data, every row of a file."""
+    values, truth = codes(table, config, seed), factors(table, config.bins)
+    picked = chosen(table, rows, seed)
     return values[picked], truth[picked]
 
 
-def draw_split(table: CodeTable, config: PredictorConfig, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(codes, factors, codes_test, factors_test) for predictors; two thirds for training where rows are scarce."""
-    values, truth = codes(table, config, seed), factors(table)
+def draw_split(
+    table: CodeTable, config: PredictorConfig, seed: int, continuous: bool = False
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[str]]:
+    """((codes, factors, codes_test, factors_test), names of the codes' columns) for predictors.
+
+    A file's own test rows serve where it has them. Else two thirds of at most 15 000 rows are for training, those of a
+    file in the order of the file. continuous: leave continuous factors as they are.
+    """
+    values, bins = codes(table, config, seed), None if continuous else config.bins
+    names = list(table.names)
+    if table.codes_test is not None and table.factors_test is not None:
+        if config.code == "sample":
+            raise UsageError("sampled codes were asked for, but the test rows of this file have no posterior.")
+        every = torch.cat([table.needs_factors().double(), table.factors_test.double()])
+        parts = [
+            *(values, _cut(table.needs_factors(), every, bins)),
+            *(table.codes_test, _cut(table.factors_test, every, bins)),
+        ]
+    else:
+        truth = factors(table, bins)
+        picked = chosen(table, TRAIN + TEST, seed, predict=True)
+        cut = min(TRAIN, len(picked) * 2 // 3)
+        parts = [values[picked[:cut]], truth[picked[:cut]], values[picked[cut:]], truth[picked[cut:]]]
     if config.discrete == "onehot":
-        values = onehot(values, table)
-    picked = _rows(table, TRAIN + TEST, seed)
-    cut = min(TRAIN, len(picked) * 2 // 3)
-    train, test = picked[:cut], picked[cut:]
-    return values[train], truth[train], values[test], truth[test]
+        parts[0], names = onehot(parts[0], table)
+        parts[2], _ = onehot(parts[2], table)
+    return (parts[0], parts[1], parts[2], parts[3]), names
 
 
-def _rows(table: CodeTable, rows: int, seed: int) -> Tensor:
+def chosen(table: CodeTable, rows: int, seed: int, predict: bool = False) -> Tensor:
+    """Rows to score, int64 on the codes' device, from a generator on the CPU: one seed, the same rows everywhere."""
     device = table.codes.device
+    generator = torch.Generator().manual_seed(seed)
     if table.grid and len(table) >= rows:
         # With replacement from the grid, as published; a small grid would put one item on both sides of a split.
-        return table.sample_rows(rows, seeded(seed, device))
-    if table.model is None:
-        return torch.arange(min(rows, len(table)), device=device)
-    order = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))
-    return order[:rows].to(device)
-
-
-def named(result: Mapping[str, Any], table: CodeTable) -> dict[str, Any]:
-    """A score's result with the names of codes and factors beside its arrays, for plots."""
-    return {**result, "code_names": list(table.names), "factor_names": list(table.factor_names)}
+        return table.sample_rows(rows, generator)
+    if table.model is None and (len(table) <= rows or not predict):
+        # A file is taken as it is, so that the array function gives the same figure; predictors have their limit.
+        return torch.arange(len(table), device=device)
+    return torch.randperm(len(table), generator=generator)[:rows].to(device)

@@ -180,7 +180,8 @@ def plan(
 ) -> None:
     """Find actions from one state to another: h_goal - h_start as a sum of the changes that the factors cause.
 
-    The actions, in whatever order works, are then carried out. Example: distk plan runs/icf --start 0,0 --goal 3,4
+    The actions, in whatever order works, are then carried out, and what is left is corrected the same way.
+    Example: distk plan runs/icf --start 0,0 --goal 3,4
     """
     from distk import images
     from distk.device import seeded
@@ -196,7 +197,13 @@ def plan(
     lines = [
         f"{explore.name_state(env, first)} to {explore.name_state(env, last)}: {counts}",
         f"carried out: {' '.join(found.order) or 'nothing'}",
-        "reached the goal" if found.reached else "did not reach the goal",
+        f"{'reached' if found.reached else 'did not reach'} the goal, after {found.rounds} decomposition(s)",
     ]
-    values = {"actions": found.counts, "order": found.order, "reached": found.reached, "residual": found.residual}
+    values = {
+        "actions": found.counts,
+        "order": found.order,
+        "reached": found.reached,
+        "rounds": found.rounds,
+        "residual": found.residual,
+    }
     finish([picture], as_json, values, lines)

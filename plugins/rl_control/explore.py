@@ -250,43 +250,76 @@ def _number(sequence: tuple[int, ...], actions: int) -> int:
 
 @dataclass
 class Plan:
-    """counts: how often each action; order: as carried out; frames: the states passed, then the goal."""
+    """counts: actions of the decomposition; order: as carried out, corrections included; rounds: decompositions made.
+
+    frames: the states passed, then the goal. residual: |h_goal - h_start - sum of changes| of the first one.
+    """
 
     counts: dict[str, int]
     order: list[str]
     reached: bool
+    rounds: int
     residual: float
     frames: Tensor
 
 
-@torch.no_grad()
-def plan(model: SelectiveMethod, env: Any, first: Tensor, goal: Tensor, generator: torch.Generator) -> Plan:
-    """Greedy decomposition of h_goal - h_start into mode vectors (B.2), then the actions in an order that works."""
-    vectors, acts, _ = modes(model, env, generator)
-    h_first, h_goal = model.encoder(env.render(first)), model.encoder(env.render(goal))
-    rest, chosen = (h_goal - h_first)[0], []
+def decompose(difference: Tensor, vectors: Tensor) -> tuple[list[int], float]:
+    """Greedy: as long as one of the `vectors` `[modes, K]` shortens the rest of `difference` `[K]`, take the best."""
+    chosen: list[int] = []
     while len(chosen) < LONGEST_PLAN:
-        left = (rest - vectors).norm(dim=1)
-        if float(left.min()) >= float(rest.norm()) - 1e-6:
+        left = (difference - vectors).norm(dim=1)
+        if float(left.min()) >= float(difference.norm()) - 1e-6:
             break
-        chosen.append(acts[int(left.argmin())])
-        rest = rest - vectors[int(left.argmin())]
-    counts = Counter(" ".join(model.names[a] for a in sequence) for sequence in chosen)
-    state, frames, order, todo = first, [env.render(first)], [], list(chosen)
-    while todo:
-        # Of the remaining ones, the one that leads nearest to the goal now: walls can ask for another order.
-        options = []
-        for sequence in sorted(set(todo)):
-            after = state
-            for action in sequence:
-                after = env.step(after, torch.tensor([action], device=env.device))
-            distance = float((model.encoder(env.render(after)) - h_goal).norm())
-            options.append((torch.equal(after, state), distance, sequence, after))
-        stuck, _, sequence, state = min(options, key=lambda option: option[:2])
-        if stuck:
+        chosen.append(int(left.argmin()))
+        difference = difference - vectors[chosen[-1]]
+    return chosen, float(difference.norm())
+
+
+@torch.no_grad()
+def plan(
+    model: SelectiveMethod, env: Any, first: Tensor, goal: Tensor, generator: torch.Generator, rounds: int = 8
+) -> Plan:
+    """Decompose h_goal - h_start into mode vectors (B.2), carry the actions out, and correct what is left.
+
+    The changes are means over all states, so that the sum can miss by a step; then the rest is decomposed again.
+    """
+    vectors, acts, _ = modes(model, env, generator)
+    h_goal = model.encoder(env.render(goal))
+    state, frames, order, made = first, [env.render(first)], [], 0
+    counts: Counter[str] = Counter()
+    residual = 0.0
+    while made < rounds and not torch.equal(state, goal):
+        chosen, left = decompose((h_goal - model.encoder(env.render(state)))[0], vectors)
+        if made == 0:
+            counts, residual = Counter(_words(model, acts[i]) for i in chosen), left
+        made += 1
+        todo = [acts[i] for i in chosen]
+        moved = False
+        while todo and not torch.equal(state, goal):
+            # Of the remaining ones, the one that leads nearest to the goal now: walls can ask for another order.
+            options = [(*_after(model, env, state, sequence, h_goal), sequence) for sequence in sorted(set(todo))]
+            after, stuck, _, sequence = min(options, key=lambda option: option[1:3])
+            if stuck:
+                break
+            state, moved = after, True
+            todo.remove(sequence)
+            order.append(_words(model, sequence))
+            frames.append(env.render(state))
+        if not moved:
             break
-        todo.remove(sequence)
-        order.append(" ".join(model.names[a] for a in sequence))
-        frames.append(env.render(state))
     frames.append(env.render(goal))
-    return Plan(dict(counts), order, torch.equal(state, goal), float(rest.norm()), torch.cat(frames))
+    return Plan(dict(counts), order, torch.equal(state, goal), made, residual, torch.cat(frames))
+
+
+def _words(model: SelectiveMethod, sequence: tuple[int, ...]) -> str:
+    return " ".join(model.names[a] for a in sequence)
+
+
+def _after(
+    model: SelectiveMethod, env: Any, state: Tensor, sequence: tuple[int, ...], h_goal: Tensor
+) -> tuple[Tensor, bool, float]:
+    """The state after a sequence, whether nothing changed, and how far its code is from the goal's."""
+    after = state
+    for action in sequence:
+        after = env.step(after, torch.tensor([action], device=env.device))
+    return after, torch.equal(after, state), float((model.encoder(env.render(after)) - h_goal).norm())

@@ -143,13 +143,12 @@ class Gym(Dataset):
         except Exception as error:  # an environment is a stranger's program
             raise DistkError(f"'{self.id}' failed while stepping: {_line(error)}.") from error
         ended = np.asarray(terminated) | np.asarray(truncated)
-        # SAME_STEP returns the next episode's first frame with the step that ended the last, NEXT_STEP one step later.
-        missing = ended if self._mode == "SAME_STEP" else self._ended
+        # NEXT_STEP resets one step after an episode's end, SAME_STEP in that very step, DISABLED leaves it to us.
+        missing = self._ended if self._mode == "NEXT_STEP" else ended
         self.valid = torch.from_numpy(~missing).float().to(self.device)
         self._ended = ended
         if self._mode == "DISABLED" and ended.any():
             observation = self._envs.reset(options={"reset_mask": ended})[0]
-            self.valid = torch.from_numpy(~ended).float().to(self.device)
         return self._pictures(observation)
 
     def render(self, state: Tensor) -> Tensor:

@@ -15,15 +15,16 @@ from torch import Tensor, nn
 
 from distk import DataSpec, Latent, LatentSpace, option
 from distk.nn import mlp
-from distk.plugins.rl_control.icf_networks import Decoder, form_for, init_
+from distk.plugins.rl_control.icf_networks import Decoder, Front, form_for, init_
 from distk.plugins.rl_control.selective import SelectiveMethod
+from distk.plugins.rl_control.selectivity import Whitening
 
 
 @dataclass(frozen=True)
 class Config:
     """Hyperparameters."""
 
-    k: int | None = option(None, "coordinates and policies; default one per action", min=2, max=1024)
+    k: int | None = option(None, "coordinates and policies; default half as many as actions", min=2, max=1024)
     form: Literal["linear", "log"] = option(
         "linear", "reward: the share itself, or its logarithm", paper="linear (code)"
     )
@@ -36,6 +37,10 @@ class Config:
     )
     steps_per_policy: int = option(1, "actions that a policy takes", paper="1", min=1, max=16)
     encoder: Literal["conv", "mlp"] | None = option(None, "default conv where the picture can be halved", paper="conv")
+    blur: float | None = option(
+        None, "Gaussian blur in front of the encoder, pixels; default half a cell; 0: raw pixels", paper="0", min=0
+    )
+    whiten: bool = option(True, "whiten the features over the batch instead of a tanh", paper="no (code)")
     hidden: int = option(32, "width of the layer before the features, and of each policy", paper="32 (code)", min=1)
     lr: float = option(5e-4, "learning rate of Adam", paper="5e-4 (code)", above=0)
     selectivity: float = option(1.0, "weight of the sum over policies", paper="1", min=0)
@@ -56,26 +61,26 @@ class Config:
 
 
 class Features(nn.Module):
-    """f: pictures `[N, c, s, s]` -> K features `[N, K]` in (-1, 1); two 3x3 convolutions of 16 channels, or an MLP."""
+    """f: pictures `[N, c, s, s]` -> K features `[N, K]`: two 3x3 convolutions of 16 channels, or an MLP.
 
-    def __init__(self, spec: DataSpec, k: int, conv: bool, hidden: int) -> None:
+    Whitened over the batch or in (-1, 1) by tanh. The reward does not depend on the scale of a change, so that a tanh
+    may saturate in most states without any loss; whitened features cannot.
+    """
+
+    def __init__(self, spec: DataSpec, k: int, conv: bool, hidden: int, blur: float, whiten: bool) -> None:
         super().__init__()
         channels, height, width = spec.shape
         if conv:
             sides = ((height + 3) // 4) * ((width + 3) // 4)
-            layers: list[nn.Module] = [
-                nn.Conv2d(channels, 16, 3, 2, 1),
-                nn.ReLU(),
-                nn.Conv2d(16, 16, 3, 2, 1),
-                nn.ReLU(),
-            ]
-            layers += [nn.Flatten(), *mlp([16 * sides, hidden, k])]
+            layers: list[nn.Module] = [nn.Conv2d(channels, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1)]
+            layers += [nn.ReLU(), nn.Flatten(), *mlp([16 * sides, hidden, k])]
         else:
             layers = [nn.Flatten(), *mlp([channels * height * width, 128, hidden, k])]
-        self.net = init_(nn.Sequential(*layers, nn.Tanh()))
+        self.front = Front(spec, init_(nn.Sequential(*layers)), blur, centre=whiten)
+        self.head = Whitening(k) if whiten else nn.Tanh()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
+        return self.head(self.front(x))
 
 
 class Policies(nn.Module):
@@ -109,21 +114,23 @@ class ICFDiscrete(SelectiveMethod):
     training: ClassVar[Mapping[str, Any]] = {"steps": 20_000, "batch": 64}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
-            "model": {"entropy_steps": 800, "lr": 1e-3},
+            "model": {"entropy_steps": 800, "lr": 1e-3, "blur": 4.0},
             "data": {"name": "maze", "grid": 5, "size": 15, "actions": "basic4"},
             "train": {"steps": 1500, "batch": 24},
         },
-        "paper": {"model": {"entropy": 0.0}, "train": {"steps": 100_000, "batch": 64}},
+        "paper": {"model": {"entropy": 0.0, "whiten": False, "blur": 0.0}, "train": {"steps": 100_000, "batch": 64}},
     }
 
     def __init__(self, config: Config, data: DataSpec) -> None:
         super().__init__(config, data)
-        k = config.k or self.actions
+        k = config.k or max(2, self.actions // 2)
         self.n, self.noise, self.k = k, 0, k
         self.scale = float(k)
-        self.latents = LatentSpace.of(Latent("h", "continuous", k, low=-1.0, high=1.0))
+        reach = 2.0 if config.whiten else 1.0
+        self.latents = LatentSpace.of(Latent("h", "continuous", k, low=-reach, high=reach))
         form = form_for(data, config.encoder)
-        self.encoder = Features(data, k, form == "conv", config.hidden)
+        blur = 0.5 * data.extra.get("cell", 0) if config.blur is None else config.blur
+        self.encoder = Features(data, k, form == "conv", config.hidden, blur, config.whiten)
         self.decoder = Decoder(data, k, form, 128)
         self.policy = Policies(k, self.actions, config.hidden)
 

@@ -61,7 +61,7 @@ def distk_register_metrics(register: Register) -> None:
     register(
         "disagreement",
         _AT + "metrics:Disagreement",
-        "what a trained judge sees in clips with one half of the code redrawn; needs --judge",
+        "what a trained judge sees in clips with one half of the code redrawn; needs a judge",
         paper="Li & Mandt 2018",
         tags=("clips", "judge"),
     )

@@ -266,7 +266,7 @@ def judge_train(
 ) -> None:
     """Train a classifier of motion and attributes on real clips and measure it on the test split.
 
-    Its accuracy stands in its file; `distk eval --metric disagreement --judge FILE` wants at least 0.99 of every head.
+    Its accuracy stands in its file; `distk eval --metric disagreement --set judge=FILE` wants 0.99 of every head.
 
     Example: distk judge train --data sprites-sim --out judge.safetensors
     """

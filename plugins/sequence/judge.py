@@ -190,7 +190,7 @@ def fitting_judge(path: str, dataset: Dataset) -> Judge:
     """
     command = f"train one with `{COMMAND.format(data=dataset.name)}`"
     if not path:
-        raise UsageError(f"this score needs --judge FILE; {command}.")
+        raise UsageError(f"this score needs a judge (`--set judge=FILE`); {command}.")
     data = check_data(dataset)
     judge = load_judge(Path(path), data.device)
     heads = dict(zip(data.factor_names, data.factor_sizes, strict=True))
@@ -201,5 +201,7 @@ def fitting_judge(path: str, dataset: Dataset) -> Judge:
         )
     weak = {name: round(value, 4) for name, value in judge.info.accuracy.items() if value < REQUIRED}
     if weak:
-        raise UsageError(f"judge '{path}' is right too seldom ({weak}, required {REQUIRED}); {command} --steps more.")
+        raise UsageError(
+            f"judge '{path}' is right too seldom ({weak}, required {REQUIRED}): {command} and more --steps."
+        )
     return judge

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk import Code, DataSpec, Latent, LatentSpace, Objective, Source, Step, UsageError, adam, one_hot, option, sgd
+from distk.console import warn_once
 from distk.plugins.text.common import decode as search
 from distk.plugins.text.common.model import SentenceMethod
 from distk.plugins.text.common.networks import CodeDecoder, CodeEncoder, Perceptron, uniform_
@@ -46,6 +47,9 @@ class Config:
     noise_anneal: float = option(0.9995, "its factor per 100 steps", paper="0.9995 (code)", above=0, max=1)
     lambda1: float = option(1.0, "weight of the critic in the encoder; 0 trains no critic and no generator", min=0)
     lambda2: float = option(1.0, "weight of the classifier in the encoder; 0 trains none", paper="1", min=0)
+    warmup: int = option(
+        0, "steps over which lambda1 and lambda2 rise from 0; keeps an encoder from hiding everything at first", min=0
+    )
     critic: Literal["clip", "gp"] = option(
         "clip", "what bounds the critic: clipping or a gradient penalty", paper="clip"
     )
@@ -77,9 +81,6 @@ class ARAE(SentenceMethod):
     Config: ClassVar[type] = Config
     data = "standin-reviews"
     training: ClassVar[Mapping[str, Any]] = {"steps": 69_000, "batch": 128}
-    _DEMO: ClassVar[Mapping[str, Any]] = {
-        "embedding": 32, "hidden": 64, "z": 16, "lambda1": 0.0, "lambda2": 3.0, "lr_ae": 4e-3, "noise": 0.02
-    }  # fmt: skip
     presets: ClassVar[Mapping[str, Any]] = {
         "ae": {"model": {"lambda1": 0.0, "lambda2": 0.0}},
         "ae+cls": {"model": {"lambda1": 0.0, "lambda2": 1.0}},
@@ -97,7 +98,15 @@ class ARAE(SentenceMethod):
             "data": {"name": "yelp"},
         },
         "demo": {
-            "model": _DEMO,
+            "model": {
+                "embedding": 32,
+                "hidden": 64,
+                "z": 16,
+                "lambda2": 3.0,
+                "warmup": 1000,
+                "lr_ae": 4e-3,
+                "noise": 0.02,
+            },
             "data": {"name": "standin-reviews", "variant": "tiny"},
             "train": {"steps": 3000, "batch": 64},
         },
@@ -141,61 +150,47 @@ class ARAE(SentenceMethod):
 
     def objectives(self) -> list[Objective]:
         config, joint = self.config, self.config.ae_optimizer == "adam-joint"
-        phi = list(self.encoder.parameters())
-        autoencoder = [*phi, *self.decoders.parameters(), *self.outputs.parameters()]
+        phi, w, u = (list(part.parameters()) for part in (self.encoder, self.critic, self.classifier))
+        psi = [*self.decoders.parameters(), *self.outputs.parameters()]
         rate = config.lr_ae or (1e-3 if joint else 1.0)
         step = adam(rate) if joint else sgd(rate)
         # Separate Adam steps would make lambda1 and lambda2 meaningless: Adam undoes the scale of each loss.
-        shared: dict[str, Any] = {"stage": "autoencoder"} if joint else {"optimizer": step, "clip": config.clip_norm}
-        stage = "autoencoder" if joint else None
-        reconstruction = Objective(
-            "reconstruction", self.reconstruction, autoencoder, step, stage=stage, clip=config.clip_norm
-        )
-        against: list[Objective] = []
-        adversaries: list[Objective] = []
+        clip, stage = config.clip_norm, "autoencoder" if joint else None
+        own, alone = (None, None) if joint else (step, clip)  # joint: added to the reconstruction's gradient
+        betas = (0.5, 0.999)
+        rebuild = Objective("reconstruction", self.reconstruction, [*phi, *psi], step, stage, clip=clip)
+        learn, fool, last = [], [], []
         if config.lambda1:
-            critic = list(self.critic.parameters())
-            betas = (0.5, 0.999)
-            clamp = self.clamp if config.critic == "clip" else None
-            adversaries.append(
-                Objective(
-                    "critic",
-                    self.critic_loss,
-                    critic,
-                    adam(config.lr_critic, betas),
-                    None,
-                    config.critic_updates,
-                    after=clamp,
-                )
-            )
-            against.append(Objective("critic_adv", self.critic_adv, phi, **shared))
+            after = self.clamp if config.critic == "clip" else None
+            rounds = config.critic_updates
+            learn += [
+                Objective("critic", self.critic_loss, w, adam(config.lr_critic, betas), None, rounds, after=after)
+            ]
+            fool += [Objective("critic_adv", self.critic_adv, phi, own, stage, clip=alone)]
+            theta = self.generator.parameters()
+            last = [Objective("generator", self.generator_loss, theta, adam(config.lr_generator, betas))]
         if config.lambda2:
-            optimizer = adam(config.lr_classifier)
-            u = list(self.classifier.parameters())
-            adversaries.append(
-                Objective("code_classifier", self.classifier_loss, u, optimizer, None, config.classifier_updates)
-            )
-            against.append(Objective("classifier_adv", self.classifier_adv, phi, **shared))
-        last: list[Objective] = []
-        if config.lambda1:
-            theta = list(self.generator.parameters())
-            last = [Objective("generator", self.generator_loss, theta, adam(config.lr_generator, (0.5, 0.999)))]
-        # Joint, the adversaries go first: the cycle is the same, and the encoder passes the batch once.
-        return (
-            [*adversaries, reconstruction, *against, *last]
-            if joint
-            else [reconstruction, *adversaries, *against, *last]
-        )
+            rounds, rate = config.classifier_updates, config.lr_classifier
+            learn += [Objective("code_classifier", self.classifier_loss, u, adam(rate), None, rounds)]
+            fool += [Objective("classifier_adv", self.classifier_adv, phi, own, stage, clip=alone)]
+        # Joint, the adversaries learn first: the cycle is the same, and the encoder passes the batch once.
+        return [*learn, rebuild, *fool, *last] if joint else [rebuild, *learn, *fool, *last]
 
     def schedule(self, step: int) -> dict[str, Any]:
-        return {"noise": self.config.noise * self.config.noise_anneal ** (step // 100)}
+        ramp = min(1.0, step / self.config.warmup) if self.config.warmup else 1.0
+        return {"noise": self.config.noise * self.config.noise_anneal ** (step // 100), "ramp": ramp}
 
     def collect(self, source: Source) -> dict[str, Tensor]:
         """The autoencoder's batch (one length bucket), and `fresh`, all sentences that the adversaries will see.
 
         The critic gets sentences of all lengths: those of one bucket against the generator's would differ by length.
         """
+        if not getattr(source.dataset.config, "balance", True):
+            raise UsageError("arae needs batches with equal shares of the labels: leave out --no-balance.")
         batch = source.sample()
+        fewest = min(getattr(source.dataset, "counts", (source.batch,)))
+        if fewest < 2 * source.batch / self.labels:
+            warn_once(f"a label has only {fewest} training sentences, less than two batches: use a smaller --batch")
         config = self.config
         rounds = max(config.critic_updates * (config.lambda1 > 0), config.classifier_updates * (config.lambda2 > 0))
         if config.ae_optimizer == "sgd":
@@ -286,12 +281,12 @@ class ARAE(SentenceMethod):
     def critic_adv(self, step: Step) -> Tensor:
         """3, phi: lambda1 E f(c), so that real codes come to look like the generator's."""
         code = _rescaled(self.against(step)[0], step, self.config.normalize_adv_grad)
-        return self.config.lambda1 * self.f(code).mean()
+        return self.config.lambda1 * step.schedule["ramp"] * self.f(code).mean()
 
     def classifier_adv(self, step: Step) -> Tensor:
         """3b, phi: lambda2 times -log p_u(1 - y | c); other forms see `adv_form`."""
         code, label = self.against(step)
-        return self.config.lambda2 * self.confusion(self.label_logits(code), label)
+        return self.config.lambda2 * step.schedule["ramp"] * self.confusion(self.label_logits(code), label)
 
     def confusion(self, logits: Tensor, label: Tensor) -> Tensor:
         """What the encoder minimises against classifier logits `[n, K]`, mean over rows, nats."""

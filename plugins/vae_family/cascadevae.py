@@ -90,10 +90,12 @@ class CascadeVAEContinuous(Method):
     data = "dsprites"
     training: ClassVar[Mapping[str, Any]] = {"steps": 300_000, "batch": 64}
     presets: ClassVar[Mapping[str, Any]] = {
+        # Three shapes of one size on a grid of positions: a minute on two cores. Without the L2 penalty, because in so
+        # short a warm-up it would only serve to shrink the decoder's unused columns of d (see the method's card).
         "demo": {
-            "model": {"z": 4, "hidden": 128, "lr": 1e-3, "relieve_every": 200, "beta_l": 1.0},
-            "data": {"name": "dsprites", "size": 32, "scales": [3, 4, 5], "orientations": 1, "positions": 16},
-            "train": {"steps": 1600, "log_every": 50},
+            "model": {"z": 3, "hidden": 128, "lr": 1e-3, "relieve_every": 300, "weight_l2": 0.0},
+            "data": {"name": "dsprites", "size": 32, "scales": [5], "orientations": 1, "positions": 16},
+            "train": {"steps": 1500, "log_every": 50},
         },
         "paper": {"train": {"steps": 300_000, "eval_every": 10_000, "keep": "best:factorvae"}},
     }

@@ -89,7 +89,7 @@ def test_truncated_foreign_and_missing_files(saved, tmp_path) -> None:
     target = tmp_path / "x.safetensors"
     for content in (b"", b"\x01", raw[: len(raw) // 2], raw[:100], b"PK\x03\x04" + raw, b"\xff" * 64, os.urandom(500)):
         target.write_bytes(content)
-        with pytest.raises(DistkError, match="truncated or no safetensors|header of"):
+        with pytest.raises(DistkError, match=r"truncated or no safetensors|header of"):
             checkpoint.load(target)
     with pytest.raises(DistkError, match="does not exist"):
         checkpoint.load(tmp_path / "gone.safetensors")

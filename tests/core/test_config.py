@@ -69,7 +69,7 @@ def test_precedence(tmp_path) -> None:
     file.write_text('method = "cascadevae"\n[model]\nz = 5\nclasses = 7\n[train]\nbatch = 32\n')
     made = resolve("cascadevae", preset="demo", file=file, options={"model": {"classes": 4}})
     assert (made.model.z, made.model.classes, made.model.hidden) == (5, 4, 128)
-    assert (made.train.batch, made.train.steps) == (32, 1600)
+    assert (made.train.batch, made.train.steps) == (32, 1500)
     assert resolve("cascadevae").train.steps == 300_000
 
 

@@ -97,9 +97,7 @@ def test_explicitness_needs_standardised_codes(rng: np.random.Generator) -> None
     """Tiny codes would vanish under the penalty without the standardisation."""
     c, f, ct, ft = _split(rng)
     ours = fn.explicitness(c, f, ct, ft)["explicitness_test"]
-    assert fn.explicitness(c * 1e-6 + 3, f, ct * 1e-6 + 3, ft)["explicitness_test"] == pytest.approx(
-        ours, abs=1e-3
-    )
+    assert fn.explicitness(c * 1e-6 + 3, f, ct * 1e-6 + 3, ft)["explicitness_test"] == pytest.approx(ours, abs=1e-3)
 
 
 def test_downstream_lr_matches_cross_validated_regression(rng: np.random.Generator) -> None:

@@ -138,9 +138,7 @@ def test_booster_equals_scikit_learn_on_coarse_codes(rng: np.random.Generator) -
 
 def test_booster_shares_importance_among_equal_codes(rng: np.random.Generator) -> None:
     y = torch.from_numpy(rng.integers(0, 4, 800))
-    x = (y[:, None].double() + torch.from_numpy(rng.normal(size=(800, 1)))).repeat(1, 4) * torch.tensor(
-        [1, -1, 3, 0.5]
-    )
+    x = (y[:, None].double() + torch.from_numpy(rng.normal(size=(800, 1)))).repeat(1, 4) * torch.tensor([1, -1, 3, 0.5])
     model = gradient_boosting(x, y, 4, x[:10])
     assert float(model.importance.min()) > 0.1
     again = gradient_boosting(x, y, 4, x[:10])

@@ -38,9 +38,7 @@ def test_irs_by_loops(rng: np.random.Generator, quantile: float) -> None:
         largest[d] = np.abs(c - c.mean()).max()
         for k in range(2):
             groups = [c[binned[:, k] == v] for v in np.unique(binned[:, k])]
-            matrix[d, k] = (
-                1 - np.mean([np.quantile(np.abs(g - g.mean()), quantile) for g in groups]) / largest[d]
-            )
+            matrix[d, k] = 1 - np.mean([np.quantile(np.abs(g - g.mean()), quantile) for g in groups]) / largest[d]
     ours = fn.irs(codes, factors, quantile=quantile)
     np.testing.assert_allclose(ours["irs_matrix"][:3], matrix, atol=1e-9)
     assert ours["irs"] == pytest.approx((largest * matrix.max(1)).sum() / largest.sum(), abs=1e-9)
@@ -67,9 +65,7 @@ def test_unsupervised_scores(rng: np.random.Generator) -> None:
     assert ours["gaussian_total_correlation"] == pytest.approx(tc, abs=1e-8)
     assert ours["gaussian_wasserstein_correlation"] == pytest.approx(w, rel=1e-7)
     assert ours["gaussian_wasserstein_correlation_norm"] == pytest.approx(w / np.trace(sigma), rel=1e-7)
-    pairs = [
-        mutual_info_score(_bin(codes[:, i]), _bin(codes[:, j])) for i in range(4) for j in range(4) if i != j
-    ]
+    pairs = [mutual_info_score(_bin(codes[:, i]), _bin(codes[:, j])) for i in range(4) for j in range(4) if i != j]
     assert ours["mutual_info_score"] == pytest.approx(np.mean(pairs), abs=1e-9)
     dead = fn.unsupervised(np.concatenate([codes, np.zeros((800, 1))], 1))
     for key in ("gaussian_total_correlation", "gaussian_wasserstein_correlation", "mutual_info_score"):

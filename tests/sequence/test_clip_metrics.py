@@ -235,3 +235,14 @@ def test_scores_say_why_they_are_undefined(oracle: Oracle, data: object) -> None
         result = evaluate(flat, [name], data=data, rows=40)["metrics"][name]  # type: ignore[arg-type]
         assert "a static group and a group per frame" in result["error"]
     assert "dsvae only" in evaluate(oracle, ["elbo"], data=data, rows=40)["metrics"]["elbo"]["error"]  # type: ignore
+
+
+@pytest.mark.parametrize("name", ["swap-error", "similarity", "elbo"])
+def test_metrics_pass_the_conformance_checks_on_a_model_that_they_can_score(name: str) -> None:
+    from distk.plugins.sequence.dsvae import DSVAE, Config
+    from distk.testing import metric_checks
+
+    data = open_dataset("vector-clips", {"clips": 200})
+    model = DSVAE(Config(f_dim=3, z_dim=2, hidden=4, frame_dim=4, prior="learned"), data.spec).eval()
+    problems = [f"{c.name}: {c.problem}" for c in metric_checks(name, encode_table(model, data)) if c.problem]
+    assert not problems

@@ -17,7 +17,7 @@ from distk.training import build
 
 def trainer(**model):
     options = {
-        "model": {"hidden": 16, "relieve_every": 2, "warmup": 0, **model},
+        "model": {"z": 4, "beta_l": 1.0, "hidden": 16, "relieve_every": 2, "warmup": 0, **model},
         "data": {"size": 32, "scales": [5], "orientations": 1, "positions": 8},
         "train": {"batch": 16, "device": "cpu"},
     }

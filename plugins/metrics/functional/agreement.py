@@ -75,9 +75,7 @@ def reconstruction(images: Array, reconstructions: Array, chunk: int = 1024) -> 
     """
     x, r = checks.tensor(images), checks.tensor(reconstructions)
     if x.shape != r.shape or x.ndim < 2 or len(x) == 0:
-        raise ValueError(
-            f"images {tuple(x.shape)} and reconstructions {tuple(r.shape)} must be equal [n, ...]"
-        )
+        raise ValueError(f"images {tuple(x.shape)} and reconstructions {tuple(r.shape)} must be equal [n, ...]")
     r = r.to(x.device)
     squares, cross, bernoulli = 0.0, 0.0, True
     for a, b in zip(x.split(chunk), r.split(chunk), strict=True):

@@ -120,14 +120,10 @@ def _quantile_bins(x: Tensor, bins: int) -> _Bins:
             starts = torch.cat([starts[:1], before, ends[at]]).unique()
             starts = starts[starts < n]
         stops = torch.cat([starts[1:], starts.new_tensor([n])])
-        index[order[:, j], j] = torch.repeat_interleave(
-            torch.arange(len(starts), device=x.device), stops - starts
-        )
+        index[order[:, j], j] = torch.repeat_interleave(torch.arange(len(starts), device=x.device), stops - starts)
         parts.append((column[starts], column[stops - 1]))
     width = max(len(low) for low, _ in parts)
-    low, high = (
-        torch.stack([torch.nn.functional.pad(p[i], (0, width - len(p[i]))) for p in parts]) for i in (0, 1)
-    )
+    low, high = (torch.stack([torch.nn.functional.pad(p[i], (0, width - len(p[i]))) for p in parts]) for i in (0, 1))
     cell = (index + torch.arange(d, device=x.device) * width).T.reshape(-1)
     members = cell.argsort(stable=True) % n
     pointers = torch.bincount(cell, minlength=d * width).cumsum(0)
@@ -135,9 +131,7 @@ def _quantile_bins(x: Tensor, bins: int) -> _Bins:
     ones = torch.ones(n * d, dtype=x.dtype, device=x.device)
     with warnings.catch_warnings():  # torch announces once per process that CSR tensors are in beta
         warnings.simplefilter("ignore")
-        one_hot = torch.sparse_csr_tensor(
-            pointers, members, ones, size=(d * width, n), check_invariants=False
-        )
+        one_hot = torch.sparse_csr_tensor(pointers, members, ones, size=(d * width, n), check_invariants=False)
     return _Bins(index, low, high, one_hot)
 
 

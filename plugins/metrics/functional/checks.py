@@ -72,8 +72,7 @@ def split(
     ct, ft = paired(codes_test, factors_test, "_test")
     if ct.shape[1] != c.shape[1] or ft.shape[1] != f.shape[1]:
         raise ValueError(
-            f"test rows have {ct.shape[1]} codes and {ft.shape[1]} factors, "
-            f"training rows {c.shape[1]} and {f.shape[1]}"
+            f"test rows have {ct.shape[1]} codes and {ft.shape[1]} factors, training rows {c.shape[1]} and {f.shape[1]}"
         )
     return c, f, ct.to(c.device), ft.to(c.device)
 
@@ -162,8 +161,7 @@ def discrete(
             continue
         if rows < min_per_value * len(found):
             raise ValueError(
-                f"factor {k} has {len(found)} values: "
-                f"needs at least {min_per_value * len(found)} rows, got {rows}"
+                f"factor {k} has {len(found)} values: needs at least {min_per_value * len(found)} rows, got {rows}"
             )
         columns.append(index)
         sizes.append(len(found))

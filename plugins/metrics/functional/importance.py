@@ -146,8 +146,7 @@ def _boosted(
     def fast(k: int) -> tuple[np.ndarray, float, float]:
         model = gradient_boosting(x, y[:, k], sizes[k], x_test, seed=seed)
         hits = [
-            float((s.argmax(1) == t[:, k]).double().mean())
-            for s, t in ((model.scores, y), (model.scores_test, y_test))
+            float((s.argmax(1) == t[:, k]).double().mean()) for s, t in ((model.scores, y), (model.scores_test, y_test))
         ]
         return model.importance.cpu().numpy(), hits[0], hits[1]
 
@@ -211,10 +210,7 @@ def _forest(
         best = models[int(np.argmin(errors))]
         importance.append(best.feature_importances_)
         pairs = ((x[:cut], y[:cut, k]), (x_test, y_test[:, k]))
-        scores = [
-            _nrmse(torch.from_numpy(best.predict(a))[:, None], torch.from_numpy(b)[:, None])[0]
-            for a, b in pairs
-        ]
+        scores = [_nrmse(torch.from_numpy(best.predict(a))[:, None], torch.from_numpy(b)[:, None])[0] for a, b in pairs]
         train.append(scores[0])
         test.append(scores[1])
     return _Fit(np.stack(importance, 1), np.array(train), np.array(test))

@@ -45,9 +45,7 @@ def _gap(information: Tensor) -> Tensor:
     return top[0] - top[1] if len(top) == 2 else top[0]
 
 
-def mig(
-    codes: Array, factors: Array, bins: int = 20, binning: str = "width", factor_bins: int | None = None
-) -> Result:
+def mig(codes: Array, factors: Array, bins: int = 20, binning: str = "width", factor_bins: int | None = None) -> Result:
     """Mutual information gap, discrete estimator (Chen et al. 2018, eq. 6; disentanglement_lib's protocol).
 
     MIG = mean_k (I_(1)k - I_(2)k) / H(F_k) from contingency tables of binned codes [n, D] and factors [n, K];
@@ -135,9 +133,7 @@ def _quadrature(mean: Tensor, sd: Tensor, grid: int) -> tuple[Tensor, bool]:
 
 def _aggregate_information(mean: Tensor, sd: Tensor, points: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
     """Information [K'] of one code about each factor, and the code's entropy."""
-    groups = [
-        torch.zeros(size, len(points), dtype=torch.float64, device=mean.device) for size in labels.sizes
-    ]
+    groups = [torch.zeros(size, len(points), dtype=torch.float64, device=mean.device) for size in labels.sizes]
     step = max(1, CHUNK // 4 // len(points))
     for start in range(0, len(mean), step):
         at = slice(start, start + step)

@@ -164,9 +164,7 @@ def _concentration(nmi: Tensor, axis: int) -> float:
 
 def _normalised_information(x: Tensor, labels: Labels, neighbours: int, seed: int) -> Tensor:
     """I(c_d; F_k) / H(F_k), [D, K'], clipped at 0."""
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(
-        x.device
-    )
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(x.device)
     scale = x.abs().mean(0)
     rows = []
     for d in range(x.shape[1]):
@@ -203,18 +201,14 @@ def knn_information(x: Tensor, y: Tensor, classes: int, neighbours: int) -> Tens
     start = starts[label]
     stop = start + count
     radius = torch.full_like(value, torch.inf)
-    for left in range(
-        neighbours + 1
-    ):  # the k nearest in 1-D are a window with `left` of them below the point
+    for left in range(neighbours + 1):  # the k nearest in 1-D are a window with `left` of them below the point
         low, high = place - left, place + k - left
         valid = (left <= k) & (low >= start) & (high < stop)
         reach = torch.maximum(value - value[low.clamp_min(0)], value[high.clamp(0, len(value) - 1)] - value)
         radius = torch.where(valid, torch.minimum(radius, reach), radius)
     # Strictly inside, despite rounding
     radius = radius - 4 * torch.finfo(radius.dtype).eps * (radius + value.abs())
-    inside = torch.searchsorted(ordered, value + radius, right=True) - torch.searchsorted(
-        ordered, value - radius
-    )
+    inside = torch.searchsorted(ordered, value + radius, right=True) - torch.searchsorted(ordered, value - radius)
     psi = torch.special.digamma
     head = psi(torch.tensor(float(len(x)), dtype=torch.float64, device=x.device))
     return head + (psi(k.double()) - psi(count.double()) - psi(inside.clamp_min(1).double())).mean()

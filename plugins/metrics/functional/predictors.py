@@ -62,9 +62,7 @@ def _sap_continuous(c: Tensor, f: Tensor) -> Result:
     variance, target_variance = centred.square().sum(0) / (n - 1), target.square().sum(0) / (n - 1)
     square = (centred.T @ target / (n - 1)).square()
     live = (variance > 1e-12)[:, None]
-    matrix = torch.where(live, square / (variance[:, None] * target_variance), torch.zeros_like(square))[
-        :, kept
-    ]
+    matrix = torch.where(live, square / (variance[:, None] * target_variance), torch.zeros_like(square))[:, kept]
     gaps = _gaps(matrix)
     labels = checks.Labels(f.long(), [], kept, f.shape[1], dropped)
     result = {
@@ -109,9 +107,7 @@ def explicitness(
     for k, size in enumerate(labels.sizes):
         model = logistic_regression(x, labels.index[:, k], size)
         present = torch.isin(torch.arange(size, device=c.device), test[:, k])
-        rows.append(
-            [_macro_auc(model, *pair, present) for pair in ((x, labels.index[:, k]), (xt, test[:, k]))]
-        )
+        rows.append([_macro_auc(model, *pair, present) for pair in ((x, labels.index[:, k]), (xt, test[:, k]))])
     per_factor = torch.tensor(rows, dtype=torch.float64)
     reasons = labels.explain("explicitness_test")
     undefined = torch.isnan(per_factor).any(1)
@@ -206,9 +202,7 @@ def _few_label_accuracy(
         else:
             machine = SVC(C=1.0, gamma="scale", kernel="linear" if model == "svm_linear" else "rbf")
             x, x_test = checks.standardise(x, x_test)
-        guess = torch.from_numpy(
-            machine.fit(x.cpu().numpy(), local.cpu().numpy()).predict(x_test.cpu().numpy())
-        )
+        guess = torch.from_numpy(machine.fit(x.cpu().numpy(), local.cpu().numpy()).predict(x_test.cpu().numpy()))
     return float((present[guess.to(y_test.device)] == y_test).double().mean())
 
 
@@ -231,9 +225,7 @@ def _cross_validated(x: Tensor, y: Tensor, classes: int, folds: int = 5) -> Line
         for i, c in enumerate(grid):
             start = logistic_regression(x[rows], y[rows], classes, c=c, start=start)
             ends[i].append(start)
-            accuracy[i] += float((start.logits(x[held_out]).argmax(1) == y[held_out]).double().mean()) / len(
-                parts
-            )
+            accuracy[i] += float((start.logits(x[held_out]).argmax(1) == y[held_out]).double().mean()) / len(parts)
     best = int(accuracy.argmax())
     mean = LinearClassifier(*(torch.stack(part).mean(0) for part in zip(*ends[best], strict=True)))
     return logistic_regression(x, y, classes, c=grid[best], start=mean)

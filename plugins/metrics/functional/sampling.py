@@ -30,9 +30,7 @@ class Sampler(Protocol):
     def uniform(self, n: int, generator: torch.Generator) -> Tensor:
         """P1: [n] rows, independent and uniform."""
 
-    def fixed(
-        self, factor: Tensor, n: int, generator: torch.Generator, uniform_value: bool = False
-    ) -> Tensor:
+    def fixed(self, factor: Tensor, n: int, generator: torch.Generator, uniform_value: bool = False) -> Tensor:
         """P2: [V, n] rows; row i shares one value of factor[i] (the first row's, or uniform over values)."""
 
     def sharing(self, factor: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -51,9 +49,7 @@ class GridSampler:
         self.sizes = torch.tensor([int(s) for s in sizes])
         if len(self.sizes) == 0 or bool((self.sizes < 1).any()):
             raise ValueError(f"sizes must be positive, got {list(sizes)}")
-        self.strides = torch.cat(
-            [self.sizes.flip(0).cumprod(0).flip(0)[1:], torch.ones(1, dtype=torch.int64)]
-        )
+        self.strides = torch.cat([self.sizes.flip(0).cumprod(0).flip(0)[1:], torch.ones(1, dtype=torch.int64)])
         self.rows = int(self.sizes.prod())
         self.factors = len(self.sizes)
         self.kept = (self.sizes > 1).nonzero()[:, 0].tolist()
@@ -67,9 +63,7 @@ class GridSampler:
         shape = (-1,) + (1,) * (row.ndim - 1)
         return row // self.strides[factor].view(shape) % self.sizes[factor].view(shape)
 
-    def fixed(
-        self, factor: Tensor, n: int, generator: torch.Generator, uniform_value: bool = False
-    ) -> Tensor:
+    def fixed(self, factor: Tensor, n: int, generator: torch.Generator, uniform_value: bool = False) -> Tensor:
         # On a full grid the first row's value is itself uniform over the values.
         row = torch.randint(self.rows, (len(factor), n), generator=generator)
         own = self._digit(row, factor)
@@ -114,17 +108,13 @@ class TableSampler:
         for k in set(range(self.factors)) - set(self.kept):
             self.reasons[f"factor {k}"] = f"factor {k} is constant: dropped"
         self.order = self.index.argsort(dim=0, stable=True)
-        self.counts = [
-            torch.bincount(column, minlength=s) for column, s in zip(columns, self.sizes, strict=True)
-        ]
+        self.counts = [torch.bincount(column, minlength=s) for column, s in zip(columns, self.sizes, strict=True)]
         self.starts = [count.cumsum(0) - count for count in self.counts]
 
     def uniform(self, n: int, generator: torch.Generator) -> Tensor:
         return torch.randint(self.rows, (n,), generator=generator)
 
-    def fixed(
-        self, factor: Tensor, n: int, generator: torch.Generator, uniform_value: bool = False
-    ) -> Tensor:
+    def fixed(self, factor: Tensor, n: int, generator: torch.Generator, uniform_value: bool = False) -> Tensor:
         first = self.uniform(len(factor), generator)
         draw = torch.rand(len(factor), n, generator=generator, dtype=torch.float64)
         result = torch.empty(len(factor), n, dtype=torch.int64)
@@ -149,9 +139,7 @@ class TableSampler:
             # Places in `order` with a companion in their bucket
             usable = (self.counts[k][value] > 1).nonzero()[:, 0]
             if len(usable) == 0:
-                raise ValueError(
-                    f"no two rows share a value of factor '{self.names[k]}'; this score needs protocol P3"
-                )
+                raise ValueError(f"no two rows share a value of factor '{self.names[k]}'; this score needs protocol P3")
             mine = (factor == k).nonzero()[:, 0]
             place = usable[(draw[0, mine] * len(usable)).long().clamp_(max=len(usable) - 1)]
             start, count = self.starts[k][value[place]], self.counts[k][value[place]]
@@ -168,9 +156,7 @@ class TableSampler:
             others = (group[:, 1] - group[:, 0]) - (run[:, 1] - run[:, 0])
             usable = (others > 0).nonzero()[:, 0]
             if len(usable) == 0:
-                raise ValueError(
-                    f"no two rows differ only in factor '{self.names[k]}'; this score needs protocol P4"
-                )
+                raise ValueError(f"no two rows differ only in factor '{self.names[k]}'; this score needs protocol P4")
             mine = (factor == k).nonzero()[:, 0]
             place = usable[(draw[0, mine] * len(usable)).long().clamp_(max=len(usable) - 1)]
             free = others[place]

@@ -225,9 +225,7 @@ def _solve_hinge(problem: _Hinge, iterations: int = 100) -> tuple[Tensor, Tensor
     return w, b
 
 
-def lasso_gram(
-    gram: Tensor, target: Tensor, alpha: float, tol: float = 1e-10, max_sweeps: int = 10_000
-) -> Tensor:
+def lasso_gram(gram: Tensor, target: Tensor, alpha: float, tol: float = 1e-10, max_sweeps: int = 10_000) -> Tensor:
     """Lasso by coordinate descent on Gram matrices: minimises 1/(2n) ||y - Xw||^2 + alpha ||w||_1.
 
     gram: X'X/n [..., D, D] of centred X; target: X'y/n [..., D, T]. Returns w [..., D, T]. Batches and
@@ -236,9 +234,7 @@ def lasso_gram(
     """
     diagonal = gram.diagonal(dim1=-2, dim2=-1)
     live = diagonal > 0
-    inverse = torch.where(
-        live, 1 / diagonal.where(live, torch.ones_like(diagonal)), torch.zeros_like(diagonal)
-    )
+    inverse = torch.where(live, 1 / diagonal.where(live, torch.ones_like(diagonal)), torch.zeros_like(diagonal))
     w = torch.zeros_like(target + gram[..., :1])
     fitted = torch.zeros_like(w)  # gram @ w
     for _ in range(max_sweeps):

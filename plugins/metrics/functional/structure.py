@@ -128,9 +128,7 @@ def unsupervised(codes: Array, bins: int = 20) -> Result:
         reasons["mutual_info_score"] = "needs two codes that vary"
     else:
         index = discretise(c[:, live], bins)
-        table = torch.stack(
-            [mutual_information(contingency(index, column, (bins, bins))) for column in index.T]
-        )
+        table = torch.stack([mutual_information(contingency(index, column, (bins, bins))) for column in index.T])
         result["mutual_info_score"] = float((table.sum() - table.trace()) / (count * (count - 1)))
     return checks.finish(result, reasons)
 
@@ -223,9 +221,7 @@ def udr(
         c = checks.matrix(codes, f"codes of model {m}")
         k = checks.matrix(kl, f"kl of model {m}", min_rows=1)[:, 0].to(c.device)
         if len(k) != c.shape[1] or len(c) != len(checks.tensor(codes_list[0])):
-            raise ValueError(
-                f"model {m}: codes {tuple(c.shape)}, kl [{len(k)}]; all models need the same rows"
-            )
+            raise ValueError(f"model {m}: codes {tuple(c.shape)}, kl [{len(k)}]; all models need the same rows")
         tables.append(c)
         informative.append(k > kl_threshold)
     width = max(c.shape[1] for c in tables)
@@ -260,9 +256,7 @@ def _relative_strength(r: Tensor, mask: Tensor) -> Tensor:
     parts = []
     for axis, counted in ((2, mask[None, :, :]), (3, mask[:, None, :])):
         total = r.sum(axis)
-        ratio = torch.where(
-            total > 0, r.amax(axis).square() / total.where(total > 0, torch.ones_like(total)), 0.0
-        )
+        ratio = torch.where(total > 0, r.amax(axis).square() / total.where(total > 0, torch.ones_like(total)), 0.0)
         parts.append((ratio * counted).sum(-1) / counted.sum(-1).clamp_min(1))
     return (parts[0] + parts[1]) / 2
 

@@ -42,6 +42,28 @@ PROTOCOLS = {
 }
 
 
+class _Codes:
+    """Rows of a table of codes [N, D]; with standard deviations, every row that is read gets noise of its own."""
+
+    def __init__(self, table: Tensor, std: Array | None, seed: int) -> None:
+        self.table, self.std = table, None
+        if std is not None:
+            self.std = checks.matrix(std, "std", min_rows=1).to(table.device)
+            if self.std.shape != table.shape or bool((self.std < 0).any()):
+                raise ValueError(f"std must be {tuple(table.shape)} and not negative, got {tuple(self.std.shape)}")
+        # A generator of its own: with std 0 the scores are those of the table
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """float64 [*rows, D] on the table's device."""
+        rows = rows.to(self.table.device)
+        values = self.table[rows].double()
+        if self.std is None:
+            return values
+        noise = torch.randn(values.shape, generator=self.generator, dtype=torch.float64)
+        return values + noise.to(values.device) * self.std[rows]
+
+
 def _open(
     codebook: Array, sizes: Sequence[int] | None, factors: Array | None, names: Sequence[str] | None
 ) -> tuple[Tensor, Sampler]:
@@ -77,6 +99,7 @@ def factor_vae(
     factor_names: Sequence[str] | None = None,
     discrete: Array | None = None,
     kl: Array | None = None,
+    std: Array | None = None,
     prune: str | None = None,
     threshold: float | None = None,
     samples: int | None = None,
@@ -90,11 +113,12 @@ def factor_vae(
     classifier. In [0, 1], chance 1/K, higher is better.
     codebook: [prod sizes, D] over the grid, or any rows with `factors` [N, K]. discrete: int [N] class index
     that votes as one more code with the Gini variance (n^2 - sum_c n_c^2) / (2 n (n-1)); a constant one is
-    masked. kl: [D] mean KL per code in nats for prune='kl' (active: kl > threshold); 'std' (active: standard
-    deviation >= threshold); 'none'. Constant codes never vote. protocol: 'dlib' (64 rows, 10 000 / 5 000
-    votes, std 0.05; no active code: 0), 'cascadevae' (100 rows, 800 votes stratified over factors, fitted and
-    scored on the same votes, KL > 0.1; no active code: 1/K), 'disent', 'review', 'paper'; the other arguments
-    override it. Keys: train, eval (headline; = train where the protocol has no separate votes), active_codes,
+    masked. std: [N, D] posterior standard deviations; then every row drawn is a fresh sample of its posterior
+    (the discrete code stays). kl: [D] mean KL per code in nats for prune='kl' (active: kl > threshold); 'std'
+    (active: standard deviation >= threshold); 'none'. Constant codes never vote. protocol: 'dlib' (64 rows,
+    10 000 / 5 000 votes, std 0.05; no active code: 0), 'cascadevae' (100 rows, 800 votes stratified over factors,
+    fitted and scored on the same votes, KL > 0.1; no active code: 1/K), 'disent', 'review', 'paper'; the other
+    arguments override it. Keys: train, eval (headline; = train where the protocol has no separate votes), active_codes,
     active [D(+1)], votes [D(+1), K] (training votes; zero columns for constant factors, last row = discrete
     code).
     """
@@ -108,10 +132,9 @@ def factor_vae(
     n_eval = plan.eval_votes if eval_votes is None else eval_votes
     if rows < 2 or n_train < len(sampler.kept) or n_eval < 0:
         raise ValueError(f"needs 2 rows per vote and a vote per factor, got {rows} rows and {n_train} votes")
-    sample = (
-        sampler.uniform(plan.variance_samples, generator).to(table.device) if plan.variance_samples else None
-    )
-    variance = _global_variance(table, classes, sample)
+    sample = sampler.uniform(plan.variance_samples, generator).to(table.device) if plan.variance_samples else None
+    codes = _Codes(table, std, seed)
+    variance = _global_variance(codes, classes, sample)
     prune = plan.prune if prune is None else prune
     active = _active(variance, table.shape[1], prune, plan.threshold if threshold is None else threshold, kl)
     votes = torch.zeros(len(variance), sampler.factors, dtype=torch.float64)
@@ -125,7 +148,7 @@ def factor_vae(
 
     def cast(count: int) -> tuple[Tensor, Tensor]:
         factor = _factors_of_votes(sampler, count, plan.stratified, generator)
-        return _votes(table, classes, sampler, factor, rows, plan.stratified, share, generator), factor
+        return _votes(codes, classes, sampler, factor, rows, plan.stratified, share, generator), factor
 
     code, factor = cast(n_train)
     votes.index_put_((code, factor), torch.ones(len(code), dtype=torch.float64), accumulate=True)
@@ -152,13 +175,17 @@ def _gini(counts: Tensor) -> Tensor:
     return (n.square() - counts.square().sum(-1)) / (2 * n * (n - 1))
 
 
-def _global_variance(table: Tensor, classes: Tensor | None, sample: Tensor | None) -> Tensor:
+def _global_variance(codes: _Codes, classes: Tensor | None, sample: Tensor | None) -> Tensor:
     """Variance of every code, and of the discrete code if any, over the sampled (or all) rows: float64
     [D(+1)], CPU.
 
     A code that is constant over ALL rows gets exactly 0; so does one that is constant in the sample.
     """
-    chosen = table if sample is None else table[sample]
+    table = codes.table
+    if codes.std is not None:
+        chosen = codes(torch.arange(len(table)) if sample is None else sample)
+    else:
+        chosen = table if sample is None else table[sample]
     # Column by column: no float64 copy of the table
     columns = [chosen[:, d].double() for d in range(table.shape[1])]
     variance = [torch.where(c.amax() > c.amin(), c.var(), c.new_zeros(())) for c in columns]
@@ -192,7 +219,7 @@ def _factors_of_votes(sampler: Sampler, count: int, stratified: bool, generator:
 
 
 def _votes(
-    table: Tensor,
+    codes: _Codes,
     classes: Tensor | None,
     sampler: Sampler,
     factor: Tensor,
@@ -206,10 +233,11 @@ def _votes(
     """
     index = sampler.fixed(factor, rows, generator, uniform_value)
     winners = []
-    share = share.to(table.device)
-    for part in index.split(max(1, CHUNK // (rows * table.shape[1]))):
-        part = part.to(table.device)
-        batch = table[part].double()
+    device, width = codes.table.device, codes.table.shape[1]
+    share = share.to(device)
+    for part in index.split(max(1, CHUNK // (rows * width))):
+        part = part.to(device)
+        batch = codes(part)
         # Shifted: a constant batch has exactly 0, so that ties are real ties
         local = (batch - batch[:, :1]).var(1)
         if classes is not None:
@@ -235,13 +263,9 @@ def _classified(
     if len(sampler.kept) == 1:
         reasons["eval"] = "a single factor: nothing to tell apart"
         return checks.finish(result | {"train": 1.0, "eval": 1.0}, reasons)
-    model = logistic_regression(
-        features[:n_train], label[:n_train], len(sampler.kept), max_iter=max_iter, tol=tol
-    )
+    model = logistic_regression(features[:n_train], label[:n_train], len(sampler.kept), max_iter=max_iter, tol=tol)
     hit = (model.logits(features).argmax(1) == label).double()
-    return checks.finish(
-        result | {"train": float(hit[:n_train].mean()), "eval": float(hit[n_train:].mean())}, reasons
-    )
+    return checks.finish(result | {"train": float(hit[:n_train].mean()), "eval": float(hit[n_train:].mean())}, reasons)
 
 
 def beta_vae(
@@ -251,6 +275,7 @@ def beta_vae(
     *,
     factors: Array | None = None,
     factor_names: Sequence[str] | None = None,
+    std: Array | None = None,
     pairs: int = 64,
     train_points: int = 10_000,
     eval_points: int = 5_000,
@@ -260,20 +285,18 @@ def beta_vae(
 
     Feature = mean over `pairs` pairs that share factor k (P3) of |z1 - z2| in R^D, raw codes; a multinomial
     logistic regression (L2, C = 1, at most 100 L-BFGS iterations) tells k. Accuracy, chance 1/K, higher is
-    better. codebook, sizes, factors as in `factor_vae`. Keys: train, eval (headline), active_codes (codes
+    better. codebook, sizes, factors, std as in `factor_vae`. Keys: train, eval (headline), active_codes (codes
     that vary).
     """
     table, sampler = _open(codebook, sizes, factors, factor_names)
+    codes = _Codes(table, std, seed)
     _positive(pairs=pairs, train_points=train_points, eval_points=eval_points)
     generator = torch.Generator().manual_seed(seed)
     factor = _factors_of_votes(sampler, train_points + eval_points, False, generator)
     first, second = sampler.sharing(factor, pairs, generator)
     step = max(1, CHUNK // (pairs * table.shape[1]))
     features = torch.cat(
-        [
-            (table[a.to(table.device)].double() - table[b.to(table.device)].double()).abs().mean(1)
-            for a, b in zip(first.split(step), second.split(step), strict=True)
-        ]
+        [(codes(a) - codes(b)).abs().mean(1) for a, b in zip(first.split(step), second.split(step), strict=True)]
     )
     return _classified(features, factor, train_points, sampler, table, max_iter=100, tol=1e-4)
 
@@ -285,6 +308,7 @@ def higgins_change(
     *,
     factors: Array | None = None,
     factor_names: Sequence[str] | None = None,
+    std: Array | None = None,
     train_points: int = 10_000,
     eval_points: int = 5_000,
 ) -> Result:
@@ -293,14 +317,15 @@ def higgins_change(
     Feature = |z1 - z2| / max_d |z1 - z2|_d of one pair that differs in factor k only (P4); the zero vector
     where no code moves. Multinomial logistic regression (L2, C = 1) to convergence. Accuracy, chance 1/K,
     higher is better. A pure rotation of the codes scores 1: the score does not measure axis alignment.
-    codebook, sizes, factors as in `factor_vae`. Keys: train, eval (headline), active_codes (codes that vary).
+    codebook, sizes, factors, std as in `factor_vae`. Keys: train, eval (headline), active_codes (codes that vary).
     """
     table, sampler = _open(codebook, sizes, factors, factor_names)
+    codes = _Codes(table, std, seed)
     _positive(train_points=train_points, eval_points=eval_points)
     generator = torch.Generator().manual_seed(seed)
     factor = _factors_of_votes(sampler, train_points + eval_points, False, generator)
-    first, second = (rows.to(table.device) for rows in sampler.changing(factor, generator))
-    difference = (table[first].double() - table[second].double()).abs()
+    first, second = sampler.changing(factor, generator)
+    difference = (codes(first) - codes(second)).abs()
     largest = difference.amax(1, keepdim=True)
     features = difference / largest.where(largest > 0, torch.ones_like(largest))
     return _classified(features, factor, train_points, sampler, table, max_iter=1000, tol=1e-6)

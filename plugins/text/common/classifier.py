@@ -52,10 +52,14 @@ def fit(
     generator: torch.Generator,
     *,
     epochs: int = 5,
-    lr: float = 1e-2,
+    lr: float = 3e-2,
     batch: int = 256,
 ) -> None:
-    """Logistic loss by Adam. x: int64 `[n, T]` padded with 0; label: int64 `[n]`."""
+    """Logistic loss by Adam. x: int64 `[n, T]` padded with 0; label: int64 `[n]`.
+
+    A small corpus is passed more often, so that there are 600 steps: with fewer the weights are still growing.
+    """
+    epochs = max(epochs, -(-600 * batch // max(1, len(x))))
     optimizer = torch.optim.Adam(model.parameters(), lr)
     for _ in range(epochs):
         for rows in torch.randperm(len(x), generator=generator, device=x.device).split(batch):

@@ -104,7 +104,10 @@ class SentenceDataset(Dataset):
             self._split[name] = torch.arange(first, len(labels), device=self.device)
             self.unknown[name] = flat[began:].count(UNK) / max(1, len(flat) - began - len(rows))
             if self.unknown[name] > 0.05:
-                warn(f"{self.unknown[name]:.1%} of the words in split '{name}' are unknown; are words split alike?")
+                warn(
+                    f"{self.unknown[name]:.1%} of the words in split '{name}' do not occur in training: "
+                    "a small corpus, or text split into words in another way"
+                )
         self.tokens = torch.tensor(flat, dtype=torch.int32, device=self.device)
         self.offset = torch.tensor(offset, device=self.device)
         self.label = torch.tensor(labels, dtype=torch.long, device=self.device)

@@ -133,7 +133,7 @@ def read_csv(path: Path, encoding: str, classes: dict[int, int], column: int) ->
 
 
 _END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]*[A-Z0-9])")
-_ABBREVIATED = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|St|vs|etc|Jr|Sr|Prof|No|e\.g|i\.e)|\b[A-Z])\.[\"')\]]*$")
+_ABBREVIATED = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|St|vs|etc|Jr|Sr|Prof|No|e\.g|i\.e)|\b[A-Za-z])\.[\"')\]]*$")
 
 
 def split_sentences(review: str) -> list[str]:

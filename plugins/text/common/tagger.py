@@ -63,9 +63,9 @@ class TextBlob:
     """The lexicon and rules that come inside textblob's wheel; no other data is needed."""
 
     def __init__(self) -> None:
-        from textblob.en.parser import find_tags  # type: ignore[import-not-found]
+        from textblob.en import parser  # type: ignore[import-not-found]
 
-        self.name, self._find = "textblob", find_tags
+        self.name, self._find = "textblob", parser.find_tags
 
     def tags(self, words: Sequence[str]) -> list[str]:
         """One Penn tag per word."""

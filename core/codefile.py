@@ -1,0 +1,114 @@
+"""A file of anybody's codes: an npz of arrays, read as a table that every metric takes."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distk.errors import DistkError
+from distk.metric import CodeTable
+
+MEMBERS = {
+    "codes": "[n, D]",
+    "factors": "[n, K]",
+    "codes_test": "[m, D]",
+    "factors_test": "[m, K]",
+    "std": "[n, D]",
+    "kl": "[D]",
+    "code_names": "[D]",
+    "code_kinds": "[D]",
+    "factor_names": "[K]",
+    "factor_kinds": "[K]",
+}
+"""The members of an npz of codes; only `codes` is required."""
+
+
+def table_from_arrays(path: Path, device: torch.device | str = "cpu") -> CodeTable:
+    """A table from an npz with `codes` `[n, D]` and whatever else of `MEMBERS` it holds.
+
+    `codes_test` and `factors_test` are rows for testing predictors; `std` and `kl` describe a Gaussian posterior;
+    kinds of codes are "continuous" or "categorical" (a column of class indices), those of factors as in CodeTable.
+    Raises DistkError for a file that is no npz, holds pickled members, lacks `codes`, or whose members do not fit.
+    """
+    arrays = _members(path)
+    if "codes" not in arrays:
+        raise DistkError(f"'{path}' must hold a numeric array 'codes' of shape [n, D].")
+    codes = _numbers(path, arrays, "codes")
+    n, d = codes.shape
+    table = CodeTable(codes.to(device), [f"c{i + 1}" for i in range(d)], ["continuous"] * d, source=f"'{path}'")
+    table.names = _words(path, arrays, "code_names", d) or table.names
+    table.kinds = _words(path, arrays, "code_kinds", d, ("continuous", "categorical")) or table.kinds
+    if "std" in arrays:
+        table.std = _numbers(path, arrays, "std", (n, d)).to(device)
+    if "kl" in arrays:
+        table.kl = _numbers(path, arrays, "kl", (d, 1)).squeeze(1).to(device)
+    if "factors" in arrays:
+        factors = _numbers(path, arrays, "factors", (n, None))
+        k = factors.shape[1]
+        whole = (factors == factors.round()).all(0)
+        table.factors = (factors.long() if bool(whole.all()) else factors).to(device)
+        table.factor_names = tuple(_words(path, arrays, "factor_names", k) or [f"f{i + 1}" for i in range(k)])
+        table.factor_sizes = tuple(len(column.unique()) for column in factors.T)
+        kinds = ("categorical", "ordinal", "circular", "continuous")
+        inferred = ["ordinal" if w else "continuous" for w in whole.tolist()]
+        table.factor_kinds = tuple(_words(path, arrays, "factor_kinds", k, kinds) or inferred)
+    if ("codes_test" in arrays) != ("factors_test" in arrays) or ("codes_test" in arrays and table.factors is None):
+        raise DistkError(f"'{path}': 'codes_test' and 'factors_test' go together, beside 'factors'.")
+    if "codes_test" in arrays:
+        table.codes_test = _numbers(path, arrays, "codes_test", (None, d)).to(device)
+        truth = _numbers(path, arrays, "factors_test", (len(table.codes_test), len(table.factor_names)))
+        table.factors_test = truth.to(table.factors.dtype if bool((truth == truth.round()).all()) else truth.dtype)
+        table.factors_test = table.factors_test.to(device)
+    return table
+
+
+def _members(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise DistkError(f"file of codes '{path}' does not exist.")
+    try:
+        if not zipfile.is_zipfile(path):
+            raise DistkError(f"'{path}' is no npz file; write one with numpy.savez(path, codes=..., factors=...).")
+        with np.load(path, allow_pickle=False) as file:
+            unknown = [name for name in file.files if name not in MEMBERS]
+            if unknown and "codes" not in file.files:
+                raise DistkError(f"'{path}' holds no 'codes' but '{unknown[0]}'; members: {', '.join(MEMBERS)}.")
+            return {name: file[name] for name in file.files if name in MEMBERS}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise DistkError(f"cannot read codes from '{path}': {error}.") from error
+    except DistkError:
+        raise
+    except Exception as error:  # zipfile and zlib raise a family of their own for damaged archives
+        raise DistkError(f"'{path}' is no sound npz file ({type(error).__name__}).") from error
+
+
+def _numbers(
+    path: Path, arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int | None, int | None] = (None, None)
+) -> Tensor:
+    """A member as finite float64 `[rows, columns]`; a vector counts as one column."""
+    array = arrays[name][:, None] if arrays[name].ndim == 1 else arrays[name]
+    fits = array.ndim == 2 and all(want in (None, have) for want, have in zip(shape, array.shape, strict=True))
+    if not fits or array.dtype.kind not in "fiub" or 0 in array.shape:
+        wanted = f"[{', '.join('any number' if s is None else str(s) for s in shape)}]"
+        raise DistkError(f"'{name}' in '{path}' is {array.dtype} {arrays[name].shape}; expected numbers {wanted}.")
+    values = torch.from_numpy(array.astype(np.float64))
+    if not bool(values.isfinite().all()) and name not in ("std", "kl"):
+        first = int((~values.isfinite()).any(0).nonzero()[0, 0])
+        raise DistkError(f"column {first} of '{name}' in '{path}' has values that are not finite.")
+    return values
+
+
+def _words(
+    path: Path, arrays: Mapping[str, np.ndarray], name: str, count: int, allowed: tuple[str, ...] = ()
+) -> list[str]:
+    if name not in arrays:
+        return []
+    words = [str(word) for word in arrays[name].reshape(-1)]
+    if len(words) != count or (allowed and not set(words) <= set(allowed)):
+        expected = f" out of {', '.join(allowed)}" if allowed else ""
+        raise DistkError(f"'{name}' in '{path}' must hold {count} words{expected}, found {len(words)}: {words[:5]}.")
+    return words

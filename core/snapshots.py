@@ -1,0 +1,59 @@
+"""Pictures of a model in training: `samples/step-<n>.png`, so that progress can be looked at without a command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distk import images
+from distk.console import warn_once
+from distk.data import Dataset
+from distk.device import seeded
+from distk.method import Method, can
+
+COLUMNS = 8
+
+
+def snapshot(model: Method, dataset: Dataset, folder: Path, step: int) -> Path | None:
+    """Items above their reconstructions, and samples below, as one PNG; the same items and noise at every step.
+
+    Returns None for data that have no picture. Draws from generators of its own and leaves the model's mode as it was;
+    a method whose picture fails is warned about once, because a run must not end for it.
+    """
+    if dataset.spec.kind not in ("image", "video") or len(dataset.spec.shape) not in (3, 4):
+        return None
+    was_training = model.training
+    devices = [dataset.device] if dataset.device.type == "cuda" else []
+    path = folder / f"step-{step:07d}.png"
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            model.eval()
+            rows = _rows(model, dataset)
+            if not rows:
+                return None
+            low, high = dataset.spec.range
+            sheet = images.enlarge((torch.cat(rows) - low) / (high - low))
+            images.save_png(path, images.grid(sheet, COLUMNS))
+    except Exception as error:  # any fault of a method's decoder
+        warn_once(f"no picture for samples/: {type(error).__name__}: {error}")
+        return None
+    finally:
+        model.train(was_training)
+    return path
+
+
+def _rows(model: Method, dataset: Dataset) -> list[Tensor]:
+    """Rows of `COLUMNS` images each; of a clip its middle frame."""
+    rows = []
+    if can(model, "encode") and can(model, "decode"):
+        x = dataset.sample(COLUMNS, seeded(0, dataset.device), "test")["x"]
+        rows += [x, model.decode(model.encode(x)).view_as(x)]
+    if can(model, "sample"):
+        drawn = model.sample(2 * COLUMNS, seeded(0, dataset.device))
+        if drawn.shape[1:] == dataset.spec.shape:
+            rows.append(drawn)
+    if dataset.spec.kind == "video":
+        return [row[:, row.shape[1] // 2] for row in rows]
+    return rows

@@ -1,0 +1,329 @@
+"""A run that is killed, stopped, or cannot write: the last good checkpoint stays, and resuming changes nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import resource
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from distk import Dataset, DataSpec, Latent, LatentSpace, Method, Objective, checkpoint, sgd, training
+from distk.data import Files
+from distk.device import Ranks
+from distk.errors import DistkError, UsageError
+from distk.run import Run
+from distk.settings import resolve
+from distk.trainer import NonFinite, TrainConfig, Trainer
+
+_spec = importlib.util.spec_from_file_location("soak", Path(__file__).parents[2] / "benchmarks" / "soak.py")
+soak = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(soak)
+
+SMALL = {
+    "model": {"z": 2, "hidden": 8, "warmup": 4, "relieve_every": 2},
+    "data": {"size": 32, "scales": [5], "orientations": 1, "positions": 6},
+    "train": {"batch": 8, "device": "cpu", "log_every": 3},
+}
+
+
+def settings(**train):
+    return resolve("cascadevae", options={**SMALL, "train": {**SMALL["train"], **train}})
+
+
+def started(out: Path, **train) -> training.Session:
+    return training.start(settings(**train), out, torch.device("cpu"), Ranks())
+
+
+def run_to(session: training.Session, step: int) -> None:
+    """Take steps up to this one, then be asked to stop."""
+    with training.running(session, quiet=True):
+        for _ in training.steps(session):
+            if session.trainer.index == step:
+                session.stop.signal = signal.SIGTERM
+
+
+# Killed and stopped
+
+
+def test_killed_at_random_moments_a_run_ends_as_if_it_had_not_been(tmp_path, seed) -> None:
+    train = ["train", *soak.SMALL, "--steps", "24", "--seed", str(seed), "--out"]
+    made = soak.kill_and_resume(tmp_path / "killed", [*train, str(tmp_path / "killed")], 3, 2, random.Random(seed))
+    assert soak.Process([*train, str(tmp_path / "alone")], tmp_path).wait(300) == 0
+    assert made["kills"]
+    assert soak.differences(tmp_path / "alone", tmp_path / "killed") == []
+    assert not list((tmp_path / "killed").glob(".*.tmp")), "what a killed process was writing is cleared away"
+
+
+@pytest.mark.parametrize("stop", [1, 5, 6])
+def test_stopped_anywhere_log_and_every_tensor_are_those_of_an_unbroken_run(tmp_path, stop) -> None:
+    run_to(started(tmp_path / "stopped", steps=9), stop)
+    assert checkpoint.read_header(tmp_path / "stopped/checkpoint.safetensors").step == stop
+    torch.manual_seed(12345)  # another process's global generator
+    training.resume(tmp_path / "stopped", quiet=True)
+    training.train(settings(steps=9), tmp_path / "alone", quiet=True)
+    assert soak.differences(tmp_path / "alone", tmp_path / "stopped") == []
+
+
+def test_sigterm_saves_and_says_how_to_go_on_and_a_second_signal_stops_at_once(tmp_path) -> None:
+    train = ["train", *soak.SMALL, "--steps", "100000", "--log-every", "100000", "--out", "r"]
+    process = soak.Process(train, tmp_path)
+    soak.after_writes(process, tmp_path / "r/checkpoint.safetensors", 2, random.Random(0))
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(120) == 143, process.said()
+    step = checkpoint.read_header(tmp_path / "r/checkpoint.safetensors").step
+    assert f"stopped at step {step}; everything is saved. Continue with: distk resume r" in process.said()
+    assert "a second Ctrl-C stops at once" in process.said()
+    process = soak.Process(["resume", "r"], tmp_path)
+    soak.after_writes(process, tmp_path / "r/checkpoint.safetensors", 1, random.Random(0))
+    os.kill(process.pid, signal.SIGSTOP)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCONT):  # both are pending when it wakes
+        os.kill(process.pid, number)
+    assert process.wait(120) in (-signal.SIGTERM, -signal.SIGINT)
+    checkpoint.load(tmp_path / "r/checkpoint.safetensors")
+
+
+def test_killed_before_the_first_checkpoint_a_folder_can_be_used_again(tmp_path) -> None:
+    run = Run(tmp_path / "r", {})
+    run.open()
+    run.close()
+    (tmp_path / "r/.checkpoint.safetensors.x1.tmp").write_bytes(b"half")
+    training.train(settings(steps=1), tmp_path / "r", quiet=True)
+    assert not list((tmp_path / "r").glob(".*.tmp"))
+    with pytest.raises(UsageError, match="already holds a run"):
+        training.train(settings(steps=1), tmp_path / "r", quiet=True)
+    with pytest.raises(UsageError, match="already holds a run"):  # another process came first
+        Run(tmp_path / "r", {}).open()
+
+
+def test_a_log_cut_off_in_the_middle_of_a_line_is_read_and_mended(tmp_path) -> None:
+    training.train(settings(steps=6), tmp_path, quiet=True)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 9, "elbo": NaN}\n{"step": 7, "el')
+    assert [row["step"] for row in Run(tmp_path, {}).log] == [3, 6, 9]
+    training.resume(tmp_path, steps=9, quiet=True)
+    assert [row["step"] for row in Run(tmp_path, {}).log] == [3, 6, 9]
+    assert Run(tmp_path, {}).log[-1]["elbo"] > 0
+
+
+def test_only_the_newest_checkpoint_of_a_run_is_continued(tmp_path) -> None:
+    training.train(settings(steps=2), tmp_path, quiet=True)
+    shutil.copy(tmp_path / "checkpoint.safetensors", tmp_path / "best.safetensors")
+    with pytest.raises(UsageError, match="not the newest checkpoint"):
+        training.resume(tmp_path / "best.safetensors", steps=4)
+    assert checkpoint.read_header(tmp_path / "checkpoint.safetensors").step == 2
+
+
+# Nowhere to write
+
+
+def unchanged(path: Path, process: soak.Process, message: str) -> None:
+    """The process fails with one sentence; the checkpoint is byte for byte what it was, and nothing lies beside it."""
+    before = path.read_bytes()
+    assert process.wait(120) == 1, process.said()
+    said = " ".join(process.said().split())
+    assert message in said
+    assert "Traceback" not in said
+    assert "unexpected" not in said
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob(".*.tmp"))
+    checkpoint.load(path)
+
+
+def test_a_file_size_limit_leaves_the_last_checkpoint(tmp_path) -> None:
+    training.train(settings(steps=2), tmp_path / "r", quiet=True)
+    small = (tmp_path / "r/checkpoint.safetensors").stat().st_size // 2
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (small, small))  # noqa: E731
+    process = soak.Process(["resume", "r", "--steps", "4"], tmp_path, limit)
+    unchanged(tmp_path / "r/checkpoint.safetensors", process, "File too large. What was there before is untouched.")
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.system(f"mount -t tmpfs -o size=2m tmpfs {disk} 2>/dev/null"):
+        pytest.skip("this user may not mount a small file system")
+    try:
+        training.train(settings(steps=2), disk / "r", quiet=True)
+        process = soak.Process(["resume", str(disk / "r"), "--steps", "4"], tmp_path)
+        unchanged(disk / "r/checkpoint.safetensors", process, "No space left on device. What was there before")
+    finally:
+        os.system(f"umount {disk}")
+
+
+def test_a_read_only_folder_is_one_sentence() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="distk-test-"))
+    try:
+        training.train(settings(steps=2), folder / "r", quiet=True)
+        for path in (folder / "r/samples", folder / "r", folder):
+            path.chmod(0o555)
+
+        def prepare() -> None:
+            if os.getuid() == 0:  # root may write everywhere
+                os.setuid(65534)
+
+        said = Path(tempfile.mkdtemp(prefix="distk-said-"))
+        process = soak.Process(["resume", str(folder / "r"), "--steps", "4"], said, prepare)
+        unchanged(folder / "r/checkpoint.safetensors", process, "Permission denied")
+        process = soak.Process(["train", *soak.SMALL, "--out", str(folder / "new")], said, prepare)
+        assert process.wait(120) == 1
+        assert "cannot write to run folder" in process.said()
+        assert "choose another --out" in process.said()
+        shutil.rmtree(said)
+    finally:
+        folder.chmod(0o755)
+        (folder / "r").chmod(0o755)
+        shutil.rmtree(folder)
+
+
+def test_links_in_a_strangers_run_folder_lead_no_write_outside(tmp_path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text("dear diary")
+    training.train(settings(steps=1), tmp_path / "r", quiet=True)
+    for name in (".lock", "log.jsonl", "checkpoint.safetensors.link"):
+        (tmp_path / "r" / name).unlink(missing_ok=True)
+        (tmp_path / "r" / name).symlink_to(mine)
+        if name == ".lock":
+            with pytest.raises(DistkError, match="cannot write to run folder"):
+                training.resume(tmp_path / "r", steps=2, quiet=True)
+            (tmp_path / "r" / name).unlink()
+        else:
+            training.resume(tmp_path / "r", steps=2, quiet=True)
+    assert mine.read_text() == "dear diary"
+
+
+# Not finite
+
+
+def test_a_non_finite_loss_never_overwrites_a_good_checkpoint(tmp_path) -> None:
+    session = started(tmp_path, steps=30, checkpoint_every=4)
+    trainer = session.trainer
+    loss = trainer.objectives[0].loss
+    trainer.objectives[0].loss = lambda step: loss(step) / (trainer.index != 7)
+    with pytest.raises(NonFinite, match="objective 'elbo' became non-finite at step 7"):
+        run_to(session, 30)
+    model, header = checkpoint.load(tmp_path / "checkpoint.safetensors")
+    assert header.step == 4
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
+def test_a_non_finite_gradient_of_a_finite_loss_is_noticed_before_the_checkpoint(tmp_path) -> None:
+    session = started(tmp_path, steps=30, checkpoint_every=4)
+    trainer = session.trainer
+    loss = trainer.objectives[0].loss
+    weight = trainer.objectives[0].parameters[0]
+    # The square root's slope at 0 is infinite, times 0 is nan; its value is 0.
+    trainer.objectives[0].loss = lambda step: loss(step) + (weight * 0).abs().sum().sqrt() * (trainer.index == 7)
+    with pytest.raises(NonFinite, match=r"parameter '.*' is not finite after step 7, although the losses elbo were"):
+        run_to(session, 30)
+    assert checkpoint.read_header(tmp_path / "checkpoint.safetensors").step == 4
+
+
+class Numbers(Dataset):
+    def __init__(self) -> None:
+        super().__init__(None, torch.device("cpu"), Files("n", None, ""))
+        self.name, self.origin, self.spec = "numbers", "test", DataSpec("vector", (1,))
+
+    def __len__(self) -> int:
+        return 100
+
+    def batch(self, rows):
+        return {"x": rows[:, None].float()}
+
+
+class Toy(Method):
+    """A weight, batch statistics, and a loss given by the test."""
+
+    latents = LatentSpace.of(Latent("z", "continuous", 1))
+
+    def __init__(self, loss) -> None:
+        super().__init__(None, DataSpec("vector", (1,)))
+        self.a, self.norm, self.loss = nn.Parameter(torch.tensor(1.0)), nn.BatchNorm1d(1), loss
+
+    def objectives(self):
+        return [Objective("l", lambda step: self.loss(self, step), [self.a], sgd(0.25))]
+
+
+@pytest.mark.parametrize("poison", ["loss", "gradient"])
+def test_skipping_leaves_no_trace_of_a_bad_step(poison) -> None:
+    def loss(m, step):
+        bad = step.index == 1
+        x = torch.where(bad, torch.nan, step.batch["x"]) if poison == "loss" else step.batch["x"]
+        step.log("mean", m.norm(x).mean())
+        slope = (m.a * 0).abs().sqrt() * bad if poison == "gradient" else 0.0
+        return m.a + slope + 0 * m.norm(x).sum()
+
+    trainer = Trainer(Toy(loss), Numbers(), TrainConfig(batch=4, device="cpu", on_nonfinite="skip"))
+    seen = []
+    for _ in range(3):
+        trainer.step()
+        seen.append((trainer.model.a.item(), trainer.model.norm.running_mean.item()))
+    assert [a for a, _ in seen] == [0.75, 0.75, 0.5]
+    assert seen[0][1] == seen[1][1] != seen[2][1], "batch statistics are put back"
+    row = trainer.drain()
+    assert row["l"] == pytest.approx((1.0 + 0.75) / 2)
+    assert all(value == value for value in row.values()), row
+    trainer.check_parameters()
+
+
+def test_schedules_may_be_tensors_and_follow_their_values() -> None:
+    trainer = Trainer(Toy(lambda m, step: (m.a * step.schedule["w"]).sum()), Numbers(), TrainConfig(batch=4))
+    trainer.model.schedule = lambda step: {"w": torch.tensor([float(step), 1.0]), "lr": 1.0}
+    values = []
+    for _ in range(3):
+        trainer.step()
+        values.append(trainer.model.a.item())
+    assert values == [0.0, -2.0, -5.0]
+
+
+# A damaged training state
+
+
+def test_training_states_that_do_not_fit_are_refused(tmp_path) -> None:
+    training.train(settings(steps=3), tmp_path, quiet=True)
+    good = checkpoint.load_training(tmp_path / "checkpoint.safetensors")
+    trainer = training.build(settings(), torch.device("cpu"), Ranks())
+    moment = next(k for k in good if k.endswith("exp_avg") and good[k].dim() > 1)
+    beyond = good["generator"].clone()
+    beyond[8:12] = torch.tensor(list((600).to_bytes(4, "little")), dtype=torch.uint8)
+    beyond[16:24] = torch.tensor(list((600).to_bytes(8, "little")), dtype=torch.uint8)
+    for change in (
+        {"step": torch.tensor(-1)},
+        {"step": torch.tensor(2.5)},
+        {"step": torch.tensor([1, 2])},
+        {"generator": beyond},
+        {"generator": torch.zeros(5056, dtype=torch.uint8)},
+        {"global_rng": good["global_rng"][:100]},
+        {moment: good[moment].flatten()},
+        {moment: None},
+        {moment + "x": good[moment]},
+        {"optim/elbo/999/exp_avg": good[moment]},
+        {"optim/elbo/word/exp_avg": good[moment]},
+        {"optim/other/0/exp_avg": good[moment]},
+        {"log/elbo": torch.zeros(2, 2)},
+        {"surplus": torch.zeros(1)},
+    ):
+        state = {k: v for k, v in {**good, **change}.items() if v is not None}
+        state["count"] = torch.tensor(len(state) - 1)
+        with pytest.raises(DistkError, match="does not fit this run"):
+            trainer.load_state(state)
+    with pytest.raises(DistkError, match="were written"):
+        trainer.load_state({k: v for k, v in good.items() if k != "log/elbo"})
+    trainer.load_state(good)
+    trainer.step()
+
+
+def test_the_clock_of_this_file() -> None:
+    """Waiting for a process has an end."""
+    process = soak.Process([], Path(tempfile.mkdtemp()), lambda: time.sleep(30))
+    with pytest.raises(TimeoutError):
+        process.wait(0.1)
+    assert process.poll() == -signal.SIGKILL
