@@ -119,6 +119,13 @@ def after_writes(process: Process, target: Path, writes: int, rng: random.Random
     time.sleep(rng.uniform(0, took))
 
 
+def in_a_write(process: Process, run: Path, rng: random.Random) -> None:
+    """Wait until the process has begun to write a checkpoint, and then for a moment."""
+    while process.poll() is None and not list(run.glob(".checkpoint*.tmp")):
+        pass
+    time.sleep(rng.uniform(0, 0.003))
+
+
 def kill_and_resume(run: Path, train: list[str], kills: int, writes: int, rng: random.Random) -> dict[str, Any]:
     """Train a run to its end with up to so many kills on the way; what was seen at each of them."""
     seen: list[dict[str, Any]] = []
@@ -126,11 +133,14 @@ def kill_and_resume(run: Path, train: list[str], kills: int, writes: int, rng: r
     while True:
         process = Process(["resume", str(run)] if target.exists() else train, run.parent)
         if len(seen) < kills:
-            # One kill in five comes at any moment of start-up, the others while steps are being made.
-            if rng.random() < 0.2:
+            # Of five kills one comes at any moment of start-up, two while steps are made, two in the middle of a write.
+            kind = rng.random()
+            if kind < 0.2:
                 time.sleep(rng.uniform(0, 1))
             else:
                 after_writes(process, target, rng.randint(1, writes), rng)
+            if kind > 0.6:
+                in_a_write(process, run, rng)
         if len(seen) >= kills or process.poll() is not None:
             code = process.wait()
             assert code == 0, f"distk ended with {code}: {process.said()[-600:]}"
@@ -194,7 +204,7 @@ def main() -> None:
         "kills": len(kills),
         "before_the_first_checkpoint": sum(kill["step"] is None for kill in kills),
         "in_the_middle_of_a_write": sum(kill["partial"] > 0 for kill in kills),
-        "checkpoints_that_did_not_load": 0,  # one would have ended this script
+        "checkpoints_loaded_after_a_kill": sum(kill["step"] is not None for kill in kills),
         "runs": len(rounds),
         "runs_that_differ": sum(bool(made["differences"]) for made in rounds),
         "steps": arguments.steps,

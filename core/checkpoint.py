@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from distk.config import from_dict, to_dict
 from distk.data import DataSpec
 from distk.device import initialised
-from distk.errors import DistkError
+from distk.errors import DistkError, UsageError
 from distk.method import Method
 from distk.registry import Registration, registry
 
@@ -118,7 +118,7 @@ def _opened(path: Path) -> Any:
         with safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
-        raise DistkError(f"'{path}' is truncated or no safetensors file ({error}).") from error
+        raise DistkError(f"'{path}' is truncated or no safetensors file ({_short(error)}).") from error
     except OSError as error:
         raise DistkError(f"cannot read '{path}': {error.strerror or error}.") from error
 
@@ -198,8 +198,11 @@ def _settings(path: Path, cls: type[Method], header: Header) -> tuple[Any, DataS
             from_dict(cls.Config, header.config, f"the header of '{path}', [model]"),
             DataSpec.from_dict(header.data.get("spec", {})),
         )
+    except UsageError as error:  # the message may quote a value of any length
+        text = str(error)
+        raise DistkError(text if len(text) < 1000 else f"{text[:1000]}...") from error
     except (ArithmeticError, RecursionError) as error:  # infinity where a whole number belongs
-        raise DistkError(f"the header of '{path}' has an impossible value ({_first_line(error)}).") from error
+        raise DistkError(f"the header of '{path}' has an impossible value ({_short(error)}).") from error
 
 
 def _check_dtype(path: Path, name: str, found: str, expected: torch.dtype) -> None:
@@ -295,6 +298,11 @@ def header_for(model: Method, entry: Registration, data: dict[str, Any], step: i
     )
 
 
+def _short(error: Exception) -> str:
+    """An error's text in one line of bounded length: it may quote a stranger's file."""
+    return " ".join(str(error).split())[:200]
+
+
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__).rstrip(".") + "."
+    return (lines[-1][:300] if lines else type(error).__name__).rstrip(".") + "."

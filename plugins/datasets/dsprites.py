@@ -221,8 +221,11 @@ def read_packed(path: Path) -> Tensor:
                 raise DistkError(f"'{path}': {expected}, found the members {', '.join(archive.namelist())[:200]}.")
             with archive.open("imgs.npy") as member:
                 return _stream(path, member, expected)
-    except (OSError, zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise DistkError(f"'{path}' is no sound npz file ({error}); {expected}.") from error
+    except DistkError:
+        raise
+    except Exception as error:  # zipfile, zlib, numpy and the tokenizer that reads headers raise each their own
+        reason = " ".join(str(error).split())[:200]
+        raise DistkError(f"'{path}' is no sound npz file ({reason}); {expected}.") from error
 
 
 def _stream(path: Path, member: Any, expected: str) -> Tensor:

@@ -14,6 +14,10 @@ from distk import Dataset, DataSpec, DistkError, Files, UsageError, option, perm
 from distk.console import progress
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""Decoders that a file may choose by its content. PIL has others, among them one that starts Ghostscript."""
+LARGEST = 1 << 26
+"""Pixels of one image; more would take hundreds of megabytes to decode."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,17 @@ def _read(path: Path, config: Config) -> np.ndarray:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > LARGEST:
+                raise DistkError(f"'{path}' has {image.width}x{image.height} pixels; at most {LARGEST:,} are read.")
             ready = ImageOps.exif_transpose(image).convert("L" if config.channels == 1 else "RGB")
             ready = ImageOps.fit(ready, (config.size, config.size), Image.Resampling.LANCZOS)
     except Image.DecompressionBombError as error:
         raise DistkError(f"'{path}' claims to be an enormous image, which is refused.") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DistkError(f"'{path}' cannot be read as an image: {error}.") from error
+    except DistkError:
+        raise
+    except Exception as error:  # the decoders of damaged files raise whatever they trip over
+        reason = " ".join(str(error).split())[:200]
+        raise DistkError(f"'{path}' cannot be read as an image: {reason or type(error).__name__}.") from error
     array = np.asarray(ready)
     return array[None] if config.channels == 1 else array.transpose(2, 0, 1)

@@ -124,7 +124,8 @@ def _from_zip(path: Path) -> Iterator[tuple[str, bytes]]:
                 with archive.open(entry) as file:
                     yield entry.filename, file.read(LARGEST_PNG + 1)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise DistkError(f"cannot read the archive '{path}': {error}.") from error
+        reason = " ".join(str(error).split())[:200]
+        raise DistkError(f"cannot read the archive '{path}': {reason}.") from error
 
 
 def _from_folder(path: Path) -> Iterator[tuple[str, bytes]]:

@@ -64,7 +64,7 @@ def test_transfer_writes_four_rows_per_pair(distk: Call, run: Path, tmp_path: Pa
         assert picture.size == (8 * 50 + 2, 8 * 50 + 2)  # 8 frames of 16 pixels, enlarged to 48; 2 pairs of 4 rows
     with Image.open(out.with_suffix(".gif")) as film:
         assert film.n_frames == 8
-    assert "two.png" in process("transfer-clips", run, "--a", 5, "--b", 17, "--out", tmp_path / "two.png")
+    assert "two.png" in distk("transfer-clips", run, "--a", 5, "--b", 17, "--out", tmp_path / "two.png")[0]
 
 
 def test_transfer_refuses_pairs_that_make_no_sense(distk: Call, run: Path) -> None:

@@ -1,0 +1,354 @@
+"""Damaged and hostile files, thousands of them: what reads a file must load it or refuse it in one sentence.
+
+    python benchmarks/fuzz.py [--count 10000] [--seed 0] [--only NAME] [--json results/fuzz-cpu.json]
+
+Sound files of every kind that distk reads are changed at random (bytes, cuts, insertions, repetitions, and for
+checkpoints values of the header), and read again in a child process with a clock and a limit on its memory. A crash, a
+hang, an exception that is no DistkError, or memory far beyond the file's size is a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import json
+import os
+import random
+import resource
+import shutil
+import struct
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from distk import checkpoint, training
+from distk.codefile import table_from_arrays
+from distk.device import Ranks
+from distk.errors import DistkError
+from distk.settings import resolve
+
+CHUNK, SECONDS = 100, 300
+"""Files that one child reads, and the time that it has for them."""
+ROOM = 512 << 20
+"""Bytes that reading damaged files may add to the memory that reading sound ones took."""
+
+SMALL = {
+    "model": {"z": 2, "hidden": 8, "warmup": 0, "relieve_every": 1},
+    "data": {"size": 32, "scales": [5], "orientations": 1, "positions": 6},
+    "train": {"batch": 4, "device": "cpu", "steps": 2},
+}
+
+
+@dataclass
+class Target:
+    """A kind of file. content: a sound one. read: reads a file of this name. change: its own kind of damage."""
+
+    name: str
+    content: bytes
+    read: Callable[[Path], Any]
+    file: str
+    change: Callable[[bytes, random.Random], bytes] | None = None
+
+
+def mutate(content: bytes, rng: random.Random) -> bytes:
+    """A few random changes, more often near the beginning, where the headers are."""
+    data = bytearray(content)
+    for _ in range(rng.choice((1, 1, 1, 2, 8))):
+        near = min(len(data), 512) if rng.random() < 0.6 else len(data)
+        if not near:
+            break
+        at, size = rng.randrange(near), rng.choice((1, 1, 2, 4, 8, 64))
+        kind = rng.randrange(7)
+        if kind <= 2:
+            data[at : at + size] = bytes(rng.randrange(256) for _ in range(min(size, len(data) - at)))
+        elif kind == 3:
+            data[at : at + size] = rng.choice((b"\0", b"\xff", b"\x7f", b"9")) * min(size, len(data) - at)
+        elif kind == 4:
+            del data[at : at + size]
+        elif kind == 5:
+            data[at:at] = data[at : at + size]
+        else:
+            del data[rng.randrange(len(data)) :]
+    return bytes(data)
+
+
+_HOSTILE = (
+    *(0, -1, 1, 2, 3, 7, 10**6, 10**9, 2**31, 2**63, 2**64, 10**30, 0.5, -0.0, 1e308, float("inf"), float("nan")),
+    *("", "x", "../../etc/passwd", "/etc/passwd", "__import__('os').system('true')", "\x1b[2J", "9" * 5000, "dsprites"),
+    *(None, True, [], {}, [[]], {"a": {}}, [10**9] * 3, [1] * 100_000, [-1], "F64", "I8", "BOOL", "F8_E4M3", "F4"),
+)
+
+
+def hostile_header(content: bytes, rng: random.Random) -> bytes:
+    """A checkpoint with values of its headers replaced, keys removed, added or exchanged."""
+    length = struct.unpack("<Q", content[:8])[0]
+    outer = json.loads(content[8 : 8 + length])
+    inner = json.loads(outer["__metadata__"]["distk"])
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        root = inner if rng.random() < 0.6 else {k: v for k, v in outer.items() if k != "__metadata__"}
+        holder, key = rng.choice(list(_places(root)))
+        if root is not inner and holder is root:
+            holder, key = outer, key
+        kind = rng.random()
+        if kind < 0.15:
+            holder.pop(key)
+        elif kind < 0.25 and isinstance(holder, dict):
+            holder[str(key) + rng.choice(("x", "/", "\0"))] = holder[key]
+        else:
+            holder[key] = rng.choice(_HOSTILE)
+    outer["__metadata__"]["distk"] = json.dumps(inner)
+    text = json.dumps(outer).encode()
+    if rng.random() < 0.1:
+        length = rng.choice((0, 1, len(text) - 1, len(text) + 1, 2**20, 2**32, 2**63, 2**64 - 1))
+        return struct.pack("<Q", length) + text + content[8 + length :]
+    return struct.pack("<Q", len(text)) + text + content[8 + struct.unpack("<Q", content[:8])[0] :]
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """(container, key) of everything in nested lists and dicts."""
+    items = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
+    for key, member in items:
+        yield value, key
+        if isinstance(member, (dict, list)) and member:
+            yield from _places(member)
+
+
+def hostile_array(content: bytes, rng: random.Random) -> bytes:
+    """An npz whose members say something else of their shape and type than they hold, or are of another kind."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as made:
+        for name in source.namelist():
+            if rng.random() < 0.1:
+                continue
+            body = source.read(name)
+            if rng.random() < 0.7:
+                dtype = rng.choice(
+                    ("<f8", "<i8", "|O", "<U3", "<f2", "|b1", "<c16", "<M8[s]", "|V9", ">f8", "|S0", "x")
+                )
+                big = (10**12,), (10**6, 10**6), (2**62, 4), (-1, 3), (), (0, 3), (3,), (3, 2), (40, 0), (40, 3, 1)
+                header = f"{{'descr': '{dtype}', 'fortran_order': {rng.choice((True, False, 5))}, "
+                header += f"'shape': {rng.choice(big)!r}, }}"
+                text = header.encode().ljust(118) + b"\n"
+                body = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + body[128:]
+            made.writestr(rng.choice((name, name, name, "../" + name, "/tmp/" + name)), body)
+    return target.getvalue()
+
+
+# The kinds of files
+
+
+def targets(folder: Path) -> list[Target]:
+    """A sound file of every kind, made in `folder`, and what reads it."""
+    found = [_checkpoint(folder), _codes(), *_dsprites(), *_idx(), _omniglot(), *_images()]
+    return [target for target in found if target is not None]
+
+
+def _checkpoint(folder: Path) -> Target:
+    settings = resolve("cascadevae", options=SMALL)
+    run = training.train(settings, folder / "run", quiet=True)
+    trainer = training.build(settings, torch.device("cpu"), Ranks())
+
+    def read(path: Path) -> None:
+        model, header = checkpoint.load(path)
+        training.trained_data(header, torch.device("cpu"))
+        trainer.model.load_state_dict(model.state_dict())
+        trainer.load_state(checkpoint.load_training(path))
+        trainer.step()
+
+    def change(content: bytes, rng: random.Random) -> bytes:
+        return hostile_header(content, rng) if rng.random() < 0.5 else mutate(content, rng)
+
+    return Target("checkpoint", run.checkpoint.read_bytes(), read, "checkpoint.safetensors", change)
+
+
+def _codes() -> Target:
+    rng = np.random.default_rng(0)
+    made = io.BytesIO()
+    names = np.array(["a", "b", "c"])
+    np.savez(made, codes=rng.random((40, 3)), factors=rng.integers(0, 4, (40, 2)), code_names=names)
+
+    def change(content: bytes, rng: random.Random) -> bytes:
+        return hostile_array(content, rng) if rng.random() < 0.5 else mutate(content, rng)
+
+    return Target("codes npz", made.getvalue(), table_from_arrays, "codes.npz", change)
+
+
+def _dsprites() -> Iterator[Target]:
+    from distk.plugins.datasets.dsprites import read_packed
+
+    made = io.BytesIO()
+    head = b"{'descr': '|u1', 'fortran_order': False, 'shape': (737280, 64, 64), }".ljust(117) + b"\n"
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("imgs.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head + bytes(1 << 15))
+    # Cut off: the whole of it is three gigabytes; what lies behind the header is read in the same way to the end.
+    yield Target("dsprites npz", made.getvalue(), read_packed, "dsprites.npz")
+
+
+def _idx() -> Iterator[Target]:
+    try:
+        from distk.plugins.datasets.mnist_like import read_idx
+    except ImportError:
+        return
+    content = b"\0\0\x08\x03" + struct.pack(">III", 20, 8, 8) + bytes(range(256)) * 5
+    yield Target("idx", content, lambda path: read_idx(path, 3), "train-images-idx3-ubyte")
+    yield Target("idx gz", gzip.compress(content), lambda path: read_idx(path, 3), "train-images-idx3-ubyte.gz")
+
+
+def _omniglot() -> Target | None:
+    try:
+        from distk.plugins.datasets.omniglot import _read
+    except ImportError:
+        return None
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for i in range(3):
+            archive.writestr(f"images_background/Greek/character0{i + 1}/0001_01.png", _picture("PNG"))
+    return Target("omniglot zip", made.getvalue(), lambda path: _read(path, 28), "images_background.zip")
+
+
+def _picture(kind: str, **options: Any) -> bytes:
+    from PIL import Image
+
+    made = io.BytesIO()
+    values = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    Image.fromarray(values).convert("L" if kind == "PNG" else "RGB").save(made, kind, **options)
+    return made.getvalue()
+
+
+def _images() -> Iterator[Target]:
+    from distk.plugins.datasets.folder import Config, _read
+
+    config = Config(size=16)
+    compressed = {"compression": "tiff_lzw"}
+    for kind, suffix in (("PNG", "png"), ("JPEG", "jpg"), ("GIF", "gif"), ("BMP", "bmp"), ("WEBP", "webp")):
+        yield Target(f"image {suffix}", _picture(kind), lambda path: _read(path, config), f"a.{suffix}")
+    yield Target("image tiff", _picture("TIFF", **compressed), lambda path: _read(path, config), "a.tif")
+    yield Target("image ppm", _picture("PPM"), lambda path: _read(path, config), "a.ppm")
+
+
+# Reading them in a child process
+
+
+def peak() -> int:
+    """Largest resident memory of this process so far, bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def chunk(target: Target, seeds: range, folder: Path) -> dict[str, Any]:
+    """Read the changed files of these seeds in a child process; counts, and what went wrong."""
+    report = folder / "report.json"
+    report.unlink(missing_ok=True)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            _child(target, seeds, folder, report)
+            code = 0
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + SECONDS
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+        if time.monotonic() > deadline:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+            return {"loaded": 0, "refused": 0, "failures": [f"seeds {seeds}: hangs"]}
+        time.sleep(0.01)
+    if ended[1]:
+        return {"loaded": 0, "refused": 0, "failures": [f"seeds {seeds}: died with status {ended[1]}"]}
+    return json.loads(report.read_text())
+
+
+def _child(target: Target, seeds: range, folder: Path, report: Path) -> None:
+    warnings.simplefilter("ignore")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries of images talk
+    inside = folder / "in"
+    shutil.rmtree(inside, ignore_errors=True)
+    inside.mkdir()
+    path = inside / target.file
+    path.write_bytes(target.content)
+    try:
+        target.read(path)
+    except DistkError:
+        assert target.name == "dsprites npz"  # cut off on purpose
+    before, found = peak(), {"loaded": 0, "refused": 0, "failures": []}
+    beside = sorted(p.name for p in folder.iterdir())
+    for seed in seeds:
+        rng = random.Random(seed)
+        path.write_bytes((target.change or mutate)(target.content, rng))
+        began = time.monotonic()
+        try:
+            target.read(path)
+            found["loaded"] += 1
+        except DistkError as error:
+            found["refused"] += 1
+            if "\n" in str(error) or len(str(error)) > 2000:
+                found["failures"].append(f"seed {seed}: no sentence: {str(error)[:200]!r}")
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{Path(where.filename).name}:{where.lineno}"
+            found["failures"].append(f"seed {seed}: {type(error).__name__} at {place}: {str(error)[:120]}")
+        if time.monotonic() - began > 60:
+            found["failures"].append(f"seed {seed}: took {time.monotonic() - began:.0f} s")
+        if peak() > before + ROOM:
+            found["failures"].append(f"seed {seed}: took {(peak() - before) >> 20} MiB")
+            before = peak()
+    if sorted(p.name for p in folder.iterdir() if p != report) != beside or len(list(inside.iterdir())) != 1:
+        found["failures"].append(f"seeds {seeds}: a file was written")
+    found["mebibytes"] = (peak() - before) >> 20
+    report.write_text(json.dumps(found))
+
+
+def fuzz(target: Target, count: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Read `count` changed files of a kind; counts and failures."""
+    total: dict[str, Any] = {"loaded": 0, "refused": 0, "failures": [], "mebibytes": 0}
+    for start in range(0, count, CHUNK):
+        found = chunk(target, range(seed + start, seed + min(start + CHUNK, count)), folder)
+        total["loaded"] += found["loaded"]
+        total["refused"] += found["refused"]
+        total["failures"] += found["failures"]
+        total["mebibytes"] = max(total["mebibytes"], found.get("mebibytes", 0))
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=10_000, help="changed files of each kind")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="kinds whose name begins so")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    result: dict[str, Any] = {"count": arguments.count, "seed": arguments.seed, "kinds": {}}
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
+        folder = Path(name)
+        for target in targets(folder):
+            if target.name.startswith(arguments.only):
+                began = time.monotonic()
+                found = fuzz(target, arguments.count, arguments.seed, folder)
+                found["seconds"] = round(time.monotonic() - began)
+                result["kinds"][target.name] = found
+                print(
+                    f"{target.name}: {found['loaded']} loaded, {found['refused']} refused, "
+                    f"{len(found['failures'])} failures, {found['seconds']} s",
+                    flush=True,
+                )
+                for failure in found["failures"][:20]:
+                    print(f"  {failure}", flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    sys.exit(1 if any(found["failures"] for found in result["kinds"].values()) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Every check and paper-scale run that needs a CUDA GPU, in parts of under ten minutes, with figures as JSON.
+
+    python benchmarks/gpu.py PART --out DIR [--minutes 9] [--seeds 0:1]
+
+Parts: `checks` (the tests marked cuda), `step` (captured step against a bare eager loop, and the solvers), `metrics`
+(scores of a full dSprites table), and a name of METHODS: its preset `paper` on its default data, stopped in good time
+and taken up again by the next call with the same --out, scored at the end.
+Installing where there is no registry: pip install --no-index --no-deps --no-build-isolation -e .
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+METHODS: dict[str, list[str]] = {
+    "cascadevae": ["factorvae", "clsacc", "reconstruction"],
+    "cascadevae-c": ["factorvae", "reconstruction"],
+    "icm": ["icm"],
+    "dsvae": ["swap-error", "similarity"],
+    "arae": ["text"],
+    "icf": ["icf"],
+    "icf-discrete": ["icf"],
+}
+HERE = Path(__file__).resolve().parent
+
+
+def call(*arguments: str, seconds: float | None = None) -> tuple[int, str]:
+    """Run a command; at the limit ask it to stop as Ctrl-C would, which saves a training run. (exit code, stdout)"""
+    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True)
+    try:
+        said, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+def checks(out: Path) -> dict[str, Any]:
+    code, said = call("-m", "pytest", "-m", "cuda", "-q", "-p", "no:cacheprovider", str(HERE.parent / "tests"))
+    print(said)
+    return {"exit": code, "summary": said.strip().splitlines()[-1:]}
+
+
+def step(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for size in (32, 64):
+        path = out / f"step-{size}.json"
+        call(str(HERE / "step.py"), "--device", "cuda", "--size", str(size), "--steps", "200", "--json", str(path))
+        found[f"step {size}"] = json.loads(path.read_text())
+    for n, classes in ((64, 3), (64, 10), (256, 10)):
+        arguments = ["--n", str(n), "--classes", str(classes), "--device", "cuda", "--json"]
+        found[f"solvers {n}x{classes}"] = json.loads(call("-m", "distk", "mcf", "bench", *arguments)[1])
+    return found
+
+
+def metrics(out: Path) -> dict[str, Any]:
+    path = out / "metrics.json"
+    call(str(HERE / "metrics.py"), "--device", "cuda", "--gbt", "--out", str(path))
+    return json.loads(path.read_text())
+
+
+def train(method: str, seed: int, out: Path, seconds: float) -> dict[str, Any]:
+    """Start or continue one paper-scale run, and score what there is."""
+    folder = out / f"{method}-s{seed}"
+    began = time.monotonic()
+    if (folder / "checkpoint.safetensors").exists():
+        code, _ = call("-m", "distk", "resume", str(folder), "--json", seconds=seconds)
+    else:
+        arguments = ["--preset", "paper", "--seed", str(seed), "--device", "cuda", "--out", str(folder), "--json"]
+        code, _ = call("-m", "distk", "train", method, *arguments, seconds=seconds)
+    result: dict[str, Any] = {"exit": code, "seconds": round(time.monotonic() - began, 1), "finished": code == 0}
+    for name in ("checkpoint", "best"):
+        path = folder / f"{name}.safetensors"
+        if path.exists():
+            asked = [part for metric in METHODS[method] for part in ("--metric", metric)]
+            protocol = ["--protocol", "cascadevae"] if method.startswith("cascadevae") else []
+            said = call("-m", "distk", "eval", str(path), *asked, *protocol, "--device", "cuda", "--json")[1]
+            result[name] = json.loads(said) if said.strip() else None
+    log = folder / "log.jsonl"
+    if log.exists():
+        result["last"] = json.loads(log.read_text().splitlines()[-1])
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["checks", "step", "metrics", *METHODS])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--seeds", default="0:1")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SystemExit("benchmarks/gpu.py needs a CUDA device")
+    about = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
+    if arguments.part in METHODS:
+        first, last = map(int, arguments.seeds.split(":"))
+        share = 60 * arguments.minutes / (last - first)
+        result = {f"seed {s}": train(arguments.part, s, arguments.out, share) for s in range(first, last)}
+    else:
+        result = {"checks": checks, "step": step, "metrics": metrics}[arguments.part](arguments.out)
+    path = arguments.out / f"{arguments.part}.json"
+    path.write_text(json.dumps({**about, **result}, indent=2) + "\n")
+    print(path.read_text())
+
+
+if __name__ == "__main__":
+    main()
