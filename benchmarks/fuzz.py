@@ -10,6 +10,7 @@ hang, an exception that is no DistkError, or memory far beyond the file's size i
 from __future__ import annotations
 
 import argparse
+import copy
 import gzip
 import io
 import json
@@ -104,9 +105,9 @@ def hostile_header(content: bytes, rng: random.Random) -> bytes:
         if kind < 0.15:
             holder.pop(key)
         elif kind < 0.25 and isinstance(holder, dict):
-            holder[str(key) + rng.choice(("x", "/", "\0"))] = holder[key]
+            holder[str(key) + rng.choice(("x", "/", "\0"))] = copy.deepcopy(holder[key])
         else:
-            holder[key] = rng.choice(_HOSTILE)
+            holder[key] = copy.deepcopy(rng.choice(_HOSTILE))
     outer["__metadata__"]["distk"] = json.dumps(inner)
     text = json.dumps(outer).encode()
     if rng.random() < 0.1:
@@ -162,6 +163,7 @@ def _checkpoint(folder: Path) -> Target:
     def read(path: Path) -> None:
         model, header = checkpoint.load(path)
         training.trained_data(header, torch.device("cpu"))
+        training.settings_of(header, path)
         trainer.model.load_state_dict(model.state_dict())
         trainer.load_state(checkpoint.load_training(path))
         trainer.step()

@@ -117,7 +117,7 @@ def resume(path: Path, steps: int | None = None, quiet: bool = False) -> Run:
             f"'{file}' is not the newest checkpoint of its run, which continuing from it would overwrite: "
             f"copy it as checkpoint.safetensors into a new folder, or continue with `distk resume {file.parent}`."
         )
-    ranks = join_ranks(choose_device(_settings_of(header, file, steps).train.device))
+    ranks = join_ranks(choose_device(settings_of(header, file, steps).train.device))
     run = Run(file.parent, {})
     try:
         if ranks.first:
@@ -128,7 +128,7 @@ def resume(path: Path, steps: int | None = None, quiet: bool = False) -> Run:
         run.close()
 
 
-def _settings_of(header: checkpoint.Header, file: Path, steps: int | None) -> Settings:
+def settings_of(header: checkpoint.Header, file: Path, steps: int | None = None) -> Settings:
     """The settings that a checkpoint was trained with, checked like those of a command line."""
     data = header.data
     if "name" not in data:
@@ -139,12 +139,17 @@ def _settings_of(header: checkpoint.Header, file: Path, steps: int | None) -> Se
         "train": {**header.train, **({} if steps is None else {"steps": steps})},
         "data": {**data.get("options", {}), **named},
     }
-    return resolve(header.method, options=options)
+    try:
+        return resolve(header.method, options=options)
+    except UsageError as error:  # the message may quote a value of any length
+        raise DistkError(f"'{file}' cannot be continued: {str(error)[:1000]}") from error
+    except (ArithmeticError, RecursionError) as error:
+        raise DistkError(f"'{file}' has an impossible setting ({type(error).__name__}).") from error
 
 
 def _taken_up(run: Run, file: Path, steps: int | None, ranks: Ranks) -> Session:
     header = checkpoint.read_header(file)
-    settings = _settings_of(header, file, steps)
+    settings = settings_of(header, file, steps)
     device = choose_device(settings.train.device)
     _check_evaluation(settings.train)
     model, _ = checkpoint.load(file, device)  # holds the tensors against the settings before anything is built of them
@@ -273,8 +278,10 @@ def steps(session: Session) -> Iterator[None]:
 
 def _asked_to_stop(session: Session) -> bool:
     """Whether this process, or another one of the same run, was asked to stop: all stop after the same step."""
-    session.stop.signal = session.trainer.ranks.largest(session.stop.signal)
-    return bool(session.stop.signal)
+    agreed = session.trainer.ranks.largest(session.stop.signal)
+    if agreed:  # else a signal that came in the meantime stays for the next step
+        session.stop.signal = agreed
+    return bool(agreed)
 
 
 def _write_row(session: Session, values: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """`distk train METHOD` and `distk resume`."""
 
 # No `from __future__ import annotations`: typer reads annotations that are made from local values.
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -211,6 +212,8 @@ def _all_finished(seeds: list[int], runs: list[Any], json: bool) -> None:
 def _finished(run: Any, json: bool) -> None:
     from distk import console
 
+    if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks for all
+        return
     log = run.log
     last = log[-1] if log else {}
     best = run.best if run.best.exists() else None

@@ -208,14 +208,14 @@ def transfer(model: ICM, other: Dataset, expert_of: np.ndarray, images: int, see
 
 
 def best_shift(x: Tensor, y: Tensor, reach: int) -> tuple[int, int]:
-    """(right, down) of the whole shift by at most `reach` pixels of x that correlates most with y (like x)."""
+    """(right, down) of the whole shift by at most `reach` pixels of x that correlates most with y, in either sign."""
     steps = range(-reach, reach + 1)
     level = y - y.mean((2, 3), keepdim=True)
     scores = {}
     for dx in steps:
         for dy in steps:
             offset = [torch.full((len(x),), d, device=x.device) for d in (dx, dy)]
-            scores[dx, dy] = (shift(x, *offset) * level).sum()
+            scores[dx, dy] = (shift(x, *offset) * level).sum().abs()
     order = torch.stack(list(scores.values())).argmax()
     return list(scores)[int(order)]
 

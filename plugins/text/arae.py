@@ -108,7 +108,7 @@ class ARAE(SentenceMethod):
                 "noise": 0.02,
             },
             "data": {"name": "standin-reviews", "variant": "tiny"},
-            "train": {"steps": 3000, "batch": 64},
+            "train": {"steps": 1000, "batch": 64},
         },
     }
     instead: ClassVar[Mapping[str, str]] = {"traverse": "distk text interpolate"}

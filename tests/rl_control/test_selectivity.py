@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from distk import open_dataset, seeded
+from distk import DataSpec, Step, open_dataset, seeded
 from distk.plugins.rl_control import selectivity as s
 from distk.plugins.rl_control.icf import ICF, Config
 from distk.plugins.rl_control.icf_discrete import Config as DiscreteConfig
@@ -268,7 +268,7 @@ def test_discrete_share_by_hand(g):
 
 
 def test_discrete_objective_is_the_sum_over_policies(g, seed):
-    from distk import Source, Step
+    from distk import Source
 
     env = open_dataset("maze", {"grid": 3, "size": 9, "actions": "basic4"})
     model = ICFDiscrete(DiscreteConfig(k=3, encoder="mlp"), env.spec)
@@ -286,3 +286,69 @@ def test_discrete_objective_is_the_sum_over_policies(g, seed):
                 after = f[int(env.next_rows[row, a])] - f[row]
                 expected += float(pi[k, a] * after[k] / (1e-4 + after.abs().sum())) / 4
     assert loss == pytest.approx(-expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [32, 48, 64])
+def test_convolutional_nets_take_their_pictures(size):
+    from distk.plugins.rl_control.icf_networks import Decoder, Encoder, form_for
+
+    spec = DataSpec("environment", (3, size, size), extra={"actions": 2})
+    assert form_for(spec, None) == "conv"
+    x = torch.rand(4, 3, size, size)
+    for whiten in (True, False):
+        h = Encoder(spec, 2, "conv", 0, whiten, 2.0)(x)
+        assert h.shape == (4, 2)
+        assert Decoder(spec, 2, "conv", 0)(h).shape == x.shape
+    assert form_for(DataSpec("environment", (3, 15, 15)), None) == "mlp"
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_centred_features_do_not_feel_a_common_shift(g, scale):
+    """net(x) - net(mean picture): a change of the last bias moves no feature."""
+    from distk.plugins.rl_control.icf_networks import Encoder
+
+    spec = DataSpec("environment", (1, 8, 8), extra={"actions": 2})
+    encoder = Encoder(spec, 2, "mlp", 16, True, 0.0)
+    x = scale * torch.rand(50, 1, 8, 8, generator=g)
+    before = encoder.front(x)
+    with torch.no_grad():
+        encoder.front.net[-1].bias += 7
+    assert torch.allclose(encoder.front(x), before, atol=1e-4)
+    assert torch.allclose(encoder.front.pixels(x).mean(0), torch.tensor(10.0).expand(1, 8, 8), atol=1e-3)
+
+
+def test_relative_sigma_follows_the_median(g):
+    """sigma_scale * median |h' - h| at first, then the mean of that and itself; unmoved transitions do not count."""
+    env = open_dataset("maze", {"grid": 3, "size": 9})
+    model = ICF(Config(encoder="mlp", factors=4), env.spec)
+    lengths = torch.rand(6, generator=g) + 0.5
+    change = torch.stack([lengths, torch.zeros(6)], 1)[None]
+    change = torch.cat([change, torch.zeros(1, 6, 2)], 1)
+
+    def watch(index, phase):
+        step = Step(index=torch.tensor(index), schedule={}, phase=phase, generator=g, log=lambda name, value: None)
+        model.watch(step, change)
+        return float(model.sigma)
+
+    first = 0.6 * float(lengths.median())
+    assert watch(0, True) == pytest.approx(first, rel=1e-5)
+    change = 3 * change
+    assert watch(1, False) == pytest.approx(first, rel=1e-5)
+    assert watch(500, True) == pytest.approx(2 * first, rel=1e-5)
+    change = 0 * change
+    assert watch(1000, True) == pytest.approx(2 * first, rel=1e-5)
+
+
+def test_effective_modes_by_hand():
+    """Four pure policies over four effects, one of them reached by two actions: I = log 4."""
+    from distk.plugins.rl_control.icf_metric import Atlas, information
+
+    p = torch.zeros(1, 5, 4)
+    p[0, [0, 1, 2], [0, 1, 2]] = 1
+    p[0, 3:, 3] = 0.5
+    effect = torch.tensor([[0, 1, 2, 3, 3]])
+    none = torch.empty(0)
+    allowed = torch.tensor([[True, True, True, False, True]])
+    nats, possible = information(Atlas({}, none, none, effect, allowed, none, none, none, none, p))
+    assert float(nats) == pytest.approx(math.log(4), abs=1e-6)
+    assert possible.tolist() == [4]

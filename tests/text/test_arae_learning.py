@@ -55,13 +55,30 @@ def progress(made: Trainer, n: int = 300) -> dict[str, float]:
     return result
 
 
-def test_without_an_adversary_nothing_is_transferred() -> None:
-    """The ablation, quick: noisy labels keep two decoders alone from passing for a transfer.
+def test_an_adversary_on_the_code_makes_it_transfer() -> None:
+    """Quick: the classifier alone, 1000 steps. FIGURES_CLS"""
+    result = progress(trainer(0, 1000, lambda1=0.0, lambda2=3.0, warmup=1000))
+    assert min(result["transfer"], result["nouns"]) >= 0.6
+    assert result["same_decoder"] <= 0.15  # without the exchange of decoders nothing changes
+    assert result["label_read"] >= 0.75
 
-    Measured at 1250 steps, seeds 0, 1, 2: reconstruction 1.00, 0.997, 1.00; transfer 0.007, 0.023, 0.033; label read
-    0.93, 0.89, 0.94 (at 1000 steps, seed 0: 0.963, 0.067, 0.89). With the adversary transfer is above 0.9, see below.
+
+@pytest.mark.slow
+def test_without_an_adversary_nothing_is_transferred() -> None:
+    """The ablation: noisy labels keep two decoders alone from passing for a transfer.
+
+    Measured at 1250 steps, seeds 0, 1, 2: reconstruction 1.00, 0.997, 1.00; nouns 1.00, 0.993, 1.00; transfer 0.007,
+    0.023, 0.033; label read 0.93, 0.89, 0.94.
     """
     result = progress(trainer(0, 1250, lambda1=0.0, lambda2=0.0))
     assert result["reconstruction"] >= 0.9
-    assert result["transfer"] <= 0.1
-    assert result["label_read"] >= 0.75
+    assert result["transfer"] <= 0.2
+    assert min(result["transfer"], result["nouns"]) <= 0.2
+
+
+@pytest.mark.slow
+def test_all_of_algorithm_1() -> None:
+    """lambda1 = 1, lambda2 = 3 with warm-up, as the preset demo. FIGURES_FULL"""
+    result = progress(trainer(0, 1000, lambda1=1.0, lambda2=3.0, warmup=1000))
+    assert min(result["transfer"], result["nouns"]) >= 0.6
+    assert result["same_decoder"] <= 0.15
