@@ -37,6 +37,11 @@ SMALL = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def warm() -> None:
+    soak.warm()
+
+
 def settings(**train):
     return resolve("cascadevae", options={**SMALL, "train": {**SMALL["train"], **train}})
 

@@ -36,6 +36,11 @@ SMALL = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def warm() -> None:
+    soak.warm()
+
+
 def world(n: int) -> list[dict[str, str]]:
     """What torchrun sets in the environment of n processes."""
     with socket.socket() as free:

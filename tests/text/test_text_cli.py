@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -21,6 +23,28 @@ def distk_command(*arguments: str, cwd: Path, stdin: bytes = b"") -> subprocess.
     return subprocess.run(
         [*program, *arguments], cwd=cwd, input=stdin, capture_output=True, env=environment, timeout=300
     )
+
+
+def in_process(*arguments: str, cwd: Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """The same through main() in this process, which spares the imports."""
+    from distk.cli import main
+
+    streams = [io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8", newline="") for raw in (stdin, b"", b"")]
+    before, code = (sys.stdin, sys.argv, Path.cwd()), 0
+    os.chdir(cwd)
+    sys.stdin, sys.argv = streams[0], ["distk", *arguments]
+    try:
+        with contextlib.redirect_stdout(streams[1]), contextlib.redirect_stderr(streams[2]):
+            main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        sys.stdin, sys.argv = before[0], before[1]
+        os.chdir(before[2])
+    for stream in streams[1:]:
+        stream.flush()
+    out, err = (stream.buffer.getvalue() for stream in streams[1:])  # type: ignore[attr-defined]
+    return subprocess.CompletedProcess(arguments, code, out, err)
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +78,12 @@ def test_a_sentence_and_files(folder: Path) -> None:
 def test_flip_by_labels_by_pair_and_by_the_model(folder: Path) -> None:
     (folder / "p.0").write_text("the phone was bad .\nthey hate this movie .\n")
     (folder / "p.1").write_text("the phone was great .\n")
-    pair = distk_command("transfer", "runs/a", "--input", "p", "--output", "q", "--to", "flip", cwd=folder)
+    pair = in_process("transfer", "runs/a", "--input", "p", "--output", "q", "--to", "flip", cwd=folder)
     assert pair.returncode == 0, pair.stderr
     assert [(folder / f"q.{k}").read_text().count("\n") for k in (0, 1)] == [2, 1]
     (folder / "all").write_text((folder / "p.0").read_text() + (folder / "p.1").read_text())
     (folder / "labels").write_text("negative\n0\npos\n")
-    given = distk_command(
+    given = in_process(
         "transfer", "runs/a", "--input", "all", "--labels", "labels", "--to", "flip", "--json", cwd=folder
     )
     found = json.loads(given.stdout)
@@ -68,7 +92,7 @@ def test_flip_by_labels_by_pair_and_by_the_model(folder: Path) -> None:
         *(folder / "q.1").read_text().splitlines(),
     ]
     assert [(row["from"], row["to"]) for row in found] == [("negative", "positive")] * 2 + [("positive", "negative")]
-    read = distk_command("transfer", "runs/a", "they love this movie .", "--to", "flip", "--json", cwd=folder)
+    read = in_process("transfer", "runs/a", "they love this movie .", "--to", "flip", "--json", cwd=folder)
     assert b"read by the model" in read.stderr
     assert json.loads(read.stdout)[0]["from"] in ("negative", "positive")
 
@@ -130,7 +154,7 @@ def test_text_commands_end_to_end(tmp_path: Path) -> None:
     ]  # fmt: skip
     results = []
     for step in steps:
-        done = distk_command(*step, cwd=tmp_path)
+        done = in_process(*step, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         results.append(done.stdout)
     assert json.loads(results[1])["data"] == "files"
@@ -140,7 +164,7 @@ def test_text_commands_end_to_end(tmp_path: Path) -> None:
     assert scores["copy_rate"] == 0.0
     assert scores["tagger"].startswith("builtin")
     (tmp_path / "short").write_text("one line\n")
-    wrong = distk_command(
+    wrong = in_process(
         "text", "score", "--source", "reviews/test.0", "--output", "short", "--source-labels", "0",
         "--target-labels", "1", "--evaluator", "eval.safetensors", cwd=tmp_path,
     )  # fmt: skip
@@ -152,22 +176,22 @@ def test_train_tagger(tmp_path: Path) -> None:
     rows = ["1\tThe\t_\tDET\tDT", "2\tdog\t_\tNOUN\tNN", "3\tbarks\t_\tVERB\tVBZ"]
     sentence = "\n".join(row + "\t_\t0\t_\t_\t_" for row in rows) + "\n\n"
     (tmp_path / "t.conllu").write_text(sentence * 30)
-    done = distk_command("text", "train-tagger", "--conllu", "t.conllu", "-o", "t.safetensors", "--json", cwd=tmp_path)
+    done = in_process("text", "train-tagger", "--conllu", "t.conllu", "-o", "t.safetensors", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["noun_f1_held_out"] == 1.0
     (tmp_path / "bad.conllu").write_text("1\tThe\n")
-    wrong = distk_command("text", "train-tagger", "--conllu", "bad.conllu", "-o", "x", cwd=tmp_path)
+    wrong = in_process("text", "train-tagger", "--conllu", "bad.conllu", "-o", "x", cwd=tmp_path)
     assert wrong.returncode == 1
     assert b"line 1 of 'bad.conllu' has 2 columns" in wrong.stderr
 
 
 def test_samples_and_interpolation(folder: Path) -> None:
-    walk = distk_command("text", "interpolate", "runs/a", "--steps", "4", "--json", cwd=folder)
+    walk = in_process("text", "interpolate", "runs/a", "--steps", "4", "--json", cwd=folder)
     found = json.loads(walk.stdout)
     assert [len(found[name]) for name in ("share", "negative", "positive")] == [4, 4, 4]
-    refused = distk_command("traverse", "runs/a", cwd=folder)
+    refused = in_process("traverse", "runs/a", cwd=folder)
     assert refused.returncode == 2
     assert b"distk text interpolate" in refused.stderr
-    drawn = distk_command("sample", "runs/a", "-n", "5", "--label", "positive", cwd=folder)
+    drawn = in_process("sample", "runs/a", "-n", "5", "--label", "positive", cwd=folder)
     assert drawn.returncode == 0, drawn.stderr
     assert drawn.stdout.count(b"\n") == 5

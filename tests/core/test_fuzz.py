@@ -1,0 +1,113 @@
+"""Damaged and hostile files: loaded or refused in one sentence. A few hundred here; `benchmarks/fuzz.py` makes 10,000
+of each kind and its counts are kept in results/fuzz-cpu.json."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from distk import checkpoint
+from distk.errors import DistkError
+
+_spec = importlib.util.spec_from_file_location("fuzz", Path(__file__).parents[2] / "benchmarks" / "fuzz.py")
+fuzz = importlib.util.module_from_spec(_spec)
+sys.modules["fuzz"] = fuzz  # dataclasses look their module up
+_spec.loader.exec_module(fuzz)
+
+NAMES = [
+    *("checkpoint", "codes npz", "dsprites npz", "idx", "idx gz", "omniglot zip"),
+    *(f"image {suffix}" for suffix in ("png", "jpg", "gif", "bmp", "webp", "tiff", "ppm")),
+]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> dict:
+    return {target.name: target for target in fuzz.targets(tmp_path_factory.mktemp("sound"))}
+
+
+def test_every_kind_of_file_is_tried(sound) -> None:
+    assert list(sound) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_damaged_files_load_or_are_refused_in_a_sentence(sound, tmp_path, seed, name) -> None:
+    count = 200 if name == "checkpoint" else 50
+    found = fuzz.fuzz(sound[name], count, seed, tmp_path)
+    assert not found["failures"]
+    assert found["loaded"] + found["refused"] == count
+    assert found["refused"] > count // 20, "the damage is real"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_damaged_files_by_the_thousand(sound, tmp_path, seed, name) -> None:
+    assert not fuzz.fuzz(sound[name], 2000, seed, tmp_path)["failures"]
+
+
+def test_the_fuzzer_notices_what_it_looks_for(tmp_path) -> None:
+    """Crashes, foreign exceptions, memory, and files written beside: each is reported."""
+    import os
+
+    def dies(path: Path) -> None:
+        if path.read_bytes() != b"sound":
+            os.abort()
+
+    def raises(path: Path) -> None:
+        if path.read_bytes() != b"sound":
+            raise KeyError("x")
+
+    def grows(path: Path) -> None:
+        if path.read_bytes() != b"sound":
+            len(bytearray(b"x") * (fuzz.ROOM + (64 << 20)))
+
+    def writes(path: Path) -> None:
+        if path.read_bytes() != b"sound":
+            (path.parent.parent / "elsewhere").write_bytes(b"")
+
+    for read, word in ((dies, "died with status"), (raises, "KeyError"), (grows, "MiB"), (writes, "was written")):
+        folder = tmp_path / word.replace(" ", "-")
+        folder.mkdir()
+        found = fuzz.fuzz(fuzz.Target("t", b"sound", read, "f"), 5, 0, folder)
+        assert any(word in failure for failure in found["failures"]), found
+
+
+def test_a_header_that_promises_a_giant_allocates_nothing(sound, tmp_path) -> None:
+    """Sizes are held against the file before anything is built, also where the shapes agree among themselves."""
+    import json
+    import struct
+
+    content = sound["checkpoint"].content
+    length = struct.unpack("<Q", content[:8])[0]
+    for key, value in (("hidden", 60_000), ("z", 1000), ("classes", 1000)):
+        outer = json.loads(content[8 : 8 + length])
+        inner = json.loads(outer["__metadata__"]["distk"])
+        inner["config"][key] = value
+        outer["__metadata__"]["distk"] = json.dumps(inner)
+        text = json.dumps(outer).encode()
+        path = tmp_path / "c.safetensors"
+        path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+        before = fuzz.peak()
+        with pytest.raises(DistkError, match="does not fit its method"):
+            checkpoint.load(path)
+        assert fuzz.peak() - before < 64 << 20
+
+
+def test_a_constructor_that_computes_is_bounded_too(tmp_path) -> None:
+    """A model that cannot be sketched on the meta device is built under a limit taken from the size of its file."""
+    import torch
+
+    path = tmp_path / "f"
+    path.write_bytes(b"x" * 1000)
+
+    class Computes(torch.nn.Module):
+        def __init__(self, config, spec) -> None:
+            super().__init__()
+            self.size = int(torch.tensor(config).item())  # not on the meta device
+            self.register_buffer("x", torch.zeros(self.size))
+
+    with pytest.raises(DistkError, match="too large for this file"):
+        checkpoint._fitting(path, Computes, 1 << 34, None, {"x": [1 << 34]}, torch.device("cpu"))
+    assert checkpoint._fitting(path, Computes, 5, None, {"x": [5]}, torch.device("cpu")).size == 5
