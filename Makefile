@@ -14,7 +14,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	@rm -rf runs/demo
-	$(BIN)/distk train cascadevae --preset demo --seed $(or $(SEED),3) --out runs/demo
+	$(BIN)/distk train cascadevae --preset demo --seed $(or $(SEED),2) --out runs/demo
 	$(BIN)/distk eval runs/demo --metric clsacc --metric factorvae --metric dci --metric reconstruction
 	$(BIN)/distk traverse runs/demo
 	$(BIN)/distk reconstruct runs/demo

@@ -251,8 +251,10 @@ def sgd(lr: float, momentum: float = 0.0) -> OptimizerFactory:
     """Factory of plain stochastic gradient descent, its learning rate on the device under CUDA."""
 
     def build(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        rate: Any = torch.tensor(lr, device=parameters[0].device) if parameters[0].is_cuda else lr
-        return torch.optim.SGD(parameters, lr=rate, momentum=momentum, foreach=True)
+        cuda = parameters[0].is_cuda
+        rate: Any = torch.tensor(lr, device=parameters[0].device) if cuda else lr
+        # torch's foreach form reads a learning rate on the device back to the host, which no capture survives.
+        return torch.optim.SGD(parameters, lr=rate, momentum=momentum, foreach=not cuda, fused=cuda)
 
     return build
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distk import checkpoint
@@ -76,8 +77,26 @@ class HostRead(AssertionError):
     """A step read a value back to the host, or made a shape depend on values."""
 
 
+class _NoCopies(TorchFunctionMode):
+    """Catches what reads a tensor on the CPU without dispatching an operation."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.tolist, Tensor.numpy, Tensor.__array__):
+            raise HostRead(f"the step calls {func.__name__}, which reads values back to the host")
+        return func(*args, **(kwargs or {}))
+
+
 class NoHostReads(TorchDispatchMode):
     """Raises HostRead for operations that would make CUDA wait or whose shapes depend on values. Works on the CPU."""
+
+    def __enter__(self) -> NoHostReads:
+        self._copies = _NoCopies()
+        self._copies.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._copies.__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__

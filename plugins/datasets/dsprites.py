@@ -1,7 +1,7 @@
 """dSprites (Matthey et al. 2017): white shapes on black, one image per combination of five factors.
 
 Geometry of the renderer: fitted to real frames of the data set; on the 258 real frames that were at hand 48 of
-1,056,768 pixels differ (`tests/datasets/test_dsprites.py`). Pixel (row r, column c) has its centre at (c + 0.5, r + 0.5)
+1,056,768 pixels differ (`tests/datasets/test_dsprites.py`). Pixel (row r, column c) is centred at (c + 0.5, r + 0.5)
 on a 64x64 canvas, y downwards, no anti-aliasing.
 """
 
@@ -51,7 +51,7 @@ class Renderer:
         self.heart = _heart_table(device)
 
     def __call__(self, shape: Tensor, scale: Tensor, angle: Tensor, px: Tensor, py: Tensor) -> Tensor:
-        """All float32 `[n]`: shape 0, 1, 2; scale in (0, 1]; angle in radians, counter-clockwise; position in [0, 1]."""
+        """All float32 `[n]`: shape 0, 1, 2; scale in (0, 1]; angle in radians, counter-clockwise; position 0 to 1."""
         dx = self.x - (16 + 32 * px).view(-1, 1, 1)
         dy = self.y - (16 + 32 * py).view(-1, 1, 1)
         cos, sin = (angle.cos() / scale).view(-1, 1, 1), (angle.sin() / scale).view(-1, 1, 1)
@@ -147,7 +147,7 @@ class DSprites(FactorDataset):
         return self.renderer(*(values[factors[:, k]] for k, values in enumerate(self._values)))
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
-        """`x` float32 `[n, 1, size, size]` of zeros and ones, `label` int64 `[n]` the shape, `factors` int64 `[n, 5]`."""
+        """`x` float32 `[n, 1, size, size]` of 0 and 1, `label` int64 `[n]` the shape, `factors` int64 `[n, 5]`."""
         if self.packed is None:
             x = self._render(rows)
         else:

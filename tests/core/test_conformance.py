@@ -12,7 +12,7 @@ from distk.testing import HostRead, NoHostReads, check_dataset, check_metric, da
 METHODS = [entry.name for entry in registry().entries("method") if entry.distribution == "distk"]
 DATASETS = [entry.name for entry in registry().entries("dataset") if entry.distribution == "distk"]
 METRICS = [entry.name for entry in registry().entries("metric") if entry.plugin == "metrics"]
-NEED_FILES = {"folder"}
+NEED_FILES = {"folder", "aclimdb", "yahoo"}
 NEED_ITEMS = {"ksg", "reconstruction"}
 """Metrics that need more than a table of codes; they have tests of their own."""
 
