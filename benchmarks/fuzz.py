@@ -347,8 +347,8 @@ def main() -> None:
                 )
                 for failure in found["failures"][:20]:
                     print(f"  {failure}", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+                if arguments.json:
+                    arguments.json.write_text(json.dumps(result, indent=2) + "\n")
     sys.exit(1 if any(found["failures"] for found in result["kinds"].values()) else 0)
 
 
