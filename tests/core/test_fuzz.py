@@ -53,7 +53,7 @@ def test_the_fuzzer_notices_what_it_looks_for(tmp_path) -> None:
 
     def dies(path: Path) -> None:
         if path.read_bytes() != b"sound":
-            os.abort()
+            os.kill(os.getpid(), 9)
 
     def raises(path: Path) -> None:
         if path.read_bytes() != b"sound":

@@ -57,7 +57,7 @@ def medians(found: list[dict[str, Any]]) -> tuple[float, float, list[float]]:
 
 
 # Two mechanisms, two experts, 60 steps to the identity. Measured on 1 CPU thread, error over that without experts,
-# (right:2, invert), smallest over the iterations 40, 60, 80:
+# (right:2, invert), smallest over the iterations 40, 80 (seed 0), 60, 80 (others):
 #   seeds 0, 1, 2, 3: (0.32, 0.05), (0.76, 0.05), (0.33, 0.04), (0.33, 0.05); each mechanism always has its own expert
 #   frozen discriminator, seed 0: (2.2, 0.18): experts please a random score, which moves the shifted images away
 SMALL = {"mechanisms": ("right:2", "invert"), "width": 6, "hidden": 64, "identity_iters": 60}
@@ -69,16 +69,16 @@ def best_ratios(found: list[dict[str, Any]]) -> list[float]:
 
 
 def test_two_experts_part_two_mechanisms() -> None:
-    found = train_and_watch(0, [40, 60, 80], **SMALL)
+    found = train_and_watch(0, [40, 60], **SMALL)
     shifted, inverted = best_ratios(found)
     assert shifted < 0.9
     assert inverted < 0.15
-    assert all(f["purity"] > 0.9 and f["winners"] == 2 for f in found[-2:])
+    assert all(f["purity"] > 0.9 and f["winners"] == 2 for f in found)
 
 
 @pytest.mark.slow
 def test_a_frozen_discriminator_restores_no_shift() -> None:
-    assert best_ratios(train_and_watch(0, [40, 60, 80], train_critic=False, **SMALL))[0] > 1.4
+    assert best_ratios(train_and_watch(0, [40, 60], train_critic=False, **SMALL))[0] > 1.4
 
 
 # Four mechanisms, four experts, one CPU thread. Error: relative to that without experts (right, up, invert, noise).

@@ -176,7 +176,7 @@ def test_reconstruction_is_the_mean_over_the_tokens_of_all_labels() -> None:
             tokens, last = tokens + 1, int(token)
     assert float(model.nll(x, code).detach()) == pytest.approx(total / tokens, rel=1e-9)
     own = model.fit(x, code).gather(1, batch["label"][:, None]).sum()
-    assert float(own) == pytest.approx(-total, rel=1e-9)
+    assert float(own.detach()) == pytest.approx(-total, rel=1e-9)
 
 
 def test_codes_are_unit_vectors_that_do_not_see_the_padding() -> None:

@@ -56,7 +56,11 @@ def progress(made: Trainer, n: int = 300) -> dict[str, float]:
 
 
 def test_an_adversary_on_the_code_makes_it_transfer() -> None:
-    """Quick: the classifier alone, 1000 steps. FIGURES_CLS"""
+    """Quick: the classifier alone, 1000 steps.
+
+    Measured with seed 0: reconstruction 0.69, nouns 0.97, transfer 0.92, label read 0.98. Without it transfer is at
+    most 0.07 from 1000 steps on, see below.
+    """
     result = progress(trainer(0, 1000, lambda1=0.0, lambda2=3.0, warmup=1000))
     assert min(result["transfer"], result["nouns"]) >= 0.6
     assert result["same_decoder"] <= 0.15  # without the exchange of decoders nothing changes
@@ -78,7 +82,11 @@ def test_without_an_adversary_nothing_is_transferred() -> None:
 
 @pytest.mark.slow
 def test_all_of_algorithm_1() -> None:
-    """lambda1 = 1, lambda2 = 3 with warm-up, as the preset demo. FIGURES_FULL"""
+    """lambda1 = 1, lambda2 = 3 with warm-up, as the preset demo.
+
+    Measured at 1000 steps, seeds 0 (1000 dev sentences), 1, 2: reconstruction 0.72, 0.74, 0.61; nouns 0.93, 0.97, 0.91;
+    transfer 0.97, 0.97, 1.00. Further on the label leaks back: transfer 0.56 at 2000, 0.34 at 3000 steps (seed 0).
+    """
     result = progress(trainer(0, 1000, lambda1=1.0, lambda2=3.0, warmup=1000))
     assert min(result["transfer"], result["nouns"]) >= 0.6
     assert result["same_decoder"] <= 0.15
