@@ -1,7 +1,8 @@
-"""Subcommands of the family: `distk assign` and `distk mcf bench`."""
+"""Subcommands of the family: `distk assign`, `distk mcf bench`, and those that its methods' modules add."""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,13 +18,23 @@ if TYPE_CHECKING:
 
 mcf = typer.Typer(no_args_is_help=True, help="The exact solver of cascadevae's discrete code.")
 
+study = typer.Typer(no_args_is_help=True, help="The papers' experiments, from one command each.")
+
+MODULES: tuple[str, ...] = ()
+"""Modules of this family with `add(app, study)`: commands of their own and experiments under `distk study`."""
+
 
 def add(app: typer.Typer) -> None:
-    """Register `assign` and `mcf bench`."""
+    """Register the commands of this module and of `MODULES`."""
     app.command("assign")(assign)
     mcf.callback()(lambda: None)
     mcf.command("bench")(bench)
     app.add_typer(mcf, name="mcf")
+    for name in MODULES:
+        importlib.import_module(f"distk.plugins.vae_family.{name}").add(app, study)
+    if study.registered_commands or study.registered_groups:
+        study.callback()(lambda: None)
+        app.add_typer(study, name="study")
 
 
 def assign(

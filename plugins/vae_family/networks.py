@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk import DataSpec
-from distk.nn import he_truncated_
+from distk.nn import he_truncated_, mlp
 
 
 def _channels(spec: DataSpec) -> tuple[int, list[int]]:
@@ -67,6 +72,87 @@ class SnuDecoder(nn.Module):
         from_z = F.linear(z, weight[:, :-classes], self.first.bias)
         hidden = from_z.unsqueeze(1) + weight[:, -classes:].t().unsqueeze(0)
         return self.rest(hidden.flatten(0, 1)).unflatten(0, (len(z), classes))
+
+
+Architecture = Literal["burgess", "locatello", "factor", "snu", "higgins-fc", "mlp"]
+
+
+@dataclass(frozen=True)
+class _Convolutional:
+    """Stride-2 convolutions (width, kernel), the fully connected widths after them and those before the decoder's."""
+
+    convolutions: tuple[tuple[int, int], ...]
+    encoder: tuple[int, ...]
+    decoder: tuple[int, ...]
+    deconvolutions: tuple[int, ...]
+
+
+# For 64x64 images; at 32x32 the first convolution and the last but one transposed convolution are left out.
+_CONVOLUTIONAL = {
+    # Burgess et al. 2018, A.1
+    "burgess": _Convolutional(((32, 4),) * 4, (256, 256), (256, 256), (32, 32, 32, 32)),
+    # Locatello et al. 2019, Table 1
+    "locatello": _Convolutional(((32, 4), (32, 4), (64, 2), (64, 2)), (256,), (256,), (64, 64, 32, 32)),
+    # Kim & Mnih 2018
+    "factor": _Convolutional(((32, 4), (32, 4), (64, 4), (64, 4)), (128,), (128,), (64, 64, 32, 32)),
+    # Jeong & Song 2019, Dupont 2018
+    "snu": _Convolutional(((32, 4), (32, 4), (64, 4), (64, 4)), (256,), (256,), (64, 64, 32, 32)),
+}
+
+
+def encoder(arch: Architecture, spec: DataSpec, outputs: int) -> nn.Sequential:
+    """An encoder: items `[n, *spec.shape]` -> `[n, outputs]`, linear at the end.
+
+    burgess, locatello, factor, snu: square images of 32 or 64 pixels. higgins-fc: anything, flattened, 1200-1200 ReLU
+    (Higgins et al. 2017). mlp: anything, flattened, 64-64 ReLU, for vectors and small checks.
+
+    Raises ValueError for images that the architecture does not take.
+    """
+    if arch in ("higgins-fc", "mlp"):
+        width = 1200 if arch == "higgins-fc" else 64
+        return nn.Sequential(nn.Flatten(), mlp([math.prod(spec.shape), width, width, outputs]))
+    plan = _CONVOLUTIONAL[arch]
+    channels, size = _square(spec, arch)
+    layers: list[nn.Module] = []
+    for width, kernel in plan.convolutions if size == 64 else plan.convolutions[1:]:
+        layers += [nn.Conv2d(channels, width, kernel, 2, 1 if kernel == 4 else 0), nn.ReLU()]
+        channels = width
+    return nn.Sequential(*layers, nn.Flatten(), mlp([channels * 16, *plan.encoder, outputs]))
+
+
+def decoder(arch: Architecture, spec: DataSpec, code: int) -> nn.Sequential:
+    """A decoder: code `[n, code]` -> logits or values `[n, *spec.shape]`, linear at the end.
+
+    higgins-fc has three layers of 1200 with tanh; for the others see `encoder`.
+
+    Raises ValueError for images that the architecture does not take.
+    """
+    shape = nn.Unflatten(1, spec.shape)
+    if arch == "higgins-fc":
+        return nn.Sequential(mlp([code, 1200, 1200, 1200, math.prod(spec.shape)], nn.Tanh), shape)
+    if arch == "mlp":
+        return nn.Sequential(mlp([code, 64, 64, math.prod(spec.shape)]), shape)
+    plan = _CONVOLUTIONAL[arch]
+    channels, size = _square(spec, arch)
+    widths = plan.deconvolutions if size == 64 else plan.deconvolutions[:-1]
+    layers: list[nn.Module] = [
+        mlp([code, *plan.decoder, widths[0] * 16]),
+        nn.ReLU(),
+        nn.Unflatten(1, (widths[0], 4, 4)),
+    ]
+    for fan_in, fan_out in itertools.pairwise([*widths, channels]):
+        layers += [nn.ConvTranspose2d(fan_in, fan_out, 4, 2, 1), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _square(spec: DataSpec, arch: str) -> tuple[int, int]:
+    """Channels and side of square images. Raises ValueError for other data."""
+    if len(spec.shape) != 3 or spec.shape[1:] not in ((32, 32), (64, 64)):
+        found = "x".join(map(str, spec.shape[1:] if len(spec.shape) == 3 else spec.shape))
+        raise ValueError(
+            f"--arch {arch} takes images of 32x32 or 64x64 pixels, not {found}; --arch higgins-fc and mlp take any size"
+        )
+    return spec.shape[0], spec.shape[1]
 
 
 def reparameterise(mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:

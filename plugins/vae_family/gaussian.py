@@ -1,0 +1,121 @@
+"""What the Gaussian VAEs of the family share: one encoder, one decoder, the two terms of the bound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from distk import Code, DataSpec, Latent, LatentSpace, Method, Step, option
+from distk.nn import bernoulli_nll
+from distk.plugins.vae_family.networks import Architecture, decoder, encoder
+
+
+@dataclass(frozen=True)
+class GaussianConfig:
+    """Hyperparameters of every Gaussian VAE."""
+
+    z: int = option(10, "latent dimensions", paper="10", min=1, max=1024)
+    arch: Architecture = option("burgess", "networks, named after their papers; mlp is small and takes vectors")
+    likelihood: Literal["bernoulli", "gaussian"] = option(
+        "bernoulli", "bernoulli: cross-entropy of pixels in [0, 1]; gaussian: sum of squared errors"
+    )
+    lr: float = option(5e-4, "learning rate of Adam", paper="5e-4", above=0)
+
+
+@dataclass
+class Bound:
+    """One batch seen by a Gaussian VAE.
+
+    mean, logvar: of q(z|x), `[n, z]`. z: one sample of it. output: the decoder's, `[n, *shape]`.
+    reconstruction: -log p(x|z), sum over pixels, mean over the batch, nats, scalar.
+    kl: KL(q(z_j|x) || N(0, 1)) of each dimension, mean over the batch, nats, `[z]`.
+    """
+
+    mean: Tensor
+    logvar: Tensor
+    z: Tensor
+    output: Tensor
+    reconstruction: Tensor
+    kl: Tensor
+
+
+class GaussianVAE(Method):
+    """Base of the VAEs with one continuous group `z` and a diagonal Gaussian posterior. It has no objective."""
+
+    Config: ClassVar[type] = GaussianConfig
+    data = "dsprites"
+    kinds = ("image", "vector")
+    training: ClassVar[Mapping[str, Any]] = {"steps": 300_000, "batch": 64}
+
+    def __init__(self, config: Any, data: DataSpec) -> None:
+        super().__init__(config, data)
+        low, high = data.range
+        if config.likelihood == "bernoulli" and (low < 0 or high > 1):
+            raise ValueError(
+                f"values must lie in [0, 1] for the Bernoulli likelihood, and this data goes from {low:g} to {high:g}: "
+                "use --likelihood gaussian"
+            )
+        self.latents = LatentSpace.of(*self.groups())
+        self.encoder = encoder(config.arch, data, self.encoder_outputs())
+        self.decoder = decoder(config.arch, data, sum(group.size for group in self.latents))
+
+    def groups(self) -> list[Latent]:
+        """The latent groups; a subclass may add to `z`."""
+        return [Latent("z", "continuous", self.config.z)]
+
+    def encoder_outputs(self) -> int:
+        """Width of the encoder's last layer: a mean and a log variance per dimension, first of all."""
+        return 2 * self.config.z
+
+    # The bound
+
+    def infer(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of q(z|x), each `[n, z]`."""
+        mean, logvar = self.encoder(x)[:, : 2 * self.config.z].chunk(2, dim=1)
+        return mean, logvar
+
+    def draw(self, mean: Tensor, logvar: Tensor, step: Step) -> Tensor:
+        """One sample of q(z|x), `[n, z]`. The log variance is limited here, and only here, against overflow."""
+        return torch.addcmul(mean, (0.5 * logvar.clamp(-20, 10)).exp(), step.randn(*mean.shape))
+
+    def nll(self, output: Tensor, x: Tensor) -> Tensor:
+        """-log p(x | output) of each item, sum over pixels, `[n]`: nats, or the sum of squared errors."""
+        if self.config.likelihood == "bernoulli":
+            return bernoulli_nll(output, x)
+        return (self.values(output) - x).pow(2).flatten(1).sum(1)
+
+    def values(self, output: Tensor) -> Tensor:
+        """The decoder's output as values in the data's range: sigmoid for [0, 1], unchanged for other data."""
+        return output.sigmoid() if self.spec.range == (0.0, 1.0) else output
+
+    def bound(self, step: Step) -> Bound:
+        """Both terms of the bound on the step's batch, logged as `reconstruction` and `kl`."""
+        x = step.batch["x"]
+        mean, logvar = self.infer(x)
+        z = self.draw(mean, logvar, step)
+        output = self.decoder(z)
+        reconstruction, kl = self.nll(output, x).mean(), kl_to_prior(mean, logvar).mean(0)
+        step.log("reconstruction", reconstruction)
+        step.log("kl", kl)
+        return Bound(mean, logvar, z, output, reconstruction, kl)
+
+    # The trained model
+
+    def encode(self, x: Tensor) -> Code:
+        return {"z": self.infer(x)[0]}
+
+    def posterior(self, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        mean, logvar = self.infer(x)
+        return {"z": (mean, (0.5 * logvar).exp())}
+
+    def decode(self, code: Code) -> Tensor:
+        return self.values(self.decoder(torch.cat([code[group.name] for group in self.latents], 1)))
+
+
+def kl_to_prior(mean: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mean, exp(logvar)) || N(0, 1)) of each element, nats, same shape."""
+    return 0.5 * (mean.square() + logvar.exp() - logvar - 1)
