@@ -32,6 +32,7 @@ _WHERE = {
     "latents": ("Code", "Latent", "LatentSpace", "one_hot"),
     "method": ("Method", "Objective", "Step", "adam", "can", "rmsprop", "sgd"),
     "metric": ("CodeTable", "Metric", "encode_table"),
+    "penalty": ("Penalty",),
     "run": ("Run",),
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}

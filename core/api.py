@@ -27,7 +27,7 @@ def train(
 
     method: a name of `distk list methods`. preset: for example "demo" or "paper". config: a TOML file.
     out: the run folder. options: any option of `distk train METHOD --help`, with underscores (`steps=1000, seed=1,
-    data="dsprites", beta_h=4.0`). Raises UsageError for unknown names and values out of range.
+    data="dsprites", beta_h=4.0, penalty="covreg:0.08"`). Raises UsageError for unknown names and values out of range.
     """
     cls = registry().find("method", method).load()
     data = registry().find("dataset", str(options.get("data", cls.data)).partition(":")[0]).load()

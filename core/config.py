@@ -126,7 +126,7 @@ def _coerce(annotation: Any, value: Any, shown: str) -> Any:
     if annotation in (int, float) and not isinstance(value, bool):
         try:
             number = annotation(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = None
         if number is not None and (annotation is float or not isinstance(value, float) or number == value):
             return number

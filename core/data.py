@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -25,7 +25,8 @@ class DataSpec:
 
     kind: image, video, sentence, transition, vector. shape: of one item, `(channels, height, width)` for images.
     range: smallest and largest value. classes: names of the label's classes, if there is one label.
-    extra: further plain values (a vocabulary, numbers of classes of several labels).
+    extra: further plain values (a vocabulary, numbers of classes of several labels). `open_dataset` adds `factors`,
+        name -> number of values, and `factor_kinds`, name -> kind, for data with known factors.
     """
 
     kind: str
@@ -107,6 +108,7 @@ class FactorDataset(Dataset):
 
     factor_names, factor_sizes: K factors and their numbers of values. factor_kinds: categorical, ordinal, circular or
     continuous. table: int64 `[N, K]` value of each factor for each row, or None for a grid.
+    Batches that are drawn for training hold `factors` int64 `[n, K]`.
     """
 
     factor_names: tuple[str, ...]
@@ -137,6 +139,13 @@ class FactorDataset(Dataset):
         for size in self.factor_sizes:
             total *= size
         return total
+
+    def sample(
+        self, n: int, generator: torch.Generator, split: Split = "train", bucket: Hashable = None
+    ) -> dict[str, Tensor]:
+        rows = self.sample_rows(n, generator, split)
+        batch = self.batch(rows)
+        return batch if "factors" in batch else {**batch, "factors": self.factors(rows)}
 
     def factors(self, rows: Tensor) -> Tensor:
         """Rows int64 `[...]` -> factor values int64 `[..., K]`."""
@@ -333,6 +342,10 @@ def open_dataset(
         raise UsageError(f"data set '{entry.name}' reads no files, so it takes no --data-dir.")
     made = cls(config, torch.device(device), Files(entry.name, folder, cls.reads))
     made.name = entry.name
+    if isinstance(made, FactorDataset) and "factors" not in made.spec.extra:
+        factors = dict(zip(made.factor_names, made.factor_sizes, strict=False))
+        kinds = dict(zip(made.factor_names, made.factor_kinds, strict=False))
+        made.spec = replace(made.spec, extra={**made.spec.extra, "factors": factors, "factor_kinds": kinds})
     return made
 
 

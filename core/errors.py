@@ -11,6 +11,10 @@ class DistkError(Exception):
 
     exit_code = 1
 
+    def __init__(self, message: str = "") -> None:
+        # A message may quote a value of a stranger's file, which may be megabytes.
+        super().__init__(message if len(message) <= 1500 else f"{message[:1000]} ... {message[-400:]}")
+
 
 class UsageError(DistkError):
     """The request itself is wrong: an unknown name, a value out of range. Exit code 2."""

@@ -63,6 +63,8 @@ def score(table: CodeTable, name: str, options: Mapping[str, Any], seed: int, re
     """
     try:
         name, metric = build_metric(name, options)
+        if table.model is not None and name in table.model.unscored:
+            raise UsageError(f"{table.model.unscored[name]}.")
         if metric.needs_model and table.model is None:
             raise UsageError(f"metric '{name}' looks at items, so it needs a checkpoint rather than a file of codes.")
         if metric.needs_codes and table.model is not None and not can(table.model, "encode"):

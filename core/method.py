@@ -51,12 +51,20 @@ class Step:
         self.phase = phase
         self.generator = generator
         self.memo: dict[str, Any] = {}
+        self.taps: dict[str, Tensor] = {}
         self._log = log
         self._rank, self._world = rows
 
     def log(self, name: str, value: Tensor) -> None:
         """Add a scalar, or a vector `[k]` shown as `name/1 ... name/k`, to the means of the next log row."""
         self._log(name, value)
+
+    def tap(self, layer: str, activations: Tensor) -> None:
+        """Hand over a layer's activations `[n, ...]`, which this loss has computed, for penalties to act on.
+
+        layer: one of `Method.taps`; `code` stands for the code, the posterior mean where there is a posterior.
+        """
+        self.taps[layer] = activations
 
     def randn(self, rows: int, *shape: int) -> Tensor:
         """Standard normal `[rows, *shape]`. Over several devices, this rank's rows of one global draw."""
@@ -135,8 +143,12 @@ class Method(nn.Module):
     training: ClassVar[Mapping[str, Any]] = {}
     capturable: ClassVar[bool | str] = True
     """False or a reason, when the step cannot be captured as a CUDA graph."""
+    taps: ClassVar[tuple[str, ...]] = ()
+    """Layers that the losses hand over with `step.tap`, so that a penalty on them needs no pass of its own."""
     instead: ClassVar[Mapping[str, str]] = {}
     """Generic command that makes no sense here -> the command to use, for the message."""
+    unscored: ClassVar[Mapping[str, str]] = {}
+    """Metric that makes no sense here -> why, for the message."""
     latents: LatentSpace
 
     def __init__(self, config: Any, data: DataSpec) -> None:

@@ -1,4 +1,4 @@
-"""Conformance: what every method, data set and metric must satisfy, built-in or third-party.
+"""Conformance: what every method, data set, metric and penalty must satisfy, built-in or third-party.
 
     from distk.testing import check_method
     check_method("mymethod")          # raises AssertionError naming the check that failed
@@ -25,6 +25,7 @@ from distk.device import Ranks, no_host_reads, seeded
 from distk.errors import DistkError
 from distk.latents import LatentSpace
 from distk.method import Method, Objective, Step, can
+from distk.penalty import Penalty
 from distk.settings import Settings, resolve
 from distk.testing_data import (
     Check,
@@ -51,10 +52,12 @@ __all__ = [
     "check_dataset",
     "check_method",
     "check_metric",
+    "check_penalty",
     "dataset_checks",
     "method_checks",
     "metric_checks",
     "model_table",
+    "penalty_checks",
     "probe_table",
     "synthetic_table",
 ]
@@ -137,6 +140,7 @@ def method_checks(name: str, steps: int = 3, batch: int = 8, **options: Mapping[
             "every option is documented": lambda: documented(cls.Config),
             "settings survive TOML and the header": lambda: _round_trip(settings),
             "a step changes exactly its objective's parameters": probe.touches,
+            "the losses hand over the layers that the method declares": probe.taps,
             "the step reads nothing back to the host": probe.host_reads,
             "the same seed gives the same result": probe.same_seed,
             "resuming equals never having stopped": probe.resume,
@@ -166,8 +170,11 @@ class _Watching(Trainer):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.touched: dict[str, set[str]] = {}
+        self.handed: set[str] = set()
 
     def _update(self, stage: list[Objective], step: Step) -> None:
+        tap = Step.tap.__get__(step)
+        step.tap = lambda layer, h: (self.handed.add(layer), tap(layer, h))[1]  # type: ignore[method-assign]
         before = {n: p.detach().clone() for n, p in self.model.named_parameters()}
         super()._update(stage, step)
         changed = {n for n, p in self.model.named_parameters() if not torch.equal(p.detach(), before[n])}
@@ -198,6 +205,17 @@ class _Probe:
                 surplus = sorted(changed - own)
                 assert not surplus, f"'{taken}' changed {', '.join(surplus)}"
                 assert changed, f"'{taken}' changed no parameter"
+
+    def taps(self) -> None:
+        trainer = self.trainer(_Watching)
+        assert isinstance(trainer, _Watching)
+        for _ in range(self.steps):
+            trainer.step()
+        surplus, declared = sorted(trainer.handed - set(trainer.model.taps)), set(trainer.model.taps)
+        assert not surplus, f"step.tap is called for {', '.join(surplus)}, which `taps` does not declare"
+        if all(o.active(0) for o in trainer.objectives):
+            lacking = sorted(declared - trainer.handed)
+            assert not lacking, f"`taps` declares {', '.join(lacking)}, for which no loss calls step.tap"
 
     def host_reads(self) -> None:
         trainer = self.trainer()
@@ -292,6 +310,59 @@ class _Probe:
                 same = torch.as_tensor(value).shape == torch.as_tensor(first[key]).shape
                 assert same, f"schedule({step})['{key}'] has another shape than at step 0"
             hash(model.phase(step))
+
+
+# Penalties
+
+
+def penalty_checks(name: str) -> list[Check]:
+    """All checks of a penalty, on random activations of a layer of units and of a layer of feature maps."""
+    try:
+        cls = loaded("penalty", name, Penalty)
+    except DistkError as error:
+        return [Check("it can be imported", str(error))]
+    draw = torch.Generator().manual_seed(0)
+    layers = {"units": torch.randn(32, 5, generator=draw), "maps": torch.randn(32, 3, 4, 4, generator=draw)}
+
+    def value(**given: Tensor) -> Tensor:
+        return cls(cls.Config()).value(given)
+
+    def scalar() -> None:
+        for layer, h in layers.items():
+            found = value(**{layer: h})
+            assert found.shape == (), f"the value has shape {tuple(found.shape)}"
+            assert bool(found.isfinite()), "the value is not finite"
+        assert value(**layers).shape == (), "two layers do not give one value"
+
+    def gradient() -> None:
+        for layer, h in layers.items():
+            h = h.clone().requires_grad_()
+            (found,) = torch.autograd.grad(value(**{layer: h}), h, allow_unused=True)
+            assert found is not None, "no gradient reaches the activations"
+            assert bool(found.isfinite().all()), "the gradient is not finite"
+
+    def reads() -> None:
+        with no_host_reads(), NoHostReads():
+            h = layers["units"].clone().requires_grad_()
+            value(units=h).backward()
+
+    def repeatable() -> None:
+        assert torch.equal(value(**layers), value(**layers)), "the same activations give two values"
+
+    return run(
+        {
+            "every option is documented": lambda: documented(cls.Config),
+            "its value is one finite number": scalar,
+            "its gradient reaches the activations": gradient,
+            "it reads nothing back to the host": reads,
+            "the same activations give the same value": repeatable,
+        }
+    )
+
+
+def check_penalty(name: str) -> None:
+    """`penalty_checks`, raising AssertionError that names every check that failed."""
+    demand(penalty_checks(name), f"penalty '{name}'")
 
 
 def _unwatched(optimizer: torch.optim.Optimizer) -> None:

@@ -21,6 +21,7 @@ from distk.data import Dataset, Source
 from distk.device import Ranks, seeded, set_precision
 from distk.errors import DistkError, UsageError
 from distk.method import Method, Objective, Step
+from distk.penalty import attach
 from distk.state import collect, restore
 
 
@@ -38,6 +39,12 @@ class TrainConfig:
     eval: tuple[str, ...] = option((), "metrics to score while training, comma-separated or repeated")
     eval_every: int = option(0, "steps between scorings; 0 means at the end only", min=0)
     keep: str = option("", "best:METRIC keeps best.safetensors by that metric")
+    penalty: tuple[str, ...] = option(
+        (), "penalties on a coding layer, NAME or NAME:WEIGHT; see `distk list penalties`"
+    )
+    penalty_weight: float | None = option(None, "weight of penalties named without one", min=0)
+    penalty_layer: tuple[str, ...] = option((), "layers that penalties act on, repeatable; default: code")
+    penalty_option: tuple[str, ...] = option((), "settings of penalties, as diag=drop,norm=none")
     log: tuple[str, ...] = option((), "plugins that record the run beside log.jsonl, such as tensorboard")
     capture: Literal["auto", "on", "off"] = option("auto", "capture the step as a CUDA graph")
     on_nonfinite: Literal["stop", "skip"] = option("stop", "what a non-finite loss does; skip reads every loss back")
@@ -65,6 +72,7 @@ class Trainer:
         self.stages = _stages(model.objectives())
         self.objectives = [objective for stage in self.stages for objective in stage]
         self.optimizers = {o.name: o.optimizer(list(o.parameters)) for o in self.objectives if o.optimizer is not None}
+        self.penalties = attach(model, dataset, config, self.objectives, self.ranks)
         self.counter = torch.zeros((), dtype=torch.long, device=self.device)
         self.sums: dict[str, Tensor] = {}
         self._held: list[tuple[str, Tensor]] | None = None
@@ -135,10 +143,12 @@ class Trainer:
         losses = []
         for i, objective in enumerate(stage):
             with torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
-                loss = objective.loss(step)
-            losses.append(loss.detach().float())
-            self._watch(objective.name, losses[-1])
-            loss.backward(inputs=list(objective.parameters), retain_graph=i + 1 < len(stage))
+                loss = total = objective.loss(step)
+                if self.penalties is not None:
+                    total = self.penalties.added(loss, objective.name, step)
+            losses.append(total.detach().float())
+            self._watch(objective.name, losses[-1], losses[-1] if total is loss else loss)
+            total.backward(inputs=list(objective.parameters), retain_graph=i + 1 < len(stage))
         if skip and not self._sound(stage, losses, before):
             return
         for objective in stage:
@@ -152,12 +162,12 @@ class Trainer:
                 with torch.no_grad():
                     objective.after()
 
-    def _watch(self, name: str, loss: Tensor) -> None:
-        """Log a loss and remember, on the device, the first step in which it was not finite."""
-        self._log(name, loss)
+    def _watch(self, name: str, total: Tensor, shown: Tensor) -> None:
+        """Log a loss without its penalties; remember, on the device, the first step in which it was not finite."""
+        self._log(name, shown)
         if self._held is None:
             first = self.first_bad[name]
-            first.copy_(torch.where((first < 0) & ~loss.isfinite(), self.counter, first))
+            first.copy_(torch.where((first < 0) & ~total.isfinite(), self.counter, first))
 
     def _sound(self, stage: list[Objective], losses: list[Tensor], before: list[tuple[Tensor, Tensor]]) -> bool:
         """Whether losses and gradients of a stage are finite on every rank; if not, nothing of its update stays."""

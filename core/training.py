@@ -31,7 +31,7 @@ class Interrupted(DistkError):
     """The user or the system asked the run to stop; everything is saved."""
 
     def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message)
+        Exception.__init__(self, message)  # not shortened: it may list many runs
         self.exit_code = 128 + signal_number
 
 
@@ -233,6 +233,8 @@ def _announce(session: Session) -> None:
     parameters = sum(p.numel() for p in trainer.model.parameters())
     note(f"{settings.entry.name}: {parameters:,} parameters on {describe(trainer.device)}, seed {settings.train.seed}")
     note(f"data {trainer.dataset.name}: {trainer.dataset.origin}")
+    for line in trainer.penalties.told() if trainer.penalties is not None else ():
+        note(line)
     note(f"run folder {session.run.path}")
     if trainer.device.type == "cuda":
         note(

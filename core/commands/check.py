@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from distk.metric import CodeTable
     from distk.testing import Check
 
-KINDS = ("method", "dataset", "metric")
+KINDS = ("method", "dataset", "metric", "penalty")
 
 
 def add(app: typer.Typer) -> None:
@@ -25,12 +25,14 @@ def add(app: typer.Typer) -> None:
 
 def check(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[METHOD|DATASET|METRIC]...", help="Registered names.")
+        list[str] | None, typer.Argument(metavar="[METHOD|DATASET|METRIC|PENALTY]...", help="Registered names.")
     ] = None,
     plugin: Annotated[
         str | None, typer.Option(help="Everything that this plugin or distribution registered.", show_default=False)
     ] = None,
-    kind: Annotated[str | None, typer.Option(help="Only method, dataset or metric, where a name is several.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Only this kind (method, dataset, metric, penalty), where a name is several.")
+    ] = None,
     data: Annotated[
         str | None, typer.Option("--data", help="Data set to train a method on; default: the method's own.")
     ] = None,
@@ -44,7 +46,7 @@ def check(
     batch: Annotated[int, typer.Option(help="Batch size of a method's checks.", min=1)] = 8,
     json: Json = False,
 ) -> None:
-    """Run the conformance checks on methods, data sets and metrics. Exit code 1 if one fails or none could be made.
+    """Run the conformance checks on methods, data sets, metrics, penalties. Exit code 1 if one fails or none was made.
 
     Example: distk check cascadevae dsprites mig
     """
@@ -92,7 +94,7 @@ def _named(names: list[str], plugin: str | None, kind: str | None) -> list[tuple
     if kind is not None and kind not in KINDS:
         raise unknown("kind", kind, KINDS)
     if bool(names) == (plugin is not None):
-        raise UsageError("name methods, data sets or metrics to check, or a plugin with --plugin.")
+        raise UsageError("name methods, data sets, metrics or penalties to check, or a plugin with --plugin.")
     kinds = [kind] if kind else list(KINDS)
     if plugin is not None:
         return _of_plugin(plugin, kinds)
@@ -168,6 +170,8 @@ def _checks(
         return testing.dataset_checks(name, data_dir)
     if entry.kind == "metric":
         return testing.metric_checks(name, table)
+    if entry.kind == "penalty":
+        return testing.penalty_checks(name)
     folder = {"dir": str(data_dir)} if data_dir is not None else {}
     chosen = {**({"name": data} if data is not None else {}), **folder}
     return testing.method_checks(name, steps, batch, model=settings, data=chosen)

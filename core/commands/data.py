@@ -64,6 +64,7 @@ def _dataset_command(entry: Registration, name: str) -> Any:
             Path | None, typer.Option(help="Write the data set's official file, where it has a writer.")
         ] = None,
         compare: Annotated[Path | None, typer.Option(help="Hold the renderer against the official file.")] = None,
+        stats: Annotated[bool, typer.Option("--stats", help="Count what the data set knows of itself.")] = False,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
         json: Json = False,
         **values: Any,
@@ -82,16 +83,20 @@ def _dataset_command(entry: Registration, name: str) -> Any:
             facts["export"] = str(export)
         if compare is not None:
             facts["compare"] = _able(dataset, "compare", entry.name)(compare)
+        if stats:
+            facts["stats"] = _able(dataset, "stats", entry.name)()
         if json:
             console.emit_json(facts)
             return
         rows = [
-            (k, v if isinstance(v, (int, str)) else ", ".join(map(str, v))) for k, v in facts.items() if k != "compare"
+            (k, v if isinstance(v, (int, str)) else ", ".join(map(str, v)))
+            for k, v in facts.items()
+            if k not in ("compare", "stats")
         ]
         console.table("", ("", ""), rows)
-        if compare is not None:
-            found = facts["compare"]
-            console.table("against the official file", tuple(found[0]), [tuple(r.values()) for r in found])
+        for title, key in (("against the official file", "compare"), ("counts", "stats")):
+            if found := facts.get(key):
+                console.table(title, tuple(found[0]), [tuple(r.values()) for r in found])
 
     own = options.parameters(config, f"Data: {entry.name}")
     help_text = f"{entry.summary}.\n\nExample: distk data {entry.name} --preview {entry.name}.png"

@@ -20,10 +20,55 @@ HOW = "How to score"
 
 def add(app: typer.Typer) -> None:
     """Register `eval`."""
-    app.command("eval")(evaluate)
+    app.command("eval", cls=EvalCommand)(evaluate)
+
+
+class EvalCommand(typer.core.TyperCommand):
+    """Offers every setting of the metrics that the command line names as an option: `--metric recall --ks 1,5`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {flag for parameter in self.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+        given = {arg.partition("=")[0] for arg in args if arg.startswith("--")}
+        # Metrics are imported only where one of their settings is given, or help is asked for.
+        own = self.params
+        if given - known or {"--help", "-h"} & set(args):
+            self.params = [*own, *_own_options(args, {parameter.name for parameter in own})]
+        try:
+            return super().parse_args(ctx, args)
+        finally:
+            self.params = own
+
+
+def _own_options(args: list[str], taken: set[str | None]) -> list[Any]:
+    """Options for the settings of the metrics in `args`, except `taken` ones; their values go to `ctx.meta`."""
+    from distk.commands import options
+    from distk.evaluation import expand
+    from distk.registry import registry
+
+    named = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg in ("--metric", "-m")]
+    named += [arg.partition("=")[2] for arg in args if arg.startswith("--metric=")]
+    extra: dict[str, Any] = {}
+    for name in expand(named):
+        try:
+            config = registry().find("metric", name).load().Config
+        except DistkError:  # it will be a row with its reason
+            continue
+        for parameter in options.parameters(config, f"Setting of {name}"):
+            if parameter.name not in taken:
+                extra.setdefault(parameter.name, parameter)
+    made = [p for p in options.command(lambda: None, "eval", list(extra.values()), "").params if p.name in extra]
+
+    def keep(ctx: Any, parameter: Any, value: Any) -> None:
+        if value not in (None, [], ()):
+            ctx.meta[f"distk.setting.{parameter.name}"] = value
+
+    for option in made:
+        option.expose_value, option.callback = False, keep
+    return made
 
 
 def evaluate(
+    context: typer.Context,
     checkpoint: Checkpoint = None,
     metric: Annotated[
         list[str] | None, typer.Option("--metric", "-m", help="Metric, repeatable; `all` for every one.")
@@ -83,7 +128,10 @@ def evaluate(
     Writes <checkpoint>.eval.json, its arrays as <checkpoint>.eval.safetensors, and pictures of them; with --codes only
     where --out says.
 
+    Every setting of a metric is an option, too: distk eval --metric recall --help shows those of recall.
+
     Example: distk eval runs/my-run --metric dci --metric factorvae
+    Example: distk eval runs/my-run --metric recall --ks 1,5,10
     """
     from distk import console
     from distk.evaluation import evaluate as score
@@ -96,6 +144,8 @@ def evaluate(
         raise UsageError(f"--split '{split}' is none of all, train, test.")
     shortcuts = {"protocol": protocol, "code": code, "predictor": predictor, "bins": bins, "exact": exact or None}
     settings = {**{k: v for k, v in shortcuts.items() if v is not None}, **_settings(set_ or [])}
+    own = {k.removeprefix("distk.setting."): v for k, v in context.meta.items() if k.startswith("distk.setting.")}
+    settings |= {k: ",".join(map(str, v)) if isinstance(v, (list, tuple)) else v for k, v in own.items()}
     if codes is not None:
         if checkpoint is not None:
             raise UsageError("give a checkpoint or --codes, not both.")

@@ -55,12 +55,13 @@ def plugins(json: Json = False) -> None:
     from distk import console
 
     found = list(registry().plugins.values())
+    plurals = {"method": "methods", "dataset": "datasets", "metric": "metrics", "penalty": "penalties"}
     if json:
         console.emit_json({"plugins": [vars(p) for p in found], "problems": registry().problems})
         return
     rows = []
     for plugin in found:
-        provides = "; ".join(f"{len(names)} {kind}{'s' * (len(names) > 1)}" for kind, names in plugin.provides.items())
+        provides = "; ".join(f"{len(n)} {k if len(n) == 1 else plurals[k]}" for k, n in plugin.provides.items())
         rows.append((plugin.name, f"{plugin.distribution} {plugin.version}", plugin.error or provides or "commands"))
     console.table("", ("plugin", "distribution", "provides"), rows)
     for problem in registry().problems:

@@ -1,4 +1,4 @@
-"""`distk transfer`: rewrite sentences with another label; for other kinds of data, exchange a group of the code."""
+"""`distk transfer`: sentences with another label; items under another class; a group of the code exchanged."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from distk.commands.shared import DataDir, DataName, Device, Json, Out, Seed
 from distk.errors import DistkError, UsageError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from distk.method import Method
 
 
@@ -21,6 +23,7 @@ def add(app: typer.Typer) -> None:
 
 
 def transfer(
+    context: typer.Context,
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
@@ -39,6 +42,11 @@ def transfer(
         typer.Option("--tokenize/--no-tokenize", help="Split ordinary text; default: as the training text was."),
     ] = None,
     encoding: Annotated[str, typer.Option(help="Of the input file.")] = "utf-8",
+    image: Annotated[
+        list[int] | None,
+        typer.Option("--image", help="Row of an item to show under every class of a discrete code; repeatable."),
+    ] = None,
+    class_: Annotated[int | None, typer.Option("--class", help="Show the items under this class only.")] = None,
     a: Annotated[int | None, typer.Option("--a", help="Not for sentences: row of the first item.")] = None,
     b: Annotated[int | None, typer.Option("--b", help="Not for sentences: row of the second item.")] = None,
     group: Annotated[str | None, typer.Option(help="Not for sentences: group of the code to exchange.")] = None,
@@ -51,9 +59,13 @@ def transfer(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Rewrite sentences with another label, one output line per input line; for images and clips see `distk swap`.
+    """Rewrite sentences with another label, one output line per input line; show items under another class.
+
+    For other data: --image A draws item A and then what it would be under each class of a discrete code; --a I --b J
+    exchange a group of the code, or run the method's own command for that.
 
     Example: distk transfer runs/arae "the food was awful ." --to positive
+    Example: distk transfer runs/aae-s --image 12 --class 2
     """
     from distk.commands.shared import opened
     from distk.commands.swap import swap_pairs
@@ -64,6 +76,11 @@ def transfer(
     path = find_checkpoint(checkpoint)
     wants_text = any(value is not None for value in (sentence, to, input_, labels, from_))
     if not wants_text and not _holds_sentences(path):
+        if _own_command(context, path):
+            return
+        if image or class_ is not None:
+            _under_classes(path, image or [], class_, group, pairs, seed, out, device, json, data, data_dir, split)
+            return
         swap_pairs(path, a, b, group, pairs, seed, out, device, json, data, data_dir, split)
         return
     path, model, header = opened(path, device)
@@ -77,6 +94,98 @@ def transfer(
     targets = _targets(model, source, to, len(lines))
     made = rewrite(model, lines, targets, source, beam=beam, batch=batch, tokenize=tokenize)
     _write(model, files, lines, made, source, targets, output, json)
+
+
+def _own_command(context: typer.Context, path: Path) -> bool:
+    """Run the command that the checkpoint's method names in `instead`, with the options given to this one.
+
+    False where it names none. Raises UsageError for an option that the other command does not have.
+    """
+    from distk.checkpoint import read_header
+    from distk.registry import registry
+
+    instead = registry().find("method", read_header(path).method).load().instead.get("transfer", "")
+    command: Any = context.find_root().command
+    for word in instead.removeprefix("distk ").split():
+        command = command.get_command(context, word) if hasattr(command, "get_command") else None
+    if not instead or command is None:
+        return False
+    known = {flag for parameter in command.params for flag in parameter.opts}
+    arguments = [str(path)]
+    for parameter in context.command.params:
+        # The name of the enumeration, so that click need not be imported: typer brings its own.
+        if context.get_parameter_source(parameter.name).name != "COMMANDLINE" or parameter.name == "arguments":
+            continue
+        flag = parameter.opts[0]
+        if flag not in known:
+            raise UsageError(f"for this checkpoint `distk transfer` is `{instead}`, which has no {flag}.")
+        value = context.params[parameter.name]
+        switch = getattr(parameter, "is_flag", False)
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            arguments += [flag] if switch else [flag, str(one)]
+    with command.make_context(command.name, arguments, parent=context.parent) as inner:
+        command.invoke(inner)
+    return True
+
+
+def under_classes(model: Method, x: Tensor, group: str, classes: list[int]) -> Tensor:
+    """Items `[n, ...]` -> `[n, 1 + len(classes), ...]`: the item, then its code decoded under each of the classes."""
+    import torch
+
+    from distk.latents import one_hot
+
+    with torch.no_grad():
+        code = model.encode(x)
+        like = code[group]
+        made = [x]
+        for k in classes:
+            chosen = one_hot(torch.full(like.shape[:-1], k, device=like.device), model.latents[group].size)
+            made.append(model.decode({**code, group: chosen}).view_as(x))
+    return torch.stack(made, 1)
+
+
+def _under_classes(
+    path: Path,
+    image: list[int],
+    class_: int | None,
+    group: str | None,
+    pairs: int,
+    seed: int,
+    out: Path | None,
+    device: str,
+    json: bool,
+    data: str | None,
+    data_dir: Path | None,
+    split: str,
+) -> None:
+    """Draw a row per item: the item, and what it would be under each class of a categorical group."""
+    import torch
+
+    from distk.commands import shared
+
+    path, model, header = shared.opened(path, device)
+    shared.require(model, header, "swap", "encode", "decode")
+    groups = [g.name for g in model.latents if g.kind == "categorical"]
+    if group is None and len(groups) != 1:
+        raise UsageError(f"--class needs --group, one of: {', '.join(groups) or 'none (no categorical code)'}.")
+    group = group or groups[0]
+    if group not in groups:
+        raise UsageError(f"--group '{group}' has no classes; these have: {', '.join(groups) or 'none'}.")
+    size = model.latents[group].size
+    if class_ is not None and not 0 <= class_ < size:
+        names = getattr(model, "class_names", tuple)() or tuple(map(str, range(size)))
+        listed = ", ".join(str(k) if name == str(k) else f"{k} ({name})" for k, name in enumerate(names))
+        raise UsageError(f"there is no class {class_}; the classes of '{group}' are {listed}.")
+    dataset = shared.its_data(model, header, data, data_dir)
+    for row in image:
+        if not 0 <= row < len(dataset):
+            raise UsageError(f"--image {row} is outside the data set's rows 0 to {len(dataset) - 1}.")
+    rows = torch.tensor(image, device=dataset.device) if image else shared.choose_rows(dataset, pairs, seed, split)
+    classes = list(range(size)) if class_ is None else [class_]
+    made = under_classes(model, dataset.batch(rows)["x"], group, classes)
+    target = shared.beside(path, out, f"{path.stem}.transfer-{group}.png")
+    files = shared.present(model, made.flatten(0, 1), target, made.shape[1])
+    shared.report(files, json, group=group, rows=rows.tolist(), classes=classes)
 
 
 def rewrite(

@@ -33,6 +33,12 @@ def distk_register_metrics(register: Register) -> None:
     register("factorvae", at + "FactorVae", "fix a factor: which code varies least", paper="Kim & Mnih 2018")
     register("betavae", at + "BetaVae", "which factor do pairs share", paper="Higgins et al. 2017")
     register("higgins-change", at + "HigginsChange", "which factor changed", paper="Higgins et al. 2016")
+    register(
+        "change-one-factor",
+        at + "ChangeOneFactor",
+        "higgins-change with the pairs and the probe of papers/08",
+        paper="Peychev et al. 2017",
+    )
     at = _AT + "items:"
     register("clsacc", at + "ClsAcc", "unsupervised accuracy of the discrete code", paper="Jeong & Song 2019")
     register("reconstruction", at + "Reconstruction", "errors of decoder means, per pixel and per image")

@@ -30,9 +30,17 @@ def labels(table: CodeTable) -> tuple[Tensor, str]:
     raise UsageError(f"{table.source or 'this data'} has no categorical factor and no label; its factors are: {there}.")
 
 
+@dataclass(frozen=True)
+class ClsAccConfig:
+    """Settings of the classification accuracy."""
+
+    disc_index: int | None = option(None, "which discrete code, counted from 1, where there are several", min=1)
+
+
 class ClsAcc(Scored):
     """Unsupervised classification accuracy (papers/23): the discrete code against the label."""
 
+    Config: ClassVar[type] = ClsAccConfig
     headline = "hungarian"
     matrices = {"contingency": "heat"}
 
@@ -40,8 +48,13 @@ class ClsAcc(Scored):
         columns = [d for d, kind in enumerate(table.kinds) if kind == "categorical"]
         if not columns:
             raise UsageError("this representation has no discrete code to compare with labels.")
+        place, there = self.config.disc_index, ", ".join(table.names[d] for d in columns)
+        if place is None and len(columns) > 1:
+            raise UsageError(f"there are several discrete codes, {there}: choose one with --set disc-index=1.")
+        if place is not None and place > len(columns):
+            raise UsageError(f"disc-index {place} is too large: the discrete codes are {there}.")
         truth, name = labels(table)
-        index = table.codes[:, columns[0]].round().long()
+        index = table.codes[:, columns[(place or 1) - 1]].round().long()
         result = dict(functional.unsupervised_accuracy(index, truth))
         used, kinds = int(index.unique().numel()), int(truth.unique().numel())
         if used != kinds:

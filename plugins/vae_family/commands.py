@@ -13,20 +13,30 @@ from distk.errors import NotServed, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from distk import Dataset
-    from distk.plugins.vae_family.cascadevae import CascadeVAE
+    from distk import Dataset, Method
 
 mcf = typer.Typer(no_args_is_help=True, help="The exact solver of cascadevae's discrete code.")
 
 study = typer.Typer(no_args_is_help=True, help="The papers' experiments, from one command each.")
 
-MODULES: tuple[str, ...] = ()
+MODULES = (
+    "betavae_commands",
+    "fstat_commands",
+    "jade_commands",
+    "covreg_commands",
+    "mvae_commands",
+    "comparison_commands",
+    "beta_study_commands",
+)
 """Modules of this family with `add(app, study)`: commands of their own and experiments under `distk study`."""
 
 
 def add(app: typer.Typer) -> None:
     """Register the commands of this module and of `MODULES`."""
     app.command("assign")(assign)
+    for group in (mcf, study):  # a program may build the command line twice
+        group.registered_commands.clear()
+        group.registered_groups.clear()
     mcf.callback()(lambda: None)
     mcf.command("bench")(bench)
     app.add_typer(mcf, name="mcf")
@@ -47,7 +57,14 @@ def assign(
         Path | None, typer.Option("--out", "-o", help="Default: assign.safetensors beside the checkpoint.")
     ] = None,
     batch: Annotated[str, typer.Option(help="Images solved together: a number, or `all`.")] = "64",
-    rule: Annotated[str, typer.Option(help="mcf (with the pair cost, as in training) or argmin (each alone).")] = "mcf",
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            help="cascadevae: mcf (default; with the pair cost, as in training) or argmin (each alone). "
+            "jointvae: argmax of the posterior."
+        ),
+    ] = None,
+    group: Annotated[str | None, typer.Option(help="Which discrete variable, where there are several.")] = None,
     split: Annotated[str, typer.Option(help="all, train or test.")] = "all",
     rows: Annotated[int | None, typer.Option(help="Only the first so many images.", min=1)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -55,7 +72,8 @@ def assign(
 ) -> None:
     """Give every image its discrete class, and hold the classes against the labels where there are any.
 
-    Writes `class` [N] int64 and `cost` [N, S] in nats.
+    Writes `class` [N] int64 and `cost` [N, S] in nats: of the reconstruction under each class (cascadevae), or
+    -log q(class | image) (jointvae).
 
     Example: distk assign runs/my-run --rule argmin
     """
@@ -65,28 +83,29 @@ def assign(
     from distk import console
     from distk.checkpoint import write_atomic
     from distk.commands import shared
-    from distk.plugins.vae_family.cascadevae import CascadeVAE
 
     path, model, header = shared.opened(checkpoint, device)
-    if not isinstance(model, CascadeVAE):
-        raise NotServed(f"method '{header.method}' has no discrete code to assign; this command serves cascadevae.")
-    if rule not in ("mcf", "argmin"):
-        raise UsageError(f"--rule '{rule}' is neither mcf nor argmin.")
+    rules = _rules(model, header.method)
+    rule = rule or rules[0]
+    if rule not in rules:
+        raise UsageError(f"--rule '{rule}' is no rule of {header.method}: {' or '.join(rules)}.")
+    group = _discrete_group(model, group)
     if batch != "all" and not (batch.isdigit() and int(batch) > 0):
         raise UsageError(f"--batch '{batch}' is neither a positive number nor 'all'.")
     dataset = shared.its_data(model, header, data, data_dir)
     chosen = dataset.rows(split)  # type: ignore[arg-type]
     index = torch.arange(len(dataset), device=dataset.device) if chosen is None else chosen
     index = index[:rows]
-    cost, labels = _costs(model, dataset, index)
+    cost, labels = _costs(model, dataset, index, group)
     classes = _solve(model, cost, len(cost) if batch == "all" else int(batch), rule)
     target = shared.beside(path, out, "assign.safetensors")
     write_atomic(target, save({"class": classes.cpu(), "cost": cost.cpu().contiguous()}))
-    counts = torch.bincount(classes, minlength=model.classes).tolist()
+    sizes = cost.shape[1]
+    counts = torch.bincount(classes, minlength=sizes).tolist()
     table = None
     if labels is not None:
         kinds = max(int(labels.max()) + 1, len(dataset.spec.classes))
-        table = torch.bincount(classes * kinds + labels, minlength=model.classes * kinds).view(-1, kinds).tolist()
+        table = torch.bincount(classes * kinds + labels, minlength=sizes * kinds).view(-1, kinds).tolist()
     if json:
         console.emit_json({"file": str(target), "counts": counts, "contingency": table, "rule": rule, "batch": batch})
         return
@@ -96,27 +115,57 @@ def assign(
     console.out.print(str(target))
 
 
-def _costs(model: CascadeVAE, dataset: Dataset, index: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Cost [N, S] in nats at z = posterior mean, and the labels where the data set has them."""
+def _rules(model: Method, name: str) -> tuple[str, ...]:
+    """How this model's discrete code can be assigned, the default first. Raises NotServed where there is none."""
+    from distk.plugins.vae_family.cascadevae import CascadeVAE
+    from distk.plugins.vae_family.jointvae import JointVAE
+
+    if isinstance(model, CascadeVAE):
+        return ("mcf", "argmin")
+    if isinstance(model, JointVAE):
+        return ("argmax",)
+    raise NotServed(f"method '{name}' has no discrete code to assign; this command serves cascadevae and jointvae.")
+
+
+def _discrete_group(model: Method, wanted: str | None) -> str:
+    """The named discrete variable, or the only one there is."""
+    names = [g.name for g in model.latents if g.kind == "categorical"]
+    if wanted is None and len(names) > 1:
+        raise UsageError(f"there are several discrete variables: add --group with one of {', '.join(names)}.")
+    if wanted is not None and wanted not in names:
+        raise UsageError(f"--group '{wanted}' is no discrete variable; there is {', '.join(names)}.")
+    return wanted or names[0]
+
+
+def _costs(model: Any, dataset: Dataset, index: Tensor, group: str) -> tuple[Tensor, Tensor | None]:
+    """Cost [N, S] in nats, and the labels where the data set has them.
+
+    cascadevae: of the reconstruction at z = posterior mean. jointvae: -log q(class | image).
+    """
     import torch
 
     from distk.console import progress
+    from distk.plugins.vae_family.jointvae import JointVAE
 
     costs, labels = [], []
-    with torch.no_grad(), progress("decoding under every class", len(index)) as advance:
+    with torch.no_grad(), progress("costs of every class", len(index)) as advance:
         for part in index.split(512):
             batch = dataset.batch(part)
-            costs.append(model.cost(model.encoder(batch["x"])[0], batch["x"]))
+            x = batch["x"]
+            encoded = isinstance(model, JointVAE)
+            costs.append(-model.log_posterior(x, group) if encoded else model.cost(model.encoder(x)[0], x))
             labels.append(batch.get("label"))
             advance(len(part))
     return torch.cat(costs), None if labels[0] is None else torch.cat(labels)
 
 
-def _solve(model: CascadeVAE, cost: Tensor, batch: int, rule: str) -> Tensor:
+def _solve(model: Any, cost: Tensor, batch: int, rule: str) -> Tensor:
     import torch
 
     from distk.plugins.vae_family import mincostflow
 
+    if rule == "argmax":
+        return cost.argmin(1)
     solver: Any = "argmin" if rule == "argmin" else "auto"
     pair_cost = model.config.pair_cost
     # One batch of everything has far more items than exchanges to make: stop when none gains.

@@ -67,6 +67,6 @@ def test_help_and_listing_import_no_torch(arguments: list[str]) -> None:
 def test_every_documented_method_is_registered() -> None:
     from distk.registry import registry
 
-    names = {entry.name for entry in registry().entries("method")}
+    names = {entry.name for kind in ("method", "penalty") for entry in registry().entries(kind)}
     for card in (ROOT / "docs" / "methods").glob("*.md"):
-        assert card.stem in names, f"docs/methods/{card.name} describes no registered method"
+        assert card.stem in names, f"docs/methods/{card.name} describes no registered method or penalty"

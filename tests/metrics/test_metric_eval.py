@@ -332,3 +332,25 @@ def test_half_precision_and_missing_encoders_are_refused(checkpoint, monkeypatch
     monkeypatch.setattr(kind, "encode", Method.encode)
     said = evaluate(model, ["mig", "reconstruction"])["metrics"]
     assert "has no encoder" in said["mig"]["error"]
+
+
+def test_the_settings_of_a_metric_are_options_where_it_is_named(distk, codes) -> None:
+    def found(*arguments: str) -> dict:
+        code, out, _ = distk("eval", "--codes", codes, "--json", *arguments)
+        assert code == 0
+        return json.loads(out)["metrics"]
+
+    asked = found("--metric", "downstream", "--sizes", "20,90")["downstream"]
+    assert {"mean_20", "mean_90"} <= set(asked)
+    assert asked == found("--metric", "downstream", "--set", "sizes=20,90")["downstream"]
+    assert (
+        found("--metric=linear-correlation", "--dimensions=2", "--metric", "mig")["linear-correlation"]["settings"][
+            "dimensions"
+        ]
+        == 2
+    )
+    code, _, said = distk("eval", "--codes", codes, "--metric", "mig", "--sizes", "20")
+    assert code == 2
+    assert "--sizes" in said
+    assert "--sizes" in distk("eval", "--metric", "downstream", "--help")[1]
+    assert "--sizes" not in distk("eval", "--help")[1]

@@ -7,6 +7,7 @@ or was left out.
 """
 
 from .agreement import best_dimension_auc, reconstruction, unsupervised_accuracy
+from .change import change_one_factor
 from .importance import dci
 from .information import mig, mig_aggregate, modularity
 from .neighbours import info_mec, ksg, recall_at_k
@@ -18,6 +19,7 @@ __all__ = [
     "active_units",
     "best_dimension_auc",
     "beta_vae",
+    "change_one_factor",
     "dci",
     "downstream",
     "explicitness",

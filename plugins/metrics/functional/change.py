@@ -1,0 +1,106 @@
+"""The score of papers/08: one factor changed between two items, and a linear probe tells which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from . import checks
+from .checks import Array, Result
+from .sampling import GridSampler, Sampler
+from .voting import _Codes, _open
+
+COLLISION = 1e-3
+"""A pair whose codes differ by less than this everywhere is a code collision."""
+
+
+def change_one_factor(
+    codebook: Array,
+    sizes: Sequence[int] | None = None,
+    seed: int = 0,
+    *,
+    factors: Array | None = None,
+    factor_names: Sequence[str] | None = None,
+    std: Array | None = None,
+    fixed: Sequence[int] = (),
+    pairs: int = 50_000,
+    epochs: int = 5000,
+    same: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Result:
+    """Change-one-factor accuracy as Peychev et al. (2017, papers/08) measured it: `higgins_change`, with their probe.
+
+    Pairs of rows that differ in one factor only (P4), the factors equally often; `fixed` lists factors that never
+    change (on a grid their values are equally often, too). Feature = |z1 - z2| / max_d |z1 - z2|_d; the zero vector for
+    a collision, where the largest difference is below 0.001. A softmax regression is trained on 70 % of the pairs
+    (Adam 1e-3, full batch, at most `epochs`), stopped after more than 20 epochs in a row without a better loss on 15 %;
+    accuracy on the other 15 %. Chance 1/K of the K factors that change, higher is better.
+    same: tells of rows [m], [m] which show identical items, bool [m]; such pairs are drawn again. Their codes are
+    equal, so that only collisions are asked about and every model of one seed sees the same pairs.
+    codebook, sizes, factors, std as in `factor_vae`. Keys: train, validation, eval (headline), collisions,
+    active_codes, probe_epochs.
+    """
+    table, sampler = _open(codebook, sizes, factors, factor_names)
+    if pairs < 20 or epochs < 1:
+        raise ValueError(f"needs at least 20 pairs and 1 epoch, got {pairs} and {epochs}")
+    kept = [k for k in sampler.kept if k not in set(fixed)]
+    if not kept:
+        raise ValueError("no factor is left that could change")
+    codes, generator = _Codes(table, std, seed), torch.Generator().manual_seed(seed)
+    # Every K-th pair changes the same factor, in random order, so that each part is nearly balanced.
+    label = torch.arange(pairs)[torch.randperm(pairs, generator=generator)] % len(kept)
+    factor = torch.tensor(kept)[label]
+    first, second = _drawn(sampler, factor, fixed, generator)
+    difference = (codes(first) - codes(second)).abs()
+    for _ in range(100 if same is not None else 0):
+        collided = (difference.amax(1) < COLLISION).nonzero()[:, 0].cpu()
+        again = collided[same(first[collided], second[collided]).cpu()] if same is not None else collided
+        if not len(again):
+            break
+        first[again], second[again] = _drawn(sampler, factor[again], fixed, generator)
+        difference[again.to(difference.device)] = (codes(first[again]) - codes(second[again])).abs()
+    largest = difference.amax(1, keepdim=True)
+    feature = torch.where(largest < COLLISION, 0.0, difference / largest.clamp_min(COLLISION)).float()
+    live = sum(bool(table[:, d].amax() > table[:, d].amin()) for d in range(table.shape[1]))
+    result: Result = {"active_codes": float(live), "collisions": float((largest < COLLISION).sum())}
+    if len(kept) == 1:
+        reasons = {**sampler.reasons, "eval": "a single factor: nothing to tell apart"}
+        return checks.finish(result | {"train": 1.0, "validation": 1.0, "eval": 1.0, "probe_epochs": 0.0}, reasons)
+    accuracy, taken = _probe(feature, label.to(feature.device), len(kept), epochs)
+    return checks.finish(result | accuracy | {"probe_epochs": float(taken)}, dict(sampler.reasons))
+
+
+def _drawn(sampler: Sampler, factor: Tensor, fixed: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pairs of rows that differ in factor[i] only; on a grid every fixed factor takes its values in turn."""
+    first, second = sampler.changing(factor, generator)
+    if isinstance(sampler, GridSampler):
+        for k in fixed:
+            size, stride = int(sampler.sizes[k]), int(sampler.strides[k])
+            wanted = torch.arange(len(first)) % size
+            shift = (wanted - first // stride % size) * stride
+            first, second = first + shift, second + shift
+    return first, second
+
+
+def _probe(x: Tensor, y: Tensor, classes: int, epochs: int) -> tuple[dict[str, float], int]:
+    """Softmax regression from zero weights, best by validation loss: accuracies, and epochs trained."""
+    cut = (len(x) * 70 // 100, len(x) * 85 // 100)
+    (x_train, x_valid, _), (y_train, y_valid, _) = x.tensor_split(cut), y.tensor_split(cut)
+    target = torch.nn.functional.one_hot(y_train, classes).to(x.dtype) / len(x_train)
+    theta = torch.zeros(x.shape[1] + 1, classes, device=x.device, requires_grad=True)
+    adam = torch.optim.Adam([theta], lr=1e-3)
+    best, loss_best, worse, taken = theta.detach().clone(), torch.inf, 0, 0
+    with torch.no_grad():
+        while taken < epochs and worse <= 20:
+            taken += 1
+            p = torch.addmm(theta[-1], x_train, theta[:-1]).softmax(1) / len(x_train) - target
+            theta.grad = torch.cat([x_train.T @ p, p.sum(0, keepdim=True)])
+            adam.step()
+            logits = torch.addmm(theta[-1], x_valid, theta[:-1])
+            loss = float(torch.nn.functional.cross_entropy(logits, y_valid))
+            worse = 0 if loss < loss_best else worse + 1
+            if worse == 0:
+                loss_best, best = loss, theta.detach().clone()
+        hit = (torch.addmm(best[-1], x, best[:-1]).argmax(1) == y).double().tensor_split(cut)
+    return {name: float(h.mean()) for name, h in zip(("train", "validation", "eval"), hit, strict=True)}, taken
