@@ -48,6 +48,7 @@ def distk_register_metrics(register: Register) -> None:
         at + "BestDimensionAuc",
         "best single-code AUC per attribute",
         paper="Ridgeway & Mozer 2018",
+        aliases=("best-dim-auc",),
     )
     register(
         "ksg",

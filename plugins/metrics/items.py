@@ -15,17 +15,23 @@ from distk.plugins.metrics.table import Config, Scored, codes, quantities
 
 
 def labels(table: CodeTable) -> tuple[Tensor, str]:
-    """The categorical truth of the items `[N]` int64, and what it is called.
+    """The categorical truth of the items `[N]` int64, and what it is called: the data set's label, else the first
+    categorical factor.
 
     Raises UsageError naming the factors that there are when none is categorical and there is no label.
     """
-    for k, kind in enumerate(table.factor_kinds):
-        if kind == "categorical":
-            return table.needs_factors()[:, k].long(), table.factor_names[k]
+    categorical = [k for k, kind in enumerate(table.factor_kinds) if kind == "categorical"]
     if table.dataset is not None and table.rows is not None:
-        found = [table.dataset.batch(part).get("label") for part in table.rows.split(4096)]
-        if found and found[0] is not None:
-            return torch.cat(found), "label"
+        some = torch.arange(0, len(table), max(1, len(table) // 64), device=table.rows.device)
+        label = table.dataset.batch(table.rows[some]).get("label")
+        if label is not None:
+            # A label that is one of the factors need not be read from the items again.
+            same = [k for k in categorical if torch.equal(table.needs_factors()[some, k].long(), label.long())]
+            if not same:
+                return torch.cat([table.dataset.batch(part)["label"] for part in table.rows.split(4096)]), "label"
+            categorical = same
+    for k in categorical:
+        return table.needs_factors()[:, k].long(), table.factor_names[k]
     there = ", ".join(table.factor_names) or "none"
     raise UsageError(f"{table.source or 'this data'} has no categorical factor and no label; its factors are: {there}.")
 
@@ -50,7 +56,7 @@ class ClsAcc(Scored):
             raise UsageError("this representation has no discrete code to compare with labels.")
         place, there = self.config.disc_index, ", ".join(table.names[d] for d in columns)
         if place is None and len(columns) > 1:
-            raise UsageError(f"there are several discrete codes, {there}: choose one with --set disc-index=1.")
+            raise UsageError(f"there are several discrete codes, {there}: choose one with --disc-index 1.")
         if place is not None and place > len(columns):
             raise UsageError(f"disc-index {place} is too large: the discrete codes are {there}.")
         truth, name = labels(table)

@@ -53,12 +53,7 @@ class GaussianVAE(Method):
 
     def __init__(self, config: Any, data: DataSpec) -> None:
         super().__init__(config, data)
-        low, high = data.range
-        if config.likelihood == "bernoulli" and (low < 0 or high > 1):
-            raise ValueError(
-                f"values must lie in [0, 1] for the Bernoulli likelihood, and this data goes from {low:g} to {high:g}: "
-                "use --likelihood gaussian"
-            )
+        check_likelihood(config.likelihood, data)
         self.latents = LatentSpace.of(*self.groups())
         self.encoder = encoder(config.arch, data, self.encoder_outputs())
         self.decoder = decoder(config.arch, data, sum(group.size for group in self.latents))
@@ -75,7 +70,10 @@ class GaussianVAE(Method):
 
     def infer(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of q(z|x), each `[n, z]`."""
-        mean, logvar = self.encoder(x)[:, : 2 * self.config.z].chunk(2, dim=1)
+        heads = self.encoder(x)[:, : 2 * self.config.z]
+        if heads.dtype == torch.bfloat16:  # under autocast; what follows sums many small terms
+            heads = heads.float()
+        mean, logvar = heads.chunk(2, dim=1)
         return mean, logvar
 
     def draw(self, mean: Tensor, logvar: Tensor, step: Step) -> Tensor:
@@ -84,16 +82,17 @@ class GaussianVAE(Method):
 
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
         """-log p(x | output) of each item, sum over pixels, `[n]`: nats, or the sum of squared errors."""
-        if self.config.likelihood == "bernoulli":
-            return bernoulli_nll(output, x)
-        return (self.values(output) - x).pow(2).flatten(1).sum(1)
+        return negative_log_likelihood(self.config.likelihood, output, x, self.spec)
 
     def values(self, output: Tensor) -> Tensor:
         """The decoder's output as values in the data's range: sigmoid for [0, 1], unchanged for other data."""
-        return output.sigmoid() if self.spec.range == (0.0, 1.0) else output
+        return values(output, self.spec)
 
     def bound(self, step: Step) -> Bound:
-        """Both terms of the bound on the step's batch, logged as `reconstruction` and `kl`."""
+        """Both terms of the bound on the step's batch, logged as `reconstruction` and `kl`.
+
+        A subclass whose loss calls this may declare `taps = ("code",)`.
+        """
         x = step.batch["x"]
         mean, logvar = self.infer(x)
         z = self.draw(mean, logvar, step)
@@ -101,6 +100,8 @@ class GaussianVAE(Method):
         reconstruction, kl = self.nll(output, x).mean(), kl_to_prior(mean, logvar).mean(0)
         step.log("reconstruction", reconstruction)
         step.log("kl", kl)
+        if "code" in self.taps:
+            step.tap("code", mean)
         return Bound(mean, logvar, z, output, reconstruction, kl)
 
     # The trained model
@@ -119,3 +120,25 @@ class GaussianVAE(Method):
 def kl_to_prior(mean: Tensor, logvar: Tensor) -> Tensor:
     """KL(N(mean, exp(logvar)) || N(0, 1)) of each element, nats, same shape."""
     return 0.5 * (mean.square() + logvar.exp() - logvar - 1)
+
+
+def check_likelihood(likelihood: str, data: DataSpec) -> None:
+    """Raise ValueError for a Bernoulli likelihood of data that do not lie in [0, 1]."""
+    low, high = data.range
+    if likelihood == "bernoulli" and (low < 0 or high > 1):
+        raise ValueError(
+            f"values must lie in [0, 1] for the Bernoulli likelihood, and this data goes from {low:g} to {high:g}: "
+            "use --likelihood gaussian or rescale"
+        )
+
+
+def negative_log_likelihood(likelihood: str, output: Tensor, x: Tensor, data: DataSpec) -> Tensor:
+    """-log p(x | output) of each item, sum over pixels, `[n]`: cross-entropy in nats, or the sum of squared errors."""
+    if likelihood == "bernoulli":
+        return bernoulli_nll(output, x)
+    return (values(output, data) - x).pow(2).flatten(1).sum(1)
+
+
+def values(output: Tensor, data: DataSpec) -> Tensor:
+    """A decoder's output as values in the data's range: sigmoid for [0, 1], unchanged for other data."""
+    return output.sigmoid() if data.range == (0.0, 1.0) else output

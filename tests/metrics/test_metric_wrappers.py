@@ -248,3 +248,29 @@ def test_aggregate_mig_leaves_categorical_factors_out(loose) -> None:
     same(result, expected)
     assert result["factor_names"] == ["b", "c"]
     assert "categorical" in result["reasons"]["a"]
+
+
+def test_the_label_of_the_data_comes_before_its_factors() -> None:
+    """Pairs of neighbours share an identity; the first categorical factor is constant over long stretches instead."""
+
+    class Pairs:
+        name = "pairs"
+        config = None
+        origin = ""
+
+        def __init__(self, labelled: bool) -> None:
+            self.labelled = labelled
+
+        def batch(self, rows):
+            return {"x": rows.float()[:, None], **({"label": rows // 2} if self.labelled else {})}
+
+    rows = torch.arange(60)
+    where = {"factors": torch.stack([rows // 20], 1), "factor_names": ("tone",), "factor_sizes": (3,)}
+    codes = (rows // 2).float()[:, None] + 0.1 * (rows % 2)[:, None]
+    for labelled, of in ((True, "label"), (False, "tone")):
+        made = CodeTable(
+            codes, ["z1"], ["continuous"], **where, factor_kinds=("categorical",), dataset=Pairs(labelled), rows=rows
+        )
+        found = score(made, "recall", {"ks": (1,)}, 0, None)
+        assert found["estimator"].endswith(f"same {of}")
+        assert found["recall@1"] == 1.0
