@@ -107,8 +107,9 @@ def _words(
 ) -> list[str]:
     if name not in arrays:
         return []
-    words = [str(word) for word in arrays[name].reshape(-1)]
-    if len(words) != count or (allowed and not set(words) <= set(allowed)):
+    found = arrays[name].reshape(-1)
+    words = [str(word) for word in found[:count]]  # an array of empty words may claim to have billions
+    if len(found) != count or (allowed and not set(words) <= set(allowed)):
         expected = f" out of {', '.join(allowed)}" if allowed else ""
-        raise DistkError(f"'{name}' in '{path}' must hold {count} words{expected}, found {len(words)}: {words[:5]}.")
+        raise DistkError(f"'{name}' in '{path}' must hold {count} words{expected}, found {len(found)}: {words[:5]}.")
     return words

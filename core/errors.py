@@ -12,7 +12,9 @@ class DistkError(Exception):
     exit_code = 1
 
     def __init__(self, message: str = "") -> None:
-        # A message may quote a value of a stranger's file, which may be megabytes.
+        # A message may quote a value of a stranger's file, which may be megabytes, or the name of a member, which may
+        # have line breaks.
+        message = " ".join(message.split("\n"))
         super().__init__(message if len(message) <= 1500 else f"{message[:1000]} ... {message[-400:]}")
 
 

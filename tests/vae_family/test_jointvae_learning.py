@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
 from distk.device import Ranks
+from distk.evaluation import evaluate
 from distk.settings import resolve
 from distk.trainer import Trainer
 from distk.training import build
@@ -47,3 +49,22 @@ def test_rates_follow_their_capacities_and_drift_without_them() -> None:
     assert abs(c - 1.2) > 0.5
     z, _ = rates(trained(0, 200, **{**capacities, "c_cont": (0.0, 5.0, 400.0, 0.0)})[1])
     assert abs(z - 5) > 10
+
+
+# The preset `demo`, 3,000 steps. Measured (seeds 0, 1, 2): accuracy 0.45, 0.45, 0.44, marginal entropy 2.24 of at most
+# 2.30 nats each time. At temperature 100 (seed 0), where every sample is nearly uniform and says nothing: accuracy 0.19,
+# entropy 0.73, although the rate is on its capacity of 1.6. Any code of a single class has accuracy 0.10.
+DEMO = {"c_cont": (0.0, 2.0, 2500.0, 30.0), "c_disc": (0.0, 1.6, 2500.0, 30.0), "lr": 2e-3}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "temperature"), [(0, 0.67), (1, 0.67), (2, 0.67), (0, 100.0)])
+def test_the_discrete_code_finds_digits_through_its_samples(seed: int, temperature: float) -> None:
+    trainer, values = trained(seed, 3000, **DEMO, temperature=temperature)
+    z, c = rates(values)
+    assert abs(z - 2) < 1
+    assert abs(c - 1.6) < 0.3
+    accuracy = evaluate(trainer.model, ["clsacc"], data=trainer.dataset)["metrics"]["clsacc"]["hungarian"]
+    learns = temperature < 1
+    assert (accuracy > 0.32) == learns
+    assert (values["marginal_entropy"] > 1.5) == learns
