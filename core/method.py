@@ -150,6 +150,8 @@ class Method(nn.Module):
     unscored: ClassVar[Mapping[str, str]] = {}
     """Metric that makes no sense here -> why, for the message."""
     latents: LatentSpace
+    run_steps: int = 0
+    """Steps that this run is to take, set by the trainer, for schedules that end with it; 0 outside training."""
 
     def __init__(self, config: Any, data: DataSpec) -> None:
         super().__init__()

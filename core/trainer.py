@@ -69,6 +69,7 @@ class Trainer:
         if config.batch % self.ranks.world:
             raise UsageError(f"--batch {config.batch} cannot be split over {self.ranks.world} processes.")
         self.index = 0
+        model.run_steps = config.steps
         self.stages = _stages(model.objectives())
         self.objectives = [objective for stage in self.stages for objective in stage]
         self.optimizers = {o.name: o.optimizer(list(o.parameters)) for o in self.objectives if o.optimizer is not None}

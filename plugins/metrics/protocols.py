@@ -114,7 +114,13 @@ class HigginsChangeConfig(VotingConfig):
     protocol: Literal["logistic", "peychev"] = option(
         "logistic", "logistic: every factor, logistic regression; peychev: categorical factors stay, papers/08's probe"
     )
-    pairs: int = option(50_000, "pairs of protocol peychev, for training, validation and test", min=20, max=10_000_000)
+    pairs: int | None = option(
+        None,
+        "pairs of protocol peychev; default: 50,000, at most ten per row",
+        paper="50,000 (code)",
+        min=20,
+        max=10_000_000,
+    )
     epochs: int = option(5000, "most epochs of protocol peychev's probe", min=1)
 
 
@@ -137,12 +143,13 @@ class HigginsChange(Scored):
         where = _where(table, config.bins)
         if config.protocol == "peychev":
             fixed = [k for k, kind in enumerate(table.factor_kinds) if kind == "categorical"]
-            sampling: dict[str, Any] = {"fixed": fixed, "pairs": config.pairs, "epochs": config.epochs}
+            pairs = config.pairs or max(20, min(50_000, 10 * len(table)))
+            sampling: dict[str, Any] = {"fixed": fixed, "pairs": pairs, "epochs": config.epochs}
             result = functional.change_one_factor(
                 table.codes, seed=seed, std=std, same=_shows_the_same(table), **sampling, **where
             )
             how = "normalised difference of a pair that differs in one factor; softmax regression by Adam"
-            return {**result, "draws": [config.pairs], "estimator": how}
+            return {**result, "draws": [pairs], "estimator": how}
         result = functional.higgins_change(table.codes, seed=seed, std=std, **where)
         how = "normalised difference of a pair that differs in one factor; logistic regression, C = 1"
         return {**result, "draws": [10_000, 5_000], "estimator": how}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import typer
 
@@ -212,14 +212,19 @@ def _settings(pairs: list[str] | None) -> dict[str, Any]:
 
 
 def _setting(values: dict[str, Any], named: dict[str, Any], data_options: dict[str, Any]) -> Setting:
-    from distk.config import from_dict, to_dict
+    from distk.commands.options import given
+    from distk.config import from_dict, hints, to_dict
     from distk.plugins.vae_family.beta_study import Setting
     from distk.registry import registry
 
     values = {**values, **{key: value for key, value in named.items() if value is not None}}
-    chosen = {**values.pop("data_options", {}), **data_options}
-    cls = registry().find("dataset", values["data"].partition(":")[0]).load()
-    checked = to_dict(from_dict(cls.Config, chosen, f"data set '{values['data']}'"))
+    config = registry().find("dataset", values["data"].partition(":")[0]).load().Config
+    typed = {
+        name: [value] if name in hints(config) and get_origin(hints(config)[name]) is tuple else value
+        for name, value in data_options.items()
+    }
+    chosen = {**values.pop("data_options", {}), **typed, **given(config, typed)}
+    checked = to_dict(from_dict(config, chosen, f"data set '{values['data']}'"))
     return Setting(**values, data_options={key: checked[key] for key in chosen})
 
 
@@ -267,8 +272,11 @@ def _go(
     """Open the data and the folder, train what is not there, draw, report."""
     from distk.console import note
     from distk.plugins.vae_family.beta_study import Folder, groups, run
+    from distk.plugins.vae_family.beta_study_data import subset
 
     data = _data(setting, device)
+    for fraction in grid.fractions:
+        subset(data, fraction, 0)  # one that leaves a class without examples is refused before a folder is made
     path = out or Path("runs") / f"beta-{setting.kind}"
     folder = Folder(path, setting, grid, data.hash)
     folder.open(**how)

@@ -282,7 +282,7 @@ def _curves(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bytes:
             if points:
                 across, up, bars = zip(*points, strict=True)
                 axis.errorbar(across, up, bars, marker="o", ms=3, lw=1.2, capsize=2, color=colour, label=name)
-            axis.set_xscale("log")
+            _scale(axis, [mean(g, x) for other in names for w, g in by_weight(rows, other).items() if w])
             axis.set_xlabel(NAMES[x], fontsize=8)
             axis.set_ylabel(NAMES[key], fontsize=8)
             axis.tick_params(which="both", labelsize=6)
@@ -290,6 +290,23 @@ def _curves(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bytes:
                 axis.axhline(mean(groups[0.0], key), color="grey", lw=1, ls="--", label="weight 0")
     axes[0, 0].legend(fontsize=7)
     return _png(figure)
+
+
+def _scale(axis: Any, values: Sequence[float]) -> None:
+    """Logarithmic over more than a decade, else linear; with room on both sides, also around a single value."""
+    from matplotlib.ticker import MaxNLocator
+
+    values = [v for v in values if v > 0]
+    if not values:
+        return
+    low, high = min(values), max(values)
+    if high > 10 * low:
+        axis.set_xscale("log")
+        axis.set_xlim(low / 1.6, high * 1.6)
+    else:
+        room = 0.1 * (high - low) or 0.5 * high
+        axis.set_xlim(low - room, high + room)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
 
 
 COLOURS = ("tab:blue", "tab:orange", "tab:green")

@@ -46,7 +46,7 @@ class Config(GaussianConfig):
     def __post_init__(self) -> None:
         if self.cov_decay >= 1:
             raise ValueError(f"cov-decay {self.cov_decay:g} must be below 1")
-        if self.cov == "running" and self.cov_grad == "literal" and self.lambda_od > 0:
+        if self.cov == "running" and self.cov_grad == "literal" and self.lambda_od * self.cov_decay > 0:
             warn_once(
                 "cov-grad literal: the gradient passes through the newest batch's share of the running covariance "
                 f"only, so that lambda_od {self.lambda_od:g} comes down to {self.lambda_od * (1 - self.cov_decay):g}"

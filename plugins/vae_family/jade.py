@@ -24,7 +24,7 @@ from distk.plugins.vae_family.networks import reparameterise
 
 PRIMARY, SECONDARY = (3, 32, 32), (1, 28, 28)
 """Shapes that the networks are made for."""
-_DEMO_MODEL = {"width": 0.25, "hidden": 100, "dropout": 0.2, "horizon": 1000, "lr": 2e-3}
+_DEMO_MODEL = {"width": 0.25, "hidden": 100, "dropout": 0.2, "lr": 2e-3}
 _DEMO_DATA = {"name": "class-pairs", "difficulty": "easy", "secondary_size": 3000, "test": 1000}
 
 
@@ -37,7 +37,7 @@ class BaselineConfig:
     dropout: float = option(0.5, "share of hidden units dropped", paper="0.5", min=0, max=0.95)
     lr: float = option(1e-3, "learning rate of Adam at the beginning", above=0)
     lr_final: float = option(1e-5, "learning rate at the horizon, reached along a cosine", above=0)
-    horizon: int = option(30_000, "steps that the schedules are made for: give it together with --steps", min=1)
+    horizon: int | None = option(None, "steps that the schedules are made for; default: those of the run", min=1)
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,13 @@ class _Paired(Method):
         """Which of the two data sets images belong to, by their shape."""
         return "x" if tuple(x.shape[1:]) == PRIMARY else "y"
 
+    @property
+    def horizon(self) -> int:
+        """Steps over which the schedules run."""
+        return self.config.horizon or self.run_steps or 1
+
     def schedule(self, step: int) -> dict[str, Any]:
-        return {"lr": cosine(step, self.config.horizon, self.config.lr, self.config.lr_final)}
+        return {"lr": cosine(step, self.horizon, self.config.lr, self.config.lr_final)}
 
     def classify(self, x: Tensor) -> Tensor:
         """Images of either data set -> logits `[n, classes]`, from posterior means and without dropout."""
@@ -283,7 +288,7 @@ class Jade(_Paired):
         self.register_buffer("class_seen", torch.zeros(self.classes))
 
     def schedule(self, step: int) -> dict[str, Any]:
-        warmup = self.config.kl_warmup * self.config.horizon
+        warmup = self.config.kl_warmup * self.horizon
         return {**super().schedule(step), "kl_weight": min(step / warmup, 1.0) if warmup else 1.0}
 
     # One step

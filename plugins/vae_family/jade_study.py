@@ -93,12 +93,10 @@ def study(
 
 
 def _settings(method: str, preset: str | None, data: dict[str, Any], train: dict[str, Any]) -> Settings:
-    """Settings of one run, its schedules stretched over all of its steps."""
+    """Settings of one run."""
     from distk.settings import resolve
 
-    options = {"data": {"name": "class-pairs", **data}, "train": train}
-    steps = resolve(method, preset=preset, options=options).train.steps
-    return resolve(method, preset=preset, options={**options, "model": {"horizon": max(1, steps)}})
+    return resolve(method, preset=preset, options={"data": {"name": "class-pairs", **data}, "train": train})
 
 
 def _trained(settings: Settings, folder: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from distk import UsageError, open_dataset
 from distk.cli import build
@@ -112,11 +113,15 @@ def test_parts_of_the_grid_and_wrong_settings() -> None:
             open_dataset("shapes2d", wrong)
 
 
+def distk(*arguments: str) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        build().main(args=list(arguments), prog_name="distk", standalone_mode=False)
+    return out.getvalue()
+
+
 def test_stats_on_the_command_line() -> None:
-    found = CliRunner().invoke(build(), ["data", "shapes2d", "--renderer", "analytic", "--stats", "--json"])
-    assert found.exit_code == 0
-    assert json.loads(found.stdout)["stats"][-1]["unique"] == 197_120
-    shown = CliRunner().invoke(build(), ["data", "shapes2d", "--stats"])
-    assert "133,632" in shown.stdout
+    found = json.loads(distk("data", "shapes2d", "--renderer", "analytic", "--stats", "--json"))
+    assert found["stats"][-1]["unique"] == 197_120
+    assert "133,632" in distk("data", "shapes2d", "--stats")
     with pytest.raises(UsageError, match="has no --stats"):
-        CliRunner().invoke(build(), ["data", "digits", "--stats"], catch_exceptions=False)
+        distk("data", "digits", "--stats")

@@ -54,6 +54,8 @@ def test_dimred_finds_the_dimension_and_beats_l1() -> None:
     weights = [0.0, 0.0193, 0.139, 1.0]
     chosen = study.members(["covreg", "l1act"], weights, range(3))
     rows = study.dimred(chosen, CPU, {**DIMRED, "steps": 10_000})
+    # Measured over seeds 0-2 at weight 1: CVR 1.08, TdV 1.00, UD90 3.7; at 0: CVR 5.01. CVR of covreg and of l1act at
+    # equal squared error: 1.11 and 2.15 (2.4e-6), 1.08 and 1.68 (1e-5), 1.08 and 1.59 (3.5e-5).
     heaviest = by_weight(rows, "covreg")[1.0]
     assert mean(heaviest, "cvr") < 1.15
     assert mean(heaviest, "tdv") > 0.97

@@ -213,24 +213,28 @@ def test_gradient_of_the_estimate_is_that_of_the_total_correlation(seed, generat
     t.model.critic = Exact((w @ w.T).detach())
     estimate = t.model.total_correlation(x @ w.T)
     truth = total_correlation(w)
-    assert float(estimate) == pytest.approx(float(truth), rel=1e-4)
+    assert float(estimate.detach()) == pytest.approx(float(truth.detach()), rel=1e-4)
     (by_critic,), (exact,) = torch.autograd.grad(estimate, w), torch.autograd.grad(truth, w)
     assert torch.allclose(by_critic, exact, rtol=1e-4, atol=1e-4 * float(exact.abs().max()))
     # The sign: a small step of the penalty alone lowers the total correlation.
     with torch.no_grad():
-        assert float(total_correlation(w - 1e-4 * by_critic / by_critic.norm())) < float(truth)
+        assert float(total_correlation(w - 1e-4 * by_critic / by_critic.norm())) < float(truth.detach())
 
 
 @pytest.mark.parametrize(("rho", "low", "high"), [(0.8, 0.43, 0.59), (0.0, -0.03, 0.03)])
 def test_the_critic_learns_the_total_correlation_of_a_gaussian(rho, low, high) -> None:
-    """-0.5 ln(1 - rho^2) = 0.5108 nats for rho = 0.8; the bounds are 0.08 and 0.03 around the truth."""
+    """-0.5 ln(1 - rho^2) = 0.5108 nats for rho = 0.8; the bounds are 0.08 and 0.03 around the truth.
+
+    Measured (seeds 0, 1, 2): 0.506, 0.496, 0.508 and 0.005, 0.004, 0.002.
+    """
     t = trainer(0, z=2, critic_width=64, critic_layers=3, critic_lr=1e-3)
     model, generator = t.model, seeded(0, CPU)
     assert isinstance(model, FactorVAE)
     mix = torch.linalg.cholesky(torch.tensor([[1.0, rho], [rho, 1.0]])).T
     optimizer = torch.optim.Adam(model.critic.parameters(), lr=1e-3, betas=(0.5, 0.9))
     step = a_step(t, 1)
-    for _ in range(800):
+    for k in range(800):
+        optimizer.param_groups[0]["lr"] = 1e-3 * (1 - k / 800)  # else the last batches decide
         step.memo["codes"] = [torch.randn(512, 2, generator=generator) @ mix for _ in range(2)]
         optimizer.zero_grad()
         model.critic_loss(step).backward()

@@ -15,6 +15,7 @@ from scipy import io
 
 import distk
 from distk import cli
+from distk.testing import check_metric, model_table
 
 SMALL = {"width": 0.125, "hidden": 16, "horizon": 6}
 DATA = {"secondary_size": 200, "test": 60}
@@ -145,6 +146,23 @@ def test_scores(run_folder: Path, distk_command, in_folder: Path) -> None:
     assert (in_folder / "e.eval.content-style-variance.variance.png").exists()
 
 
+@pytest.mark.parametrize("name", ["error", "validation-error", "content-style-variance"])
+def test_scores_conform(run_folder: Path, name: str) -> None:
+    model = distk.load(run_folder / "checkpoint.safetensors")
+    check_metric(name, model_table(model, model.dataset(), 64))
+
+
+def test_house_numbers_and_mnist(distk_command, in_folder: Path, real) -> None:
+    folder = real("svhn/train_32x32.mat").parents[1]
+    real("mnist")
+    small = ("--steps", 2, "--batch", 8, "--width", 0.125, "--hidden", 16, "--device", "cpu", "--horizon", 2)
+    named = ("--preset", "paper", "--data-dir", folder, "--labels-per-class", 20, "--out", in_folder / "run")
+    code, out, err = distk_command("train", "jade", *named, *small)
+    assert code == 0, err
+    assert "secondary mnist, 45,000 training items" in " ".join(err.split())
+    assert "matching" in out
+
+
 def test_baselines_refuse_what_they_cannot_do(distk_command, in_folder: Path) -> None:
     for method in ("jade-single", "jade-paired"):
         distk.train(method, preset="demo", out=in_folder / method, **SMALL, **DATA, **TRAIN)
@@ -160,7 +178,8 @@ def test_baselines_refuse_what_they_cannot_do(distk_command, in_folder: Path) ->
     assert json.loads(out)["metrics"]["error"]["error_secondary"] is None
 
 
-def test_words_that_do_not_fit(run_folder: Path, distk_command) -> None:
+def test_words_that_do_not_fit(run_folder: Path, distk_command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISTK_DATA", raising=False)
     small = ("--test", 10, "--secondary-size", 50, "--steps", 1)
     for arguments, said in (
         (("jade", "transfer", run_folder, "--content", "cifar"), "neither primary nor secondary, nor styled-digits"),
@@ -209,23 +228,8 @@ def test_a_class_without_counterpart(distk_command, in_folder: Path) -> None:
 
 
 def test_the_study_prints_table_one_and_goes_on_where_it_stopped(distk_command, in_folder: Path) -> None:
-    asked = (
-        "study",
-        "jade",
-        "--runs",
-        2,
-        "--preset",
-        "demo",
-        "--steps",
-        2,
-        "--batch",
-        8,
-        "--out",
-        "s",
-        "--device",
-        "cpu",
-    )
-    asked = (*asked, "--method", "jade", "--method", "jade-single")
+    asked = ("study", "jade", "--runs", 1, "--preset", "demo", "--steps", 2, "--batch", 8, "--out", "s")
+    asked = (*asked, "--method", "jade", "--method", "jade-single", "--device", "cpu")
     code, out, err = distk_command(*asked, "--json")
     assert code == 0, err
     made = json.loads(out)

@@ -52,7 +52,7 @@ def test_rates_follow_their_capacities_and_drift_without_them() -> None:
 
 
 # The preset `demo`, 3,000 steps. Measured (seeds 0, 1, 2): accuracy 0.45, 0.45, 0.44, marginal entropy 2.24 of at most
-# 2.30 nats each time. At temperature 100 (seed 0), where every sample is nearly uniform and says nothing: accuracy 0.19,
+# 2.30 nats each time. At temperature 100 (seed 0), where samples are nearly uniform and say nothing: accuracy 0.19,
 # entropy 0.73, although the rate is on its capacity of 1.6. Any code of a single class has accuracy 0.10.
 DEMO = {"c_cont": (0.0, 2.0, 2500.0, 30.0), "c_disc": (0.0, 1.6, 2500.0, 30.0), "lr": 2e-3}
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from distk import DataSpec, UsageError, open_dataset
+from distk import Dataset, DataSpec, open_dataset
 from distk.device import Ranks, initialised
 from distk.method import Step
 from distk.plugins.vae_family.ensemble import Ensemble, Member, Plan
@@ -72,11 +74,11 @@ def test_initial_weights(seed: int) -> None:
     with initialised(seed, torch.device("cpu")):
         model = PeychevFC(PeychevConfig(), SHAPES)
     first, head, output = model.encoder[1], model.encoder[-1], model.decoder[-2]
-    assert math.isclose(float(first.weight.std()), math.sqrt(2 / 4096), rel_tol=0.01)
-    assert math.isclose(float(head.weight.std()), math.sqrt(2 / 1200), rel_tol=0.05)
+    assert math.isclose(float(first.weight.detach().std()), math.sqrt(2 / 4096), rel_tol=0.01)
+    assert math.isclose(float(head.weight.detach().std()), math.sqrt(2 / 1200), rel_tol=0.05)
     limit = math.sqrt(6 / (1200 + 4096))
-    assert 0.99 * limit < float(output.weight.abs().max()) <= limit
-    assert float(output.bias.abs().max()) == float(head.bias.abs().max()) == 0
+    assert 0.99 * limit < float(output.weight.detach().abs().max()) <= limit
+    assert float(output.bias.detach().abs().max()) == float(head.bias.detach().abs().max()) == 0
 
 
 def test_the_bound_against_torch_distributions(generator: torch.Generator) -> None:
@@ -94,7 +96,7 @@ def test_the_bound_against_torch_distributions(generator: torch.Generator) -> No
 def _step(x: torch.Tensor, logged: dict[str, float] | None = None) -> Step:
     def log(name: str, value: torch.Tensor) -> None:
         if logged is not None:
-            logged[name] = float(value)
+            logged[name] = float(value.detach())
 
     generator = torch.Generator().manual_seed(5)
     step = Step(index=torch.zeros((), dtype=torch.long), schedule={}, phase=None, generator=generator, log=log)
@@ -106,7 +108,7 @@ def _step(x: torch.Tensor, logged: dict[str, float] | None = None) -> Step:
 def test_beta_weighs_the_kl_or_leaves_it_out(beta: float) -> None:
     logged: dict[str, float] = {}
     model = PeychevFC(PeychevConfig(beta=beta, hidden=20), MNIST)
-    loss = float(model.loss(_step(torch.rand(8, 1, 28, 28), logged)))
+    loss = float(model.loss(_step(torch.rand(8, 1, 28, 28), logged)).detach())
     weight = beta if beta >= 1e-3 else 0.0
     assert math.isclose(loss, logged["reconstruction"] + weight * logged["kl"], rel_tol=1e-5)
     assert logged["kl"] > 0
@@ -147,29 +149,45 @@ def test_variants_and_sizes_that_do_not_fit() -> None:
         PeychevConv(PeychevConfig(), DataSpec("image", (1, 30, 30)))
     settings = resolve("peychev-conv", options={"data": {"name": "digits", "size": 16}, "train": {"device": "cpu"}})
     assert build(settings, torch.device("cpu"), Ranks()).model.spec.shape == (1, 16, 16)
-    with pytest.raises(UsageError, match="lie in"):
-        build(resolve("peychev-fc", options={"data": {"name": "dimred"}}), torch.device("cpu"), Ranks())
+    with pytest.raises(ValueError, match="lie in"):
+        PeychevFC(PeychevConfig(), DataSpec("vector", (12,), (-1.0, 1.0)))
 
 
 # Side by side
 
 
-def members(cls: type, betas: list[float], rows: int, **model: object) -> tuple[list[Member], object]:
-    data = open_dataset("shapes2d", PARTS)
+@pytest.fixture
+def double() -> Iterator[None]:
+    """float64: a mean's bias has no gradient at beta 0, for batch normalisation follows, and Adam would blow up the
+    rounding errors of float32 in its place."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+class Doubled:
+    """A data set in float64."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset, self.device, self.spec, self.rows = dataset, dataset.device, dataset.spec, dataset.rows
+
+    def batch(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"x": self.dataset.batch(rows)["x"].double()}
+
+
+def members(cls: type, betas: list[float], rows: int, **model: object) -> tuple[list[Member], Any]:
+    data = Doubled(open_dataset("shapes2d", PARTS))
     made = []
     for seed, beta in enumerate(betas):
         with initialised(seed, torch.device("cpu")):
-            made.append(
-                Member(
-                    cls(PeychevConfig(beta=beta, hidden=24, z=3, **model), data.spec), data.rows("train")[:rows], seed
-                )
-            )
+            one = cls(PeychevConfig(beta=beta, hidden=24, z=3, **model), data.spec)
+        made.append(Member(one, data.rows("train")[:rows], seed))
     return made, data
 
 
 @pytest.mark.parametrize("cls", [PeychevFC, PeychevConv])
 @pytest.mark.parametrize("denoise", [False, True])
-def test_models_side_by_side_are_the_models_alone(cls: type, denoise: bool) -> None:
+def test_models_side_by_side_are_the_models_alone(cls: type, denoise: bool, double: None) -> None:
     """Against an ordinary loop: nn.Module in training mode, torch's Adam, the member's own draws."""
     together, data = members(cls, [0.0, 1.0, 4.0], 70, denoise=denoise)
     alone, _ = members(cls, [0.0, 1.0, 4.0], 70, denoise=denoise)
@@ -192,17 +210,16 @@ def test_models_side_by_side_are_the_models_alone(cls: type, denoise: bool) -> N
                 adam.step()
         for name, value in model.state_dict().items():
             stacked = ensemble._state()[name][m]
-            assert torch.allclose(stacked.float(), value.float(), rtol=1e-3, atol=2e-4), name
+            assert torch.allclose(stacked.double(), value.double(), rtol=1e-7, atol=1e-9), name
         model.eval()
         x = data.batch(data.rows("validation")[:40])["x"]
         with torch.no_grad():
             terms = model(x, x, ensemble.noise)
-        assert torch.allclose(torch.stack(terms), ensemble.terms[:, m], rtol=2e-3, atol=2e-3) or not bool(
-            ensemble.worse[m] == 0
-        )
+        if int(ensemble.worse[m]) == 0:
+            assert torch.allclose(torch.stack(terms), ensemble.terms[:, m], rtol=1e-7)
 
 
-def test_members_stop_by_themselves_and_keep_their_best() -> None:
+def test_members_stop_by_themselves_and_keep_their_best(double: None) -> None:
     """A member whose validation loss never improves leaves after its patience; the others go on as if alone."""
     plan = Plan(batch=32, lr=1e-3, epochs=7, patience=1)
 
@@ -223,13 +240,13 @@ def test_members_stop_by_themselves_and_keep_their_best() -> None:
     assert [found[i].epochs for i in (0, 1, 2)] == [7, 3, 7]
     for i in (0, 2):
         lonely = trained([i])[i]
-        assert found[i].reconstruction == pytest.approx(lonely.reconstruction, rel=2e-3)
+        assert found[i].reconstruction == pytest.approx(lonely.reconstruction, rel=1e-8)
         for a, b in zip(found[i].model.state_dict().values(), lonely.model.state_dict().values(), strict=True):
-            assert torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-3)
+            assert torch.allclose(a.double(), b.double(), rtol=1e-6, atol=1e-8)
     assert int(found[1].model.state_dict()["encoder.2.num_batches_tracked"]) == 2  # its state after the first epoch
 
 
-def test_a_diverged_member_leaves_and_harms_nobody() -> None:
+def test_a_diverged_member_leaves_and_harms_nobody(double: None) -> None:
     made, data = members(PeychevFC, [1.0, 1.0], 70)
     with torch.no_grad():
         made[0].model.encoder[-1].bias.fill_(math.nan)
