@@ -19,6 +19,7 @@ from torch import Tensor
 
 from distk import DataSpec, DistkError, FactorDataset, Files, UsageError, option
 from distk.console import note, progress
+from distk.data import Split, permuted_split
 
 NPZ = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 SHAPES = ("square", "ellipse", "heart")
@@ -77,8 +78,11 @@ class Config:
     )
     orientations: int = option(40, "values of orientation, from 0 to a full turn; 1 means upright", min=1, max=360)
     positions: int = option(32, "values of each coordinate of the position", min=2, max=64)
+    holdout: float = option(0.0, "share of the images, drawn once for all, that only the split `test` holds", min=0)
 
     def __post_init__(self) -> None:
+        if self.holdout >= 1:
+            raise ValueError(f"holdout {self.holdout} leaves nothing to train on; it must be below 1")
         if not self.scales or len(set(self.scales)) != len(self.scales):
             raise ValueError("scales must name at least one scale, each once")
 
@@ -106,6 +110,7 @@ class DSprites(FactorDataset):
             torch.linspace(0, 1, config.positions, device=device),
         ]
         self.renderer = Renderer(config.size, device)
+        self._split = permuted_split(len(self), config.holdout, 0, device) if config.holdout else {}
         self.packed: Tensor | None = None
         self._bits = torch.arange(7, -1, -1, device=device, dtype=torch.uint8)
         path = files.find(NPZ, f"*/{NPZ}") if files.required else files.find(NPZ)
@@ -115,6 +120,9 @@ class DSprites(FactorDataset):
             self.origin = "rendered on the device from the published geometry (no file)"
             if device.type == "cuda" or len(self) * config.size**2 <= 1 << 26:
                 self.packed = self._render_all()
+
+    def rows(self, split: Split) -> Tensor | None:
+        return self._split.get(split)
 
     def _use_file(self, path: Path) -> None:
         config: Config = self.config

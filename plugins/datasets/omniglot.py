@@ -123,7 +123,15 @@ def _from_zip(path: Path) -> Iterator[tuple[str, bytes]]:
                     raise DistkError(f"'{path}': member '{entry.filename}' is too large for a drawing.")
                 with archive.open(entry) as file:
                     yield entry.filename, file.read(LARGEST_PNG + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except (
+        zipfile.BadZipFile,
+        UnicodeError,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+    ) as error:
         reason = " ".join(str(error).split())[:200]
         raise DistkError(f"cannot read the archive '{path}': {reason}.") from error
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distk import CodeTable, option
+from distk.errors import unknown
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.functional.voting import PROTOCOLS
 from distk.plugins.metrics.table import Config, Scored, deviations, factors
@@ -20,6 +21,7 @@ class VotingConfig(Config):
     """Settings of the scores that sample."""
 
     bins: int | None = option(None, "cut continuous factors into so many equal-width bins; default: 10", min=2)
+    ignore_factors: tuple[str, ...] = option((), "factors that are not asked about, such as shape")
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,15 @@ class FactorVaeConfig(VotingConfig):
     )
 
 
-def _where(table: CodeTable, bins: int | None) -> dict[str, Any]:
+def _where(table: CodeTable, config: VotingConfig) -> dict[str, Any]:
     """The table as the array functions want it: a full grid by its sizes, anything else by its factors."""
-    if table.grid:
+    left_out = set(config.ignore_factors)
+    if surplus := sorted(left_out - set(table.factor_names)):
+        raise unknown("factor to ignore", surplus[0], table.factor_names)
+    if table.grid and not left_out:
         return {"sizes": table.factor_sizes, "factor_names": table.factor_names}
-    return {"factors": factors(table, bins), "factor_names": table.factor_names}
+    kept = [k for k, name in enumerate(table.factor_names) if name not in left_out]
+    return {"factors": factors(table, config.bins)[:, kept], "factor_names": [table.factor_names[k] for k in kept]}
 
 
 class FactorVae(Scored):
@@ -72,7 +78,7 @@ class FactorVae(Scored):
                 kl=None if kl is None or bool(kl.isnan().any()) else kl,
                 std=None if std is None or not rest else std[:, rest],
                 **prune,
-                **_where(table, self.config.bins),
+                **_where(table, self.config),
             )
         )
         if discrete[1:]:
@@ -102,7 +108,7 @@ class BetaVae(Scored):
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         std = deviations(table, self.config)
-        result = functional.beta_vae(table.codes, seed=seed, std=std, **_where(table, self.config.bins))
+        result = functional.beta_vae(table.codes, seed=seed, std=std, **_where(table, self.config))
         how = "mean difference of 64 pairs that share a factor; logistic regression, C = 1"
         return {**result, "draws": [10_000, 5_000], "estimator": how}
 
@@ -140,7 +146,7 @@ class HigginsChange(Scored):
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config, std = self.config, deviations(table, self.config)
-        where = _where(table, config.bins)
+        where = _where(table, config)
         if config.protocol == "peychev":
             fixed = [k for k, kind in enumerate(table.factor_kinds) if kind == "categorical"]
             pairs = config.pairs or max(20, min(50_000, 10 * len(table)))

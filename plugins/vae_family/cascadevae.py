@@ -88,6 +88,7 @@ class CascadeVAEContinuous(Method):
 
     Config: ClassVar[type] = ContinuousConfig
     data = "dsprites"
+    taps = ("code",)
     training: ClassVar[Mapping[str, Any]] = {"steps": 300_000, "batch": 64}
     presets: ClassVar[Mapping[str, Any]] = {
         # Three shapes of one size on a grid of positions: a minute on two cores. Without the L2 penalty, because in so
@@ -136,6 +137,7 @@ class CascadeVAEContinuous(Method):
         """Negative bound: sum over pixels, mean over batch, nats; the L2 term is applied by the optimizer."""
         x = step.batch["x"]
         mean, std = self.encoder(x)
+        step.tap("code", mean)
         z = reparameterise(mean, std, step.randn(*mean.shape))
         d = self.discrete(step, z, x)
         reconstruction = bernoulli_nll(self.decoder(torch.cat([z, d], 1)), x).mean()

@@ -93,7 +93,7 @@ _CONVOLUTIONAL = {
     "burgess": _Convolutional(((32, 4),) * 4, (256, 256), (256, 256), (32, 32, 32, 32)),
     # Locatello et al. 2019, Table 1
     "locatello": _Convolutional(((32, 4), (32, 4), (64, 2), (64, 2)), (256,), (256,), (64, 64, 32, 32)),
-    # Kim & Mnih 2018
+    # Kim & Mnih 2018; with three channels their 128 become 256, which is `snu`
     "factor": _Convolutional(((32, 4), (32, 4), (64, 4), (64, 4)), (128,), (128,), (64, 64, 32, 32)),
     # Jeong & Song 2019, Dupont 2018
     "snu": _Convolutional(((32, 4), (32, 4), (64, 4), (64, 4)), (256,), (256,), (64, 64, 32, 32)),
@@ -111,8 +111,8 @@ def encoder(arch: Architecture, spec: DataSpec, outputs: int) -> nn.Sequential:
     if arch in ("higgins-fc", "mlp"):
         width = 1200 if arch == "higgins-fc" else 64
         return nn.Sequential(nn.Flatten(), mlp([math.prod(spec.shape), width, width, outputs]))
-    plan = _CONVOLUTIONAL[arch]
     channels, size = _square(spec, arch)
+    plan = _CONVOLUTIONAL["snu" if arch == "factor" and channels == 3 else arch]
     layers: list[nn.Module] = []
     for width, kernel in plan.convolutions if size == 64 else plan.convolutions[1:]:
         layers += [nn.Conv2d(channels, width, kernel, 2, 1 if kernel == 4 else 0), nn.ReLU()]
@@ -132,8 +132,8 @@ def decoder(arch: Architecture, spec: DataSpec, code: int) -> nn.Sequential:
         return nn.Sequential(mlp([code, 1200, 1200, 1200, math.prod(spec.shape)], nn.Tanh), shape)
     if arch == "mlp":
         return nn.Sequential(mlp([code, 64, 64, math.prod(spec.shape)]), shape)
-    plan = _CONVOLUTIONAL[arch]
     channels, size = _square(spec, arch)
+    plan = _CONVOLUTIONAL["snu" if arch == "factor" and channels == 3 else arch]
     widths = plan.deconvolutions if size == 64 else plan.deconvolutions[:-1]
     layers: list[nn.Module] = [
         mlp([code, *plan.decoder, widths[0] * 16]),

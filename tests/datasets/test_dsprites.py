@@ -154,3 +154,16 @@ def test_the_whole_official_file(real) -> None:
     with np.load(path, allow_pickle=False) as file:
         picked = file["imgs"][[0, 12345, 737279]]
     assert np.array_equal(unpack(read_packed(path)[[0, 12345, 737279]], 4096).view(3, 64, 64).numpy(), picked)
+
+
+def test_held_out_images_are_not_trained_on() -> None:
+    options = {"size": 32, "scales": (5,), "orientations": 1, "positions": 8}
+    data = open_dataset("dsprites", {**options, "holdout": 0.25}, device="cpu")
+    train, test = data.rows("train"), data.rows("test")
+    assert sorted([*train.tolist(), *test.tolist()]) == list(range(192))
+    assert len(test) == 48
+    drawn = data.sample_rows(2000, torch.Generator().manual_seed(0), "train")
+    assert set(drawn.tolist()) == set(train.tolist())
+    assert data.rows("all") is None
+    with pytest.raises(UsageError, match="holdout"):
+        open_dataset("dsprites", {**options, "holdout": 1.0}, device="cpu")

@@ -274,3 +274,18 @@ def test_the_label_of_the_data_comes_before_its_factors() -> None:
         found = score(made, "recall", {"ks": (1,)}, 0, None)
         assert found["estimator"].endswith(f"same {of}")
         assert found["recall@1"] == 1.0
+
+
+def test_a_factor_that_is_not_asked_about(generator) -> None:
+    """Two of three factors are coded; the score of the third is chance, and left out it costs nothing."""
+    sizes = (3, 4, 5)
+    grid = torch.cartesian_prod(*(torch.arange(s) for s in sizes))
+    noise = torch.randn(60, 1, generator=generator)
+    codes = torch.cat([grid[:, 1:].float(), noise], 1)
+    where = {"factor_names": ("shape", "x", "y"), "factor_sizes": sizes, "grid": True}
+    table = CodeTable(codes, ["a", "b", "c"], ["continuous"] * 3, grid, **where, factor_kinds=("ordinal",) * 3)
+    for name in ("factorvae", "betavae", "higgins-change"):
+        found = score(table, name, {"ignore_factors": ("shape",)}, 0, 1)
+        key = build_metric(name)[1].headline
+        assert found[key] > 0.99, (name, found)
+    assert "error" in score(table, "factorvae", {"ignore_factors": ("colour",)}, 0, 1)

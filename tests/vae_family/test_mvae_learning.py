@@ -27,6 +27,7 @@ def excess(seed: int, **model: Any) -> float:
     return trainer.drain()["excess"]
 
 
+# Measured: 129, 141 and 141 nats with the cells of largest KL (seeds 0, 1, 2), 210 and 209 with random ones (0, 1).
 THRESHOLD = 175.0
 
 
