@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -67,6 +68,8 @@ def test_help_and_listing_import_no_torch(arguments: list[str]) -> None:
 def test_every_documented_method_is_registered() -> None:
     from distk.registry import registry
 
-    names = {entry.name for kind in ("method", "penalty") for entry in registry().entries(kind)}
+    names = {name for entry in registry().entries("method") for name in (entry.name, *entry.aliases)}
     for card in (ROOT / "docs" / "methods").glob("*.md"):
-        assert card.stem in names, f"docs/methods/{card.name} describes no registered method or penalty"
+        named = set(re.findall(r"distk train ([a-z][\w-]*)", card.read_text(encoding="utf-8")))
+        assert named, f"docs/methods/{card.name} shows no `distk train METHOD`"
+        assert named <= names, f"docs/methods/{card.name} names unknown methods: {named - names}"
