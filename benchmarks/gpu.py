@@ -22,6 +22,20 @@ from typing import Any
 METHODS: dict[str, list[str]] = {
     "cascadevae": ["factorvae", "clsacc", "reconstruction"],
     "cascadevae-c": ["factorvae", "reconstruction"],
+    "vae": ["factorvae", "vae-bound"],
+    "betavae": ["factorvae", "vae-bound"],
+    "annealedvae": ["factorvae", "vae-bound"],
+    "betatcvae": ["factorvae", "vae-bound", "mig"],
+    "factorvae": ["factorvae", "tc", "reconstruction"],
+    "dipvae": ["betavae", "factorvae", "reconstruction"],
+    "jointvae": ["factorvae", "clsacc", "reconstruction"],
+    "aae-s": ["factorvae", "prior-mmd"],
+    "mvae": ["mvae-elbo", "object-count", "slot-factors", "entity-exchange"],
+    "mvae-baseline": ["mvae-elbo"],
+    "jade": ["error", "content-style-variance"],
+    "jade-single": ["error"],
+    "jade-paired": ["error"],
+    "fstat": ["recall", "best-dimension-auc"],
     "icm": ["icm"],
     "dsvae": ["swap-error", "similarity"],
     "arae": ["text"],
@@ -80,7 +94,7 @@ def train(method: str, seed: int, out: Path, seconds: float) -> dict[str, Any]:
         path = folder / f"{name}.safetensors"
         if path.exists():
             asked = [part for metric in METHODS[method] for part in ("--metric", metric)]
-            protocol = ["--protocol", "cascadevae"] if method.startswith("cascadevae") else []
+            protocol = ["--protocol", "cascadevae"] if method in ("cascadevae", "cascadevae-c", "jointvae") else []
             said = call("-m", "distk", "eval", str(path), *asked, *protocol, "--device", "cuda", "--json")[1]
             result[name] = json.loads(said) if said.strip() else None
     log = folder / "log.jsonl"

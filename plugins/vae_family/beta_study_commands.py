@@ -298,9 +298,20 @@ def _report(path: Path, json: bool) -> None:
         return
     if not found["rows"]:
         raise UsageError(f"'{path}' has no results yet; add --resume to its command.")
-    console.table("", list(found["rows"][0]), [[None if v == "" else v for v in r.values()] for r in found["rows"]])
+    console.table("", *_narrow(found["rows"]))
     claims = [(c["claim"], c["measured"], "yes" if c["holds"] else "no") for c in found["claims"]]
     if claims:
         console.table("what the paper's figures are said to show", ("claim", "measured", "holds here"), claims)
     for file in found["files"]:
         console.out.print(str(file))
+
+
+def _narrow(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and cells of the aggregates for a terminal; fig1.csv or fig2.csv has the rest."""
+    keys = [key for key in ("variant", "fraction", "beta", "codes") if key in rows[0]]
+    spread = ["" if row["sd"] == "" else f" ± {row['sd']:.3f}" for row in rows]
+    cells = [
+        [*(row[key] for key in keys), f"{row['mean']:.3f}{sd}", row["models"], row["recon"], row["kl"]]
+        for row, sd in zip(rows, spread, strict=True)
+    ]
+    return [*keys, "accuracy", "models", "recon", "kl"], cells

@@ -19,7 +19,8 @@ Data = Annotated[str | None, typer.Option(help="Data set for all; default: that 
 Preset = Annotated[str, typer.Option(help="demo, paper, or none for the methods' defaults.")]
 Steps = Annotated[int | None, typer.Option(help="Training steps of each; default: the preset's.", min=1)]
 Config = Annotated[
-    Path | None, typer.Option(help="TOML file with [data] and [train] for all, and [model.METHOD] for one.")
+    Path | None,
+    typer.Option(help="TOML file with [data] and [train] for all and [model.METHOD]; or discrete-small, ours."),
 ]
 Column = Annotated[list[str] | None, typer.Option("--column", help="METRIC.KEY, as `distk eval` names it; repeatable.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -54,7 +55,7 @@ def discrete(
 
     The table of Jeong & Song (2019). A run that is finished is not trained again, so the command can be repeated.
 
-    Example: distk study discrete --seeds 3 --steps 1500
+    Example: distk study discrete --seeds 3 --config discrete-small
     """
     from distk.plugins.vae_family.comparison import Variant
 
@@ -129,9 +130,12 @@ def _sweep(method: str, option: str, values: str) -> list[Variant]:
 
 
 def _config(path: Path | None) -> dict[str, Any]:
-    """Sections data, train, model.<method> of the user's file."""
+    """Sections data, train, model.<method> of the user's file, or of a recipe of ours by its name."""
     from distk.config import read_toml
 
+    recipes = {recipe.stem: recipe for recipe in Path(__file__).with_name("studies").glob("*.toml")}
+    if path is not None and not path.exists():
+        path = recipes.get(str(path), path)
     given = read_toml(path) if path is not None else {}
     if surplus := sorted(set(given) - {"data", "train", "model"}):
         raise UsageError(f"'{path}' has a section [{surplus[0]}]; expected [data], [train] and [model.METHOD].")

@@ -128,7 +128,7 @@ def test_wrong_requests(folder: Path, arguments: list[str], code: int, message: 
     os.chdir(folder)
     try:
         with pytest.raises(DistkError) as caught:
-            transfer(words, **options)
+            transfer(None, words, **options)
     finally:
         os.chdir(here)
     assert caught.value.exit_code == code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from pathlib import Path
 
 import pytest
 
@@ -96,3 +97,14 @@ def test_wrong_values_are_refused_before_anything_is_trained(tmp_path) -> None:
         with pytest.raises(UsageError, match=said):
             build().main(["study", "discrete", "--out", str(tmp_path / "x"), *arguments], standalone_mode=False)
     assert not (tmp_path / "x").exists()
+
+
+def test_the_recipe_fits_its_methods() -> None:
+    from distk.plugins.vae_family.comparison_commands import _config
+
+    given = _config(Path("discrete-small"))
+    variants = [Variant(name, name, settings) for name, settings in given["model"].items()]
+    made = plan(Path("nowhere"), preset="demo", variants=variants, data=given["data"], train=given["train"])
+    assert {v.method for v in variants} == {"jointvae", "factorvae", "betavae"}
+    assert all(made.settings(v, 0).train.steps == 1500 for v in variants)
+    assert all(made.settings(v, 0).model.arch == "snu" for v in variants)
