@@ -144,7 +144,7 @@ def clusters(dh: Tensor) -> np.ndarray:
 
 
 class ICFMetric(Metric):
-    """Scores of section 7 of the sheet; the paper prints figures only. Numbers need an environment that can branch.
+    """Scores of factors and policies; the paper prints figures only. Numbers need an environment that can branch.
 
     modes: exp of the mean I(phi; effect | state), 1 = nothing controlled, at most the number of distinct effects.
     R^2 and orthogonality come from whitening and smoothing alone: they prove nothing about selectivity.

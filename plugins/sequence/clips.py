@@ -22,7 +22,7 @@ FRAMES = 8
 class ClipDataset(FactorDataset):
     """Clips of which some factors are static (the appearance) and the last one is the motion.
 
-    `transfer_target`, `appearance` and `motion` are what the scores of section 7 of the DSVAE sheet ask for.
+    `transfer_target`, `appearance` and `motion` are what the scores of exchanged codes ask for.
     """
 
     factor_names = (*ATTRIBUTES, "action")

@@ -115,7 +115,7 @@ class StaticPosterior(nn.Module):
 
 
 class DynamicPosterior(nn.Module):
-    """q(z_{1:T} | ...): the five factorisations of section 3 of the sheet, chosen by `form`.
+    """q(z_{1:T} | ...): five factorisations, chosen by `form`.
 
     full: [v_t, f] -> biLSTM -> RNN. factorized: v_t alone. factorized-rnn: as full without f. These three give all
     z_t at once. factorized-ar and full-ar feed the sampled z_{t-1} into an RNN cell and walk through time.

@@ -105,7 +105,7 @@ def test_sizes_are_those_of_the_paper() -> None:
     assert sum(p.numel() for p in model.critic.parameters()) == 665_985
     one = sum(p.numel() for p in model.experts.parameters()) // 10
     running = sum(b.numel() for b in model.experts.buffers()) // 10
-    assert (one, running) == (28_609, 256)  # the sheet's 28,865 counts the running statistics as well
+    assert (one, running) == (28_609, 256)  # 28,865 counts the running statistics as well
 
 
 def test_stacked_discriminators_are_separate_networks(generator: torch.Generator) -> None:

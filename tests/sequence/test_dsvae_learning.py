@@ -1,6 +1,6 @@
 """DSVAE separates the static vector from the rotation, and stops doing so when a part of the model is taken away.
 
-Vector clips of section 8(b) of the sheet; swap_gain on 1,000 test pairs against the exact result, KL in nats per clip.
+Vector clips; swap_gain on 1,000 test pairs against the exact result, KL in nats per clip.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the pressure on the KL does to a code, and does not do without it (section 8(b) of the specification).
+"""What the pressure on the KL does to a code, and does not do without it.
 
 Data: the blob on a 32 x 32 grid of positions at 32x32 pixels. A constant prediction costs 271.6 nats, the least
 possible is 160.5 (the entropy of the grey values). Network `mlp`, four latents, a learning rate of 2e-3 or 3e-3.

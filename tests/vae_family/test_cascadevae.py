@@ -1,4 +1,4 @@
-"""CascadeVAE: the formulas of the paper against independent computations (section 8(a) of its specification)."""
+"""CascadeVAE: the formulas of the paper against independent computations."""
 
 from __future__ import annotations
 

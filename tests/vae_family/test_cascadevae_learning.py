@@ -1,4 +1,4 @@
-"""CascadeVAE learns what its two ideas promise, and does not without them (section 8(b) of its specification).
+"""CascadeVAE learns what its two ideas promise, and does not without them.
 
 Data: the preset `demo`, 3 shapes x 16 x 16 positions at 32x32.
 """
