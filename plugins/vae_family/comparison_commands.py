@@ -194,11 +194,16 @@ def _carry_out(plan: Plan, json: bool, axes: tuple[str, str] | None = None) -> N
         ]
         console.emit_json({"out": str(plan.out), "summary": told, "runs": rows})
         return
-    table = []
-    for line in lines:
-        cells = [
-            f"{m:.4g} ({s:.2g}) {b:.4g}" if line[c] else "-" for c in plan.columns for m, s, b in [line[c] or (0, 0, 0)]
-        ]
-        table.append((line["variant"], line["runs"], *cells))
-    console.table("mean (standard deviation) best", ("", "runs", *plan.columns), table)
-    console.note(f"runs, results.csv, summary.csv and {picture.name} are in {plan.out}")
+    cells = [[_cell(line[column]) for column in plan.columns] for line in lines]
+    rows_of_table = [(n["variant"], n["runs"], *c) for n, c in zip(lines, cells, strict=True)]
+    console.table("mean (standard deviation) best", ("", "runs", *plan.columns), rows_of_table)
+    pictures = f"{picture.name} and tradeoff.png" if axes is not None else picture.name
+    console.note(f"runs, results.csv, summary.csv, {pictures} are in {plan.out}")
+
+
+def _cell(found: tuple[float, float, float] | None) -> str:
+    """Mean, standard deviation and best of a column; the mean alone for a single run."""
+    if found is None:
+        return "-"
+    mean, spread, best = found
+    return f"{mean:.4g} ({spread:.2g}) {best:.4g}" if spread == spread else f"{mean:.4g}"
