@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,33 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder, so that ./runs is the test's own."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def program():
+    """The command line, built once for all tests that go through `distk_command`."""
+    from distk import cli
+
+    return cli.build()
+
+
+@pytest.fixture
+def distk_command(program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], in_folder: Path):
+    """`distk_command("eval", ...)` in this process and an empty folder -> (exit code, stdout, stderr)."""
+    from distk import cli
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["distk", *map(str, arguments)])
+        monkeypatch.setattr(cli, "build", lambda: program)
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return call
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -30,8 +30,8 @@ def labels(table: CodeTable) -> tuple[Tensor, str]:
             if not same:
                 return torch.cat([table.dataset.batch(part)["label"] for part in table.rows.split(4096)]), "label"
             categorical = same
-    for k in categorical:
-        return table.needs_factors()[:, k].long(), table.factor_names[k]
+    if categorical:
+        return table.needs_factors()[:, categorical[0]].long(), table.factor_names[categorical[0]]
     there = ", ".join(table.factor_names) or "none"
     raise UsageError(f"{table.source or 'this data'} has no categorical factor and no label; its factors are: {there}.")
 

@@ -27,6 +27,7 @@ from distk.console import note, progress
 from distk.device import initialised
 from distk.plugins.vae_family.beta_study_data import Data, code_table, posterior, subset, svm_accuracy
 from distk.plugins.vae_family.ensemble import Ensemble, Member, Outcome, Plan
+from distk.plugins.vae_family.output import rows_as_csv
 from distk.plugins.vae_family.peychev import NO_KL, VARIANTS, variant
 from distk.registry import registry
 from distk.training import Interrupted, Stop, stopping
@@ -194,13 +195,10 @@ class Folder:
     def add(self, found: dict[Job, dict[str, Any]]) -> None:
         """Keep rows, and write all in the order of the grid, so that a file does not tell how often it was resumed."""
         self.rows |= {job: {key: _text(value) for key, value in row.items()} for job, row in found.items()}
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS[self.setting.kind], lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
         place = {name: i for i, name in enumerate(VARIANTS)}
         order = sorted(self.rows, key=lambda job: (place[job.variant], job.fraction, job.beta, job.seed))
-        writer.writerows(self.rows[job] for job in order)
-        write_atomic(self.path / "results.csv", text.getvalue().encode())
+        table = rows_as_csv([self.rows[job] for job in order], COLUMNS[self.setting.kind])
+        write_atomic(self.path / "results.csv", table)
 
 
 def read_study(path: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import itertools
 import statistics
@@ -13,6 +12,7 @@ from typing import Any
 
 from distk.checkpoint import write_atomic
 from distk.plugins.vae_family.beta_study import read_rows, read_study
+from distk.plugins.vae_family.output import rows_as_csv
 from distk.plugins.vae_family.peychev import VARIANTS
 
 TITLES = {
@@ -29,12 +29,8 @@ def summary(path: Path) -> dict[str, Any]:
     rows = read_rows(path)
     table = aggregates(rows, kind)
     files = [path / name for name in (("fig1.csv", "fig1.png") if kind == "shapes" else ("fig2.csv", "fig2.png"))]
-    text = io.StringIO()
     if table:
-        writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
-        write_atomic(files[0], text.getvalue().encode())
+        write_atomic(files[0], rows_as_csv(table))
         write_atomic(files[1], _shapes_figure(table) if kind == "shapes" else _mnist_figure(table))
     claims = shapes_claims(table) if kind == "shapes" else mnist_claims(table)
     excluded = sum(row["status"] != "ok" for row in rows)

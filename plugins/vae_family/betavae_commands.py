@@ -10,6 +10,7 @@ import typer
 
 from distk.commands.shared import Checkpoint, DataDir, DataName, Device, Json, Out
 from distk.errors import DistkError, UsageError, unknown
+from distk.plugins.vae_family.output import as_png, windowless
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -123,7 +124,7 @@ def opened_at(rows: list[dict[str, float]], names: list[str], threshold: float) 
 
 def draw_curves(rows: list[dict[str, float]], names: list[str]) -> bytes:
     """KL against C (left) and against the reconstruction loss (right), a line per name; contents of a PNG file."""
-    figure, axes = _figure(1, 2, 4.2, 3.2)
+    figure, (axes,) = windowless(1, 2, 4.2, 3.2)
     for k, name in enumerate(names):
         kl, style = [row[name] for row in rows], "-" if k < 10 else "--"
         for axis, key in zip(axes, ("capacity", "reconstruction"), strict=True):
@@ -133,7 +134,7 @@ def draw_curves(rows: list[dict[str, float]], names: list[str]) -> bytes:
     axes[1].invert_xaxis()
     if len(names) <= 12:
         axes[0].legend(fontsize=7, frameon=False)
-    return _png(figure)
+    return as_png(figure)
 
 
 def draw_kept(model: FactorGen, target: Path) -> list[Path]:
@@ -309,7 +310,8 @@ def correlations(means: Tensor, pair: Tensor) -> list[tuple[float, float, float]
 def draw_maps(maps: list[Tensor], rows: list[tuple[Any, ...]], axes: tuple[str, str]) -> bytes:
     """Heat maps `[n2, n1]` with latent and KL above each; blue is negative, red positive. Contents of a PNG file."""
     wide = min(5, len(maps))
-    figure, places = _figure(-(-len(maps) // wide), wide, 2.0, 2.1)
+    figure, grid = windowless(-(-len(maps) // wide), wide, 2.0, 2.1)
+    places = list(grid.flat)
     for place in places[len(maps) :]:
         place.axis("off")
     reach = max(1e-6, *(float(heat.abs().max()) for heat in maps))  # one scale for all: unused latents stay pale
@@ -319,22 +321,4 @@ def draw_maps(maps: list[Tensor], rows: list[tuple[Any, ...]], axes: tuple[str, 
         place.set(xticks=[], yticks=[], xlabel=axes[0], ylabel=axes[1])
         place.xaxis.label.set_size(7)
         place.yaxis.label.set_size(7)
-    return _png(figure)
-
-
-def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
-    """A matplotlib figure without a window, and its axes as a flat list; inches per panel."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(columns * width, rows * height), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
-
-
-def _png(figure: Any) -> bytes:
-    import io
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return as_png(figure)

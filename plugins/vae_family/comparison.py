@@ -6,8 +6,6 @@ finished is not done again when the same command is given twice.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import statistics
@@ -22,6 +20,7 @@ from distk.checkpoint import read_header, write_atomic
 from distk.config import hints, to_toml
 from distk.console import note, progress
 from distk.evaluation import evaluate
+from distk.plugins.vae_family.output import as_png, rows_as_csv, windowless
 from distk.registry import registry
 from distk.replicas import train_seeds
 from distk.settings import Settings, resolve
@@ -55,8 +54,10 @@ class Plan:
 
     def settings(self, variant: Variant, seed: int) -> Settings:
         """Complete settings of one run. Raises UsageError for what the method does not know."""
-        first = resolve(self.variants[0].method, preset=self._preset(self.variants[0].method))
-        data = self.data or {"name": first.data, **first.data_options}
+        data = self.data
+        if data is None:
+            first = resolve(self.variants[0].method, preset=self._preset(self.variants[0].method))
+            data = {"name": first.data, **first.data_options}
         sections = {"model": dict(variant.model), "data": dict(data), "train": {**self.train, "seed": seed}}
         return resolve(variant.method, preset=self._preset(variant.method), options=sections)
 
@@ -79,8 +80,8 @@ def run(plan: Plan, quiet: bool = False) -> list[dict[str, Any]]:
                     {"variant": variant.label, "method": variant.method, "seed": seed, **scores(plan, variant, seed)}
                 )
                 advance(1)
-        write_csv(plan.out / "results.csv", rows)
-    write_csv(plan.out / "summary.csv", [_flat(line) for line in summary(plan, rows)])
+        write_atomic(plan.out / "results.csv", rows_as_csv(rows))
+    write_atomic(plan.out / "summary.csv", rows_as_csv([_flat(line) for line in summary(plan, rows)]))
     return rows
 
 
@@ -182,24 +183,10 @@ def _flat(line: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows with one set of keys as a CSV file, atomically."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(path, text.getvalue().encode())
-
-
 def draw(plan: Plan, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """A panel per column: every run as a point, mean and standard deviation beside them."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1 + 0.7 * len(plan.variants) * len(plan.columns), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(plan.columns), squeeze=False)[0]
+    panels = len(plan.columns)
+    figure, (axes,) = windowless(1, panels, 1 / panels + 0.7 * len(plan.variants), 3.6)
     for axis, column in zip(axes, plan.columns, strict=True):
         for i, variant in enumerate(plan.variants):
             values = [r[column] for r in rows if r["variant"] == variant.label and math.isfinite(r[column])]
@@ -213,20 +200,12 @@ def draw(plan: Plan, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             range(len(plan.variants)), [v.label for v in plan.variants], rotation=60, ha="right", fontsize=8
         )
         axis.set_xlim(-0.6, len(plan.variants) - 0.4)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    write_atomic(path, picture.getvalue())
+    write_atomic(path, as_png(figure, 110))
 
 
 def scatter(plan: Plan, rows: Sequence[Mapping[str, Any]], x: str, y: str, path: Path) -> None:
     """One column against another, a point with error bars per variant, joined within each method."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.4, 4), layout="constrained")
-    axis = figure.subplots()
+    figure, ((axis,),) = windowless(1, 1, 5.4, 4)
     lines = summary(plan, rows)
     for method in dict.fromkeys(v.method for v in plan.variants):
         mine = [n for n, v in zip(lines, plan.variants, strict=True) if v.method == method and n[x] and n[y]]
@@ -240,9 +219,7 @@ def scatter(plan: Plan, rows: Sequence[Mapping[str, Any]], x: str, y: str, path:
     axis.set_xlabel(x)
     axis.set_ylabel(y)
     axis.legend(fontsize=8)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    write_atomic(path, picture.getvalue())
+    write_atomic(path, as_png(figure, 110))
 
 
 def check_columns(columns: Sequence[str]) -> None:

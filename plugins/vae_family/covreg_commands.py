@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +12,7 @@ import typer
 
 from distk.commands.shared import Checkpoint, DataDir, DataName, Device, Json
 from distk.errors import DistkError, UsageError
+from distk.plugins.vae_family.output import as_png, rows_as_csv, windowless
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +70,7 @@ def covmap(
     _heat_maps(target, c.cpu().numpy(), correlation(c).cpu().numpy(), names)
     beside = target.with_suffix(".csv")
     matrix = [dict(zip(["unit", *names], [n, *r], strict=True)) for n, r in zip(names, c.tolist(), strict=True)]
-    write_atomic(beside, _csv(matrix))
+    write_atomic(beside, rows_as_csv(matrix))
     shared.report([target, beside], json, **{k: float(v) for k, v in statistics(c).items()}, units=names)
 
 
@@ -223,39 +222,15 @@ def _write(folder: Path, exp: str, rows: Sequence[Mapping[str, Any]], names: Seq
     except OSError as error:
         raise DistkError(f"cannot make the folder '{folder}': {error.strerror or error}.") from error
     table, figure = folder / f"covreg-{exp}.csv", folder / f"covreg-{exp}.png"
-    write_atomic(table, _csv(rows))
+    write_atomic(table, rows_as_csv(rows))
     write_atomic(figure, _xor_figure(rows, names) if exp == "xor" else _curves(rows, names))
     return [table, figure]
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
-def _figure(rows: int, columns: int, height: float) -> tuple[Any, Any]:
-    """A matplotlib figure that no window shows, and its axes `[rows, columns]`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.1 * columns, height * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    return buffer.getvalue()
 
 
 def _heat_maps(target: Path, c: np.ndarray, correlations: np.ndarray, names: Sequence[str]) -> None:
     from distk.checkpoint import write_atomic
 
-    figure, axes = _figure(1, 2, 2.9)
+    figure, axes = windowless(1, 2, 3.1, 2.9)
     for axis, matrix, title in zip(axes[0], (c, correlations), ("covariance", "correlation"), strict=True):
         limit = 1.0 if title == "correlation" else max(float(abs(c).max()), 1e-30)
         shown = axis.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit)
@@ -264,7 +239,7 @@ def _heat_maps(target: Path, c: np.ndarray, correlations: np.ndarray, names: Seq
         few = len(names) <= 24
         axis.set_xticks(range(len(names)) if few else [], names if few else [], fontsize=7, rotation=90)
         axis.set_yticks(range(len(names)) if few else [], names if few else [], fontsize=7)
-    write_atomic(target, _png(figure))
+    write_atomic(target, as_png(figure, 90))
 
 
 def _curves(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bytes:
@@ -273,7 +248,7 @@ def _curves(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bytes:
     from distk.plugins.vae_family.covreg_study import by_weight, mean
 
     keys = ("mapc", "cvr", "tdv", "ud90")
-    figure, axes = _figure(2, len(keys), 2.3)
+    figure, axes = windowless(2, len(keys), 3.1, 2.3)
     for name, (line, key), colour in ((n, p, c) for n, c in zip(names, COLOURS, strict=False) for p in enumerate(keys)):
         groups = by_weight(rows, name)
         for axis, x in ((axes[0, line], "weight"), (axes[1, line], "mse")):
@@ -289,7 +264,7 @@ def _curves(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bytes:
             if name == names[0] and 0.0 in groups:
                 axis.axhline(mean(groups[0.0], key), color="grey", lw=1, ls="--", label="weight 0")
     axes[0, 0].legend(fontsize=7)
-    return _png(figure)
+    return as_png(figure, 90)
 
 
 def _scale(axis: Any, values: Sequence[float]) -> None:
@@ -325,7 +300,7 @@ def _xor_figure(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> byte
 
     panels = (("active1", "active units, layer 1"), ("active2", "active units, layer 2"))
     panels += (("minimal", "share with 2 and 1 active"), ("solved", "share that solves XOR"))
-    figure, axes = _figure(1, len(panels), 2.4)
+    figure, axes = windowless(1, len(panels), 3.1, 2.4)
     for axis, (key, title) in zip(axes[0], panels, strict=True):
         for i, (name, colour) in enumerate(zip(names, COLOURS, strict=False)):
             groups = by_weight(rows, name)
@@ -338,4 +313,4 @@ def _xor_figure(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> byte
         axis.set_xlabel("weight", fontsize=8)
         axis.tick_params(labelsize=7)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=7)
-    return _png(figure)
+    return as_png(figure, 90)

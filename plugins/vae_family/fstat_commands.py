@@ -9,6 +9,7 @@ import typer
 
 from distk.commands.shared import Checkpoint, DataDir, DataName, Device, Json, Out, Seed
 from distk.errors import DistkError, UsageError
+from distk.plugins.vae_family.output import as_csv
 
 if TYPE_CHECKING:
     from distk import CodeTable
@@ -96,7 +97,7 @@ def _scored(table: CodeTable, ks: list[int], distance: str, target: Path, labell
     for reason in left_out:
         console.note(reason)
     file = target.with_suffix(".auc.csv")
-    write_atomic(file, study.as_csv(("attribute", "value", "best_dim", "auc"), areas))
+    write_atomic(file, as_csv(("attribute", "value", "best_dim", "auc"), areas))
     return {**found, "auc": areas, "auc_file": str(file)}
 
 
@@ -202,9 +203,9 @@ def _write(out: Path, cells: list[Cell], ks: list[int], told: dict[str, Any]) ->
     result = {**told, "summary": study.summary(cells, ks), "runs": [asdict(cell) for cell in cells]}
     write_atomic(out / "study.json", (json.dumps(jsonable(result), indent=1) + "\n").encode())
     hits = [(c.loss, c.fold, c.step, *(c.recall[k] for k in ks)) for c in cells]
-    write_atomic(out / "recall.csv", study.as_csv(("loss", "fold", "step", *(f"recall@{k}" for k in ks)), hits))
+    write_atomic(out / "recall.csv", as_csv(("loss", "fold", "step", *(f"recall@{k}" for k in ks)), hits))
     areas = [(c.loss, c.fold, *row) for c in cells for row in c.auc]
-    write_atomic(out / "auc.csv", study.as_csv(("loss", "fold", "attribute", "value", "best_dim", "auc"), areas))
+    write_atomic(out / "auc.csv", as_csv(("loss", "fold", "attribute", "value", "best_dim", "auc"), areas))
     write_atomic(out / "auc.png", study.figure(cells))
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
-import io
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +17,7 @@ from distk.device import Ranks
 from distk.evaluation import score
 from distk.plugins.vae_family.balanced import label_of
 from distk.plugins.vae_family.fstat import Embedding
+from distk.plugins.vae_family.output import as_png
 from distk.registry import registry
 from distk.settings import Settings, resolve, split_options
 from distk.training import build
@@ -175,25 +174,6 @@ def summary(cells: Sequence[Cell], ks: Sequence[int]) -> list[dict[str, Any]]:
     return found
 
 
-def as_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
-    """A table as CSV."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    return text.getvalue().encode()
-
-
-def histogram(areas: Sequence[float], width: int = 40) -> list[str]:
-    """Lines of a histogram of AUCs from 0.5 to 1 for a terminal."""
-    counts = [0] * 10
-    for area in areas:
-        counts[min(9, max(0, int((area - 0.5) / 0.05)))] += 1
-    most = max(counts) or 1
-    return [
-        f"{0.5 + i / 20:.2f}-{0.55 + i / 20:.2f} {'#' * round(width * n / most):{width}} {n}"
-        for i, n in enumerate(counts)
-    ]
-
-
 def figure(cells: Sequence[Cell]) -> bytes:
     """Figure 3 of the paper as a PNG: for each loss the distribution of the AUCs over values and folds."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -211,6 +191,4 @@ def figure(cells: Sequence[Cell]) -> bytes:
         axis.set_xlabel("AUC of the best dimension", fontsize=8)
         axis.tick_params(labelsize=8)
     axes[0].set_ylabel("attribute values x folds", fontsize=8)
-    held = io.BytesIO()
-    drawing.savefig(held, format="png", dpi=100)
-    return held.getvalue()
+    return as_png(drawing)

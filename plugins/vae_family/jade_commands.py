@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -265,11 +264,6 @@ def _square(x: Tensor) -> Tensor:
 
 
 def _csv(header: list[str], rows: Any) -> bytes:
-    import csv
+    from distk.plugins.vae_family.output import as_csv
 
-    text = io.StringIO()
-    made = csv.writer(text, lineterminator="\n")
-    made.writerow(header)
-    for name, values in rows:
-        made.writerow([name, *(f"{float(v):.6g}" for v in values)])
-    return text.getvalue().encode()
+    return as_csv(header, ([name, *(f"{float(v):.6g}" for v in values)] for name, values in rows))

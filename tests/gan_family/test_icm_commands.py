@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from distk import checkpoint, cli
+from distk import checkpoint
 from distk.plugins.gan_family.icm_parts import assembled
 
 
@@ -24,30 +23,6 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = {"width": 4, "hidden": 16, "identity_iters": 4, "replicas": 2, "experts": 3}
     distk.train("icm", preset="demo", out=path, quiet=True, steps=8, device="cpu", **settings)
     return path
-
-
-@pytest.fixture(scope="module")
-def program():
-    """The command line, built once: every build adds all commands to it."""
-    return cli.build()
-
-
-@pytest.fixture
-def distk_command(program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], in_folder: Path):
-    """`distk_command("experts", "list", ...)` -> (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["distk", *map(str, arguments)])
-        monkeypatch.setattr(cli, "build", lambda: program)
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
 
 
 def grey(path: Path, height: int, width: int) -> np.ndarray:

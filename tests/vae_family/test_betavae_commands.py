@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from PIL import Image
 
 import distk
-from distk import cli
 from distk.plugins.vae_family.betavae_commands import correlations, factor_grid, opened_at
 
 SPRITES = {"data": "dsprites", "size": 32, "scales": [1, 5], "orientations": 4, "positions": 5}
@@ -35,29 +33,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: run.path for name, run in made.items()}
 
 
-@pytest.fixture(scope="module")
-def program():
-    return cli.build()
-
-
-@pytest.fixture
-def command(program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], in_folder: Path):
-    """`command("capacity", ...)` -> (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["distk", *map(str, arguments)])
-        monkeypatch.setattr(cli, "build", lambda: program)
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
-
-
 def size(path: Path | str) -> tuple[int, int]:
     with Image.open(path) as image:
         image.load()
@@ -67,8 +42,8 @@ def size(path: Path | str) -> tuple[int, int]:
 # capacity
 
 
-def test_capacity_of_the_generator(runs, command) -> None:
-    code, out, _ = command("capacity", runs["factorgen"], "--out", "fig3.png", "--csv", "kl.csv", "--json")
+def test_capacity_of_the_generator(runs, distk_command) -> None:
+    code, out, _ = distk_command("capacity", runs["factorgen"], "--out", "fig3.png", "--csv", "kl.csv", "--json")
     assert code == 0
     found = json.loads(out)
     assert [Path(f).name for f in found["files"]] == ["fig3.png", "fig3.reconstructions.png", "kl.csv"]
@@ -83,38 +58,38 @@ def test_capacity_of_the_generator(runs, command) -> None:
     # Three rows of ten images: the images, and the reconstructions at both marks.
     assert size("fig3.png")[0] > 700
     assert size("fig3.reconstructions.png")[1] == 3 * (64 + 2) + 2
-    code, out, _ = command("capacity", runs["factorgen"])
+    code, out, _ = distk_command("capacity", runs["factorgen"])
     assert code == 0
     assert "posX" in out
     assert (runs["factorgen"] / "capacity.png").exists()
 
 
 @pytest.mark.parametrize(("run", "latents"), [("annealedvae", ["z1", "z2", "z3"]), ("one", ["z1"])])
-def test_capacity_of_a_vae(runs, command, run, latents) -> None:
-    code, out, _ = command("capacity", runs[run], "--json", "--out", "c.png")
+def test_capacity_of_a_vae(runs, distk_command, run, latents) -> None:
+    code, out, _ = distk_command("capacity", runs[run], "--json", "--out", "c.png")
     assert code == 0
     assert sorted(json.loads(out)["kl"]) == latents
 
 
-def test_capacity_of_other_runs_is_refused(runs, command, tmp_path) -> None:
-    code, _, err = command("capacity", runs["betavae"])
+def test_capacity_of_other_runs_is_refused(runs, distk_command, tmp_path) -> None:
+    code, _, err = distk_command("capacity", runs["betavae"])
     assert code == 2
     assert "no log of a growing capacity" in err
     alone = tmp_path / "alone.safetensors"
     alone.write_bytes((runs["factorgen"] / "checkpoint.safetensors").read_bytes())
-    assert "no log of a growing capacity" in command("capacity", alone)[2]
-    code, _, err = command("capacity", runs["factorgen"], "--csv", "nowhere/kl.csv")
+    assert "no log of a growing capacity" in distk_command("capacity", alone)[2]
+    code, _, err = distk_command("capacity", runs["factorgen"], "--csv", "nowhere/kl.csv")
     assert code == 2
     assert "nowhere" in err
 
 
-def test_a_log_of_nonsense_is_passed_over(runs, command, tmp_path) -> None:
+def test_a_log_of_nonsense_is_passed_over(runs, distk_command, tmp_path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "checkpoint.safetensors").write_bytes((runs["one"] / "checkpoint.safetensors").read_bytes())
     lines = ['{"step": 2, "capacity": "x"}', '{"step": 4}', "[]", '{"step": 1e400}']
     (folder / "log.jsonl").write_text("\n".join(lines))
-    assert command("capacity", folder)[0] == 2
+    assert distk_command("capacity", folder)[0] == 2
 
 
 def test_open_means_open_to_the_end() -> None:
@@ -127,8 +102,8 @@ def test_open_means_open_to_the_end() -> None:
 # tuning
 
 
-def test_tuning_of_a_linear_code(runs, command) -> None:
-    code, out, _ = command("tuning", runs["betavae"], "--csv", "means.csv", "--out", "t.png", "--json")
+def test_tuning_of_a_linear_code(runs, distk_command) -> None:
+    code, out, _ = distk_command("tuning", runs["betavae"], "--csv", "means.csv", "--out", "t.png", "--json")
     assert code == 0
     found = json.loads(out)
     assert found["factors"] == ["posX", "posY"]
@@ -164,20 +139,20 @@ def test_best_direction_is_that_of_a_regression(seed) -> None:
     assert found[3] == (0.0, 0.0, 0.0)
 
 
-def test_tuning_with_fixed_factors(runs, command) -> None:
+def test_tuning_with_fixed_factors(runs, distk_command) -> None:
     data = distk.dataset("dsprites", size=32, scales=[1, 5], orientations=4, positions=5)
     values = factor_grid(data, 3, 1, [1, 0, 2, 0, 3])
     assert values.shape == (10, 5)
     assert values[:, [0, 2, 4]].unique(dim=0).tolist() == [[1, 2, 3]]
     assert values[:6, 3].tolist() == [0, 1, 2, 3, 4, 0]
     line = ["tuning", runs["vae"], "--factors", "posX,scale", "--fix", "shape=2,orientation=1", "--top", 2]
-    code, out, _ = command(*line, "--out", "t.png")
+    code, out, _ = distk_command(*line, "--out", "t.png")
     assert code == 0
     assert "corr_scale" in out
 
 
-def test_tuning_of_data_that_are_no_grid(runs, command) -> None:
-    code, out, _ = command("tuning", runs["betatcvae"], "--factors", "hue,value", "--json")
+def test_tuning_of_data_that_are_no_grid(runs, distk_command) -> None:
+    code, out, _ = distk_command("tuning", runs["betatcvae"], "--factors", "hue,value", "--json")
     assert code == 0
     assert len(json.loads(out)["latents"]) == 3
 
@@ -195,14 +170,14 @@ def test_tuning_of_data_that_are_no_grid(runs, command) -> None:
         (("--out", "nowhere/t.png"), "the folder 'nowhere' does not exist"),
     ],
 )
-def test_wrong_use_of_tuning(runs, command, options, message) -> None:
-    code, _, err = command("tuning", runs["vae"], *options)
+def test_wrong_use_of_tuning(runs, distk_command, options, message) -> None:
+    code, _, err = distk_command("tuning", runs["vae"], *options)
     assert code == 2
     assert message in " ".join(err.split())
 
 
-def test_tuning_needs_codes(runs, command) -> None:
-    code, _, err = command("tuning", runs["factorgen"])
+def test_tuning_needs_codes(runs, distk_command) -> None:
+    code, _, err = distk_command("tuning", runs["factorgen"])
     assert code == 2
     assert "has no `distk tuning`" in err
 
@@ -211,28 +186,28 @@ def test_tuning_needs_codes(runs, command) -> None:
 
 
 @pytest.mark.parametrize("run", ["vae", "betavae", "annealedvae", "betatcvae"])
-def test_generic_commands(runs, command, run) -> None:
+def test_generic_commands(runs, distk_command, run) -> None:
     for line in (["sample", runs[run], "-n", 4], ["reconstruct", runs[run], "-n", 3]):
-        code, out, err = command(*line, "--out", "p.png", "--json")
+        code, out, err = distk_command(*line, "--out", "p.png", "--json")
         assert code == 0, err
         assert size(json.loads(out)["files"][0])[0] > 50
-    code, out, err = command("traverse", runs[run], "--no-gif", "--span=-3:3", "--out", "t.png", "--json")
+    code, out, err = distk_command("traverse", runs[run], "--no-gif", "--span=-3:3", "--out", "t.png", "--json")
     assert code == 0, err
     nats = [float(row.split()[-1]) for row in json.loads(out)["rows"]]
     assert nats == sorted(nats, reverse=True)
-    code, out, err = command("eval", runs[run], "-m", "vae-bound", "-m", "factorvae", "--rows", 300, "--json")
+    code, out, err = distk_command("eval", runs[run], "-m", "vae-bound", "-m", "factorvae", "--rows", 300, "--json")
     assert code == 0, err
     found = json.loads(out)["metrics"]
     assert found["vae-bound"]["elbo"] < 0
     assert 0 <= found["factorvae"]["score"] <= 1 if "score" in found["factorvae"] else found["factorvae"]
 
 
-def test_generic_commands_of_the_generator(runs, command) -> None:
-    code, _, _ = command("sample", runs["factorgen"], "-n", 4, "--out", "s.png")
+def test_generic_commands_of_the_generator(runs, distk_command) -> None:
+    code, _, _ = distk_command("sample", runs["factorgen"], "-n", 4, "--out", "s.png")
     assert code == 0
     assert size("s.png")[0] > 50
     for name in ("traverse", "reconstruct"):
-        code, _, err = command(name, runs["factorgen"])
+        code, _, err = distk_command(name, runs["factorgen"])
         assert code == 2
         assert "use `distk capacity`" in err
 
@@ -247,7 +222,7 @@ def test_generic_commands_of_the_generator(runs, command) -> None:
         (["betatcvae", "--data", "blobs", "--batch", "1", "--steps", "1"], "give --batch 2 or more"),
     ],
 )
-def test_wrong_training(command, line, message) -> None:
-    code, _, err = command("train", *line, "--device", "cpu")
+def test_wrong_training(distk_command, line, message) -> None:
+    code, _, err = distk_command("train", *line, "--device", "cpu")
     assert code == 2
     assert message in " ".join(err.split())

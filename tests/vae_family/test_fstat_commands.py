@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
-
-from distk import cli
 
 SMALL = {"hidden": 16, "k": 4, "classes_per_batch": 6, "samples_per_class": 4, "device": "cpu", "data_poses": 2}
 
@@ -24,30 +21,6 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("fstat") / "run"
     distk.train("f-statistic", preset="demo", out=path, quiet=True, steps=6, batch=24, **SMALL)
     return path
-
-
-@pytest.fixture(scope="module")
-def program():
-    """The command line, built once: every build adds all commands to it."""
-    return cli.build()
-
-
-@pytest.fixture
-def distk_command(program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], in_folder: Path):
-    """`distk_command("embed", ...)` -> (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["distk", *map(str, arguments)])
-        monkeypatch.setattr(cli, "build", lambda: program)
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
 
 
 def test_embed_writes_codes_labels_and_factors(run_folder: Path, distk_command, in_folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from PIL import Image
 from scipy import io
 
 import distk
-from distk import cli
 from distk.testing import check_metric, model_table
 
 SMALL = {"width": 0.125, "hidden": 16, "horizon": 6}
@@ -28,30 +26,6 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("jade") / "run"
     distk.train("jade", preset="demo", out=path, val_per_class=10, **SMALL, **DATA, **TRAIN)
     return path
-
-
-@pytest.fixture(scope="module")
-def program():
-    """The command line, built once: every build adds all commands to it."""
-    return cli.build()
-
-
-@pytest.fixture
-def distk_command(program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], in_folder: Path):
-    """`distk_command("jade", "transfer", ...)` -> (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["distk", *map(str, arguments)])
-        monkeypatch.setattr(cli, "build", lambda: program)
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
 
 
 def test_transfer_between_the_data_sets(run_folder: Path, distk_command, in_folder: Path) -> None:

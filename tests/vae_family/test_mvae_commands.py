@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from distk import checkpoint, cli
+from distk import checkpoint
 
 SETTINGS: dict[str, Any] = {"size": 16, "fixed": 60, "test": 80, "batch": 4, "steps": 2, "device": "cpu"}
 
@@ -26,30 +25,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("mvae", "mvae-baseline"):
         distk.train(name, preset="demo", out=path / name, quiet=True, **SETTINGS)
     return path
-
-
-@pytest.fixture(scope="module")
-def program():
-    """The command line, built once: every build adds all commands to it."""
-    return cli.build()
-
-
-@pytest.fixture
-def distk_command(program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], in_folder: Path):
-    """`distk_command("objects", "swap", ...)` -> (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["distk", *map(str, arguments)])
-        monkeypatch.setattr(cli, "build", lambda: program)
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -1,0 +1,38 @@
+"""Tables and figures that the family's commands and studies write, as bytes for `write_atomic`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """A table as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue().encode()
+
+
+def rows_as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> bytes:
+    """Rows as CSV, of which only `columns` are written; default: those of the first row."""
+    header = list(columns or rows[0])
+    return as_csv(header, ([row.get(key, "") for key in header] for row in rows))
+
+
+def windowless(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
+    """A matplotlib figure that no window shows, and its axes `[rows, columns]`; inches per panel."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(columns * width, rows * height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def as_png(figure: Any, dpi: int = 100) -> bytes:
+    """A matplotlib figure as PNG."""
+    held = io.BytesIO()
+    figure.savefig(held, format="png", dpi=dpi)
+    return held.getvalue()
