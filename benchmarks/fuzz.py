@@ -33,11 +33,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from distk import checkpoint, training
+from distk import checkpoint
 from distk.codefile import table_from_arrays
 from distk.device import Ranks
 from distk.errors import DistkError
 from distk.settings import resolve
+from distk.training import loop
 
 CHUNK, SECONDS = 100, 300
 """Files that one child reads, and the time that it has for them."""
@@ -157,13 +158,13 @@ def targets(folder: Path) -> list[Target]:
 
 def _checkpoint(folder: Path) -> Target:
     settings = resolve("cascadevae", options=SMALL)
-    run = training.train(settings, folder / "run", quiet=True)
-    trainer = training.build(settings, torch.device("cpu"), Ranks())
+    run = loop.train(settings, folder / "run", quiet=True)
+    trainer = loop.build(settings, torch.device("cpu"), Ranks())
 
     def read(path: Path) -> None:
         model, header = checkpoint.load(path)
-        training.trained_data(header, torch.device("cpu"))
-        training.settings_of(header, path)
+        loop.trained_data(header, torch.device("cpu"))
+        loop.settings_of(header, path)
         trainer.model.load_state_dict(model.state_dict())
         trainer.load_state(checkpoint.load_training(path))
         trainer.step()

@@ -19,7 +19,7 @@ import torch
 
 from distk.device import Ranks
 from distk.settings import resolve
-from distk.training import build
+from distk.training.loop import build
 
 
 def trainer(seed: int):

@@ -43,13 +43,13 @@ def warm() -> None:
     """Import, once and before any fork, what building a trainer imports lazily: two seconds of each process's life."""
     import torch.distributed
 
-    from distk import training
     from distk.device import Ranks
     from distk.settings import resolve
+    from distk.training import loop
 
     data = {"size": 32, "scales": [5], "orientations": 1, "positions": 6}
     settings = resolve("cascadevae", options={"model": {"hidden": 8}, "data": data, "train": {"device": "cpu"}})
-    training.build(settings, torch.device("cpu"), Ranks())
+    loop.build(settings, torch.device("cpu"), Ranks())
 
 
 _count = itertools.count()

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from distk.device import Ranks, choose_device, describe
 from distk.method import one_hot
 from distk.nn import bernoulli_nll, gaussian_kl
-from distk.plugins.vae_family import mincostflow
+from distk.plugins.vae_family.cascadevae import solver
 from distk.settings import resolve
-from distk.trainer import Trainer
-from distk.training import build
+from distk.training.loop import build
+from distk.training.trainer import Trainer
 
 
 def bare_loop(trainer: Trainer):
@@ -42,7 +42,7 @@ def bare_loop(trainer: Trainer):
         mean, std = model.encoder(x)
         z = mean + std * torch.randn(mean.shape, generator=generator, device=x.device)
         with torch.no_grad():
-            d = one_hot(mincostflow.assign(model.cost(z, x), config.pair_cost, early_exit=early), config.classes)
+            d = one_hot(solver.assign(model.cost(z, x), config.pair_cost, early_exit=early), config.classes)
         reconstruction = bernoulli_nll(model.decoder(torch.cat([z, d], 1)), x).mean()
         loss = reconstruction + (beta * gaussian_kl(mean, std + 1e-8).mean(0)).sum()
         optimizer.zero_grad()

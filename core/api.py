@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from distk import training
 from distk.data import Dataset, open_dataset
 from distk.device import choose_device
 from distk.method import Method
 from distk.registry import registry
 from distk.run import Run, find_checkpoint
 from distk.settings import resolve, split_options
+from distk.training import loop
 
 
 def train(
@@ -33,7 +33,7 @@ def train(
     data = registry().find("dataset", str(options.get("data", cls.data)).partition(":")[0]).load()
     sections = split_options(cls, data, options)
     settings = resolve(method, preset=preset, file=Path(config) if config else None, options=sections)
-    return training.train(settings, Path(out) if out else None, quiet)
+    return loop.train(settings, Path(out) if out else None, quiet)
 
 
 def load(path: str | Path | None = None, device: str = "auto") -> Method:
@@ -42,7 +42,7 @@ def load(path: str | Path | None = None, device: str = "auto") -> Method:
     path: a checkpoint or a run folder; without it the newest run under ./runs. `model.dataset()` opens its data.
     Raises DistkError for a missing or damaged file.
     """
-    return training.open_model(find_checkpoint(Path(path) if path is not None else None), device)[0]
+    return loop.open_model(find_checkpoint(Path(path) if path is not None else None), device)[0]
 
 
 def dataset(name: str, *, device: str = "auto", data_dir: str | Path | None = None, **options: Any) -> Dataset:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from distk.config import from_dict, to_dict
 from distk.data import DataSpec
 from distk.device import initialised
 from distk.errors import DistkError, UsageError
+from distk.files import write_atomic
 from distk.method import Method
 from distk.registry import Registration, registry
 
@@ -54,34 +53,6 @@ class Header:
     train: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
-
-    Raises DistkError naming the path when the disk is full or the folder cannot be written.
-    """
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        raise DistkError(
-            f"cannot write '{path}': {error.strerror or error}. What was there before is untouched."
-        ) from error
 
 
 def save(path: Path, model: Method, header: Header, train: dict[str, Tensor] | None = None) -> None:

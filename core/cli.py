@@ -1,4 +1,4 @@
-"""The command line: a typer app that every plugin, the core's own commands included, adds to."""
+"""The command line: core's own commands and every plugin's, each imported when it runs."""
 
 from __future__ import annotations
 
@@ -9,35 +9,37 @@ from typing import Annotated, Any
 import typer
 
 from distk import __version__
-from distk.errors import DistkError, nearest
-from distk.registry import registry
+from distk.commandline import HELP_OPTIONS, LazyGroup, collect_apps
+from distk.errors import DistkError
+from distk.registry import PAPERS, registry
 
 FIRST = ("train", "resume", "eval", "traverse", "reconstruct", "sample", "swap", "transfer", "info", "list", "data")
 """Commands that `distk --help` lists first, in the order in which one needs them; the others follow by name."""
 
 
-class Group(typer.core.TyperGroup):
-    """A command group that suggests the nearest name for an unknown command."""
+class Root(LazyGroup):
+    """The top level: commands that serve many methods, then a line per paper."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        names = super().list_commands(ctx)
-        return [n for n in FIRST if n in names] + sorted(n for n in names if n not in FIRST)
+        collect_apps()
+        papers = [name for (_, name), command in registry().commands.items() if command.panel == PAPERS]
+        names = [name for name in super().list_commands(ctx) if name not in papers]
+        return [n for n in FIRST if n in names] + sorted(n for n in names if n not in FIRST) + sorted(papers)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            hint = nearest(args[0], self.list_commands(ctx))
-            ctx.fail(f"No such command '{args[0]}'.{hint} `distk --help` lists all.")
+        if ("", args[0]) not in registry().commands:
+            collect_apps()
         return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(
-    cls=Group,
+    cls=Root,
     name="distk",
     help="Train, look into, measure and compare disentangled representations.",
     epilog="Start with: distk train cascadevae --preset demo, then distk traverse and distk eval --metric dci.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP_OPTIONS,
 )
 
 
@@ -59,47 +61,8 @@ def _root(
 
 
 def build() -> Any:
-    """The click command of the whole program, with every plugin's commands."""
-    found = registry()
-    owners: dict[str, str] = {}
-    app.registered_commands.clear()  # a program may build the command line twice
-    app.registered_groups.clear()
-    # The core's own commands come first, so that no plugin can take one of their names.
-    for implementation in found.manager.hook.distk_register_commands.get_hookimpls():
-        plugin = found.plugins[implementation.plugin_name]
-        before = len(app.registered_commands), len(app.registered_groups)
-        plugin.faults.clear()
-        try:
-            implementation.function(app)
-            _try(app.registered_commands[before[0] :], app.registered_groups[before[1] :])
-        except (Exception, SystemExit) as error:  # a plugin's broken command must not take the others away
-            plugin.faults.append(f"its commands are left out: {type(error).__name__}: {error}")
-            del app.registered_commands[before[0] :], app.registered_groups[before[1] :]
-        for added in (app.registered_commands, app.registered_groups):
-            for info in added[before[added is app.registered_groups] :]:
-                name = _name(info)
-                owner = owners.setdefault(name, plugin.name)
-                if owner != plugin.name:
-                    plugin.faults.append(f"its command '{name}' is left out: {found.plugins[owner]} has that name")
-                    added.remove(info)
+    """The click command of the whole program; plugins are looked for when it lists or runs one of their commands."""
     return typer.main.get_command(app)
-
-
-def _try(commands: list[Any], groups: list[Any]) -> None:
-    """Build these commands alone: typer reads their signatures only then, and raises what is wrong with them."""
-    alone = typer.Typer()
-    alone.registered_commands, alone.registered_groups = commands, groups
-    if commands or groups:
-        typer.main.get_command(alone)
-
-
-def _name(info: Any) -> str:
-    """The name that a command or group of a typer app is called by."""
-    if isinstance(info.name, str):
-        return info.name
-    if hasattr(info, "typer_instance"):
-        return str(info.typer_instance.info.name)
-    return typer.main.get_command_name(info.callback.__name__)
 
 
 def main() -> None:
@@ -112,8 +75,9 @@ def main() -> None:
         args = ["--debug", *(a for a in args if a != "--debug")]
     try:
         command = build()
-        for problem in registry().problems if args[:1] != ["plugins"] else []:
-            console.warn(problem)
+        if [a for a in args if a != "--debug"][:1] not in (["plugins"], ["--version"]):
+            for problem in registry().problems:
+                console.warn(problem)
         command.main(args=args, prog_name="distk")
     except DistkError as error:
         _fail(error, str(error), error.exit_code)

@@ -20,11 +20,11 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 import distk
-from distk.checkpoint import write_atomic
 from distk.config import from_dict, hints, split_optional, to_dict
 from distk.console import jsonable
 from distk.data import Dataset, Split
 from distk.errors import DistkError, UsageError, nearest
+from distk.files import write_atomic
 from distk.method import Method, can
 from distk.metric import CodeTable, Metric, encode_table
 from distk.registry import registry

@@ -19,6 +19,7 @@ import pluggy
 if TYPE_CHECKING:
     import typer
 
+    from distk.papers import Paper
     from distk.run import Run
 
 CONTRACT = 1
@@ -48,6 +49,30 @@ class Register(Protocol):
         """
 
 
+class RegisterCommand(Protocol):
+    """The callback that `distk_register_commands` receives."""
+
+    def __call__(self, name: str, path: str, summary: str, *, group: str = "", was: str = "") -> None:
+        """Announce one command.
+
+        name: what the user types. path: `"package.module:function"` with typer's annotations, or a `typer.Typer` app;
+        imported when the command runs. An empty path announces a group. summary: one line for `distk --help`.
+        group: the group that it stands in; "" is the top level. was: words that called it before.
+        """
+
+
+class RegisterPaper(Protocol):
+    """The callback that `distk_register_papers` receives."""
+
+    def __call__(self, paper: Paper | str) -> None:
+        """Announce a paper: its table, or the name of the package that holds the table as `paper`."""
+
+
+@hookspec
+def distk_register_papers(register: RegisterPaper) -> None:
+    """Called once at start-up. Register papers, each in a package of its own with its table of contents."""
+
+
 @hookspec
 def distk_register_methods(register: Register) -> None:
     """Called once at start-up. Register subclasses of `distk.Method`."""
@@ -69,8 +94,11 @@ def distk_register_penalties(register: Register) -> None:
 
 
 @hookspec
-def distk_register_commands(app: typer.Typer) -> None:
-    """Called once, when the command line is built. Add commands or sub-apps to the typer app `app`."""
+def distk_register_commands(register: RegisterCommand, app: typer.Typer) -> None:
+    """Register commands by path with `register`, at start-up; or add them to `app`, the plugin's own typer app.
+
+    An implementation takes the one that it uses. `app` is built, and merged, when the commands of all are listed.
+    """
 
 
 @hookspec

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from distk.checkpoint import write_atomic
+from distk.files import write_atomic
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -23,7 +23,7 @@ from distk.method import Method, Objective, Step, can
 from distk.registry import registry
 
 if TYPE_CHECKING:
-    from distk.trainer import TrainConfig
+    from distk.settings import TrainConfig
 
 CODE = "code"
 

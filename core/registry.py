@@ -15,8 +15,8 @@ import pluggy
 
 from distk import hookspecs
 from distk.errors import DistkError, UsageError, unknown
+from distk.papers import KINDS, Paper
 
-KINDS = ("method", "dataset", "metric", "penalty")
 _HOOK = {
     "method": "distk_register_methods",
     "dataset": "distk_register_datasets",
@@ -77,6 +77,10 @@ class Plugin:
     provides: dict[str, list[str]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
+    def brings(self, kind: str, name: str) -> None:
+        """Note one thing that this plugin provides."""
+        self.provides.setdefault(kind, []).append(name)
+
     @property
     def disabled(self) -> bool:
         """Whether the user switched it off."""
@@ -84,6 +88,34 @@ class Plugin:
 
     def __str__(self) -> str:
         return f"plugin '{self.name}' ({self.distribution} {self.version})"
+
+
+PAPERS = "Papers"
+"""Heading above the papers in `distk --help`."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One place on the command line. path: what runs, "" for a group. built: a click command made by the plugin."""
+
+    group: str
+    name: str
+    path: str
+    summary: str
+    plugin: Plugin
+    panel: str = ""
+    built: Any = None
+
+    def load(self) -> Any:
+        """What stands at `path`, imported. Raises DistkError naming the plugin when that fails."""
+        module, _, attribute = self.path.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except DistkError:
+            raise
+        except (Exception, SystemExit) as error:
+            words = f"{self.group} {self.name}".strip()
+            raise DistkError(f"command '{words}' of {self.plugin} cannot be imported: {_told(error)}.") from error
 
 
 class Registry:
@@ -95,6 +127,13 @@ class Registry:
         self.plugins: dict[str, Plugin] = {}
         self._entries: dict[str, dict[str, Registration]] = {kind: {} for kind in KINDS}
         self._names: dict[str, dict[str, list[Registration]]] = {kind: {} for kind in KINDS}
+        self.papers: dict[str, Paper] = {}
+        self.commands: dict[tuple[str, str], Command] = {}
+        """What stands where on the command line, by (group, name); the top level is the group "". """
+        self.moved: dict[str, list[str]] = {}
+        """Words that called a command before -> the words that do now."""
+        self.merged: set[str] = set()
+        """Plugins whose typer app is merged already."""
 
     def discover(self) -> None:
         """Load every entry point of the group `distk` that `DISTK_DISABLE_PLUGINS` does not name."""
@@ -129,15 +168,28 @@ class Registry:
                     _HOOK[kind], [p for n, p in self.manager.list_name_plugin() if n != name]
                 )
                 hook(register=functools.partial(self._register, kind, plugin))
+            for implementation in self._implementations("distk_register_papers", name):
+                implementation.function(register=functools.partial(self._register_paper, plugin))
+            for implementation in self._implementations("distk_register_commands", name):
+                if "app" not in implementation.argnames:
+                    implementation.function(register=functools.partial(self.register_command, plugin))
+            if self._implementations("distk_run_logged", name):
+                plugin.brings("logger", name)
         except (Exception, SystemExit) as error:  # a stranger's module may raise anything; the others must go on
             plugin.error = _told(error)
             self._forget(plugin)
+
+    def _implementations(self, hook: str, plugin: str) -> list[Any]:
+        """A plugin's implementations of one hook."""
+        return [i for i in getattr(self.manager.hook, hook).get_hookimpls() if i.plugin_name == plugin]
 
     def _forget(self, plugin: Plugin) -> None:
         """Take back what a plugin registered before it failed."""
         if self.manager.has_plugin(plugin.name):
             self.manager.unregister(name=plugin.name)
         plugin.provides.clear()
+        self.papers = {n: p for n, p in self.papers.items() if self.commands[("", n)].plugin is not plugin}
+        self.commands = {place: c for place, c in self.commands.items() if c.plugin is not plugin}
         for kind in KINDS:
             for name, claims in self._names[kind].items():
                 claims[:] = [claim for claim in claims if claim.plugin != plugin.name]
@@ -177,9 +229,65 @@ class Registry:
             plugin.version,
         )
         self._entries[kind].setdefault(name, entry)
-        plugin.provides.setdefault(kind, []).append(name)
+        plugin.brings(kind, name)
         for claimed in (name, *aliases):
             self._names[kind].setdefault(claimed, []).append(entry)
+
+    def _register_paper(self, plugin: Plugin, paper: Paper | str) -> None:
+        if isinstance(paper, str):
+            paper = importlib.import_module(paper).paper
+        for row in paper.rows:
+            if row.kind != "command":
+                self._register(
+                    row.kind,
+                    plugin,
+                    row.name,
+                    row.path,
+                    row.summary,
+                    paper=row.cite,
+                    tags=row.tags,
+                    aliases=row.aliases,
+                )
+        if self.register_command(plugin, paper.name, "", paper.title, panel=PAPERS):
+            self.papers[paper.name] = paper
+            plugin.brings("paper", paper.name)
+            for row in paper.named("command"):
+                self.register_command(plugin, row.name, row.path, row.summary, group=paper.name, was=row.was)
+
+    def register_command(
+        self,
+        plugin: Plugin,
+        name: str,
+        path: str,
+        summary: str,
+        *,
+        group: str = "",
+        was: str = "",
+        panel: str = "",
+        built: Any = None,
+    ) -> bool:
+        """Put a command in its place; False, with a fault that names both plugins, where the place is taken.
+
+        built: the click command itself, of a plugin that gave a typer app instead of a path.
+        """
+        if not _NAME.fullmatch(name) or (group and not _NAME.fullmatch(group)):
+            raise ValueError(f"command name {name!r} must be letters, digits and . _ @ + - after a letter or digit")
+        if path and not _PATH.fullmatch(path):
+            raise ValueError(f"command '{name}' must be registered as 'package.module:function', not {path!r}")
+        if group and ("", group) not in self.commands:
+            raise ValueError(f"command '{name}' names the group '{group}', which must be announced first")
+        words = f"{group} {name}".strip()
+        first = self.commands.get((group, name))
+        if first is not None:
+            if first.plugin is plugin and first.path == path:
+                return True
+            plugin.faults.append(f"its command '{words}' is left out: {first.plugin} has that name")
+            return False
+        self.commands[(group, name)] = Command(group, name, path, summary, plugin, panel, built)
+        plugin.brings("command", words)
+        if was:
+            self.moved.setdefault(was, []).append(words)
+        return True
 
     def entries(self, kind: str) -> list[Registration]:
         """Everything registered of one kind ("method", "dataset", "metric", "penalty"), sorted by name."""

@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from distk.checkpoint import write_atomic
 from distk.console import jsonable
 from distk.errors import DistkError, UsageError
+from distk.files import own_file, write_atomic
 
 RUNS = Path("runs")
 
@@ -54,7 +54,7 @@ class Run:
             return
         try:
             (self.path / "samples").mkdir(parents=True, exist_ok=True)
-            held = open(self.path / ".lock", "a", opener=_own_file)  # noqa: SIM115 (held until close())
+            held = open(self.path / ".lock", "a", opener=own_file)  # noqa: SIM115 (held until close())
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -86,7 +86,7 @@ class Run:
                 kept = [row for row in self._sound_rows() if row["step"] <= resume_at]
                 text = "".join(json.dumps(jsonable(row), allow_nan=False) + "\n" for row in kept)
                 write_atomic(self.path / "log.jsonl", text.encode())
-            self._log = open(self.path / "log.jsonl", "a", encoding="utf-8", opener=_own_file)  # noqa: SIM115
+            self._log = open(self.path / "log.jsonl", "a", encoding="utf-8", opener=own_file)  # noqa: SIM115
         except UsageError:
             self.close()
             raise
@@ -121,11 +121,6 @@ class Run:
                 with contextlib.suppress(OSError):
                     file.close()
         self._log = self._lock = None
-
-
-def _own_file(path: str, flags: int) -> int:
-    """Opener that follows no link: a stranger's run folder must not lead our writes elsewhere."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
 
 
 def new_folder(method: str, seed: int, out: Path | None) -> Path:

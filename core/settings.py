@@ -6,15 +6,39 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from distk.config import from_dict, hints, read_toml, to_dict
+from distk.config import from_dict, hints, option, read_toml, to_dict
 from distk.errors import UsageError, nearest, unknown
 from distk.method import Method
 from distk.registry import Registration, registry
-from distk.trainer import TrainConfig
 
 SECTIONS = ("model", "data", "train")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of the trainer."""
+
+    steps: int = option(10_000, "training steps", min=0)
+    batch: int = option(64, "items per batch", min=1, max=1 << 20)
+    seed: int = option(0, "seed of initialisation, batches and noise", min=0, max=2**62)
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    precision: Literal["fp32", "tf32", "bf16"] = option("fp32", "arithmetic of the networks")
+    log_every: int = option(100, "steps between rows of log.jsonl", min=1)
+    checkpoint_every: int = option(0, "steps between checkpoints; 0 means ten over the run", min=0)
+    eval: tuple[str, ...] = option((), "metrics to score while training, comma-separated or repeated")
+    eval_every: int = option(0, "steps between scorings; 0 means at the end only", min=0)
+    keep: str = option("", "best:METRIC keeps best.safetensors by that metric")
+    penalty: tuple[str, ...] = option(
+        (), "penalties on a coding layer, NAME or NAME:WEIGHT; see `distk list penalties`"
+    )
+    penalty_weight: float | None = option(None, "weight of penalties named without one", min=0)
+    penalty_layer: tuple[str, ...] = option((), "layers that penalties act on, repeatable; default: code")
+    penalty_option: tuple[str, ...] = option((), "settings of penalties, as diag=drop,norm=none")
+    log: tuple[str, ...] = option((), "plugins that record the run beside log.jsonl, such as tensorboard")
+    capture: Literal["auto", "on", "off"] = option("auto", "capture the step as a CUDA graph")
+    on_nonfinite: Literal["stop", "skip"] = option("stop", "what a non-finite loss does; skip reads every loss back")
 
 
 @dataclass

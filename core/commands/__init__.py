@@ -1,31 +1,26 @@
-"""The generic commands, one file each, registered through the same hook that plugins use.
+"""The generic commands, one file each, registered through the same hook that plugins use."""
 
-Nothing here or at the top of the files beside imports torch, so that `distk --help` stays instant.
-"""
+from distk.hookspecs import RegisterCommand, hookimpl
 
-import importlib
-
-import typer
-
-from distk.hookspecs import hookimpl
-
-_FILES = (
-    "train",
-    "evaluate",
-    "traverse",
-    "reconstruct",
-    "sample",
-    "swap",
-    "transfer",
-    "info",
-    "listing",
-    "data",
-    "check",
-    "new_plugin",
+_COMMANDS = (
+    ("train", "train:app", "Train a method into a run folder."),
+    ("resume", "train:resume", "Continue a run that was stopped or killed, as if it had never been."),
+    ("eval", "evaluate:command", "Measure a trained model, or anybody's codes, with one pass of encoding."),
+    ("traverse", "traverse:traverse", "Draw what each latent does: a row per latent, a block per class."),
+    ("reconstruct", "reconstruct:reconstruct", "Draw items above what the model makes of them."),
+    ("sample", "sample:sample", "Draw new items from the model."),
+    ("swap", "swap:swap", "Exchange one group of the code between two items."),
+    ("transfer", "transfer:transfer", "Rewrite sentences with another label; show items under another class."),
+    ("info", "info:info", "Show what a checkpoint holds: method, settings, data, latents, size."),
+    ("list", "listing:list_", "List methods, data sets, metrics and penalties of all plugins."),
+    ("data", "data:app", "Look into a data set: what it holds, a picture."),
+    ("plugins", "listing:plugins", "List the plugins that were found, and what they bring."),
+    ("check", "check:check", "Run the conformance checks on methods, data sets, metrics, penalties."),
+    ("new-plugin", "new_plugin:new_plugin", "Write a plugin of its own distribution, with its tests."),
 )
 
 
 @hookimpl
-def distk_register_commands(app: typer.Typer) -> None:
-    for name in _FILES:
-        importlib.import_module(f"distk.commands.{name}").add(app)
+def distk_register_commands(register: RegisterCommand) -> None:
+    for name, path, summary in _COMMANDS:
+        register(name, f"{__name__}.{path}", summary)

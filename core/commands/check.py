@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distk.commands.shared import Json
+from distk.commands.arguments import Json
 from distk.errors import DistkError, UsageError, unknown
 from distk.registry import Registration, registry
 
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from distk.testing import Check
 
 KINDS = ("method", "dataset", "metric", "penalty")
-
-
-def add(app: typer.Typer) -> None:
-    """Register `check`."""
-    app.command("check")(check)
 
 
 def check(
@@ -146,9 +141,9 @@ def _table(checkpoint: Path | None, rows: int) -> CodeTable | None:
     """Codes of a trained model, for the metrics."""
     if checkpoint is None:
         return None
+    from distk.models import open_model
     from distk.run import find_checkpoint
     from distk.testing import model_table
-    from distk.training import open_model
 
     model, _ = open_model(find_checkpoint(checkpoint))
     return model_table(model, model.__dict__["dataset"](), rows)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distk.commands.shared import Json
+from distk.commandline import LazyGroup
+from distk.commands.arguments import Json
 from distk.errors import UsageError
 from distk.registry import Registration, registry
 
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
     from distk.data import Dataset
 
 
-class DataGroup(typer.core.TyperGroup):
+class DataGroup(LazyGroup):
     """Every registered data set is a command with its own settings; plugins may add commands beside them."""
+
+    place = "data"
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*super().list_commands(ctx), *(entry.name for entry in registry().entries("dataset"))]
@@ -39,16 +42,11 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Look into a data set: what it holds, a picture.\n\nExample: distk data dsprites --preview shapes.png",
 )
-
-
-def add(root: typer.Typer) -> None:
-    """Register `data`."""
-    app.callback()(lambda: None)
-    root.add_typer(app, name="data")
+app.callback()(lambda: None)
 
 
 def _dataset_command(entry: Registration, name: str) -> Any:
-    from distk.commands import options
+    from distk import options
 
     config = entry.load().Config
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distk.commands.shared import Checkpoint, DataDir, DataName, Device, Json, Out, Seed, its_data, opened, require
+from distk import options
+from distk.commands.arguments import Checkpoint, DataDir, DataName, Device, Json, Out, Seed
+from distk.commands.shared import its_data, opened, require
 from distk.errors import DistkError, UsageError
 
 if TYPE_CHECKING:
@@ -16,11 +18,6 @@ if TYPE_CHECKING:
     from distk.metric import Picture
 
 HOW = "How to score"
-
-
-def add(app: typer.Typer) -> None:
-    """Register `eval`."""
-    app.command("eval", cls=EvalCommand)(evaluate)
 
 
 class EvalCommand(typer.core.TyperCommand):
@@ -41,7 +38,6 @@ class EvalCommand(typer.core.TyperCommand):
 
 def _own_options(args: list[str], taken: set[str | None]) -> list[Any]:
     """Options for the settings of the metrics in `args`, except `taken` ones; their values go to `ctx.meta`."""
-    from distk.commands import options
     from distk.evaluation import expand
     from distk.registry import registry
 
@@ -219,8 +215,8 @@ def _drawn(results: dict[str, Any]) -> dict[str, Picture]:
 def _written(target: Path, result: dict[str, Any], drawn: dict[str, Picture], both: bool) -> dict[str, Any]:
     """Write JSON, arrays and pictures; what cannot be written is a warning, for the figures are there all the same."""
     from distk import console
-    from distk.checkpoint import write_atomic
     from distk.evaluation import arrays_path, write_results
+    from distk.files import write_atomic
 
     stem = arrays_path(target).name.removesuffix(".safetensors")
     files = dict(_contents(stem, drawn, both))
@@ -275,3 +271,6 @@ def _exit_code(results: dict[str, Any], strict: bool) -> None:
     failed = [name for name, values in results.items() if "error" in values]
     if failed and (strict or len(failed) == len(results)):
         raise typer.Exit(1)
+
+
+command = options.command(evaluate, "eval", cls=EvalCommand)

@@ -7,12 +7,7 @@ from typing import Annotated
 
 import typer
 
-from distk.commands.shared import Checkpoint, Json
-
-
-def add(app: typer.Typer) -> None:
-    """Register `info`."""
-    app.command("info")(info)
+from distk.commands.arguments import Checkpoint, Json
 
 
 def info(

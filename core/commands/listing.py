@@ -6,15 +6,9 @@ from typing import Annotated
 
 import typer
 
-from distk.commands.shared import Json
+from distk.commands.arguments import Json
 from distk.errors import unknown
 from distk.registry import KINDS, registry
-
-
-def add(app: typer.Typer) -> None:
-    """Register `list` and `plugins`."""
-    app.command("list")(list_)
-    app.command("plugins")(plugins)
 
 
 def list_(

@@ -9,13 +9,8 @@ from typing import Annotated
 
 import typer
 
-from distk.commands.shared import Json
+from distk.commands.arguments import Json
 from distk.errors import DistkError, UsageError
-
-
-def add(app: typer.Typer) -> None:
-    """Register `new-plugin`."""
-    app.command("new-plugin")(new_plugin)
 
 
 def new_plugin(
@@ -30,8 +25,8 @@ def new_plugin(
     Example: distk new-plugin acme, then pip install -e acme and distk check --plugin acme
     """
     from distk import console
-    from distk.checkpoint import write_atomic
     from distk.commands import plugin_template
+    from distk.files import write_atomic
 
     _usable(name)
     folder = out if out is not None else Path(name)

@@ -185,7 +185,7 @@ COMMANDS = '''\
 from typing import Annotated
 
 import typer
-from distk.commands.shared import Checkpoint, Json
+from distk.commands.arguments import Checkpoint, Json
 
 
 def spread(

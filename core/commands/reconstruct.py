@@ -6,12 +6,7 @@ from typing import Annotated
 
 import typer
 
-from distk.commands.shared import Checkpoint, DataDir, DataName, Device, Json, Out, Seed
-
-
-def add(app: typer.Typer) -> None:
-    """Register `reconstruct`."""
-    app.command("reconstruct")(reconstruct)
+from distk.commands.arguments import Checkpoint, DataDir, DataName, Device, Json, Out, Seed
 
 
 def reconstruct(

@@ -6,13 +6,8 @@ from typing import Annotated
 
 import typer
 
-from distk.commands.shared import Checkpoint, Device, Json, Out, Seed
+from distk.commands.arguments import Checkpoint, Device, Json, Out, Seed
 from distk.errors import UsageError
-
-
-def add(app: typer.Typer) -> None:
-    """Register `sample`."""
-    app.command("sample")(sample)
 
 
 def sample(

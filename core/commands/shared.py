@@ -1,41 +1,97 @@
-"""Argument types and helpers that several commands use."""
+"""What commands that look into a trained model share: the options that travel together, opening, writing."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any, Self, TypeVar
 
-import typer
+import torch
+from safetensors.torch import save
+from torch import Tensor
 
+from distk import console, images
+from distk.checkpoint import Header
+from distk.commands.arguments import Checkpoint, DataDir, DataName, Device, Json, Out, Seed, Split
+from distk.config import hints
+from distk.console import note
+from distk.data import Dataset, open_dataset
 from distk.errors import NotServed, UsageError
+from distk.files import write_atomic
+from distk.method import Method, can
+from distk.models import open_model, trained_data
+from distk.options import Bundle
+from distk.registry import registry
+from distk.run import find_checkpoint
 
-if TYPE_CHECKING:
-    from torch import Tensor
+M = TypeVar("M", bound=Method)
 
-    from distk.checkpoint import Header
-    from distk.data import Dataset
-    from distk.method import Method
 
-Checkpoint = Annotated[
-    Path | None,
-    typer.Argument(metavar="[CHECKPOINT]", help="Checkpoint or run folder; default: the newest run under ./runs."),
-]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write; default: beside the checkpoint.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of what is drawn.", min=0)]
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder of the data set's files; default: $DISTK_DATA.")
-]
-DataName = Annotated[str | None, typer.Option("--data", help="Another data set than the one trained on.")]
+@dataclass(kw_only=True)
+class OnModel(Bundle):
+    """The options of a command that looks into a trained model; `open` fills path, model and header."""
+
+    checkpoint: Checkpoint = None
+    out: Out = None
+    device: Device = "auto"
+    json: Json = False
+    path: Path = field(init=False)
+    model: Method = field(init=False)
+    header: Header = field(init=False)
+
+    def open(self, command: str = "", *abilities: str) -> Self:
+        """Load the named or newest checkpoint, and say on stderr which one it is.
+
+        Raises NotServed where the model lacks one of the abilities that `command` needs.
+        """
+        self.path, self.model, self.header = opened(self.checkpoint, self.device)
+        if command:
+            require(self.model, self.header, command, *abilities)
+        return self
+
+    def of(self, cls: type[M], methods: str) -> M:
+        """The opened model, which must be a `cls`. Raises NotServed, naming `methods`, when it is not."""
+        if not isinstance(self.model, cls):
+            raise NotServed(
+                f"'{self.path}' holds a model of method '{self.header.method}'; this command serves {methods}."
+            )
+        return self.model
+
+    def target(self, name: str) -> Path:
+        """`--out`, or the file `<checkpoint's stem>.name` beside the checkpoint."""
+        return beside(self.path, self.out, f"{self.path.stem}.{name}")
+
+    def report(self, files: list[Path], **values: Any) -> None:
+        """Say which files were written: JSON on stdout with `values`, or a line each."""
+        report(files, self.json, **values)
+
+
+@dataclass(kw_only=True)
+class OnData(OnModel):
+    """The options of a command that holds a model against a data set."""
+
+    data: DataName = None
+    data_dir: DataDir = None
+
+    def dataset(self) -> Dataset:
+        """The data set that the opened model was trained on, or the one that `--data` names."""
+        return its_data(self.model, self.header, self.data, self.data_dir)
+
+
+@dataclass(kw_only=True)
+class OnRows(OnData):
+    """The options of a command that draws some rows of a data set by a seed."""
+
+    split: Split = "test"
+    seed: Seed = 0
+
+    def rows(self, dataset: Dataset, n: int) -> Tensor:
+        """`n` different rows of the split, int64 `[n]`, drawn by the seed."""
+        return choose_rows(dataset, n, self.seed, self.split)
 
 
 def opened(checkpoint: Path | None, device: str) -> tuple[Path, Method, Header]:
     """The named or newest checkpoint, loaded; says on stderr which one it is."""
-    from distk.console import note
-    from distk.run import find_checkpoint
-    from distk.training import open_model
-
     path = find_checkpoint(checkpoint)
     model, header = open_model(path, device)
     note(f"{header.method} at step {header.step:,} from {path}")
@@ -47,18 +103,11 @@ def its_data(model: Method, header: Header, name: str | None, folder: Path | Non
 
     Raises UsageError when the other one's items have a shape that the model does not take.
     """
-    from distk.console import note
-    from distk.data import open_dataset
-    from distk.training import trained_data
-
     device = next(model.parameters()).device
     where = str(folder) if folder is not None else None
     if name is None:
         dataset = trained_data(header, device, where)
     else:
-        from distk.config import hints
-        from distk.registry import registry
-
         # Settings that both data sets know, such as the image size, are taken over.
         known = hints(registry().find("dataset", name.partition(":")[0]).load().Config)
         options = {k: v for k, v in header.data["options"].items() if k in known}
@@ -79,8 +128,6 @@ def its_data(model: Method, header: Header, name: str | None, folder: Path | Non
 
 def require(model: Method, header: Header, command: str, *abilities: str) -> None:
     """Raise NotServed, naming the commands that do work, unless the model has these abilities."""
-    from distk.method import can
-
     instead = model.instead.get(command)
     if instead is None and all(can(model, ability) for ability in abilities):
         return
@@ -102,8 +149,6 @@ def require(model: Method, header: Header, command: str, *abilities: str) -> Non
 
 def choose_rows(dataset: Dataset, n: int, seed: int, split: str) -> Tensor:
     """`n` different rows of a split, drawn from `seed`."""
-    import torch
-
     rows = dataset.rows(split)  # type: ignore[arg-type]
     total = len(dataset) if rows is None else len(rows)
     if n > total:
@@ -122,9 +167,6 @@ def beside(path: Path, out: Path | None, name: str) -> Path:
 
 def present(model: Method, items: Tensor, path: Path, columns: int) -> list[Path]:
     """Write items of the model's kind where people can look at them: PNG, PNG and GIF, or text; the files written."""
-    from distk import images
-    from distk.checkpoint import write_atomic
-
     kind = model.spec.kind
     if kind == "sentence":
         path = path.with_suffix(".txt")
@@ -140,7 +182,6 @@ def present(model: Method, items: Tensor, path: Path, columns: int) -> list[Path
         path = path.with_suffix(".png")
         images.save_png(path, images.grid(images.enlarge(scaled(model, items)), columns))
         return [path]
-    from safetensors.torch import save
 
     path = path.with_suffix(".safetensors")
     write_atomic(path, save({"items": items.detach().cpu().contiguous()}))
@@ -155,8 +196,6 @@ def scaled(model: Method, items: Tensor) -> Tensor:
 
 def report(files: list[Path], as_json: bool, **values: Any) -> None:
     """Say which files were written: JSON on stdout, or a line each."""
-    from distk import console
-
     if as_json:
         console.emit_json({"files": [str(f) for f in files], **values})
     else:

@@ -7,18 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distk.commands.shared import Checkpoint, DataDir, DataName, Device, Json, Out, Seed
+from distk.commands.arguments import Checkpoint, DataDir, DataName, Device, Json, Out, Seed
 from distk.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from distk.method import Method
-
-
-def add(app: typer.Typer) -> None:
-    """Register `swap`."""
-    app.command("swap")(swap)
 
 
 def swapped(model: Method, a: Tensor, b: Tensor, group: str) -> Tensor:

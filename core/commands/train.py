@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from distk.commands.shared import Json
+from distk.commands.arguments import Json
 from distk.errors import UsageError
 from distk.registry import Registration, registry
 
@@ -32,22 +32,18 @@ class TrainGroup(typer.core.TyperGroup):
         return args[0], _method_command(entry, args[1:]), args[1:]
 
 
-def add(app: typer.Typer) -> None:
-    """Register `train` and `resume`."""
-    train = typer.Typer(
-        cls=TrainGroup,
-        no_args_is_help=True,
-        help="Train a method into a run folder.\n\nExample: distk train cascadevae --preset demo --seed 1",
-        epilog="distk train METHOD --help shows every option of a method.",
-    )
-    train.callback()(lambda: None)
-    app.add_typer(train, name="train")
-    app.command("resume")(resume)
+app = typer.Typer(
+    cls=TrainGroup,
+    no_args_is_help=True,
+    help="Train a method into a run folder.\n\nExample: distk train cascadevae --preset demo --seed 1",
+    epilog="distk train METHOD --help shows every option of a method.",
+)
+app.callback()(lambda: None)
 
 
 def _method_command(entry: Registration, args: list[str]) -> Any:
-    from distk.commands import options
-    from distk.trainer import TrainConfig
+    from distk import options
+    from distk.settings import TrainConfig
 
     cls = entry.load()
     name = _data_name(args, cls.data, cls)
@@ -142,14 +138,14 @@ def _train(
     json: bool,
 ) -> None:
     from distk.settings import resolve
-    from distk.training import train
+    from distk.training.loop import train
 
     if seeds is None:
         _finished(train(resolve(method, preset=preset, file=config, options=sections), out), json)
         return
     if "seed" in sections["train"]:
         raise UsageError("--seed and --seeds exclude each other.")
-    from distk.replicas import train_seeds
+    from distk.training.replicas import train_seeds
 
     settings = []
     for seed in _seeds(seeds):
@@ -160,8 +156,8 @@ def _train(
 
 def _profile(method: str, preset: str | None, config: Path | None, sections: dict, json: bool) -> None:
     from distk import console
-    from distk.profile import profile, show
     from distk.settings import resolve
+    from distk.training.profile import profile, show
 
     found = profile(resolve(method, preset=preset, file=config, options=sections))
     if json:
@@ -180,7 +176,7 @@ def resume(
     Example: distk resume runs/cascadevae-20260101-120000-s0
     """
     from distk.run import find_checkpoint
-    from distk.training import resume as take_up
+    from distk.training.loop import resume as take_up
 
     path = find_checkpoint(run)
     if steps is not None and steps < 0:

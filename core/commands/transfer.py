@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distk.commands.shared import DataDir, DataName, Device, Json, Out, Seed
+from distk.commands.arguments import DataDir, DataName, Device, Json, Out, Seed
 from distk.errors import DistkError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from distk.method import Method
-
-
-def add(app: typer.Typer) -> None:
-    """Register `transfer`."""
-    app.command("transfer")(transfer)
 
 
 def transfer(
@@ -324,8 +319,8 @@ def _write(
     output: str,
     json: bool,
 ) -> None:
-    from distk.checkpoint import write_atomic
     from distk.console import clean, emit_json, note
+    from distk.files import write_atomic
 
     # A vocabulary may come from a stranger's file: no word of it may break the line or rewrite the terminal.
     made = [line.replace("\n", " ").replace("\r", " ") for line in made]

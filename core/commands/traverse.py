@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distk.commands.shared import Checkpoint, DataDir, DataName, Device, Json, Out, Seed
+from distk.commands.arguments import Checkpoint, DataDir, DataName, Device, Json, Out, Seed
 from distk.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
 
     from distk.method import Method
     from distk.traversal import Traversal
-
-
-def add(app: typer.Typer) -> None:
-    """Register `traverse`."""
-    app.command("traverse")(traverse)
 
 
 def traverse(

@@ -1,8 +1,6 @@
 """Scores of any representation. A table of contents: nothing here imports torch."""
 
-import typer
-
-from distk.hookspecs import Register, hookimpl
+from distk.hookspecs import Register, RegisterCommand, hookimpl
 
 _AT = "distk.plugins.metrics."
 
@@ -59,7 +57,9 @@ def distk_register_metrics(register: Register) -> None:
 
 
 @hookimpl
-def distk_register_commands(app: typer.Typer) -> None:
-    from distk.plugins.metrics import commands
-
-    commands.add(app)
+def distk_register_commands(register: RegisterCommand) -> None:
+    register(
+        "udr",
+        _AT + "commands:udr",
+        "Rank models that differ in their seed by how well their codes agree; no labels needed.",
+    )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distk.commands.shared import DataDir, DataName, Device, Json, Seed, its_data
+from distk.commands.arguments import DataDir, DataName, Device, Json, Seed
+from distk.commands.shared import its_data
 from distk.errors import DistkError, UsageError
 
 if TYPE_CHECKING:
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
 
     from distk import CodeTable
     from distk.checkpoint import Header
-
-
-def add(app: typer.Typer) -> None:
-    """Register `udr`."""
-    app.command("udr")(udr)
 
 
 @dataclass
@@ -57,7 +53,7 @@ def udr(
     Example: distk udr runs/seed-0 runs/seed-1 runs/seed-2 runs/seed-3
     """
     from distk import console
-    from distk.checkpoint import write_atomic
+    from distk.files import write_atomic
     from distk.plugins.metrics import functional
 
     if matrix not in ("lasso", "spearman"):

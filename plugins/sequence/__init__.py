@@ -1,42 +1,37 @@
 """Methods for sequences and video. A table of contents: nothing here imports torch."""
 
-import typer
-
-from distk.hookspecs import Register, hookimpl
+from distk.hookspecs import Register, RegisterCommand, RegisterPaper, hookimpl
 
 _AT = "distk.plugins.sequence."
 
 
+PAPERS = ("dsvae",)
+
+
 @hookimpl
-def distk_register_methods(register: Register) -> None:
-    register(
-        "dsvae",
-        _AT + "dsvae:DSVAE",
-        "a sequence VAE with one static code per clip and one code per frame",
-        paper="Li & Mandt 2018; Das & Dandi",
-        tags=("vae", "video", "unsupervised"),
-        aliases=("disentangled-sequential-autoencoder", "dsa"),
-    )
+def distk_register_papers(register: RegisterPaper) -> None:
+    for paper in PAPERS:
+        register(f"{__name__}.{paper}")
 
 
 @hookimpl
 def distk_register_datasets(register: Register) -> None:
     register(
         "sprites-sim",
-        _AT + "sprites_sim:SpritesSim",
+        _AT + "data.sprites_sim:SpritesSim",
         "animated characters drawn on the device: 4 attributes of 6 values, 9 motions, every transfer known exactly",
         tags=("video", "factors"),
     )
     register(
         "lpc-sprites",
-        _AT + "lpc:LpcSprites",
+        _AT + "data.lpc:LpcSprites",
         "the Sprites of Li & Mandt from the user's own Liberated Pixel Cup sheets or npy files",
         paper="Li & Mandt 2018",
         tags=("video", "factors"),
     )
     register(
         "vector-clips",
-        _AT + "clips:VectorClips",
+        _AT + "data.clips:VectorClips",
         "clips of 12 numbers: a static vector plus a rotation; trains in a minute",
         tags=("clips",),
     )
@@ -65,11 +60,9 @@ def distk_register_metrics(register: Register) -> None:
         paper="Li & Mandt 2018",
         tags=("clips", "judge"),
     )
-    register("elbo", _AT + "metrics:Elbo", "the bound on log p(x) of a clip, and its parts, in nats", tags=("clips",))
 
 
 @hookimpl
-def distk_register_commands(app: typer.Typer) -> None:
-    from distk.plugins.sequence import commands
-
-    commands.add(app)
+def distk_register_commands(register: RegisterCommand) -> None:
+    summary = "Write the npy files of Li & Mandt's Sprites from Liberated Pixel Cup spritesheets."
+    register("build-lpc", _AT + "data.commands:build_lpc", summary, group="data")

@@ -17,9 +17,9 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from distk import Dataset, DistkError, FactorDataset, UsageError, seeded
-from distk.checkpoint import write_atomic
 from distk.console import progress
 from distk.device import initialised
+from distk.files import write_atomic
 from distk.plugins.sequence.networks import last_states
 
 REQUIRED = 0.99

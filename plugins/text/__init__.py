@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
-
-from distk.hookspecs import Register, hookimpl
+from distk.hookspecs import Register, RegisterCommand, RegisterPaper, hookimpl
 
 if TYPE_CHECKING:
     from distk.run import Run
@@ -14,16 +12,13 @@ if TYPE_CHECKING:
 _AT = "distk.plugins.text."
 
 
+PAPERS = ("arae",)
+
+
 @hookimpl
-def distk_register_methods(register: Register) -> None:
-    register(
-        "arae",
-        _AT + "arae:ARAE",
-        "rewrites sentences: an adversary removes the label from the code, one decoder per label puts another in",
-        paper="Zhao et al. 2017",
-        tags=("text", "adversarial", "labels"),
-        aliases=("arae-transfer",),
-    )
+def distk_register_papers(register: RegisterPaper) -> None:
+    for paper in PAPERS:
+        register(f"{__name__}.{paper}")
 
 
 @hookimpl
@@ -75,10 +70,14 @@ def distk_register_metrics(register: Register) -> None:
 
 
 @hookimpl
-def distk_register_commands(app: typer.Typer) -> None:
-    from distk.plugins.text import commands
-
-    commands.add(app)
+def distk_register_commands(register: RegisterCommand) -> None:
+    at = _AT + "commands:"
+    register("text", "", "Sentences: score rewrites, train evaluators and taggers.")
+    register("score", at + "score", "Score rewritten sentences: label, content, fluency.", group="text")
+    register("train-evaluator", at + "train_evaluator", "Train what judges rewrites.", group="text")
+    register("train-tagger", at + "train_tagger", "Train a tagger of nouns.", group="text")
+    register("make-standin", at + "make_standin", "Write the stand-in reviews as files.", group="text")
+    register("interpolate", at + "interpolate", "Sentences on the way between two.", group="text")
 
 
 @hookimpl

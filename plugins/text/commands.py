@@ -20,17 +20,6 @@ Settings = Annotated[
 Labels = Annotated[str, typer.Option(help="one label for all sentences, or a file with one per line")]
 
 
-def add(app: typer.Typer) -> None:
-    """Add the sub-commands under `text`."""
-    text = typer.Typer(help="Sentences: score rewrites, train evaluators and taggers.", no_args_is_help=True)
-    text.command("score")(score)
-    text.command("train-evaluator")(train_evaluator)
-    text.command("train-tagger")(train_tagger)
-    text.command("make-standin")(make_standin)
-    text.command("interpolate")(interpolate)
-    app.add_typer(text, name="text")
-
-
 def _corpus(name: str, folder: Path | None, settings: list[str] | None, device: str) -> Any:
     from distk.data import open_dataset
     from distk.device import choose_device
@@ -230,8 +219,8 @@ def interpolate(
     import torch
 
     from distk.device import seeded
+    from distk.models import open_model
     from distk.run import find_checkpoint
-    from distk.training import open_model
 
     path = find_checkpoint(checkpoint)
     model, header = open_model(path, device)

@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from distk import UsageError
-from distk.checkpoint import read_header, write_atomic
+from distk.checkpoint import read_header
 from distk.config import hints, to_toml
 from distk.console import note, progress
 from distk.evaluation import evaluate
-from distk.plugins.vae_family.output import as_png, rows_as_csv, windowless
+from distk.files import write_atomic
+from distk.models import open_model
 from distk.registry import registry
-from distk.replicas import train_seeds
 from distk.settings import Settings, resolve
-from distk.training import open_model, resume
+from distk.study.tables import as_png, rows_as_csv, windowless
+from distk.training.loop import resume
+from distk.training.replicas import train_seeds
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 TABLE = ("factorvae.eval", "clsacc.hungarian", "reconstruction.nll_image")
 
 
-def add(app: typer.Typer, study: typer.Typer) -> None:
-    """Register the studies."""
-    study.command("discrete")(discrete)
-    study.command("factorvae")(factorvae)
-    study.command("dip")(dip)
-
-
 def discrete(
     methods: Annotated[str, typer.Option(help="Comma-separated.")] = "cascadevae,jointvae,factorvae,betavae",
     seeds: Seeds = 3,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from distk import Code, DataSpec, Latent, LatentSpace, Method, Step, option
+from distk import Code, DataSpec, Latent, LatentSpace, Method, Step, adam, option
 from distk.nn import bernoulli_nll
 from distk.plugins.vae_family.networks import Architecture, decoder, encoder
 
@@ -24,6 +24,21 @@ class GaussianConfig:
         "bernoulli", "bernoulli: cross-entropy of pixels in [0, 1]; gaussian: sum of squared errors"
     )
     lr: float = option(5e-4, "learning rate of Adam", paper="5e-4", above=0)
+
+
+@dataclass(frozen=True)
+class VAEConfig(GaussianConfig):
+    """Hyperparameters of a VAE whose optimizer can be chosen."""
+
+    optimizer: Literal["adam", "adagrad"] = option("adam", "adagrad: that of the first beta-VAE, with --lr 1e-2")
+
+
+def optimizer(config: Any) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
+    """The optimizer factory that `optimizer` and `lr` of a config name. Adagrad's learning rate is constant."""
+    if config.optimizer == "adam":
+        return adam(config.lr)
+    # Of what Adagrad keeps only its step counter lies on the host, and without decay nothing depends on it.
+    return lambda parameters: torch.optim.Adagrad(parameters, lr=config.lr, foreach=parameters[0].is_cuda)
 
 
 @dataclass

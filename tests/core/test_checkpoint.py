@@ -9,10 +9,11 @@ import struct
 import pytest
 import torch
 
-from distk import checkpoint, training
+from distk import checkpoint
 from distk.device import Ranks
 from distk.errors import DistkError
 from distk.settings import resolve
+from distk.training import loop
 
 SMALL = {
     "model": {"z": 2, "hidden": 8, "warmup": 0, "relieve_every": 1},
@@ -24,7 +25,7 @@ SMALL = {
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     settings = resolve("cascadevae", options=SMALL)
-    trainer = training.build(settings, torch.device("cpu"), Ranks())
+    trainer = loop.build(settings, torch.device("cpu"), Ranks())
     trainer.step()
     path = tmp_path_factory.mktemp("c") / "c.safetensors"
     data = {"name": "digits", "options": {}, "folder": None, "origin": trainer.dataset.origin}
@@ -135,4 +136,4 @@ def test_stripped_checkpoints_cannot_be_resumed(saved, tmp_path) -> None:
     checkpoint.save(tmp_path / "s.safetensors", model, header)
     assert checkpoint.load(tmp_path / "s.safetensors")[1].step == 1
     with pytest.raises(DistkError, match="stripped"):
-        training.resume(tmp_path / "s.safetensors")
+        loop.resume(tmp_path / "s.safetensors")

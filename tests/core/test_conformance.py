@@ -106,7 +106,7 @@ class Careless:
     ],
 )
 def test_the_checks_catch_a_careless_method(fault, check, monkeypatch) -> None:
-    from distk.plugins.vae_family.cascadevae import CascadeVAEContinuous
+    from distk.plugins.vae_family.cascadevae.method import CascadeVAEContinuous
 
     monkeypatch.setattr(CascadeVAEContinuous, "original", CascadeVAEContinuous.elbo, raising=False)
     monkeypatch.setattr(CascadeVAEContinuous, "elbo", getattr(Careless, fault))
@@ -115,7 +115,7 @@ def test_the_checks_catch_a_careless_method(fault, check, monkeypatch) -> None:
 
 
 def test_touching_another_objectives_parameters_is_caught(monkeypatch) -> None:
-    from distk.plugins.vae_family.cascadevae import CascadeVAEContinuous
+    from distk.plugins.vae_family.cascadevae.method import CascadeVAEContinuous
 
     def after(self):
         def push() -> None:

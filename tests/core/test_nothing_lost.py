@@ -18,13 +18,14 @@ import pytest
 import torch
 from torch import nn
 
-from distk import Dataset, DataSpec, Latent, LatentSpace, Method, Objective, checkpoint, sgd, training
+from distk import Dataset, DataSpec, Latent, LatentSpace, Method, Objective, checkpoint, sgd
 from distk.data import Files
 from distk.device import Ranks
 from distk.errors import DistkError, UsageError
 from distk.run import Run
-from distk.settings import resolve
-from distk.trainer import NonFinite, TrainConfig, Trainer
+from distk.settings import TrainConfig, resolve
+from distk.training import loop
+from distk.training.trainer import NonFinite, Trainer
 
 _spec = importlib.util.spec_from_file_location("soak", Path(__file__).parents[2] / "benchmarks" / "soak.py")
 soak = importlib.util.module_from_spec(_spec)
@@ -46,14 +47,14 @@ def settings(**train):
     return resolve("cascadevae", options={**SMALL, "train": {**SMALL["train"], **train}})
 
 
-def started(out: Path, **train) -> training.Session:
-    return training.start(settings(**train), out, torch.device("cpu"), Ranks())
+def started(out: Path, **train) -> loop.Session:
+    return loop.start(settings(**train), out, torch.device("cpu"), Ranks())
 
 
-def run_to(session: training.Session, step: int) -> None:
+def run_to(session: loop.Session, step: int) -> None:
     """Take steps up to this one, then be asked to stop."""
-    with training.running(session, quiet=True):
-        for _ in training.steps(session):
+    with loop.running(session, quiet=True):
+        for _ in loop.steps(session):
             if session.trainer.index == step:
                 session.stop.signal = signal.SIGTERM
 
@@ -75,8 +76,8 @@ def test_stopped_anywhere_log_and_every_tensor_are_those_of_an_unbroken_run(tmp_
     run_to(started(tmp_path / "stopped", steps=9), stop)
     assert checkpoint.read_header(tmp_path / "stopped/checkpoint.safetensors").step == stop
     torch.manual_seed(12345)  # another process's global generator
-    training.resume(tmp_path / "stopped", quiet=True)
-    training.train(settings(steps=9), tmp_path / "alone", quiet=True)
+    loop.resume(tmp_path / "stopped", quiet=True)
+    loop.train(settings(steps=9), tmp_path / "alone", quiet=True)
     assert soak.differences(tmp_path / "alone", tmp_path / "stopped") == []
 
 
@@ -103,29 +104,29 @@ def test_killed_before_the_first_checkpoint_a_folder_can_be_used_again(tmp_path)
     run.open()
     run.close()
     (tmp_path / "r/.checkpoint.safetensors.x1.tmp").write_bytes(b"half")
-    training.train(settings(steps=1), tmp_path / "r", quiet=True)
+    loop.train(settings(steps=1), tmp_path / "r", quiet=True)
     assert not list((tmp_path / "r").glob(".*.tmp"))
     with pytest.raises(UsageError, match="already holds a run"):
-        training.train(settings(steps=1), tmp_path / "r", quiet=True)
+        loop.train(settings(steps=1), tmp_path / "r", quiet=True)
     with pytest.raises(UsageError, match="already holds a run"):  # another process came first
         Run(tmp_path / "r", {}).open()
 
 
 def test_a_log_cut_off_in_the_middle_of_a_line_is_read_and_mended(tmp_path) -> None:
-    training.train(settings(steps=6), tmp_path, quiet=True)
+    loop.train(settings(steps=6), tmp_path, quiet=True)
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 9, "elbo": NaN}\n{"step": 7, "el')
     assert [row["step"] for row in Run(tmp_path, {}).log] == [3, 6, 9]
-    training.resume(tmp_path, steps=9, quiet=True)
+    loop.resume(tmp_path, steps=9, quiet=True)
     assert [row["step"] for row in Run(tmp_path, {}).log] == [3, 6, 9]
     assert Run(tmp_path, {}).log[-1]["elbo"] > 0
 
 
 def test_only_the_newest_checkpoint_of_a_run_is_continued(tmp_path) -> None:
-    training.train(settings(steps=2), tmp_path, quiet=True)
+    loop.train(settings(steps=2), tmp_path, quiet=True)
     shutil.copy(tmp_path / "checkpoint.safetensors", tmp_path / "best.safetensors")
     with pytest.raises(UsageError, match="not the newest checkpoint"):
-        training.resume(tmp_path / "best.safetensors", steps=4)
+        loop.resume(tmp_path / "best.safetensors", steps=4)
     assert checkpoint.read_header(tmp_path / "checkpoint.safetensors").step == 2
 
 
@@ -146,7 +147,7 @@ def unchanged(path: Path, process: soak.Process, message: str) -> None:
 
 
 def test_a_file_size_limit_leaves_the_last_checkpoint(tmp_path) -> None:
-    training.train(settings(steps=2), tmp_path / "r", quiet=True)
+    loop.train(settings(steps=2), tmp_path / "r", quiet=True)
     small = (tmp_path / "r/checkpoint.safetensors").stat().st_size // 2
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (small, small))  # noqa: E731
     process = soak.Process(["resume", "r", "--steps", "4"], tmp_path, limit)
@@ -161,7 +162,7 @@ def disk(tmp_path) -> Iterator[Path]:
     if os.system(f"mount -t tmpfs -o size=4m tmpfs {folder} 2>/dev/null"):
         pytest.skip("this user may not mount a file system")
     try:
-        training.train(settings(steps=2), folder / "r", quiet=True)
+        loop.train(settings(steps=2), folder / "r", quiet=True)
         yield folder
     finally:
         os.system(f"umount {folder}")
@@ -188,16 +189,16 @@ def test_a_read_only_folder_leaves_the_last_checkpoint(disk, tmp_path) -> None:
 def test_links_in_a_strangers_run_folder_lead_no_write_outside(tmp_path) -> None:
     mine = tmp_path / "mine.txt"
     mine.write_text("dear diary")
-    training.train(settings(steps=1), tmp_path / "r", quiet=True)
+    loop.train(settings(steps=1), tmp_path / "r", quiet=True)
     for name in (".lock", "log.jsonl", "checkpoint.safetensors.link"):
         (tmp_path / "r" / name).unlink(missing_ok=True)
         (tmp_path / "r" / name).symlink_to(mine)
         if name == ".lock":
             with pytest.raises(DistkError, match="cannot write to run folder"):
-                training.resume(tmp_path / "r", steps=2, quiet=True)
+                loop.resume(tmp_path / "r", steps=2, quiet=True)
             (tmp_path / "r" / name).unlink()
         else:
-            training.resume(tmp_path / "r", steps=2, quiet=True)
+            loop.resume(tmp_path / "r", steps=2, quiet=True)
     assert mine.read_text() == "dear diary"
 
 
@@ -293,9 +294,9 @@ def test_schedules_may_be_tensors_and_follow_their_values() -> None:
 
 
 def test_training_states_that_do_not_fit_are_refused(tmp_path) -> None:
-    training.train(settings(steps=3), tmp_path, quiet=True)
+    loop.train(settings(steps=3), tmp_path, quiet=True)
     good = checkpoint.load_training(tmp_path / "checkpoint.safetensors")
-    trainer = training.build(settings(), torch.device("cpu"), Ranks())
+    trainer = loop.build(settings(), torch.device("cpu"), Ranks())
     moment = next(k for k in good if k.endswith("exp_avg") and good[k].dim() > 1)
     beyond = good["generator"].clone()
     beyond[8:12] = torch.tensor(list((600).to_bytes(4, "little")), dtype=torch.uint8)

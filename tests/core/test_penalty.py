@@ -15,17 +15,18 @@ from safetensors.torch import load_file
 from torch import nn
 
 import distk
-from distk import Dataset, DataSpec, Latent, LatentSpace, Method, Objective, Penalty, UsageError, sgd, training
+from distk import Dataset, DataSpec, Latent, LatentSpace, Method, Objective, Penalty, UsageError, sgd
 from distk.config import option, to_toml
 from distk.data import Files
 from distk.device import Ranks, no_host_reads
 from distk.penalty import build_penalties, layers_of
 from distk.registry import registry
 from distk.run import Run
-from distk.settings import resolve
+from distk.settings import TrainConfig, resolve
 from distk.testing import NoHostReads, _unwatched, check_penalty, method_checks, penalty_checks
-from distk.trainer import NonFinite, TrainConfig, Trainer
-from distk.training import build
+from distk.training import loop
+from distk.training.loop import build
+from distk.training.trainer import NonFinite, Trainer
 
 
 class Points(Dataset):
@@ -321,9 +322,9 @@ def test_settings_survive_toml(tmp_path) -> None:
 
 
 def test_a_resumed_run_goes_on_with_its_penalties(tmp_path) -> None:
-    training.train(small(6), tmp_path / "whole", quiet=True)
-    training.train(small(3), tmp_path / "part", quiet=True)
-    run = training.resume(tmp_path / "part", 6, quiet=True)
+    loop.train(small(6), tmp_path / "whole", quiet=True)
+    loop.train(small(3), tmp_path / "part", quiet=True)
+    run = loop.resume(tmp_path / "part", 6, quiet=True)
     one, two = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "part"))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
     assert {"penalty/covreg", "penalty/l1act"} <= set(run.log[-1])
@@ -426,7 +427,7 @@ def test_registered_penalties_conform() -> None:
 
 
 def test_the_checks_catch_a_careless_penalty(monkeypatch) -> None:
-    from distk.plugins.vae_family.covreg import ActivationPenalty
+    from distk.plugins.vae_family.covreg.penalty import ActivationPenalty
 
     monkeypatch.setattr(
         ActivationPenalty, "value", lambda self, given: sum(h.abs().mean() for h in given.values()).item()
@@ -444,7 +445,7 @@ def test_the_checks_catch_a_layer_that_nobody_hands_over(monkeypatch) -> None:
 
 
 def test_the_log_of_a_run_shows_the_penalty(tmp_path) -> None:
-    run = training.train(small(2), tmp_path / "r", quiet=True)
+    run = loop.train(small(2), tmp_path / "r", quiet=True)
     assert Run(run.path, {}).log[-1]["penalty/covreg"] >= 0
 
 

@@ -141,7 +141,7 @@ def test_a_plugin_may_refuse_before_anything_is_written_but_not_a_resumed_run(pl
     with pytest.raises(UsageError, match="reserved"):
         distk.train("cascadevae-c", steps=2, out="b", **SMALL)
     assert not Path("b").exists()
-    from distk.training import resume
+    from distk.training.loop import resume
 
     assert resume(run.path, steps=4, quiet=True).log[-1]["step"] == 4
     assert "this machine is reserved. The run goes on without." in capsys.readouterr().err
@@ -196,7 +196,7 @@ def test_every_number_of_the_log_reaches_the_writer(in_folder, monkeypatch) -> N
     monkeypatch.setattr(tensorboard, "_installed", lambda: True)
     monkeypatch.setattr(Events, "made", [])
     run = distk.train("cascadevae-c", steps=4, out="a", log=("tensorboard",), **SMALL)
-    from distk.training import resume
+    from distk.training.loop import resume
 
     again = resume(run.path, steps=6, quiet=True)
     sys.modules.pop("distk.plugins.tensorboard.writer")

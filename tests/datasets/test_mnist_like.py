@@ -12,7 +12,7 @@ import torch
 
 from distk import DistkError, UsageError, open_dataset
 from distk.plugins.datasets.mnist_like import read_idx
-from distk.testing_data import check_dataset
+from distk.testing.data import check_dataset
 
 
 def idx(values: np.ndarray) -> bytes:

@@ -264,7 +264,7 @@ def test_a_checkpoint_is_encoded_once_for_all_metrics(distk, checkpoint, monkeyp
         seen.append(len(x))
         return inner(model, x)
 
-    monkeypatch.setattr("distk.plugins.vae_family.cascadevae.CascadeVAE.encode", counted)
+    monkeypatch.setattr("distk.plugins.vae_family.cascadevae.method.CascadeVAE.encode", counted)
     metrics = [word for name in ("mig", "sap", "factorvae", "unsupervised", "clsacc") for word in ("-m", name)]
     first = json.loads(distk("eval", checkpoint, *metrics, "--repeats", 1, "--json")[1])
     assert sum(seen) == first["provenance"]["rows"] == 216
@@ -282,7 +282,7 @@ def test_a_checkpoint_is_encoded_once_for_all_metrics(distk, checkpoint, monkeyp
 
 
 def table_encoder():
-    from distk.plugins.vae_family.cascadevae import CascadeVAE
+    from distk.plugins.vae_family.cascadevae.method import CascadeVAE
 
     return CascadeVAE.encode
 

@@ -363,7 +363,7 @@ def write_standin(folder: Path, config: Any) -> dict[str, int]:
     gold/test.0 holds the rewrites of test.0 line by line, tagged/test.0 the same sentences as word_TAG.
     Returns file name -> lines. Raises DistkError when the folder cannot be written.
     """
-    from distk.checkpoint import write_atomic
+    from distk.files import write_atomic
 
     data = StandinReviews(config, torch.device("cpu"), Files("standin-reviews", None, ""))
     parts, names, _ = data.read(Files("standin-reviews", None, ""))

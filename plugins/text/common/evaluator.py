@@ -13,8 +13,8 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from distk import DistkError, UsageError, seeded
-from distk.checkpoint import write_atomic
 from distk.device import initialised
+from distk.files import write_atomic
 from distk.plugins.text.common import classifier as classify
 from distk.plugins.text.common import lm as language
 from distk.plugins.text.common.corpus import SentenceDataset

@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import save as to_bytes
 
 from distk import DistkError, UsageError
-from distk.checkpoint import write_atomic
 from distk.console import warn_once
+from distk.files import write_atomic
 from distk.plugins.text.common.stored import opened
 
 LARGEST_TAGSET = 1000

@@ -1,0 +1,131 @@
+"""Commands that are known by their path and imported when they run.
+
+`distk --help` shows names and summaries from the registry; only the command that is called gets built. A plugin that
+gave a typer app instead of paths has that app built alone, so that it can neither take away nor replace a command.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from distk.errors import nearest
+from distk.options import command as built_from
+from distk.registry import Command, Plugin, registry
+
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+
+
+class LazyGroup(typer.core.TyperGroup):
+    """A group whose commands stand in the registry, beside those that it was made with. place: its own name there."""
+
+    place = ""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *(command.name for command in self._entries())]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command with its name and summary only, unless it is at hand: listing must not import them."""
+        own = super().get_command(ctx, cmd_name)
+        entry = registry().commands.get((self.place, cmd_name))
+        return own if own is not None or entry is None else shown(entry)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        own = super().get_command(ctx, args[0])
+        if own is not None:
+            return args[0], own, args[1:]
+        entry = registry().commands.get((self.place, args[0]))
+        if entry is None:
+            ctx.fail(self._told(ctx, args))
+        return args[0], loaded(entry), args[1:]
+
+    def _entries(self) -> list[Command]:
+        return [command for (group, _), command in registry().commands.items() if group == self.place]
+
+    def _told(self, ctx: Any, args: list[str]) -> str:
+        """What to say of a word that is no command here: where it went, or the nearest one."""
+        words = [*self.place.split(), *args]
+        moved = registry().moved
+        for n in range(min(len(words), 3), 0, -1):
+            old = " ".join(words[:n])
+            new = moved.get(old) or [w for was, to in moved.items() if was.startswith(old + " ") for w in to]
+            if new:
+                return f"`distk {old}` is called " + ", ".join(f"`distk {word}`" for word in new) + " now."
+        where = f"distk {self.place}".strip()
+        return f"No such command '{args[0]}'.{nearest(args[0], self.list_commands(ctx))} `{where} --help` lists all."
+
+
+def shown(entry: Command) -> Any:
+    """A command that can be listed; running it needs `loaded`."""
+    if entry.built is not None:
+        return entry.built
+    made = typer.core.TyperCommand(entry.name, help=entry.summary)
+    made.rich_help_panel = entry.panel or None  # type: ignore[attr-defined]
+    return made
+
+
+def loaded(entry: Command) -> Any:
+    """The command itself, its module imported. Raises DistkError naming the plugin whose module fails."""
+    if entry.built is not None:
+        return entry.built
+    if not entry.path:
+        return group_of(entry)
+    found = entry.load()
+    if isinstance(found, typer.Typer):
+        made = typer.main.get_group(found)
+    elif isinstance(found, (typer.core.TyperCommand, typer.core.TyperGroup)):
+        made = found
+    else:
+        made = built_from(found, entry.name)
+    made.name = entry.name
+    return made
+
+
+def group_of(entry: Command) -> Any:
+    """The group of a name that has no module of its own: a paper's verbs, or a family's."""
+    app = typer.Typer(cls=type("Group", (LazyGroup,), {"place": entry.name}), no_args_is_help=True)
+    app.info.context_settings = HELP_OPTIONS
+    app.callback(help=_about(entry))(lambda: None)
+    return typer.main.get_group(app)
+
+
+def _about(entry: Command) -> str:
+    """The help of a group; for a paper also what else it brings."""
+    paper = registry().papers.get(entry.name)
+    if paper is None:
+        return entry.summary
+    lines = [f"{entry.summary}."]
+    for kind, verb in (("method", "distk train"), ("dataset", "distk data"), ("metric", "distk eval --metric")):
+        if names := [row.name for row in paper.named(kind)]:
+            lines.append(f"{verb} {' | '.join(names)}")
+    if names := [row.name for row in paper.named("penalty")]:
+        lines.append(f"distk train METHOD --penalty {' | '.join(names)}")
+    return "\n\n".join(lines)
+
+
+def collect_apps() -> None:
+    """Give the commands of typer apps their places, each plugin's built alone; what fails is a fault of its plugin."""
+    found = registry()
+    for implementation in found.manager.hook.distk_register_commands.get_hookimpls():
+        plugin = found.plugins[implementation.plugin_name]
+        if "app" in implementation.argnames and plugin.name not in found.merged:
+            found.merged.add(plugin.name)
+            try:
+                _merge(plugin, implementation)
+            except (Exception, SystemExit) as error:  # a plugin's broken command must not take the others away
+                plugin.faults.append(f"its commands are left out: {type(error).__name__}: {error}")
+
+
+def _merge(plugin: Plugin, implementation: Any) -> None:
+    """Build one plugin's typer app, and register each command and group that it holds."""
+    found = registry()
+    app = typer.Typer(add_completion=False)
+    app.callback()(lambda: None)
+    given = {"app": app}
+    if "register" in implementation.argnames:
+        given["register"] = lambda *args, **named: found.register_command(plugin, *args, **named)
+    implementation.function(**given)
+    group = typer.main.get_group(app)  # typer reads the signatures only now, and raises what is wrong with them
+    for name, command in group.commands.items():
+        found.register_command(plugin, name, "", command.get_short_help_str(200), built=command)

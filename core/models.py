@@ -1,0 +1,33 @@
+"""Opening a trained model and the data that it was trained on: looking at a model imports no trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from distk import checkpoint
+from distk.data import Dataset, open_dataset
+from distk.device import choose_device
+from distk.errors import DistkError
+from distk.method import Method
+
+
+def open_model(path: Path, device: str = "auto") -> tuple[Method, checkpoint.Header]:
+    """A trained model in eval mode, with `model.dataset()` to open the data that it was trained on."""
+    model, header = checkpoint.load(path, choose_device(device))
+    target = next(model.parameters()).device
+    model.__dict__["dataset"] = lambda: trained_data(header, target)
+    return model, header
+
+
+def trained_data(header: checkpoint.Header, device: torch.device, folder: str | None = None) -> Dataset:
+    """The data set that a checkpoint was trained on, opened again.
+
+    Raises UsageError when its settings or folder no longer fit.
+    """
+    data = header.data
+    try:
+        return open_dataset(data["name"], dict(data["options"]), device=device, folder=folder or data.get("folder"))
+    except (KeyError, TypeError) as error:
+        raise DistkError(f"the checkpoint does not say which data it was trained on ({error}).") from error

@@ -1,0 +1,36 @@
+"""Conformance: what every method, data set, metric and penalty must satisfy, built-in or third-party.
+
+    from distk.testing import check_method
+    check_method("mymethod")          # raises AssertionError naming the check that failed
+
+`distk check NAME` prints the same as a table.
+"""
+
+from distk.testing.data import (
+    Check,
+    check_dataset,
+    check_metric,
+    dataset_checks,
+    metric_checks,
+    model_table,
+    probe_table,
+    synthetic_table,
+)
+from distk.testing.methods import HostRead, NoHostReads, check_method, check_penalty, method_checks, penalty_checks
+
+__all__ = [
+    "Check",
+    "HostRead",
+    "NoHostReads",
+    "check_dataset",
+    "check_method",
+    "check_metric",
+    "check_penalty",
+    "dataset_checks",
+    "method_checks",
+    "metric_checks",
+    "model_table",
+    "penalty_checks",
+    "probe_table",
+    "synthetic_table",
+]

@@ -1,0 +1,359 @@
+"""Conformance of methods and penalties."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from distk import checkpoint
+from distk.config import from_dict, to_dict, to_toml
+from distk.device import Ranks, no_host_reads, seeded
+from distk.errors import DistkError
+from distk.latents import LatentSpace
+from distk.method import Method, Objective, Step, can
+from distk.penalty import Penalty
+from distk.settings import Settings, resolve
+from distk.testing.data import (
+    Check,
+    demand,
+    documented,
+    loaded,
+    run,
+    same,
+)
+from distk.training.loop import build
+from distk.training.trainer import Trainer
+
+_READS = {
+    "_local_scalar_dense",
+    "is_nonzero",
+    "item",
+    "nonzero",
+    "masked_select",
+    "unique",
+    "_unique2",
+    "unique_dim",
+    "equal",
+    "repeat_interleave",
+}
+
+
+class HostRead(AssertionError):
+    """A step read a value back to the host, or made a shape depend on values."""
+
+
+class _NoCopies(TorchFunctionMode):
+    """Catches what reads a tensor on the CPU without dispatching an operation."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.tolist, Tensor.numpy, Tensor.__array__):
+            raise HostRead(f"the step calls {func.__name__}, which reads values back to the host")
+        return func(*args, **(kwargs or {}))
+
+
+class NoHostReads(TorchDispatchMode):
+    """Raises HostRead for operations that would make CUDA wait or whose shapes depend on values. Works on the CPU."""
+
+    def __enter__(self) -> NoHostReads:
+        self._copies = _NoCopies()
+        self._copies.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._copies.__exit__(*error)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        by_tensor = name == "repeat_interleave" and func._overloadname == "Tensor"
+        masked = name in ("index", "index_put", "index_put_") and any(
+            isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1] if i is not None
+        )
+        if (name in _READS and name != "repeat_interleave") or by_tensor or masked:
+            raise HostRead(
+                f"the step calls {name}, which reads values back to the host or has a shape that depends on them"
+            )
+        return func(*args, **(kwargs or {}))
+
+
+# Methods
+
+
+def method_checks(name: str, steps: int = 3, batch: int = 8, **options: Mapping[str, Any]) -> list[Check]:
+    """All checks of a method, on its preset `demo` if it has one. options: sections as for `settings.resolve`."""
+    try:
+        cls = loaded("method", name, Method)
+    except DistkError as error:
+        return [Check("it can be imported", str(error))]
+    sections = {section: dict(options.get(section, {})) for section in ("model", "data", "train")}
+    sections["train"] = {
+        "batch": batch,
+        "device": "cpu",
+        "steps": 2 * steps,
+        "eval": (),
+        "keep": "",
+        "log": (),
+        **sections["train"],
+    }
+    settings = resolve(name, preset="demo" if "demo" in cls.presets else None, options=sections)
+    probe = _Probe(settings, steps)
+    return run(
+        {
+            "every option is documented": lambda: documented(cls.Config),
+            "settings survive TOML and the header": lambda: _round_trip(settings),
+            "a step changes exactly its objective's parameters": probe.touches,
+            "the losses hand over the layers that the method declares": probe.taps,
+            "the step reads nothing back to the host": probe.host_reads,
+            "the same seed gives the same result": probe.same_seed,
+            "resuming equals never having stopped": probe.resume,
+            "a checkpoint gives the same model": probe.round_trip,
+            "encode and decode agree with the latent space": probe.shapes,
+            "schedule keeps its keys and shapes": probe.schedule,
+        }
+    )
+
+
+def check_method(name: str, steps: int = 3, batch: int = 8, **options: Mapping[str, Any]) -> None:
+    """`method_checks`, raising AssertionError that names every check that failed."""
+    demand(method_checks(name, steps, batch, **options), f"method '{name}'")
+
+
+def _round_trip(settings: Settings) -> None:
+    import tomllib
+
+    plain = to_dict(settings.model)
+    read = tomllib.loads(to_toml({"model": plain}))["model"]
+    assert from_dict(type(settings.model), read, "TOML") == settings.model, "the settings differ after TOML"
+
+
+class _Watching(Trainer):
+    """A trainer that reports which parameters each stage changes."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.touched: dict[str, set[str]] = {}
+        self.handed: set[str] = set()
+
+    def _update(self, stage: list[Objective], step: Step) -> None:
+        tap = Step.tap.__get__(step)
+        step.tap = lambda layer, h: (self.handed.add(layer), tap(layer, h))[1]  # type: ignore[method-assign]
+        before = {n: p.detach().clone() for n, p in self.model.named_parameters()}
+        super()._update(stage, step)
+        changed = {n for n, p in self.model.named_parameters() if not torch.equal(p.detach(), before[n])}
+        self.touched.setdefault("+".join(o.name for o in stage), set()).update(changed)
+
+
+class _Probe:
+    def __init__(self, settings: Settings, steps: int) -> None:
+        self.settings, self.steps = settings, steps
+
+    def trainer(self, kind: type[Trainer] = Trainer) -> Trainer:
+        made = build(self.settings, torch.device("cpu"), Ranks())
+        return made if kind is Trainer else kind(made.model, made.dataset, made.config)
+
+    def touches(self) -> None:
+        trainer = self.trainer(_Watching)
+        assert isinstance(trainer, _Watching)
+        for _ in range(self.steps):
+            trainer.step()
+        named = {id(p): n for n, p in trainer.model.named_parameters()}
+        assert trainer.touched, "no objective was active in the first steps"
+        for stage in trainer.stages:
+            for taken, changed in trainer.touched.items():
+                if not set(taken.split("+")) <= {o.name for o in stage}:
+                    continue
+                own = {named.get(id(p)) for o in stage for p in o.parameters}
+                assert None not in own, f"'{taken}' trains parameters that the model does not hold"
+                surplus = sorted(changed - own)
+                assert not surplus, f"'{taken}' changed {', '.join(surplus)}"
+                assert changed, f"'{taken}' changed no parameter"
+
+    def taps(self) -> None:
+        trainer = self.trainer(_Watching)
+        assert isinstance(trainer, _Watching)
+        for _ in range(self.steps):
+            trainer.step()
+        surplus, declared = sorted(trainer.handed - set(trainer.model.taps)), set(trainer.model.taps)
+        assert not surplus, f"step.tap is called for {', '.join(surplus)}, which `taps` does not declare"
+        if all(o.active(0) for o in trainer.objectives):
+            lacking = sorted(declared - trainer.handed)
+            assert not lacking, f"`taps` declares {', '.join(lacking)}, for which no loss calls step.tap"
+
+    def host_reads(self) -> None:
+        trainer = self.trainer()
+        for optimizer in trainer.optimizers.values():
+            _unwatched(optimizer)
+        trainer.step()  # allocates what is made once
+        trainer.model.before_step(trainer.index, trainer.optimizers)
+        trainer._set_schedule(trainer.model.schedule(trainer.index))
+        active = tuple(o.name for o in trainer.objectives if o.active(trainer.index))
+        key = (trainer.model.phase(trainer.index), active, trainer.dataset.bucket(trainer.index, 0))
+        if trainer.model.capturable is True:
+            with no_host_reads(), NoHostReads():
+                trainer._step(key)
+
+    def same_seed(self) -> None:
+        first, second = self._after(self.steps), self._after(self.steps)
+        same(first, second, "two runs of one seed")
+
+    def _after(self, steps: int) -> dict[str, Tensor]:
+        trainer = self.trainer()
+        for _ in range(steps):
+            trainer.step()
+        return _everything(trainer)
+
+    def resume(self) -> None:
+        straight = self._after(2 * self.steps)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "c.safetensors"
+            trainer = self.trainer()
+            for _ in range(self.steps):
+                trainer.step()
+            self._save(trainer, path)
+            torch.manual_seed(999)  # what another process's global generator would be
+            again = self.trainer()
+            again.model.load_state_dict(checkpoint.load(path)[0].state_dict())
+            again.load_state(checkpoint.load_training(path))
+        for _ in range(self.steps):
+            again.step()
+        same(straight, _everything(again), "the resumed and the uninterrupted run")
+
+    def _save(self, trainer: Trainer, path: Path) -> None:
+        data = {"name": self.settings.data, "options": {}, "folder": None, "origin": trainer.dataset.origin}
+        header = checkpoint.header_for(trainer.model, self.settings.entry, data, trainer.index, 0, {})
+        checkpoint.save(path, trainer.model, header, trainer.state())
+
+    def round_trip(self) -> None:
+        trainer = self.trainer()
+        trainer.step()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "c.safetensors"
+            self._save(trainer, path)
+            loaded, header = checkpoint.load(path)
+        assert LatentSpace.from_list(header.latents) == trainer.model.latents, "the latent space changed"
+        assert loaded.config == trainer.model.config, "the settings changed"
+        model = trainer.model.eval()
+        same(model.state_dict(), loaded.state_dict(), "the model before and after")
+        if can(model, "encode"):
+            x = trainer.dataset.sample(4, seeded(0, trainer.device))["x"]
+            with torch.no_grad():
+                same(model.encode(x), loaded.encode(x), "codes before and after")
+
+    def shapes(self) -> None:
+        trainer = self.trainer()
+        model, dataset = trainer.model.eval(), trainer.dataset
+        n = 4
+        with torch.no_grad():
+            if can(model, "encode"):
+                x = dataset.sample(n, seeded(0, trainer.device))["x"]
+                code = model.encode(x)
+                model.latents.check(code, n)
+                assert model.latents.flatten(code).shape == (n, len(model.latents.columns)), (
+                    "flatten and columns differ"
+                )
+                if can(model, "decode"):
+                    assert model.decode(code).shape[0] == n, "decode changes the number of items"
+                if can(model, "posterior"):
+                    for name, (mean, std) in model.posterior(x).items():
+                        assert mean.shape == std.shape == (n, *model.latents[name].shape), f"posterior of '{name}'"
+                        assert bool((std >= 0).all()), f"posterior of '{name}' has a negative standard deviation"
+            if can(model, "sample"):
+                first = model.sample(n, seeded(1, trainer.device))
+                assert len(first) == n, "sample(n) returns another number of items"
+                assert torch.equal(first, model.sample(n, seeded(1, trainer.device))), "sample ignores its generator"
+
+    def schedule(self) -> None:
+        model = self.trainer().model
+        first = model.schedule(0)
+        for step in (1, 10, 1000, self.settings.train.steps):
+            later = model.schedule(step)
+            assert set(later) == set(first), f"schedule({step}) has other keys than schedule(0)"
+            for key, value in later.items():
+                same = torch.as_tensor(value).shape == torch.as_tensor(first[key]).shape
+                assert same, f"schedule({step})['{key}'] has another shape than at step 0"
+            hash(model.phase(step))
+
+
+# Penalties
+
+
+def penalty_checks(name: str) -> list[Check]:
+    """All checks of a penalty, on random activations of a layer of units and of a layer of feature maps."""
+    try:
+        cls = loaded("penalty", name, Penalty)
+    except DistkError as error:
+        return [Check("it can be imported", str(error))]
+    draw = torch.Generator().manual_seed(0)
+    layers = {"units": torch.randn(32, 5, generator=draw), "maps": torch.randn(32, 3, 4, 4, generator=draw)}
+
+    def value(**given: Tensor) -> Tensor:
+        return cls(cls.Config()).value(given)
+
+    def scalar() -> None:
+        for layer, h in layers.items():
+            found = value(**{layer: h})
+            assert found.shape == (), f"the value has shape {tuple(found.shape)}"
+            assert bool(found.isfinite()), "the value is not finite"
+        assert value(**layers).shape == (), "two layers do not give one value"
+
+    def gradient() -> None:
+        for layer, h in layers.items():
+            h = h.clone().requires_grad_()
+            (found,) = torch.autograd.grad(value(**{layer: h}), h, allow_unused=True)
+            assert found is not None, "no gradient reaches the activations"
+            assert bool(found.isfinite().all()), "the gradient is not finite"
+
+    def reads() -> None:
+        with no_host_reads(), NoHostReads():
+            h = layers["units"].clone().requires_grad_()
+            value(units=h).backward()
+
+    def repeatable() -> None:
+        assert torch.equal(value(**layers), value(**layers)), "the same activations give two values"
+
+    return run(
+        {
+            "every option is documented": lambda: documented(cls.Config),
+            "its value is one finite number": scalar,
+            "its gradient reaches the activations": gradient,
+            "it reads nothing back to the host": reads,
+            "the same activations give the same value": repeatable,
+        }
+    )
+
+
+def check_penalty(name: str) -> None:
+    """`penalty_checks`, raising AssertionError that names every check that failed."""
+    demand(penalty_checks(name), f"penalty '{name}'")
+
+
+def _unwatched(optimizer: torch.optim.Optimizer) -> None:
+    """Let an optimizer's step pass a NoHostReads mode: torch's own CPU kernels read their step counters, the
+    capturable ones that CUDA uses do not."""
+    inner = optimizer.step
+
+    def step(*arguments: Any, **named: Any) -> Any:
+        with _lifted():
+            return inner(*arguments, **named)
+
+    optimizer.step = step  # type: ignore[method-assign]
+
+
+@contextmanager
+def _lifted() -> Iterator[None]:
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    with _disable_current_modes():
+        yield
+
+
+def _everything(trainer: Trainer) -> dict[str, Tensor]:
+    return {**{f"model/{k}": v for k, v in trainer.model.state_dict().items()}, **trainer.state()}

@@ -1,0 +1,375 @@
+"""Training from settings to a run folder, and taking a run up again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distk import checkpoint, evaluation
+from distk.config import to_toml
+from distk.console import note, progress, warn
+from distk.data import Dataset, open_dataset
+from distk.device import Ranks, choose_device, describe, initialised, join_ranks
+from distk.errors import DistkError, UsageError
+from distk.registry import registry
+from distk.run import RUNS, Run, new_folder
+from distk.settings import Settings, TrainConfig, resolve
+from distk.training.snapshots import snapshot
+from distk.training.trainer import Trainer
+
+
+class Interrupted(DistkError):
+    """The user or the system asked the run to stop; everything is saved."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        Exception.__init__(self, message)  # not shortened: it may list many runs
+        self.exit_code = 128 + signal_number
+
+
+class Stop:
+    """The signal that asked the runs of this process to stop, 0 while none did."""
+
+    signal: int = 0
+
+
+@dataclass
+class Session:
+    """A run in this process: the trainer, the folder, and what decides on the best checkpoint."""
+
+    settings: Settings
+    run: Run
+    trainer: Trainer
+    best: dict[str, Any]
+    stop: Stop = field(default_factory=Stop)
+    resumed: bool = False
+
+    @property
+    def config(self) -> TrainConfig:
+        return self.trainer.config
+
+
+def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Dataset | None = None) -> Trainer:
+    """Data set (or the one given), model and trainer of these settings.
+
+    Raises UsageError when the method does not take this kind of data.
+    """
+    if dataset is None:
+        dataset = open_dataset(settings.data, settings.data_options, device=device, folder=settings.data_dir)
+    kinds = settings.method.kinds
+    if dataset.spec.kind not in kinds:
+        raise UsageError(
+            f"method '{settings.entry.name}' learns from {' or '.join(kinds)} data; "
+            f"'{dataset.name}' holds {dataset.spec.kind} data."
+        )
+    with initialised(settings.train.seed, device):
+        try:
+            model = settings.method(settings.model, dataset.spec).to(device)
+        except ValueError as error:
+            raise UsageError(f"method '{settings.entry.name}' with data '{dataset.name}': {error}") from error
+    model.__dict__["dataset"] = lambda: dataset  # as `open_model` does for a trained one
+    torch.manual_seed(settings.train.seed)  # for layers that draw from the global generator, such as dropout
+    return Trainer(model.train(), dataset, settings.train, ranks)
+
+
+def train(settings: Settings, out: Path | None = None, quiet: bool = False) -> Run:
+    """Train from scratch into a new run folder and return the run."""
+    device = choose_device(settings.train.device)
+    return _go(start(settings, out, device, join_ranks(device)), quiet)
+
+
+def start(
+    settings: Settings, out: Path | None, device: torch.device, ranks: Ranks, dataset: Dataset | None = None
+) -> Session:
+    """A new run in a new, locked folder, before its first step. dataset: opened already, or None."""
+    _check_evaluation(settings.train)
+    config = {"method": settings.entry.name, **settings.to_dict()}
+    registry().prepare_run(config)
+    trainer = build(settings, device, ranks, dataset)
+    # Only the first rank looks at the folder, since by the time that another one does the first may have made it.
+    path = new_folder(settings.entry.name, settings.train.seed, out) if ranks.first else out or RUNS
+    run = Run(path, config)
+    if ranks.first:
+        run.open()
+        checkpoint.write_atomic(path / "config.toml", _toml(run).encode())
+    return Session(settings, run, trainer, {})
+
+
+def resume(path: Path, steps: int | None = None, quiet: bool = False) -> Run:
+    """Continue the run whose folder or checkpoint is `path`, to `steps` (default: as it was set).
+
+    Raises DistkError for a checkpoint without training state, or one whose method or data set is gone, and UsageError
+    for another file of a run than its newest checkpoint.
+    """
+    file = path / "checkpoint.safetensors" if path.is_dir() else path
+    header = checkpoint.read_header(file)
+    newest = file.with_name("checkpoint.safetensors")
+    if file.name != newest.name and newest.exists():
+        raise UsageError(
+            f"'{file}' is not the newest checkpoint of its run, which continuing from it would overwrite: "
+            f"copy it as checkpoint.safetensors into a new folder, or continue with `distk resume {file.parent}`."
+        )
+    ranks = join_ranks(choose_device(settings_of(header, file, steps).train.device))
+    run = Run(file.parent, {})
+    try:
+        if ranks.first:
+            run.lock()  # before the checkpoint is read: whoever holds it may be writing a newer one
+        ranks.largest(0)
+        return _go(_taken_up(run, file, steps, ranks), quiet)
+    finally:
+        run.close()
+
+
+def settings_of(header: checkpoint.Header, file: Path, steps: int | None = None) -> Settings:
+    """The settings that a checkpoint was trained with, checked like those of a command line."""
+    data = header.data
+    if "name" not in data:
+        raise DistkError(f"'{file}' does not say which data it was trained on, so it cannot be continued.")
+    named = {"name": data["name"], **({"dir": data["folder"]} if data.get("folder") else {})}
+    options = {
+        "model": header.config,
+        "train": {**header.train, **({} if steps is None else {"steps": steps})},
+        "data": {**data.get("options", {}), **named},
+    }
+    try:
+        return resolve(header.method, options=options)
+    except UsageError as error:  # the message may quote a value of any length
+        raise DistkError(f"'{file}' cannot be continued: {str(error)[:1000]}") from error
+    except (ArithmeticError, RecursionError) as error:
+        raise DistkError(f"'{file}' has an impossible setting ({type(error).__name__}).") from error
+
+
+def _taken_up(run: Run, file: Path, steps: int | None, ranks: Ranks) -> Session:
+    header = checkpoint.read_header(file)
+    settings = settings_of(header, file, steps)
+    device = choose_device(settings.train.device)
+    _check_evaluation(settings.train)
+    model, _ = checkpoint.load(file, device)  # holds the tensors against the settings before anything is built of them
+    trainer = build(settings, device, ranks)
+    try:
+        trainer.model.load_state_dict(model.state_dict())
+    except RuntimeError as error:
+        raise DistkError(
+            f"the data set '{settings.data}' is no longer what '{file}' was trained on: "
+            f"{trainer.dataset.spec.shape} now, {model.spec.shape} then."
+        ) from error
+    state = checkpoint.load_training(file)
+    if "step" not in state:
+        raise DistkError(f"'{file}' was stripped of its training state, so it cannot be continued.")
+    trainer.load_state(state)
+    run.config = {"method": settings.entry.name, **settings.to_dict()}
+    if ranks.first:
+        registry().prepare_run(run.config, resumed=True)
+        run.open(resume_at=trainer.index)
+    return Session(settings, run, trainer, _best_of(header), resumed=True)
+
+
+def _best_of(header: checkpoint.Header) -> dict[str, Any]:
+    """What the header says about best.safetensors, as far as it makes sense."""
+    best = header.metrics.get("best")
+    sound = isinstance(best, dict) and isinstance(best.get("value"), (int, float))
+    return dict(best) if sound else {}
+
+
+def _toml(run: Run) -> str:
+    config = dict(run.config)
+    return to_toml(config, {"method": config.pop("method")})
+
+
+def _check_evaluation(config: TrainConfig) -> None:
+    """Unknown metrics and a malformed --keep are found before the first step, not after the last."""
+    evaluation.expand(config.eval)
+    if config.keep:
+        kind, _, metric = config.keep.partition(":")
+        if kind != "best" or not metric:
+            raise UsageError(f"--keep '{config.keep}' is not understood; write --keep best:METRIC.")
+        registry().find("metric", metric)
+
+
+def _go(session: Session, quiet: bool) -> Run:
+    """The loop with its surroundings: signals, progress, events, and the last words."""
+    trainer, ranks = session.trainer, session.trainer.ranks
+    with running(session, quiet), stopping(session.stop):
+        bar = progress("training", session.config.steps, trainer.index, quiet or not ranks.first)
+        with bar as advance:
+            for _ in steps(session):
+                advance(1)
+    if session.stop.signal:
+        if not ranks.first:
+            raise SystemExit(128 + session.stop.signal)  # the first rank says it
+        command = f"torchrun --nproc-per-node {ranks.world} -m distk" if ranks.world > 1 else "distk"
+        message = f"stopped at step {trainer.index}; everything is saved. Continue with: {command} resume "
+        raise Interrupted(f"{message}{session.run.path}", session.stop.signal)
+    return session.run
+
+
+@contextlib.contextmanager
+def running(session: Session, quiet: bool) -> Iterator[None]:
+    """The events around a session's steps; afterwards its folder is released."""
+    run, first, outcome = session.run, session.trainer.ranks.first, "failed"
+    if first:
+        registry().event("distk_run_started", run=run)
+        if not quiet:
+            _announce(session)
+    try:
+        yield
+        outcome = "interrupted" if session.stop.signal else "finished"
+    finally:
+        if first:
+            registry().event("distk_run_ended", run=run, outcome=outcome)
+            run.close()
+
+
+def _announce(session: Session) -> None:
+    trainer, settings = session.trainer, session.settings
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    note(f"{settings.entry.name}: {parameters:,} parameters on {describe(trainer.device)}, seed {settings.train.seed}")
+    note(f"data {trainer.dataset.name}: {trainer.dataset.origin}")
+    for line in trainer.penalties.told() if trainer.penalties is not None else ():
+        note(line)
+    note(f"run folder {session.run.path}")
+    if trainer.device.type == "cuda":
+        note(
+            f"steps run eagerly: {trainer.eager_because}"
+            if trainer.eager_because
+            else "steps are captured as CUDA graphs"
+        )
+
+
+def steps(session: Session) -> Iterator[None]:
+    """Train to the last step, yielding after each; rows, scores and checkpoints are written in between.
+
+    There is a checkpoint from the start, so that a folder that cannot be written is noticed before the first step and
+    a run that is killed early can be resumed. After a signal the step is finished, saved, and iteration ends.
+    """
+    trainer, config = session.trainer, session.config
+    save_every = config.checkpoint_every or max(1, -(-config.steps // 10))
+    began, last = time.monotonic(), trainer.index
+    saved = trainer.index
+    if trainer.index == 0 and not session.resumed:
+        save(session)
+    while trainer.index < config.steps and not _asked_to_stop(session):
+        trainer.step()
+        done = trainer.index == config.steps
+        evaluating = bool(config.eval or config.keep) and (
+            done or (config.eval_every and trainer.index % config.eval_every == 0)
+        )
+        if trainer.index % config.log_every == 0 or done or evaluating:
+            rate = (trainer.index - last) / max(time.monotonic() - began, 1e-9)
+            began, last = time.monotonic(), trainer.index
+            values = {**trainer.drain(), "rate": round(rate, 2)}
+            if evaluating:
+                values |= _evaluate(session)
+                began = time.monotonic()
+            _write_row(session, values)
+        if done or trainer.index % save_every == 0:
+            save(session)
+            saved = trainer.index
+        yield
+    if saved != trainer.index:
+        save(session)
+
+
+def _asked_to_stop(session: Session) -> bool:
+    """Whether this process, or another one of the same run, was asked to stop: all stop after the same step."""
+    agreed = session.trainer.ranks.largest(session.stop.signal)
+    if agreed:  # else a signal that came in the meantime stays for the next step
+        session.stop.signal = agreed
+    return bool(agreed)
+
+
+def _write_row(session: Session, values: dict[str, Any]) -> None:
+    if session.trainer.ranks.first:
+        session.run.write_row(session.trainer.index, values)
+        registry().event("distk_run_logged", run=session.run, step=session.trainer.index, values=values)
+
+
+def _evaluate(session: Session) -> dict[str, Any]:
+    """Score the model in eval mode without touching the run's random state; keep the best."""
+    trainer, config = session.trainer, session.config
+    kept = config.keep.partition(":")[2]
+    names = evaluation.expand([*config.eval, *([kept] if kept else [])])
+    if not trainer.ranks.first:
+        return {}
+    devices = [trainer.device] if trainer.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        results = evaluation.evaluate(trainer.model, names, data=trainer.dataset, seed=0, repeats=1)["metrics"]
+    values: dict[str, Any] = {}
+    for name, result in results.items():
+        if "error" in result:
+            warn(f"step {trainer.index}: metric '{name}' could not be computed: {result['error']}")
+        values |= {f"{name}/{key}": value for key, value in result.items() if isinstance(value, float)}
+    if kept:
+        _keep_best(session, registry().find("metric", kept).name, values)
+    return values
+
+
+def _keep_best(session: Session, name: str, values: dict[str, Any]) -> None:
+    cls = registry().find("metric", name).load()
+    value = values.get(f"{name}/{cls.headline}")
+    if value is None or value != value:
+        return
+    best = session.best.get("value")
+    if best is None or (value > best if cls.higher_is_better else value < best):
+        session.best = {"metric": name, "key": cls.headline, "value": value, "step": session.trainer.index}
+        save(session, session.run.best, checked=True)
+
+
+def save(session: Session, path: Path | None = None, checked: bool = False) -> None:
+    """Write a checkpoint, unless a loss or a parameter became non-finite since the last one.
+
+    checked: the losses up to this step are known to be finite. Otherwise all ranks must call this.
+    """
+    trainer, settings = session.trainer, session.settings
+    if not checked:
+        trainer.check_health()
+    trainer.check_parameters()
+    if not trainer.ranks.first:
+        return
+    data = {
+        "name": settings.data,
+        "options": settings.data_options,
+        "folder": settings.data_dir,
+        "origin": trainer.dataset.origin,
+    }
+    train_config = session.run.config["train"]
+    header = checkpoint.header_for(
+        trainer.model, settings.entry, data, trainer.index, settings.train.seed, train_config
+    )
+    header.metrics = {"best": session.best} if session.best else {}
+    path = path or session.run.checkpoint
+    checkpoint.save(path, trainer.model, header, trainer.state())
+    snapshot(trainer.model, trainer.dataset, session.run.path / "samples", trainer.index)
+    registry().event("distk_checkpoint_saved", run=session.run, path=path, step=trainer.index)
+
+
+@contextlib.contextmanager
+def stopping(stop: Stop) -> Iterator[None]:
+    """SIGINT and SIGTERM finish the step and save; a second one stops at once."""
+
+    def handle(number: int, frame: Any) -> None:
+        if stop.signal:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.signal = number
+        # Not through the console: its stream may be in the middle of a write that this handler interrupted.
+        with contextlib.suppress(OSError):
+            os.write(2, b"finishing the step and saving; a second Ctrl-C stops at once\n")
+
+    try:
+        before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: the embedding program handles its own signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)

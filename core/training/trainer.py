@@ -1,0 +1,303 @@
+"""The loop: one step is the method's objectives in order; the rest is logging, checkpoints and stopping cleanly.
+
+Nothing in a step reads a value back to the host. Losses and logged terms are summed on the device and read every
+`log_every` steps. On CUDA a step is captured as a graph, once per (phase, active objectives, bucket).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distk.console import warn
+from distk.data import Dataset, Source
+from distk.device import Ranks, seeded, set_precision
+from distk.errors import DistkError, UsageError
+from distk.method import Method, Objective, Step
+from distk.penalty import attach
+from distk.settings import TrainConfig
+from distk.training.capture import Captured
+from distk.training.resume_state import collect, restore
+
+
+class NonFinite(DistkError):
+    """A loss stopped being a finite number."""
+
+
+class Trainer:
+    """A model in training. `step()` trains one step; `state()` and `load_state()` make it resumable.
+
+    index: steps taken so far (host). generator: the run's generator on the device.
+    """
+
+    def __init__(self, model: Method, dataset: Dataset, config: TrainConfig, ranks: Ranks | None = None) -> None:
+        self.model, self.dataset, self.config = model, dataset, config
+        self.ranks = ranks or Ranks()
+        self.device = dataset.device
+        self.generator = seeded(config.seed, self.device)
+        self.autocast = set_precision(config.precision)
+        if config.batch % self.ranks.world:
+            raise UsageError(f"--batch {config.batch} cannot be split over {self.ranks.world} processes.")
+        self.index = 0
+        model.run_steps = config.steps
+        self.stages = _stages(model.objectives())
+        self.objectives = [objective for stage in self.stages for objective in stage]
+        self.optimizers = {o.name: o.optimizer(list(o.parameters)) for o in self.objectives if o.optimizer is not None}
+        self.penalties = attach(model, dataset, config, self.objectives, self.ranks)
+        self.counter = torch.zeros((), dtype=torch.long, device=self.device)
+        self.sums: dict[str, Tensor] = {}
+        self._held: list[tuple[str, Tensor]] | None = None
+        self.first_bad = {o.name: torch.full((), -1, dtype=torch.long, device=self.device) for o in self.objectives}
+        self._schedule: dict[str, Tensor] = {}
+        self._scheduled: dict[str, Any] = {}
+        self.eager_because = self._why_eager()
+        self._captured = None if self.eager_because else Captured(self._step, self.generator, self.device)
+        if self.ranks.world > 1 and model.training_state():
+            raise UsageError(
+                f"method {type(model).__name__} keeps a state of its own beside its parameters, which several "
+                "processes cannot share: train it in one process."
+            )
+
+    # One step
+
+    def step(self) -> None:
+        """Train one step."""
+        model, index = self.model, self.index
+        model.before_step(index, self.optimizers)
+        self._set_schedule(model.schedule(index))
+        active = tuple(o.name for o in self.objectives if o.active(index))
+        key = (model.phase(index), active, self.dataset.bucket(index, self.config.seed))
+        (self._captured or self._step)(key)
+        self.index += 1
+
+    def _step(self, key: tuple[Hashable, tuple[str, ...], Hashable]) -> None:
+        phase, active, bucket = key
+        share = self.config.batch // self.ranks.world
+        source = Source(
+            self.dataset, share, self.generator, rank=self.ranks.rank, world=self.ranks.world, bucket=bucket
+        )
+        step = Step(
+            index=self.counter,
+            schedule=self._schedule,
+            phase=phase,
+            generator=self.generator,
+            log=self._log,
+            rows=(self.ranks.rank, self.ranks.world),
+        )
+        # An objective with fresh batches draws its own; the shared batch is drawn only if somebody reads it.
+        if any(o.name in active and not o.fresh_batch for o in self.objectives):
+            step.batch = self.model.collect(source)
+        for stage in self.stages:
+            taking = [o for o in stage if o.name in active]
+            for _ in range(taking[0].updates if taking else 0):
+                if taking[0].fresh_batch:
+                    step.batch = self.model.collect(source)
+                self._update(taking, step)
+        self.counter.add_(1)
+        self._average_statistics()
+
+    def _average_statistics(self) -> None:
+        """Batch normalisation's running statistics as of the whole batch; each rank saw its share of it."""
+        if self.ranks.world == 1:
+            return
+        layers = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        statistics = [b for m in layers for b in (m.running_mean, m.running_var) if b is not None]
+        if statistics:
+            self.ranks.average_together(statistics)
+
+    def _update(self, stage: list[Objective], step: Step) -> None:
+        skip = self.config.on_nonfinite == "skip"
+        before = [(buffer, buffer.clone()) for buffer in self.model.buffers()] if skip else []
+        self._held = [] if skip else None
+        for parameter in itertools.chain.from_iterable(o.parameters for o in stage):
+            parameter.grad = None
+        losses = []
+        for i, objective in enumerate(stage):
+            with torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
+                loss = total = objective.loss(step)
+                if self.penalties is not None:
+                    total = self.penalties.added(loss, objective.name, step)
+            losses.append(total.detach().float())
+            self._watch(objective.name, losses[-1], losses[-1] if total is loss else loss)
+            total.backward(inputs=list(objective.parameters), retain_graph=i + 1 < len(stage))
+        if skip and not self._sound(stage, losses, before):
+            return
+        for objective in stage:
+            self.ranks.average(objective.parameters)
+            if objective.clip is not None:
+                nn.utils.clip_grad_norm_(objective.parameters, objective.clip, error_if_nonfinite=False)
+        for objective in stage:
+            if objective.optimizer is not None:
+                self.optimizers[objective.name].step()
+            if objective.after is not None:
+                with torch.no_grad():
+                    objective.after()
+
+    def _watch(self, name: str, total: Tensor, shown: Tensor) -> None:
+        """Log a loss without its penalties; remember, on the device, the first step in which it was not finite."""
+        self._log(name, shown)
+        if self._held is None:
+            first = self.first_bad[name]
+            first.copy_(torch.where((first < 0) & ~total.isfinite(), self.counter, first))
+
+    def _sound(self, stage: list[Objective], losses: list[Tensor], before: list[tuple[Tensor, Tensor]]) -> bool:
+        """Whether losses and gradients of a stage are finite on every rank; if not, nothing of its update stays."""
+        held, self._held = self._held or [], None
+        gradients = [p.grad for o in stage for p in o.parameters if p.grad is not None]
+        bad = [o.name for o, loss in zip(stage, losses, strict=True) if not bool(loss.isfinite())]
+        finite = not bad and bool(torch.stack([g.isfinite().all() for g in gradients]).all())
+        if self.ranks.largest(int(not finite)) == 0:
+            for name, value in held:
+                self._log(name, value)
+            return True
+        for buffer, value in before:
+            buffer.copy_(value)
+        what = f"objective '{bad[0]}' is" if bad else f"the gradient of '{stage[0].name}' is"
+        warn(f"step {self.index}: {what} not finite; its update is skipped")
+        return False
+
+    def _log(self, name: str, value: Tensor) -> None:
+        value = value.detach().float().flatten()
+        if self._held is not None:
+            self._held.append((name, value))
+            return
+        if name not in self.sums or len(self.sums[name]) != len(value) + 1:
+            self.sums[name] = torch.zeros(len(value) + 1, device=self.device)
+        self.sums[name][:-1].add_(value)
+        self.sums[name][-1].add_(1)
+
+    def _set_schedule(self, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            tensor = torch.as_tensor(value, dtype=torch.float32)
+            if name in self._scheduled and torch.equal(self._scheduled[name], tensor):
+                continue
+            self._scheduled[name] = tensor.clone()
+            if name not in self._schedule:
+                self._schedule[name] = tensor.to(self.device, copy=True)
+            elif tensor.dim() == 0:
+                self._schedule[name].fill_(float(tensor))
+            else:
+                # From pinned memory the host need not wait for the steps that are still queued.
+                held = tensor.pin_memory() if self.device.type == "cuda" else tensor
+                self._schedule[name].copy_(held, non_blocking=True)
+            if name == "lr" or name.startswith("lr/"):
+                self._set_rate(name[3:], float(tensor))
+
+    def _set_rate(self, objective: str, rate: float) -> None:
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups if objective in ("", name) else []:
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
+
+    # CUDA graphs
+
+    def _why_eager(self) -> str:
+        """An empty string where steps are captured, else the reason why they are not."""
+        wanted = self.config.capture
+        reason = ""
+        if self.device.type != "cuda":
+            reason = "the device is not CUDA"
+        elif wanted == "off":
+            reason = "--capture off"
+        elif self.model.capturable is not True:
+            reason = self.model.capturable or f"method {type(self.model).__name__} opts out"
+        elif self.ranks.world > 1:
+            reason = "several processes train together"
+        elif self.config.on_nonfinite == "skip":
+            reason = "--on-nonfinite skip reads every loss"
+        if wanted == "on" and reason:
+            raise UsageError(f"--capture on: the step cannot be captured because {reason}.")
+        return reason
+
+    # Reading back
+
+    def drain(self) -> dict[str, float]:
+        """Means of everything logged since the last call; the only place where a run reads its losses.
+
+        Raises NonFinite naming the step and objective if a loss was not finite.
+        """
+        self.check_health()
+        if not self.sums:
+            return {}
+        flat = self.ranks.average_tensor(torch.cat(list(self.sums.values())))
+        read = flat.cpu().split([len(total) for total in self.sums.values()])
+        values: dict[str, float] = {}
+        for name, total in zip(self.sums, read, strict=True):
+            *means, count = total.tolist()
+            if count and len(means) == 1:
+                values[name] = means[0] / count
+            elif count:
+                values |= {f"{name}/{i + 1}": mean / count for i, mean in enumerate(means)}
+        for total in self.sums.values():
+            total.zero_()
+        return values
+
+    def check_health(self) -> None:
+        """Raise NonFinite if any loss so far was not finite, on any rank."""
+        first_bad = torch.stack(list(self.first_bad.values()))
+        if self.ranks.world > 1:
+            late = torch.iinfo(first_bad.dtype).max
+            first_bad = self.ranks.smallest(torch.where(first_bad < 0, late, first_bad))
+            first_bad = torch.where(first_bad == late, -1, first_bad)
+        read = first_bad.cpu().tolist()
+        for name, first in sorted(zip(self.first_bad, read, strict=True), key=lambda pair: pair[1]):
+            if first >= 0:
+                raise NonFinite(
+                    f"objective '{name}' became non-finite at step {first}: lower the learning rate. "
+                    "The last good checkpoint is kept."
+                )
+
+    def check_parameters(self) -> None:
+        """Raise NonFinite if a parameter is no longer finite: a finite loss can have a gradient that is not."""
+        named = [(name, p.detach()) for name, p in self.model.named_parameters() if p.is_floating_point()]
+        sound = torch.stack([p.isfinite().all() for _, p in named]).cpu().tolist() if named else []
+        for (name, _), finite in zip(named, sound, strict=True):
+            if not finite:
+                raise NonFinite(
+                    f"parameter '{name}' is not finite after step {self.index - 1}, although the losses "
+                    f"{', '.join(self.first_bad)} were: lower the learning rate. The last good checkpoint is kept."
+                )
+
+    # Resuming
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything beside the model that the next step depends on, as named host tensors."""
+        return collect(self)
+
+    def load_state(self, found: dict[str, Tensor]) -> None:
+        """Inverse of `state`.
+
+        Raises DistkError when the state does not belong to this method and settings.
+        """
+        restore(self, found)
+        if self._captured is not None:
+            self._captured.forget()
+
+
+def _stages(objectives: Iterable[Objective]) -> list[list[Objective]]:
+    """Group consecutive objectives of one stage, and check that a stage's step is well defined."""
+    stages: list[list[Objective]] = []
+    names: set[str] = set()
+    for objective in objectives:
+        if objective.name in names:
+            raise ValueError(f"two objectives are called '{objective.name}'")
+        names.add(objective.name)
+        if objective.stage is not None and stages and stages[-1][0].stage == objective.stage:
+            stages[-1].append(objective)
+        else:
+            stages.append([objective])
+    for stage in stages:
+        stepping = [p for o in stage if o.optimizer is not None for p in o.parameters]
+        if len(set(map(id, stepping))) < len(stepping):
+            raise ValueError(f"in stage '{stage[0].stage}' two optimizers step one parameter")
+        if any(id(p) not in set(map(id, stepping)) for o in stage for p in o.parameters):
+            raise ValueError(f"in stage '{stage[0].stage}' no optimizer steps some parameter of '{stage[-1].name}'")
+        if len({(o.updates, o.fresh_batch) for o in stage}) > 1:
+            raise ValueError(f"the objectives of stage '{stage[0].stage}' differ in updates or fresh_batch")
+    return stages

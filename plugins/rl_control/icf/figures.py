@@ -1,0 +1,114 @@
+"""Figures 2, 3b and 6 of the paper, with matplotlib."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from torch import Tensor
+
+from distk.errors import UsageError
+from distk.files import write_atomic
+from distk.plugins.rl_control.icf.explore import FactorSample
+
+COLOURS = "tab10"
+
+
+def _figure(width: float, height: float, rows: int, columns: int, **settings: Any) -> tuple[Any, Any]:
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained", **settings)
+
+
+def _write(figure: Any, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    plt.close(figure)
+    write_atomic(path, buffer.getvalue())
+
+
+def _plane(points: np.ndarray) -> tuple[np.ndarray, str]:
+    """Points in two dimensions as they are, in more by their two main axes."""
+    if points.shape[1] == 2:
+        return points, ""
+    centred = points - points.mean(0)
+    return centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T, " (PCA)"
+
+
+def factors(path: Path, found: FactorSample) -> None:
+    """Changes h' - h with their density, coloured by action (2a); h over all states (2b); phi of one state (3b).
+
+    Raises UsageError for codes of one dimension.
+    """
+    if found.h.shape[1] < 2:
+        raise UsageError("a code of one dimension cannot be drawn in a plane; train with --k 2 or more.")
+    figure, ((left, middle, right),) = _figure(13, 4.2, 1, 3)
+    dh, how = _plane(found.dh.cpu().numpy())
+    _density(left, dh)
+    palette = mpl.colormaps[COLOURS]
+    action = found.dh_action.cpu().numpy()
+    for a, name in enumerate(found.names):
+        if (action == a).any():
+            left.scatter(*dh[action == a].T, s=9, color=palette(a % 10), label=name, edgecolors="k", linewidths=0.2)
+    left.legend(fontsize=7, title="action taken", title_fontsize=7)
+    left.set_title(f"h' - h, {len(dh):,} factors over all states{how}", fontsize=9)
+
+    h, how = _plane(found.h.cpu().numpy())
+    colour = found.facts[:, 0].cpu().numpy() if found.facts is not None else None
+    shown = middle.scatter(*h.T, s=30, c=colour, cmap="viridis")
+    if found.facts is not None:
+        figure.colorbar(shown, ax=middle, label=found.fact_names[0])
+        if len(h) <= 64:
+            for place, values in zip(h, found.facts.tolist(), strict=True):
+                middle.annotate(",".join(map(str, values[:2])), place, fontsize=6)
+    middle.set_title(f"h of all states{how}", fontsize=9)
+
+    phi, how = _plane(found.phi.cpu().numpy())
+    best = found.probabilities.argmax(-1).cpu().numpy()
+    right.scatter(*phi.T, s=9, c=[palette(b % 10) for b in best])
+    right.set_title(f"phi of one state, coloured by preferred action{how}", fontsize=9)
+    for axis in (left, middle, right):
+        axis.set_aspect("equal", "datalim")
+        axis.tick_params(labelsize=7)
+    _write(figure, path)
+
+
+def _density(axis: Any, points: np.ndarray) -> None:
+    """Contours of a Gaussian kernel density estimate; nothing where the points do not span a plane."""
+    from scipy.stats import gaussian_kde
+
+    spread = points.std(0)
+    if len(points) < 10 or spread.min() < 1e-6 * max(spread.max(), 1e-12):
+        return
+    try:
+        density = gaussian_kde(points.T, bw_method=0.2)
+    except np.linalg.LinAlgError:  # all on one line
+        return
+    low, high = points.min(0) - spread, points.max(0) + spread
+    x, y = np.meshgrid(np.linspace(low[0], high[0], 80), np.linspace(low[1], high[1], 80))
+    axis.contourf(x, y, density(np.stack([x.ravel(), y.ravel()])).reshape(x.shape), 12, cmap="Blues")
+
+
+def policies(path: Path, frames: Tensor, probabilities: Tensor, actions: list[int], names: list[str]) -> None:
+    """Frames above heat maps: a row per factor, a column per action, the followed policy first, its action boxed."""
+    steps = min(len(actions), 10)
+    width = max(1.5 * steps, 4)
+    shape = probabilities.shape[1]
+    figure, axes = _figure(width, 1.9 + 0.16 * shape, 2, steps, height_ratios=[1.2, 0.4 + 0.16 * shape])
+    for t in range(steps):
+        top, bottom = axes[0, t], axes[1, t]
+        top.imshow(frames[t].clamp(0, 1).expand(3, -1, -1).permute(1, 2, 0).cpu().numpy())
+        top.set_axis_off()
+        top.set_title(f"t={t}: {names[actions[t]]}", fontsize=7)
+        bottom.imshow(probabilities[t].cpu().numpy(), vmin=0, vmax=1, cmap="magma", aspect="auto")
+        bottom.add_patch(mpl.patches.Rectangle((actions[t] - 0.5, -0.5), 1, 1, fill=False, edgecolor="lime"))
+        bottom.set_xticks(range(len(names)), names, rotation=90, fontsize=5)
+        bottom.set_yticks([])
+    axes[1, 0].set_ylabel("factors", fontsize=7)
+    _write(figure, path)

@@ -1,0 +1,17 @@
+"""DIP-VAE: disentangled inferred priors (Kumar et al. 2018)."""
+
+from distk.papers import Paper
+
+paper = Paper(__name__, cite="Kumar et al. 2018", tags=("vae", "unsupervised"))
+paper.method(
+    "dipvae",
+    "method:DIPVAE",
+    "drives the covariance of the inferred prior to the identity and leaves the rate alone",
+    aliases=("dip-vae", "dipvae-i"),
+)
+paper.method(
+    "dipvae-ii",
+    "method:DIPVAEII",
+    "dipvae on the covariance of sampled codes instead of that of the means",
+    aliases=("dip-vae-ii",),
+)

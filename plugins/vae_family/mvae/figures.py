@@ -1,0 +1,80 @@
+"""Scenes for mvae's commands, from data sets and pictures, and the sheets that the commands draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distk.errors import DistkError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from distk import Dataset
+    from distk.plugins.vae_family.mvae.method import MVAE
+
+
+def images_of(dataset: Dataset, rows: Tensor) -> Tensor:
+    """The images of these rows. Raises DistkError for values outside [0, 1]."""
+    from distk.plugins.vae_family.mvae.method import checked
+
+    return checked(dataset.batch(rows.to(dataset.device))["x"], f"data set '{dataset.name}'")
+
+
+def some_images(dataset: Any, n: int, seed: int, split: str) -> Tensor:
+    """`n` images of a split, drawn from `seed`. Raises DistkError for values outside [0, 1]."""
+    from distk.commands import shared
+
+    return images_of(dataset, shared.choose_rows(dataset, n, seed, split))
+
+
+def pairs_of(dataset: Dataset, a: int | None, b: int | None, pairs: int, seed: int, split: str) -> Tensor:
+    """Rows of scenes A and B, int64 `[n, 2]`."""
+    import torch
+
+    from distk.commands import shared
+
+    if (a is None) != (b is None):
+        raise UsageError("give both --a and --b, or neither for random pairs.")
+    if a is None or b is None:
+        return shared.choose_rows(dataset, 2 * pairs, seed, split).view(-1, 2)
+    for name, row in (("--a", a), ("--b", b)):
+        if row >= len(dataset):
+            raise UsageError(f"{name} {row} is outside the data set's rows 0 to {len(dataset) - 1}.")
+    return torch.tensor([[a, b]], device=dataset.device)
+
+
+def read_image(path: Path, model: MVAE) -> Tensor:
+    """A picture as the model takes it, float32 `[1, c, s, s]` in [0, 1]; what is transparent becomes black.
+
+    Raises UsageError for another size, DistkError for a file that is no sound picture.
+    """
+    import numpy as np
+    import torch
+    from PIL import Image as Pillow
+
+    channels, height, width = model.spec.shape
+    try:
+        with Pillow.open(path) as image:
+            if (image.width, image.height) != (width, height):
+                raise UsageError(f"'{path}' has {image.width}x{image.height} pixels; the model takes {width}x{height}.")
+            layered = image.convert("RGBA")
+            black = Pillow.new("RGBA", layered.size, (0, 0, 0, 255))
+            array = np.asarray(Pillow.alpha_composite(black, layered).convert("RGB" if channels == 3 else "L"))
+    except FileNotFoundError:
+        raise UsageError(f"there is no picture '{path}'.") from None
+    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
+        raise DistkError(f"'{path}' cannot be read as a picture: {error}.") from error
+    x = torch.from_numpy(array.copy()).float().div(255).view(height, width, channels)
+    return x.permute(2, 0, 1).unsqueeze(0).to(next(model.parameters()).device)
+
+
+def draw(target: Path, rows: dict[str, Tensor]) -> None:
+    """Write rows of images `[n, c, s, s]` under one another, each with its label."""
+    import torch
+
+    from distk import images
+
+    big = [images.enlarge(images.as_rgb(row)) for row in rows.values()]
+    sheet = images.grid(torch.cat(big), len(big[0]))
+    images.save_png(target, images.labelled(sheet, list(rows), big[0].shape[-2]))
