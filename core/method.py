@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from distk.config import NoConfig
+from distk.config import C, Configured
 from distk.errors import UsageError
 from distk.latents import Code, LatentSpace, one_hot
 
 if TYPE_CHECKING:
-    from distk.data import DataSpec, Source
+    from distk.data import Dataset, DataSpec, Source
 
 OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
@@ -126,21 +126,21 @@ class Objective:
         return step % self.every == 0 and step >= first and (last is None or step < last)
 
 
-class Method(nn.Module):
+class Method(nn.Module, Configured[C]):
     """A trainable model: networks, objectives, and what it can do once trained.
 
-    Subclasses set `Config` (a frozen dataclass), `latents`, and may set `presets`, `training` (their own
-    defaults of the trainer's options) and `data` (the default data set). `__init__` must build every tensor that
-    a checkpoint holds from (config, data) alone.
+    A subclass names its settings, a frozen dataclass, as `class Mine(Method[Config])`; it sets `latents`, and may set
+    `presets`, `train_defaults` and `data` (the default data set). `__init__` must build every tensor that a checkpoint
+    holds from (config, data) alone.
     """
 
-    Config: ClassVar[type] = NoConfig
     data: ClassVar[str] = ""
     kinds: ClassVar[tuple[str, ...]] = ("image",)
     """The kinds of data (`DataSpec.kind`) that this method takes."""
     presets: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
     """Preset name -> {"model": {...}, "data": {...}, "train": {...}}."""
-    training: ClassVar[Mapping[str, Any]] = {}
+    train_defaults: ClassVar[Mapping[str, Any]] = {}
+    """This method's own defaults of the trainer's options, such as {"steps": 2000, "batch": 64}."""
     capturable: ClassVar[bool | str] = True
     """False or a reason, when the step cannot be captured as a CUDA graph."""
     taps: ClassVar[tuple[str, ...]] = ()
@@ -152,11 +152,32 @@ class Method(nn.Module):
     latents: LatentSpace
     run_steps: int = 0
     """Steps that this run is to take, set by the trainer, for schedules that end with it; 0 outside training."""
+    opens: Callable[[], Dataset] | None = None
+    """What `dataset()` calls, set where a model is trained or loaded."""
 
-    def __init__(self, config: Any, data: DataSpec) -> None:
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if isinstance(cls.__dict__.get("training"), Mapping):
+            raise UsageError(
+                f"{cls.__module__}.{cls.__qualname__} sets 'training', which torch keeps for train and eval mode: "
+                "call it 'train_defaults'."
+            )
+
+    def __init__(self, config: C, data: DataSpec) -> None:
         super().__init__()
         self.config = config
         self.spec = data
+
+    def dataset(self) -> Dataset:
+        """The data that this model is or was trained on; a loaded model opens it anew.
+
+        Raises UsageError for a model that was neither trained nor loaded here.
+        """
+        if self.opens is None:
+            raise UsageError(
+                f"this {type(self).__name__} comes from no run, so no data set is known that belongs to it."
+            )
+        return self.opens()
 
     def objectives(self) -> list[Objective]:
         """The training step, in order. Called once, when the trainer is built."""

@@ -76,7 +76,9 @@ def resolve(
     """
     entry = registry().find("method", method)
     cls: type[Method] = entry.load()
-    layers: list[tuple[str, Mapping[str, Mapping[str, Any]]]] = [("the method's defaults", {"train": cls.training})]
+    layers: list[tuple[str, Mapping[str, Mapping[str, Any]]]] = [
+        ("the method's defaults", {"train": cls.train_defaults})
+    ]
     if preset is not None:
         if preset not in cls.presets:
             raise unknown(f"preset of '{entry.name}'", preset, cls.presets)

@@ -68,10 +68,8 @@ class Config:
     places: int = option(8, "places of each bar", min=2, max=64)
 
 
-class Bars(FactorDataset):
+class Bars(FactorDataset[Config]):
     """Images float32 [1, side, side] in [0, 1], side = 2 * places; a bar is two pixels wide."""
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
@@ -115,12 +113,11 @@ class Config:
     lr: float = option(1e-3, "learning rate of Adam", above=0)
 
 
-class @CLASS@VAE(Method):
+class @CLASS@VAE(Method[Config]):
     """Code: `z`, continuous."""
 
-    Config = Config
     data = "@NAME@-bars"
-    training = {"steps": 2000, "batch": 64}
+    train_defaults = {"steps": 2000, "batch": 64}
 
     def __init__(self, config: Config, data: DataSpec) -> None:
         super().__init__(config, data)

@@ -48,7 +48,7 @@ class Config:
             )
 
 
-class ClassPairs(Dataset):
+class ClassPairs(Dataset[Config]):
     """Rows are the primary's. `sample` adds the partners from the secondary.
 
     primary, secondary: the two data sets. validation: rows `[n]` kept back by `val_per_class`, of all runs the same.
@@ -56,7 +56,6 @@ class ClassPairs(Dataset):
     spec.extra: `secondary`, shape of y; `primary_classes`, `secondary_classes`, names of the classes that occur.
     """
 
-    Config = Config
     reads = "the files of both data sets, in DIR or in DIR/<their names>"
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:

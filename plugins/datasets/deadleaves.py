@@ -31,10 +31,8 @@ class Config:
     test: int = option(10_000, "test images", min=1, max=10_000_000)
 
 
-class DeadLeaves(Dataset):
+class DeadLeaves(Dataset[Config]):
     """Colour images of overlapping, softly shaded discs, without labels."""
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)

@@ -19,10 +19,8 @@ class Config:
     size: Literal[8, 16, 28, 32, 64] = option(32, "height and width in pixels; above 8 enlarged bicubically")
 
 
-class Digits(Dataset):
+class Digits(Dataset[Config]):
     """Grey digits, label 0..9; the first 1,197 rows are the training split, the other 600 (other writers) the test."""
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)

@@ -33,14 +33,12 @@ class Config:
             raise ValueError(f"size {self.size} with a margin of {self.margin} leaves no room for a digit")
 
 
-class Digits28(Dataset):
+class Digits28(Dataset[Config]):
     """Grey digits on black, label 0..9. Originals are split before they are bent: no test image has a training twin.
 
     Rotation +-12 degrees, shear +-0.2, scale 0.85 to 1.1, translation +-1 pixel (at 28 pixels), all uniform; then
     shrunk where necessary so that the ink leaves `margin` pixels free, and shifts up to that lose nothing.
     """
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)

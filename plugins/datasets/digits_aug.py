@@ -26,14 +26,12 @@ class Config:
     test_copies: int = option(4, "bent copies of each of the 360 test originals", min=1, max=1000)
 
 
-class DigitsAug(Dataset):
+class DigitsAug(Dataset[Config]):
     """Grey digits on black, 28x28, label 0..9; the copies of one original stand together and never in two splits.
 
     Each copy is rotated by up to 10 degrees, scaled by 0.85 to 1.15, sheared by up to 0.15 and shifted by up to 2
     pixels, all uniform. `validation` is the part of `train` that comes from its first 120 originals.
     """
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)

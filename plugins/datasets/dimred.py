@@ -29,10 +29,8 @@ class Config:
             raise ValueError(f"{self.factors} factors do not fit into {self.dims} dimensions")
 
 
-class Dimred(Dataset):
+class Dimred(Dataset[Config]):
     """Vectors `[dims]`, the factors behind them as `z` `[factors]`."""
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)

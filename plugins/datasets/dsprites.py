@@ -87,13 +87,12 @@ class Config:
             raise ValueError("scales must name at least one scale, each once")
 
 
-class DSprites(FactorDataset):
+class DSprites(FactorDataset[Config]):
     """Factors shape 3, scale 6, orientation 40, posX 32, posY 32 (colour has one value and is dropped).
 
     The orientations are the official grid 0..2 pi INCLUSIVE, so that the first and the last give the same image.
     """
 
-    Config = Config
     reads = NPZ
     factor_names = ("shape", "scale", "orientation", "posX", "posY")
     factor_kinds = ("categorical", "ordinal", "circular", "ordinal", "ordinal")

@@ -29,10 +29,9 @@ class Config:
     test: float = option(0.1, "share of the images kept for the test split", above=0, max=0.9)
 
 
-class Folder(Dataset):
+class Folder(Dataset[Config]):
     """Images below a folder, in sorted order. Where all lie in subfolders, those are the classes."""
 
-    Config = Config
     reads = "a folder of PNG, JPEG, GIF, BMP, WebP or TIFF images"
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:

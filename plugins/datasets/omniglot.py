@@ -41,13 +41,12 @@ class Config:
     )
 
 
-class Omniglot(Dataset):
+class Omniglot(Dataset[Config]):
     """Bright ink on black; the label is the character. A fifth of the drawings are the test split.
 
     Without files the stand-in `strokes28` takes its place.
     """
 
-    Config = Config
     reads = "images_background.zip or another part, or the folder unpacked from it"
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:

@@ -34,10 +34,9 @@ class Config:
     )
 
 
-class Reid(Dataset):
+class Reid(Dataset[Config]):
     """Pictures of persons, label = identity, renumbered 0, 1, ... in ascending order."""
 
-    Config = Config
     reads = "reid.npz, or the only .npz there, with imagedata uint8 [N, height, width, 3] and identity [N]"
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:

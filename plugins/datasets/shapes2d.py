@@ -55,14 +55,13 @@ class Config:
                 raise ValueError(f"'{shape}' is none of the shapes {', '.join(SHAPES)}")
 
 
-class Shapes2D(FactorDataset):
+class Shapes2D(FactorDataset[Config]):
     """Factors shape 3, x 16, y 16, scale 6, rotation 60: a full grid.
 
     Splits (70 : 15 : 15 of each shape): `train`, `test`, `validation`. They hold one row for each different image,
     while sampling by factors covers the whole grid.
     """
 
-    Config = Config
     factor_names = ("shape", "x", "y", "scale", "rotation")
     factor_kinds = ("categorical", "ordinal", "ordinal", "ordinal", "circular")
 

@@ -42,13 +42,12 @@ class Config(PuppetsConfig):
     )
 
 
-class Sprites(Characters):
+class Sprites(Characters[Config]):
     """Characters of the files: label = character, factors = the seven attributes, all frames of all animations.
 
     animation: int64 `[N]` 0 ... 20 (five actions of four views and a single frontal one). frame: int64 `[N]`.
     """
 
-    Config = Config
     reads = "sprites_<i>.mat (MATLAB v7.3) and sprites_splits.mat of nips2015-analogy-data.tar.gz, unpacked"
     factor_names = NAMES
     factor_kinds = ("categorical",) * len(NAMES)

@@ -92,14 +92,13 @@ class Config:
     test: int = option(12_800, "fixed scenes of the test split", paper="12,800", min=1, max=10_000_000)
 
 
-class SpritesScenes(FactorDataset):
+class SpritesScenes(FactorDataset[Config]):
     """Sprites with independent existence, shape, scale, orientation, place and colour; the factor is their count.
 
     `sample` draws new scenes for the train split; rows, and the other splits, are the fixed ones. Blending adds: where
     sprites overlap the image is brighter, up to 1, and none lies before the other.
     """
 
-    Config = Config
     reads = f"{NPZ} (optional: its pictures as sprites)"
     factor_names = ("count",)
     factor_kinds = ("ordinal",)

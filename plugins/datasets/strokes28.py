@@ -25,14 +25,12 @@ class Config:
     instances: int = option(20, "images per character", min=1, max=10_000)
 
 
-class Strokes28(Dataset):
+class Strokes28(Dataset[Config]):
     """Bright strokes on black; the label is the character. A fifth of the images are the test split.
 
     A character is 2 to 4 quadratic Bezier curves with control points uniform in [6, 22] x [6, 22]; each instance moves
     every control point by up to 0.8 pixels along both axes. Ink = 1 - smoothstep(distance / 1.3).
     """
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)

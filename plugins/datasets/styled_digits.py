@@ -32,7 +32,7 @@ class Config:
     test: int = option(10_000, "test images, a tenth per class", min=10, max=1_000_000)
 
 
-class StyledDigits(Dataset):
+class StyledDigits(Dataset[Config]):
     """Coloured digits, label 0..9, of equally many images per class. Writers of test images are in no training image.
 
     Mask: rotation +-0.3 rad (easy 0.15), the frame showing 0.8 to 1.3 of the glyph's box, shear +-0.25, shift +-10 %
@@ -42,8 +42,6 @@ class StyledDigits(Dataset):
 
     which: int64 `[N]`, the original behind each image, as numbered by scikit-learn.
     """
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)

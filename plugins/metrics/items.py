@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -43,10 +43,9 @@ class ClsAccConfig:
     disc_index: int | None = option(None, "which discrete code, counted from 1, where there are several", min=1)
 
 
-class ClsAcc(Scored):
+class ClsAcc(Scored[ClsAccConfig]):
     """Unsupervised classification accuracy (papers/23): the discrete code against the label."""
 
-    Config: ClassVar[type] = ClsAccConfig
     headline = "hungarian"
     matrices = {"contingency": "heat"}
 
@@ -110,10 +109,9 @@ class RecallConfig(Config):
     distance: Literal["l2", "cosine"] = option("l2", "how far codes are apart")
 
 
-class Recall(Scored):
+class Recall(Scored[RecallConfig]):
     """Recall@k (papers/12): is an item of the same label among the k nearest?"""
 
-    Config: ClassVar[type] = RecallConfig
     headline = "recall@1"
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
@@ -124,10 +122,9 @@ class Recall(Scored):
         return {**result, "rows_used": [len(picked)], "estimator": f"{self.config.distance} distance, same {name}"}
 
 
-class BestDimensionAuc(Scored):
+class BestDimensionAuc(Scored[Config]):
     """Best single-dimension AUC per attribute value (papers/12)."""
 
-    Config: ClassVar[type] = Config
     headline = "mean"
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
@@ -158,7 +155,7 @@ class KsgConfig:
     partitions: int = option(20, "random partitions of an unfactored code", min=1)
 
 
-class Ksg(Scored):
+class Ksg(Scored[KsgConfig]):
     """Mutual information of consecutive codes, within and across blocks (papers/13 section 3.1), nats.
 
     Blocks are the continuous groups with a value per frame. `same` = mean over blocks of I(block at t + 1; itself at
@@ -166,7 +163,6 @@ class Ksg(Scored):
     where there is a posterior. A lone group is cut at random; the partition with the largest difference is reported.
     """
 
-    Config: ClassVar[type] = KsgConfig
     headline = "difference"
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from distk import CodeTable, option
 from distk.errors import unknown
@@ -44,13 +45,12 @@ def _where(table: CodeTable, config: VotingConfig) -> dict[str, Any]:
     return {"factors": factors(table, config.bins)[:, kept], "factor_names": [table.factor_names[k] for k in kept]}
 
 
-class FactorVae(Scored):
+class FactorVae(Scored[FactorVaeConfig]):
     """FactorVAE score (Kim & Mnih 2018): fix a factor, see which code varies least.
 
     The first discrete code votes with the Gini variance, under every protocol; further ones take no part.
     """
 
-    Config: ClassVar[type] = FactorVaeConfig
     headline = "eval"
     repeats = 5
     matrices = {"votes": "heat"}
@@ -99,10 +99,9 @@ class FactorVae(Scored):
         return table.codes[:, discrete[0]].round().long() if discrete else None
 
 
-class BetaVae(Scored):
+class BetaVae(Scored[VotingConfig]):
     """beta-VAE score (Higgins et al. 2017): which factor do the pairs share?"""
 
-    Config: ClassVar[type] = VotingConfig
     headline = "eval"
     repeats = 5
 
@@ -137,10 +136,12 @@ class ChangeOneFactorConfig(HigginsChangeConfig):
     protocol: Literal["peychev", "logistic"] = option("peychev", "peychev or logistic, as in higgins-change")
 
 
-class HigginsChange(Scored):
+H = TypeVar("H", bound=HigginsChangeConfig, default=HigginsChangeConfig)
+
+
+class HigginsChange(Scored[H]):
     """Higgins score of 2016 (papers/08): which factor changed?"""
 
-    Config: ClassVar[type] = HigginsChangeConfig
     headline = "eval"
     repeats = 5
 
@@ -161,10 +162,9 @@ class HigginsChange(Scored):
         return {**result, "draws": [10_000, 5_000], "estimator": how}
 
 
-class ChangeOneFactor(HigginsChange):
+class ChangeOneFactor(HigginsChange[ChangeOneFactorConfig]):
     """Change-one-factor accuracy of Peychev et al. (2017): `higgins-change` under their protocol."""
 
-    Config: ClassVar[type] = ChangeOneFactorConfig
     repeats = 1
 
 

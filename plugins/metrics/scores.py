@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from distk import CodeTable, UsageError, option
 from distk.plugins.metrics import functional
@@ -43,10 +43,9 @@ class MigConfig(BinsConfig):
     binning: Literal["width", "quantile"] = option("width", "bins of equal width, or of equal count")
 
 
-class Mig(Scored):
+class Mig(Scored[MigConfig]):
     """Mutual information gap (Chen et al. 2018)."""
 
-    Config: ClassVar[type] = MigConfig
     headline = "mig"
     matrices = {"mutual_information": "heat"}
     bars = ("mig_per_factor",)
@@ -90,10 +89,9 @@ class DciConfig(PredictorConfig):
     alpha: float = option(0.02, "strength of the lasso", min=0)
 
 
-class Dci(Scored):
+class Dci(Scored[DciConfig]):
     """Disentanglement, completeness, informativeness (Eastwood & Williams 2018)."""
 
-    Config: ClassVar[type] = DciConfig
     headline = "disentanglement"
     matrices = {"importance": "hinton"}
     bars = ("completeness_per_factor", "informativeness_per_factor", "disentanglement_per_code")
@@ -115,10 +113,9 @@ class SapConfig(FactorConfig):
     continuous: bool = option(False, "squared correlation instead of the accuracy of a one-code classifier")
 
 
-class Sap(Scored):
+class Sap(Scored[SapConfig]):
     """Separated attribute predictability (Kumar et al. 2018)."""
 
-    Config: ClassVar[type] = SapConfig
     headline = "sap"
     matrices = {"score_matrix": "heat"}
     bars = ("sap_per_factor",)
@@ -131,10 +128,9 @@ class Sap(Scored):
         return {**functional.sap(*parts, continuous=continuous), "rows_used": used, "estimator": how}
 
 
-class Explicitness(Scored):
+class Explicitness(Scored[PredictorConfig]):
     """Explicitness (Ridgeway & Mozer 2018)."""
 
-    Config: ClassVar[type] = PredictorConfig
     headline = "explicitness_test"
     bars = ("explicitness_per_factor",)
 
@@ -145,10 +141,9 @@ class Explicitness(Scored):
         return {**functional.explicitness(*parts), "code_names": names, "rows_used": used, "estimator": how}
 
 
-class Modularity(Scored):
+class Modularity(Scored[BinsConfig]):
     """Modularity (Ridgeway & Mozer 2018)."""
 
-    Config: ClassVar[type] = BinsConfig
     headline = "modularity"
     matrices = {"mutual_information": "heat"}
     bars = ("modularity_per_code",)
@@ -168,10 +163,9 @@ class IrsConfig(Config):
     quantile: float = option(0.99, "quantile that stands for the maximum", paper="1.0", above=0, max=1)
 
 
-class Irs(Scored):
+class Irs(Scored[IrsConfig]):
     """Interventional robustness score (Suter et al. 2019)."""
 
-    Config: ClassVar[type] = IrsConfig
     headline = "irs"
     matrices = {"irs_matrix": "heat"}
     bars = ("irs_per_code",)
@@ -184,10 +178,9 @@ class Irs(Scored):
         return {**result, "rows_used": [len(values)], "estimator": how}
 
 
-class InfoMec(Scored):
+class InfoMec(Scored[FactorConfig]):
     """InfoMEC (Hsu et al. 2023): modularity, compactness, explicitness by information."""
 
-    Config: ClassVar[type] = FactorConfig
     headline = "infom"
     matrices = {"nmi": "heat"}
     bars = ("infoe_per_factor",)
@@ -205,10 +198,9 @@ class UnsupervisedConfig(Config):
     bins: int = option(BINS, "equal-width bins per code", min=2, max=10_000)
 
 
-class Unsupervised(Scored):
+class Unsupervised(Scored[UnsupervisedConfig]):
     """Dependence among the codes, without labels (Locatello et al. 2019)."""
 
-    Config: ClassVar[type] = UnsupervisedConfig
     headline = "gaussian_total_correlation"
     higher_is_better = False
 
@@ -227,10 +219,9 @@ class LinearConfig(Config):
     dimensions: int | None = option(None, "true dimension for tdv; default: the number of factors", min=1)
 
 
-class LinearCorrelation(Scored):
+class LinearCorrelation(Scored[LinearConfig]):
     """Linear dependence among the codes (papers/15): mapc, cvr, tdv, ud90."""
 
-    Config: ClassVar[type] = LinearConfig
     headline = "mapc"
     higher_is_better = False
 
@@ -248,10 +239,9 @@ class ActiveConfig:
     threshold: float = option(0.01, "variance of the posterior mean above which a code is active", min=0)
 
 
-class ActiveUnits(Scored):
+class ActiveUnits(Scored[ActiveConfig]):
     """Number of active units (Burda et al. 2016)."""
 
-    Config: ClassVar[type] = ActiveConfig
     headline = "active_units"
     bars = ("variance",)
 
@@ -271,10 +261,9 @@ class DownstreamConfig(PredictorConfig):
     exact: bool = option(False, "scikit-learn's boosting instead of the fast histogram booster (minutes)")
 
 
-class Downstream(Scored):
+class Downstream(Scored[DownstreamConfig]):
     """Accuracy of predicting every factor from N labelled codes (Locatello et al. 2019)."""
 
-    Config: ClassVar[type] = DownstreamConfig
     headline = "mean_largest"
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Step, adam, option
 from distk.nn import bernoulli_nll
@@ -58,15 +59,17 @@ class Bound:
     kl: Tensor
 
 
-class GaussianVAE(Method):
+G = TypeVar("G", bound=GaussianConfig, default=GaussianConfig)
+
+
+class GaussianVAE(Method[G]):
     """Base of the VAEs with one continuous group `z` and a diagonal Gaussian posterior. It has no objective."""
 
-    Config: ClassVar[type] = GaussianConfig
     data = "dsprites"
     kinds = ("image", "vector")
-    training: ClassVar[Mapping[str, Any]] = {"steps": 300_000, "batch": 64}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 300_000, "batch": 64}
 
-    def __init__(self, config: Any, data: DataSpec) -> None:
+    def __init__(self, config: G, data: DataSpec) -> None:
         super().__init__(config, data)
         check_likelihood(config.likelihood, data)
         self.latents = LatentSpace.of(*self.groups())

@@ -285,7 +285,7 @@ def census(model: ICM, images: int, seed: int) -> list[dict[str, Any]]:
     from distk.plugins.gan_family.icm.metrics import observe, specialisation
 
     with torch.no_grad():
-        seen = observe(model, model.__dict__["dataset"](), images, seed, None)
+        seen = observe(model, model.dataset(), images, seed, None)
     winner = seen["winner"][:, model.shown : model.shown + 1]
     told = specialisation(winner, seen["mechanism"], len(model.mixture), model.number)
     shares, expert_of = told["win_matrix"][0], told["expert_of"][0].tolist()

@@ -90,15 +90,14 @@ class Config:
         return self.experts or len(parse(self.mechanisms))
 
 
-class ICM(Method):
+class ICM(Method[Config]):
     """S replicas of N competing experts and a critic. Code: `expert`, which expert wins an image (of replica `shown`).
 
     shown: the replica that `encode`, `sample` and `restore` speak of.
     """
 
-    Config: ClassVar[type] = Config
     data = "digits28"
-    training: ClassVar[Mapping[str, Any]] = {"steps": 2200, "batch": 32}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 2200, "batch": 32}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
             "model": {
@@ -307,7 +306,7 @@ class ICM(Method):
         """Figure 3: `n` transformed test images `[n, c, 2 h, w]`, each above what its winner makes of it."""
         if given:
             raise UsageError(f"a model of method 'icm' has no group or label to hold: {', '.join(given)}.")
-        data: Dataset = self.__dict__["dataset"]()
+        data: Dataset = self.dataset()
         x = data.sample(n, generator, "test")["x"]
         which = torch.randint(len(self.mixture), (n,), generator=generator, device=x.device)
         moved = self.mixture(x, which, torch.randn(x.shape, generator=generator, device=x.device))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from distk import Dataset, DataSpec, FactorDataset, Files, option
+from distk.config import C
 from distk.errors import UsageError
 
 
@@ -54,7 +55,7 @@ def table(env: Dataset) -> Tensor | None:
     return getattr(env, "frames", None)
 
 
-class TableEnv(FactorDataset):
+class TableEnv(FactorDataset[C]):
     """Environment whose subclass fills either the tables (`frames`, `next_rows`) or only `examples`.
 
     frames: float32 `[S, c, h, w]` of all S states; next_rows: int64 `[S, A]`. A state is then a row.
@@ -179,14 +180,12 @@ class MazeConfig:
             raise ValueError(f"{self.size} pixels are too few for {self.grid} cells; 2 per cell are needed")
 
 
-class Maze(TableEnv):
+class Maze(TableEnv[MazeConfig]):
     """An agent (red disc) in a grid with orange blocks and green switches, after MazeBase.
 
     A state vector is int64 `[2 + Ns + G*G + Ns]`: row and column, switch states, block map, cell of each switch. With a
     fixed layout and few states a state is a row instead.
     """
-
-    Config: ClassVar[type] = MazeConfig
 
     def __init__(self, config: MazeConfig, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)

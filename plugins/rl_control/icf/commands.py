@@ -38,7 +38,7 @@ def opened(checkpoint: Path | None, device: str, branching: bool = True) -> tupl
     if not isinstance(model, SelectiveMethod):
         raise UsageError(f"'{path}' is a model of '{header.method}'; this command is for icf and icf-discrete.")
     note(f"{header.method} at step {header.step:,} from {path}")
-    env = model.__dict__["dataset"]()
+    env = model.dataset()
     note(f"data {env.name}: {env.origin}")
     if branching and not env.spec.extra.get("branching", True):
         raise UsageError(f"'{env.name}' runs on the host and cannot be set to a state; use `distk rollout`.")

@@ -116,12 +116,11 @@ class Config:
             warn_once("kernel inner with the simplex: phi has no negative entries, so only increases of h are selected")
 
 
-class ICF(SelectiveMethod):
+class ICF(SelectiveMethod[Config]):
     """Continuous factors. Code: `h`, continuous, whose changes the policies cause."""
 
-    Config: ClassVar[type] = Config
     data = "maze"
-    training: ClassVar[Mapping[str, Any]] = {"steps": 20_000, "batch": 256}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 20_000, "batch": 256}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
             "model": {"encoder": "mlp", "factors": 48, "lr": 1e-3, "entropy_steps": 1600},

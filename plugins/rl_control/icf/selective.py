@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from distk import Code, DataSpec, Method, Objective, Step, adam
+from distk.config import C
 from distk.console import note
 from distk.data import Source
 from distk.plugins.rl_control.data.environments import permitted, starts, table
@@ -41,7 +42,7 @@ class Rollout:
     valid: Tensor | None = None
 
 
-class SelectiveMethod(Method):
+class SelectiveMethod(Method[C]):
     """Encoder, decoder and policies trained by selectivity.
 
     Subclasses set `encoder`, `decoder`, `policy` (h `[E, P, K]`, h0, phi -> logits `[E, P, n, A]`, values
@@ -55,7 +56,7 @@ class SelectiveMethod(Method):
     n: int
     noise: int
 
-    def __init__(self, config: Any, data: DataSpec) -> None:
+    def __init__(self, config: C, data: DataSpec) -> None:
         super().__init__(config, data)
         if not isinstance(data.extra.get("actions"), int) or data.extra["actions"] < 2:
             raise ValueError("it needs an environment with at least two Discrete actions")

@@ -108,10 +108,9 @@ class Composer:
         return image.round().to(torch.uint8).permute(0, 1, 4, 2, 3).contiguous()
 
 
-class LpcSprites(ClipDataset):
+class LpcSprites(ClipDataset[NoConfig]):
     """Factors body, bottom, top, hair (6 values each) and action (9); 1,000 train and 296 test characters."""
 
-    Config = NoConfig
     reads = "lpc_layers.npz, or the sheets body/0.png ... shoes/1.png, or the npy files walk_front_frames_train.npy ..."
 
     def __init__(self, config: NoConfig, device: torch.device, files: Files) -> None:

@@ -157,10 +157,8 @@ class Config:
     size: Literal[16, 32, 64, 128] = option(64, "height and width in pixels")
 
 
-class SpritesSim(ClipDataset):
+class SpritesSim(ClipDataset[Config]):
     """Factors body, bottom, top, hair, action; clips of 8 frames; train and test characters are disjoint."""
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)

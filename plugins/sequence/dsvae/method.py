@@ -75,13 +75,12 @@ class Terms(NamedTuple):
     p_z: tuple[Tensor, Tensor]
 
 
-class DSVAE(Method):
+class DSVAE(Method[Config]):
     """Disentangled sequential autoencoder. Code: `f`, one per clip, and `z`, one per frame."""
 
-    Config: ClassVar[type] = Config
     data = "sprites-sim"
     kinds = ("video", "vector-clip")
-    training: ClassVar[Mapping[str, Any]] = {"steps": 7_000, "batch": 64}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 7_000, "batch": 64}
     presets: ClassVar[Mapping[str, Any]] = {
         "das-dandi": {"train": {"steps": 7_000, "batch": 64}},
         "paper": {"train": {"steps": 7_000, "batch": 64}},

@@ -23,10 +23,9 @@ class ElboConfig:
     importance: bool = option(False, "also log p by importance sampling with these draws")
 
 
-class Elbo(Metric):
+class Elbo(Metric[ElboConfig]):
     """Nats per clip, with the Gaussian's constant on the model's scale: elbo = log_likelihood - kl_f - kl_z."""
 
-    Config = ElboConfig
     headline = "elbo"
     needs_model = True
 

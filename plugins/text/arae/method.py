@@ -75,12 +75,11 @@ class Config:
     lr_classifier: float = option(3e-3, "learning rate of the code classifier", paper="1e-4 (code)", above=0)
 
 
-class ARAE(SentenceMethod):
+class ARAE(SentenceMethod[Config]):
     """Code: `code`, a unit vector without the label, and `label`, which chooses the decoder."""
 
-    Config: ClassVar[type] = Config
     data = "standin-reviews"
-    training: ClassVar[Mapping[str, Any]] = {"steps": 69_000, "batch": 128}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 69_000, "batch": 128}
     presets: ClassVar[Mapping[str, Any]] = {
         "ae": {"model": {"lambda1": 0.0, "lambda2": 0.0}},
         "ae+cls": {"model": {"lambda1": 0.0, "lambda2": 1.0}},

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from distk import Dataset, DataSpec, Files, UsageError, option
 from distk.console import note, warn
@@ -42,18 +43,20 @@ class TextConfig:
     tagger_file: str = option("", "tagger trained by `distk text train-tagger`")
 
 
-class SentenceDataset(Dataset):
+S = TypeVar("S", bound=TextConfig, default=TextConfig)
+
+
+class SentenceDataset(Dataset[S]):
     """Labelled sentences. Subclasses define `read`.
 
     A row `x` is words, `<eos>`, `<pad>`...; `spec.extra` holds the vocabulary, so that a checkpoint holds it as well.
     """
 
-    Config: type = TextConfig
     raw = False
     """Whether the corpus comes as ordinary text, for `tokenize auto`."""
     charset = "utf-8"
 
-    def __init__(self, config: Any, device: torch.device, files: Files) -> None:
+    def __init__(self, config: S, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
         self.encoding = self.charset if config.encoding == "auto" else config.encoding
         parts, classes, self.origin = self.read(files)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from distk import CodeTable, Method, Metric, UsageError, can, option
 from distk.plugins.text.common import scores, suite
@@ -41,10 +42,12 @@ class Config:
     bits: int = option(20, "log2 of the classifier's table", min=4, max=26)
 
 
-class TextMetric(Metric):
+T = TypeVar("T", bound=Config, default=Config)
+
+
+class TextMetric(Metric[T]):
     """Sentences of the test split, rewritten to another label and judged; all directions pooled."""
 
-    Config: ClassVar[type] = Config
     headline = "j"
     repeats = 3
     needs_model = True
@@ -126,10 +129,9 @@ class QuickConfig(Config):
     bits: int = option(18, "log2 of the classifier's table", min=4, max=26)
 
 
-class TransferMetric(TextMetric):
+class TransferMetric(TextMetric[QuickConfig]):
     """Accuracy and content on the dev split alone: cheap enough for `--eval-every` and `--keep best:transfer`."""
 
-    Config: ClassVar[type] = QuickConfig
     repeats = 1
     split = "dev"
     quick = True

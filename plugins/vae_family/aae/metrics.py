@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ class Config:
     )
 
 
-class PriorMMD(Metric):
+class PriorMMD(Metric[Config]):
     """Squared maximum mean discrepancy of the continuous codes to N(0, I), their moments, and a probe of the class.
 
     mmd2: unbiased estimate (Gretton et al. 2012) with the prior's expectations in closed form, so that only the codes
@@ -35,7 +35,6 @@ class PriorMMD(Metric):
     the codes, of a logistic regression of the label on the first half; class_chance: of the most frequent class.
     """
 
-    Config: ClassVar[type] = Config
     headline = "mmd2"
     higher_is_better = False
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from distk import (
     Code,
@@ -83,13 +84,15 @@ class Config(ContinuousConfig):
         mincostflow.pair_units(self.pair_cost)
 
 
-class CascadeVAEContinuous(Method):
+K = TypeVar("K", bound=ContinuousConfig, default=ContinuousConfig)
+
+
+class CascadeVAEContinuous(Method[K]):
     """CascadeVAE-C: only the information cascade. Code: `z`, continuous."""
 
-    Config: ClassVar[type] = ContinuousConfig
     data = "dsprites"
     taps = ("code",)
-    training: ClassVar[Mapping[str, Any]] = {"steps": 300_000, "batch": 64}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 300_000, "batch": 64}
     presets: ClassVar[Mapping[str, Any]] = {
         # Three shapes of one size on a grid of positions: a minute on two cores. Without the L2 penalty, because in so
         # short a warm-up it would only serve to shrink the decoder's unused columns of d (see the method's card).
@@ -101,7 +104,7 @@ class CascadeVAEContinuous(Method):
         "paper": {"train": {"steps": 300_000, "eval_every": 10_000, "keep": "best:factorvae"}},
     }
 
-    def __init__(self, config: Any, data: DataSpec) -> None:
+    def __init__(self, config: K, data: DataSpec) -> None:
         super().__init__(config, data)
         self.classes = getattr(config, "classes", 0)
         self.latents = LatentSpace.of(*self._groups())
@@ -162,10 +165,9 @@ class CascadeVAEContinuous(Method):
         return self.decoder(torch.cat([code[group.name] for group in self.latents], 1)).sigmoid()
 
 
-class CascadeVAE(CascadeVAEContinuous):
+class CascadeVAE(CascadeVAEContinuous[Config]):
     """CascadeVAE. Code: `z`, continuous, and `d`, one of S classes."""
 
-    Config: ClassVar[type] = Config
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
             **CascadeVAEContinuous.presets["demo"],

@@ -58,10 +58,9 @@ class Config(GaussianConfig):
             )
 
 
-class FactorVAE(GaussianVAE):
+class FactorVAE(GaussianVAE[Config]):
     """FactorVAE. Code: `z`, continuous."""
 
-    Config: ClassVar[type] = Config
     presets: ClassVar[Mapping[str, Any]] = {
         # Three shapes of one size on a grid of positions, with networks that train in half a minute on one core.
         "demo": {

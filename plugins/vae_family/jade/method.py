@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Objective, Step, UsageError, adam, one_hot, option
+from distk.config import C
 from distk.console import warn_once
 from distk.nn import bernoulli_nll
 from distk.plugins.vae_family.gaussian import kl_to_prior
@@ -143,13 +144,13 @@ def cosine(step: int, horizon: int, first: float, last: float) -> float:
 # The three methods
 
 
-class _Paired(Method):
+class _Paired(Method[C]):
     """What all three share: the check of the data, the schedule of the rate, and how they classify."""
 
     data = "class-pairs"
-    training: ClassVar[Mapping[str, Any]] = {"steps": 30_000, "batch": 100}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 30_000, "batch": 100}
 
-    def __init__(self, config: Any, data: DataSpec) -> None:
+    def __init__(self, config: C, data: DataSpec) -> None:
         super().__init__(config, data)
         if "secondary" not in data.extra:
             raise ValueError(
@@ -204,10 +205,9 @@ class _Paired(Method):
         return total
 
 
-class JadeSingle(_Paired):
+class JadeSingle(_Paired[BaselineConfig]):
     """Baseline: a classifier of the primary alone. Code: `content`, its bottleneck of 10."""
 
-    Config = BaselineConfig
     both: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
@@ -250,14 +250,13 @@ class JadePaired(JadeSingle):
     both = True
 
 
-class Jade(_Paired):
+class Jade(_Paired[Config]):
     """JADE. Code: `content` (z2 of the primary, z4 of the secondary) and `style` (z1, z3).
 
     `encode` takes images of either data set, told apart by their shape; `decode` makes images of the primary,
     `decode_secondary` of the secondary.
     """
 
-    Config = Config
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {**JadeSingle.presets["demo"], "model": {**_DEMO_MODEL, "alpha_cls": 1000.0}},
         "paper": JadeSingle.presets["paper"],

@@ -66,10 +66,9 @@ class Config(GaussianConfig):
         return sum(math.log(size) for size in self.disc)
 
 
-class JointVAE(GaussianVAE):
+class JointVAE(GaussianVAE[Config]):
     """JointVAE. Code: `z`, continuous; `c`, one of S classes, or `c1`, `c2`, ... where there are several variables."""
 
-    Config: ClassVar[type] = Config
     taps = ("code",)
     presets: ClassVar[Mapping[str, Any]] = {
         # The digits of scikit-learn and small dense networks: half a minute on one core.

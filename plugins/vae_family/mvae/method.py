@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from distk import Code, DataSpec, DistkError, Latent, LatentSpace, Method, Objective, Step, adam, option, seeded
 from distk.console import warn_once
@@ -144,12 +145,14 @@ class Noise(Protocol):
     def rand(self, rows: int, *shape: int) -> Tensor: ...
 
 
-class MVAEBaseline(Method):
+M = TypeVar("M", bound="BaselineConfig | Config", default=BaselineConfig)
+
+
+class MVAEBaseline(Method[M]):
     """The matched VAE without objects: the same encoder and decoder around one code `z` of 60 dimensions."""
 
-    Config: ClassVar[type] = BaselineConfig
     data = "sprites-scenes"
-    training: ClassVar[Mapping[str, Any]] = {"steps": 3_000_000, "batch": 32}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 3_000_000, "batch": 32}
     instead: ClassVar[Mapping[str, str]] = {"swap": "distk traverse"}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
@@ -161,7 +164,7 @@ class MVAEBaseline(Method):
         "paper": {"train": {"steps": 3_000_000, "batch": 32}},
     }
 
-    def __init__(self, config: Any, data: DataSpec) -> None:
+    def __init__(self, config: M, data: DataSpec) -> None:
         super().__init__(config, data)
         channels, height, width = data.shape
         if height != width or height not in (16, 32, 64):
@@ -183,8 +186,8 @@ class MVAEBaseline(Method):
 
     def before_step(self, step: int, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
         """Look at the data once, on the host, before the first step of a process."""
-        if not self._looked and "dataset" in self.__dict__:
-            dataset = self.__dict__["dataset"]()
+        if not self._looked and self.opens is not None:
+            dataset = self.dataset()
             checked(dataset.sample(64, seeded(0, dataset.device))["x"], f"data set '{dataset.name}'")
         self._looked = True
 
@@ -246,10 +249,9 @@ class Objects(NamedTuple):
     map: Tensor
 
 
-class MVAE(MVAEBaseline):
+class MVAE(MVAEBaseline[Config]):
     """The multi-entity VAE. Code: `object1` ... `objectN`, 12 continuous dimensions each, largest KL first."""
 
-    Config: ClassVar[type] = Config
     instead: ClassVar[Mapping[str, str]] = {}
     presets: ClassVar[Mapping[str, Any]] = {
         **MVAEBaseline.presets,

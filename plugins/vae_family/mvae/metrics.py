@@ -64,13 +64,12 @@ class BoundConfig:
     scenes: int = option(12_800, "at most so many test scenes", paper="12,800", min=1)
 
 
-class Bound(Metric):
+class Bound(Metric[BoundConfig]):
     """The bound of an mvae or mvae-baseline on test scenes, one draw of the posterior each, nats per image.
 
     elbo = -(reconstruction + kl). excess: reconstruction less its floor, the entropy of the pixels as targets.
     """
 
-    Config = BoundConfig
     headline = "elbo"
     needs_model = True
     needs_codes = False
@@ -145,7 +144,7 @@ class CountConfig:
             raise ValueError("nms looks at neighbouring cells, so it needs scope map")
 
 
-class ObjectCount(Metric):
+class ObjectCount(Metric[CountConfig]):
     """The number of cells with more KL than a threshold, as the number of objects (section 4.3).
 
     threshold: nats, the best one on train scenes. accuracy, train_accuracy: share of the scenes counted right.
@@ -153,7 +152,6 @@ class ObjectCount(Metric):
     `[true count, said count]` over test scenes, the last column for that many and more.
     """
 
-    Config = CountConfig
     headline = "accuracy"
     needs_model = True
     needs_codes = False

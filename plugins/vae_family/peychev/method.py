@@ -42,12 +42,11 @@ class PeychevConfig:
     likelihood: ClassVar[str] = "bernoulli"
 
 
-class PeychevVAE(GaussianVAE):
+class PeychevVAE(GaussianVAE[PeychevConfig]):
     """What both variants share. `forward` is one batch's bound, so that `ensemble.py` can run many models at once."""
 
-    Config: ClassVar[type] = PeychevConfig
     data = "shapes2d"
-    training: ClassVar[Mapping[str, Any]] = {"steps": 20_000, "batch": 1000}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 20_000, "batch": 1000}
 
     def __init__(self, config: PeychevConfig, data: DataSpec) -> None:
         Method.__init__(self, config, data)  # not GaussianVAE's, which builds the networks of --arch
