@@ -18,7 +18,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Union
+from typing import Any, ClassVar, Generic, Literal, Union, cast
 
 from typing_extensions import TypeVar
 
@@ -94,7 +94,7 @@ def from_dict(config: type[T], values: Mapping[str, Any], where: str) -> T:
     where: what the message calls the source, as "option --beta-h" or "[model] in run.toml".
     Raises UsageError naming the field, for an unknown name, a wrong type or a value out of range.
     """
-    annotations = hints(config)
+    annotations = hints(cast(type, config))
     for name in values:
         if name not in annotations:
             raise UsageError(f"{where} has no setting '{name}'.{nearest(str(name), annotations)}")

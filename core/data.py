@@ -16,7 +16,8 @@ from distk.config import C, Configured, from_dict
 from distk.errors import UsageError
 from distk.registry import registry
 
-Split = Literal["all", "train", "test"]
+Split = Literal["all", "train", "test", "val", "validation", "dev", "unsup"]
+"""Words for parts of a data set. Every data set with a split knows the first three."""
 
 
 @dataclass(frozen=True)

@@ -141,13 +141,13 @@ class Method(nn.Module, Configured[C]):
     """Preset name -> {"model": {...}, "data": {...}, "train": {...}}."""
     train_defaults: ClassVar[Mapping[str, Any]] = {}
     """This method's own defaults of the trainer's options, such as {"steps": 2000, "batch": 64}."""
-    capturable: ClassVar[bool | str] = True
+    capturable: bool | str = True
     """False or a reason, when the step cannot be captured as a CUDA graph."""
     taps: ClassVar[tuple[str, ...]] = ()
     """Layers that the losses hand over with `step.tap`, so that a penalty on them needs no pass of its own."""
-    instead: ClassVar[Mapping[str, str]] = {}
+    instead: Mapping[str, str] = {}
     """Generic command that makes no sense here -> the command to use, for the message."""
-    unscored: ClassVar[Mapping[str, str]] = {}
+    unscored: Mapping[str, str] = {}
     """Metric that makes no sense here -> why, for the message."""
     latents: LatentSpace
     run_steps: int = 0
@@ -275,7 +275,7 @@ def adam(
         rate: Any = torch.tensor(lr, device=parameters[0].device) if cuda else lr
         weights = [p for p in parameters if p.dim() > 1]
         others = [p for p in parameters if p.dim() <= 1]
-        groups = [{"params": weights, "weight_decay": weight_l2}, {"params": others}]
+        groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": weight_l2}, {"params": others}]
         groups = [group for group in groups if group["params"]] if weight_l2 else [{"params": parameters}]
         return torch.optim.Adam(groups, lr=rate, betas=betas, eps=eps, fused=True, capturable=cuda)
 

@@ -77,8 +77,7 @@ def traverse(
         codes = [{**base, group.name: _class(group, k, base)} for k in range(group.size)]
         items = torch.cat([model.decode(code) for code in codes]).view(group.size, *shape)
         rows.append(Row(f"{group.name} 0..{group.size - 1}", _pad(items, columns)))
-    values = torch.linspace(low, high, columns).tolist()
-    return Traversal(x[0], model.decode(base).view(1, *shape)[0], rows, values)
+    return Traversal(x[0], model.decode(base).view(1, *shape)[0], rows, torch.linspace(low, high, columns).tolist())
 
 
 def _nats(kl: dict[str, float], group: Latent, i: int) -> float:

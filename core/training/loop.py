@@ -174,8 +174,7 @@ def _taken_up(run: Run, file: Path, steps: int | None, ranks: Ranks) -> Session:
 def _best_of(header: checkpoint.Header) -> dict[str, Any]:
     """What the header says about best.safetensors, as far as it makes sense."""
     best = header.metrics.get("best")
-    sound = isinstance(best, dict) and isinstance(best.get("value"), (int, float))
-    return dict(best) if sound else {}
+    return dict(best) if isinstance(best, dict) and isinstance(best.get("value"), (int, float)) else {}
 
 
 def _toml(run: Run) -> str:

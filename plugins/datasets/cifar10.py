@@ -12,7 +12,7 @@ import re
 import tarfile
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -102,7 +102,7 @@ def _read_folder(folder: Path) -> dict[str, np.ndarray]:
             if path is plain and plain.stat().st_size > WHOLE:  # before anything is read
                 raise _wrong(name, plain.stat().st_size)
             with gzip.open(path) if path is zipped else path.open("rb") as file:
-                parts[name] = _records(name, file)
+                parts[name] = _records(name, cast(IO[bytes], file))
         except (OSError, EOFError, zlib.error) as error:
             raise DistkError(f"cannot read '{path}': {error}.") from error
     return parts

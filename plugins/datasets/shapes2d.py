@@ -158,7 +158,7 @@ class Shapes2D(FactorDataset[Config]):
         rows = torch.arange(len(self), device=self.device)
         shape = self.factors(rows)[:, 0]
         survives = self._first == rows
-        found = []
+        found: list[dict[str, Any]] = []
         for k, name in enumerate(self.config.shapes):
             split = {part: int((shape[r] == k).sum()) for part, r in self._split.items()}
             counts = {"combinations": int((shape == k).sum()), "unique": int((survives & (shape == k)).sum())}

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distk import DataSpec, FactorDataset, Files, UsageError, option
+from distk import DataSpec, FactorDataset, Files, Split, UsageError, option
 from distk.plugins.datasets.dsprites import NPZ, SHAPES, read_packed
 
 RADIUS = 0.19
@@ -143,7 +143,7 @@ class SpritesScenes(FactorDataset[Config]):
         return self._with_image({key: value[rows] for key, value in self.scenes.items()})
 
     def sample(
-        self, n: int, generator: torch.Generator, split: str = "train", bucket: Hashable = None
+        self, n: int, generator: torch.Generator, split: Split = "train", bucket: Hashable = None
     ) -> dict[str, Tensor]:
         """`n` scenes: new ones for the train split, else fixed ones with replacement."""
         if split != "train":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distk import (
     Code,
@@ -111,7 +111,7 @@ class ICM(Method[Config]):
         },
         "paper": {"data": {"name": "mnist"}, "train": {"steps": 2200, "log_every": 50}},
     }
-    instead: ClassVar[Mapping[str, str]] = {
+    instead: Mapping[str, str] = {
         "traverse": "distk experts grid",
         "reconstruct": "distk experts apply",
         "swap": "distk experts apply",
@@ -130,7 +130,7 @@ class ICM(Method[Config]):
         self.mixture = Mixture(parse(config.mechanisms))
         self.experts = Experts(self.replicas * self.number, channels, config.width, config.depth, config.convolution)
         if config.objective == "gan":
-            self.critic: nn.Module = Discriminator(self.replicas, data.shape, config.hidden)
+            self.critic: Discriminator | Autoencoder = Discriminator(self.replicas, data.shape, config.hidden)
         else:
             self.critic = Autoencoder(self.replicas, data.shape, config.hidden, config.ae_code)
         # 1 while an expert is still to become the identity; 0 once it has, or for one that came trained.
@@ -155,7 +155,8 @@ class ICM(Method[Config]):
         Also `original`, the images under `moved`, and `mechanism`, int64: training does not read them.
         All replicas read the same batch.
         """
-        data, draw = source.dataset, {"generator": source.generator, "device": source.dataset.device}
+        data = source.dataset
+        draw: dict[str, Any] = {"generator": source.generator, "device": data.device}
         total, mine = source.batch * source.world, slice(source.rank * source.batch, (source.rank + 1) * source.batch)
         reference, transformed = self.halves(data, source.batch)
         rows = [half[torch.randint(len(half), (total,), **draw)][mine] for half in (reference, transformed)]

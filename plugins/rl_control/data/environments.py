@@ -45,7 +45,7 @@ def permitted(env: Dataset, state: Tensor) -> Tensor:
 def starts(env: Dataset, n: int, generator: torch.Generator, rank: int = 0, world: int = 1) -> Tensor:
     """Start states for one of `world` devices. Where the states can be listed, each occurs equally often (+- 1)."""
     if table(env) is None:
-        return env.reset(n * world, generator)[rank * n : (rank + 1) * n]
+        return env.reset(n * world, generator)[rank * n : (rank + 1) * n]  # type: ignore[attr-defined]
     order = torch.rand(len(env), generator=generator, device=env.device).argsort()
     return order[torch.arange(rank * n, (rank + 1) * n, device=env.device) % len(env)]
 
@@ -171,6 +171,9 @@ class MazeConfig:
                 object.__setattr__(self, name, value)
         if self.permissible is None:
             object.__setattr__(self, "permissible", self.actions != "toggle6")
+        assert self.grid is not None
+        assert self.blocks is not None
+        assert self.switches is not None  # all filled above
         free = self.grid**2 - self.blocks
         if free < 2:
             raise ValueError(f"{self.blocks} blocks leave {max(free, 0)} free cells of {self.grid**2}; 2 are needed")
@@ -234,6 +237,7 @@ class Maze(TableEnv[MazeConfig]):
         The free cells are connected: of 16 candidates the first such one is taken, else no block is set.
         """
         cells = self.g**2
+        assert self.config.blocks is not None  # filled by the configuration itself
         rank = torch.rand(n, TRIES, cells, generator=generator, device=device).argsort(-1).argsort(-1)
         blocks = rank < self.config.blocks
         sound = self._connected(blocks.view(-1, self.g, self.g)).view(n, TRIES)
@@ -269,7 +273,7 @@ class Maze(TableEnv[MazeConfig]):
         if count * 3 * self.config.size**2 > TABLE_LIMIT:
             self.examples = states
             return
-        rows = torch.full((self._key(states).amax() + 1,), -1, device=self.device)
+        rows = torch.full((int(self._key(states).amax()) + 1,), -1, device=self.device)
         rows[self._key(states)] = torch.arange(count, device=self.device)
         actions = self.spec.extra["actions"]
         choices = torch.arange(actions, device=self.device).repeat(count)

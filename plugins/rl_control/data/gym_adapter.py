@@ -94,7 +94,7 @@ class Gym(Dataset[Config]):
         """Sizes of a Discrete or MultiDiscrete space. Raises UsageError for any other."""
         kind = type(space).__name__
         if kind == "Discrete":
-            sizes = (int(space.n),)
+            sizes: tuple[int, ...] = (int(space.n),)
             self._first = np.array([int(space.start)])
         elif kind == "MultiDiscrete" and np.asarray(space.nvec).ndim == 1:
             sizes = tuple(int(n) for n in space.nvec)

@@ -109,6 +109,7 @@ def share(dh: Tensor, direction: str, eps: float) -> Tensor:
 class ICFDiscrete(SelectiveMethod[Config]):
     """Discrete factors. Code: `h`, continuous; coordinate k is what policy k controls."""
 
+    config: Config
     data = "mnistgrid"
     train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 20_000, "batch": 64}
     presets: ClassVar[Mapping[str, Any]] = {

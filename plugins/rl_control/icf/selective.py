@@ -49,6 +49,7 @@ class SelectiveMethod(Method[C]):
     `[E, P, n]`), `n` (factors per state) and `noise` (dimensions of z), and define `factors` and `reward`.
     """
 
+    config: Any  # two papers' settings, alike in what is read here
     kinds: ClassVar[tuple[str, ...]] = ("environment",)
     encoder: nn.Module
     decoder: nn.Module
@@ -67,7 +68,7 @@ class SelectiveMethod(Method[C]):
         self.estimator = self._estimator(bool(data.extra.get("branching", True)))
         self._live: Tensor | None = None
         if not data.extra.get("branching", True):
-            self.capturable = "the environment runs on the host"  # type: ignore[misc]
+            self.capturable = "the environment runs on the host"
 
     def _estimator(self, branching: bool) -> str:
         wanted, steps = self.config.estimator, self.config.steps_per_policy

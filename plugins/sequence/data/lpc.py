@@ -99,7 +99,7 @@ class Composer:
 
     def __call__(self, factors: Tensor) -> Tensor:
         """Factors int64 `[n, 5]` -> uint8 `[n, 8, 3, 64, 64]`: source over, from opaque black, rounded at the end."""
-        image: Tensor | float = 0.0
+        image = torch.zeros((), device=factors.device)
         for k, layer in enumerate(self.layers):
             variant = factors[:, k] if k < 4 else torch.zeros_like(factors[:, 0])
             tile = layer[variant, factors[:, 4]].float()

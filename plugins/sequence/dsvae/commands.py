@@ -162,7 +162,7 @@ def similarity(
         for k, cell in enumerate(order):
             one = cell_pairs(appearance, motion, CELLS[cell], len(range(k, pairs, 4)), draw)
             words = [("yes" if same else "no") for same in CELLS[cell]]
-            found += [(i, j, *words) for i, j in zip(*(rows[p].tolist() for p in one), strict=True)]  # type: ignore
+            found += [(i, j, *words) for i, j in zip(*(rows[p].tolist() for p in one), strict=True)]
     else:
         console.note(f"data set '{dataset.name}' has no labels of appearance and motion: any pairs")
         a, b = draw_pairs(dataset, pairs, seed, split, "any")

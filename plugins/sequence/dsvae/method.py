@@ -109,7 +109,7 @@ class DSVAE(Method[Config]):
             "train": {"steps": 1200, "batch": 64, "log_every": 100},
         },
     }
-    instead: ClassVar[Mapping[str, str]] = {"transfer": "distk transfer-clips"}
+    instead: Mapping[str, str] = {"transfer": "distk transfer-clips"}
 
     def __init__(self, config: Config, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -164,7 +164,7 @@ class DSVAE(Method[Config]):
         zero = torch.zeros_like(f)
         return Terms(
             squares,
-            gaussian_kl(*q_f, zero, zero),
+            gaussian_kl(q_f[0], q_f[1], zero, zero),
             gaussian_kl(mean, logvar, *p_z),
             f,
             z,

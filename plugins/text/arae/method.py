@@ -110,7 +110,7 @@ class ARAE(SentenceMethod[Config]):
             "train": {"steps": 1000, "batch": 64},
         },
     }
-    instead: ClassVar[Mapping[str, str]] = {"traverse": "distk text interpolate"}
+    instead: Mapping[str, str] = {"traverse": "distk text interpolate"}
 
     def __init__(self, config: Config, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -138,7 +138,7 @@ class ARAE(SentenceMethod[Config]):
     def f(self, code: Tensor) -> Tensor:
         """The critic: codes `[n, h]` -> `[n]`; never in bf16, which its weights of 0.01 would not survive."""
         with torch.autocast(code.device.type, enabled=False):
-            return self.critic(code.to(self.critic[0].weight.dtype)).squeeze(1)
+            return self.critic(code.to(next(self.critic.parameters()).dtype)).squeeze(1)
 
     def label_logits(self, code: Tensor) -> Tensor:
         """The code classifier p_u: codes `[n, h]` -> `[n, K]`. With two labels one score s stands for (0, s)."""
@@ -258,7 +258,7 @@ class ARAE(SentenceMethod[Config]):
     @torch.no_grad()
     def clamp(self) -> None:
         """Every weight of the critic into [-eps, eps]."""
-        weights = list(self.critic.parameters())
+        weights: list[Tensor] = list(self.critic.parameters())
         torch._foreach_clamp_min_(weights, -self.config.clip_eps)
         torch._foreach_clamp_max_(weights, self.config.clip_eps)
 

@@ -90,7 +90,7 @@ class TextMetric(Metric[T]):
 
     def _rows(self, table: CodeTable, data: SentenceDataset) -> Tensor:
         """The rows of the table that are of this metric's split, or all of them where none is."""
-        own = data.rows(self.split)
+        own = data.split(self.split)
         rows = own if table.rows is None else own[torch.isin(own, table.rows)]
         if not len(rows) and table.rows is not None:
             rows = table.rows[data.label[table.rows] >= 0]
@@ -113,11 +113,11 @@ class TextMetric(Metric[T]):
     def _reverse(
         self, model: Method, data: SentenceDataset, evaluator: Evaluator, rewrites: suite.Rewrites, seed: int
     ) -> dict[str, Any]:
-        train = data.rows("train")[: self.config.reverse_sentences]
+        train = data.split("train")[: self.config.reverse_sentences]
         sources, label = data.words(train), data.label[train].tolist()
         target = other_labels(label, len(data.spec.classes))
         outputs = _by_label(model, sources, label, target, self.config.beam)
-        dev = data.words(data.rows("dev"))
+        dev = data.words(data.split("dev"))
         return suite.reverse(evaluator, outputs, rewrites.sources, dev, seed)
 
 
@@ -186,8 +186,8 @@ def probes(model: Method, data: SentenceDataset, seed: int, n: int = 4000) -> di
 
     was = model.training
     model.eval()
-    x, y = _codes(model, data, data.rows("train")[:n])
-    held, truth = _codes(model, data, data.rows("test")[:n])
+    x, y = _codes(model, data, data.split("train")[:n])
+    held, truth = _codes(model, data, data.split("test")[:n])
     model.train(was)
     x, held = (np.asarray((v - x.mean(0)) / (x.std(0) + 1e-6), dtype=np.float64) for v in (x, held))
     linear = LogisticRegression(max_iter=1000).fit(x, y)

@@ -263,7 +263,7 @@ class AAE(GaussianVAE[A]):
 
     def class_names(self) -> tuple[str, ...]:
         """What the classes of the group `y` are called."""
-        return self.given.names if self.classes else ()
+        return self.given.names if self.given is not None else ()
 
 
 class AAES(AAE[SupervisedConfig]):

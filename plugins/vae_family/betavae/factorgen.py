@@ -72,7 +72,8 @@ class FactorGen(Method[Config]):
         },
         "paper": {"train": {"steps": 100_000}},
     }
-    instead: ClassVar[Mapping[str, str]] = dict.fromkeys(("eval", "traverse", "reconstruct"), "distk capacity")
+    instead: Mapping[str, str] = dict.fromkeys(("eval", "traverse", "reconstruct"), "distk capacity")
+    sizes: Tensor
     centre: Tensor
     spread: Tensor
     shown: Tensor

@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Objective, Step, UsageError, adam, one_hot, option
-from distk.config import C
 from distk.console import warn_once
 from distk.nn import bernoulli_nll
 from distk.plugins.vae_family.gaussian import kl_to_prior
@@ -127,7 +127,8 @@ def initialise_(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def match_kl(mean_q: Tensor, logvar_q: Tensor, mean_p: Tensor, logvar_p: Tensor) -> Tensor:
@@ -144,13 +145,17 @@ def cosine(step: int, horizon: int, first: float, last: float) -> float:
 # The three methods
 
 
-class _Paired(Method[C]):
+B = TypeVar("B", bound=BaselineConfig, default=BaselineConfig)
+
+
+class _Paired(Method[B]):
     """What all three share: the check of the data, the schedule of the rate, and how they classify."""
 
+    classifier: Classifier
     data = "class-pairs"
     train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 30_000, "batch": 100}
 
-    def __init__(self, config: C, data: DataSpec) -> None:
+    def __init__(self, config: B, data: DataSpec) -> None:
         super().__init__(config, data)
         if "secondary" not in data.extra:
             raise ValueError(
@@ -281,7 +286,9 @@ class Jade(_Paired[Config]):
         initialise_(self)
         with torch.no_grad():
             for net in (self.encoder_x, self.encoder_y):
-                net[-1].bias[total:] = config.logvar_init
+                last = net[-1]
+                assert isinstance(last, nn.Linear)
+                last.bias[total:] = config.logvar_init
         # Running mean of each class's content in either data set, for drawing new images of a class.
         self.register_buffer("class_content", torch.zeros(2, self.classes, k))
         self.register_buffer("class_seen", torch.zeros(self.classes))
@@ -306,7 +313,7 @@ class Jade(_Paired[Config]):
         """L_x + L_y + m M of equation (1): sums over pixels and dimensions, mean over the pairs, nats."""
         k, weight = self.config.content, step.schedule["kl_weight"]
         total: Tensor | float = 0.0
-        means, logvars, content = [], [], []
+        means, logvars, content = list[Tensor](), list[Tensor](), list[Tensor]()
         for name in ("x", "y"):
             images = step.batch[name]
             mean, logvar = self.infer(images)

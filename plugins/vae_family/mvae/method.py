@@ -153,7 +153,7 @@ class MVAEBaseline(Method[M]):
 
     data = "sprites-scenes"
     train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 3_000_000, "batch": 32}
-    instead: ClassVar[Mapping[str, str]] = {"swap": "distk traverse"}
+    instead: Mapping[str, str] = {"swap": "distk traverse"}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
             "model": {"anneal": 600, "lr_last": 3e-4},
@@ -177,6 +177,7 @@ class MVAEBaseline(Method[M]):
         self._build(height)
 
     def _build(self, size: int) -> None:
+        assert isinstance(self.config, BaselineConfig)  # a subclass with other settings builds otherwise
         z = self.config.z
         self.latents = LatentSpace.of(Latent("z", "continuous", z, low=-2.25, high=2.25))
         self.posterior_of = nn.Linear(CANDIDATE * self.config.grid**2, 2 * z)
@@ -252,7 +253,7 @@ class Objects(NamedTuple):
 class MVAE(MVAEBaseline[Config]):
     """The multi-entity VAE. Code: `object1` ... `objectN`, 12 continuous dimensions each, largest KL first."""
 
-    instead: ClassVar[Mapping[str, str]] = {}
+    instead: Mapping[str, str] = {}
     presets: ClassVar[Mapping[str, Any]] = {
         **MVAEBaseline.presets,
         "demo": {
