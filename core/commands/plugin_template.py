@@ -25,23 +25,23 @@ HOOKS = '''\
 """@NAME@: a plugin for distk. A table of contents: nothing here imports torch."""
 
 import typer
-from distk import hookimpl
+from distk import Register, hookimpl
 
 DISTK_CONTRACT = 1
 
 
 @hookimpl
-def distk_register_methods(register) -> None:
+def distk_register_methods(register: Register) -> None:
     register("@NAME@-vae", "@PACKAGE@.method:@CLASS@VAE", "a small VAE with a weighted KL term", tags=("vae",))
 
 
 @hookimpl
-def distk_register_datasets(register) -> None:
+def distk_register_datasets(register: Register) -> None:
     register("@NAME@-bars", "@PACKAGE@.dataset:Bars", "a horizontal and a vertical bar", tags=("image", "factors"))
 
 
 @hookimpl
-def distk_register_metrics(register) -> None:
+def distk_register_metrics(register: Register) -> None:
     register("@NAME@-alignment", "@PACKAGE@.metric:Alignment", "is there one code for each factor")
 
 
