@@ -246,7 +246,7 @@ def _read(path: Path, model_channels: int, asked: int | None) -> Tensor:
 def census(model: ICM, images: int, seed: int) -> list[dict[str, Any]]:
     """What each expert of the shown replica wins on test images, and which mechanism it undoes."""
     with torch.no_grad():
-        seen = observe(model, model.__dict__["dataset"](), images, seed, None)
+        seen = observe(model, model.dataset(), images, seed, None)
     winner = seen["winner"][:, model.shown : model.shown + 1]
     matching = specialisation(winner, seen["mechanism"], len(model.mixture), model.number)
     shares, expert_of = matching["win_matrix"][0], matching["expert_of"][0].tolist()

@@ -115,7 +115,7 @@ def draw_kept(model: FactorGen, target: Path) -> list[Path]:
     labels = [f"C = {model.config.marks[i]:g}" for i in reached]
     parts = [model.kept[i] for i in reached]
     try:
-        dataset = model.__dict__["dataset"]()
+        dataset = model.dataset()
         if isinstance(dataset, FactorDataset):
             parts, labels = [dataset.observe(model.shown), *parts], ["images", *labels]
     except DistkError:
