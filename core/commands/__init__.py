@@ -10,7 +10,7 @@ _COMMANDS = (
     ("reconstruct", "reconstruct:reconstruct", "Draw items above what the model makes of them."),
     ("sample", "sample:sample", "Draw new items from the model."),
     ("swap", "swap:swap", "Exchange one group of the code between two items."),
-    ("transfer", "transfer:transfer", "Rewrite sentences with another label; show items under another class."),
+    ("transfer", "transfer:command", "Show items under another class; rewrite sentences with another label."),
     ("info", "info:info", "Show what a checkpoint holds: method, settings, data, latents, size."),
     ("list", "listing:list_", "List methods, data sets, metrics and penalties of all plugins."),
     ("data", "data:app", "Look into a data set: what it holds, a picture."),

@@ -24,7 +24,7 @@ from distk.plugins.sequence.networks import last_states
 
 REQUIRED = 0.99
 """Test accuracy that every head must have before the judge's word counts."""
-COMMAND = "distk judge train --data {data} --out judge.safetensors"
+COMMAND = "distk dsvae judge --data {data} --out judge.safetensors"
 
 
 @dataclass(frozen=True)

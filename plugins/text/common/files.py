@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distk import DistkError, UsageError
-from distk.commands.transfer import label_index
 
 LARGEST_FILE = 8 << 30
 """Bytes of one text file that we agree to read."""
@@ -64,6 +63,20 @@ def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
         if len(line) > LONGEST_LINE:
             raise DistkError(f"line {i + 1} of '{path}' has {len(line):,} characters; that is no sentence.")
     return [line.removesuffix("\r") for line in lines]
+
+
+def label_index(label: str, names: tuple[str, ...], where: str = "--to") -> int:
+    """A label by name, unique prefix or number. Raises UsageError that lists the labels."""
+    if label in names:
+        return names.index(label)
+    found = [i for i, name in enumerate(names) if label and name.startswith(label)]
+    if len(found) == 1:
+        return found[0]
+    if label.isdecimal() and label.isascii() and int(label) < len(names):
+        return int(label)
+    problem = "fits several labels" if found else "is not a label"
+    listed = ", ".join(f"{name} ({i})" for i, name in enumerate(names))
+    raise UsageError(f"{where}: '{label}' {problem}; there are {listed}.")
 
 
 def read_labels(path: Path, names: tuple[str, ...], encoding: str = "utf-8") -> list[int]:
