@@ -18,7 +18,7 @@ from distk.console import progress
 from distk.data import Dataset, FactorDataset, Split
 from distk.errors import UsageError
 from distk.latents import Code
-from distk.method import can, eval_mode, Method
+from distk.method import Method, can, eval_mode
 from distk.nn import gaussian_kl
 
 
@@ -58,7 +58,7 @@ class CodeTable:
         return len(self.codes)
 
     def sample_rows(self, n: int, generator: torch.Generator) -> Tensor:
-        """P1: `n` rows of this table, uniformly and with replacement, int64 `[n]` on the codes' device."""
+        """`n` rows of this table, uniformly and with replacement, int64 `[n]` on the codes' device."""
         drawn = torch.randint(len(self), (n,), generator=generator, device=generator.device)
         return drawn.to(self.codes.device)
 

@@ -83,7 +83,8 @@ class Bundle:
     """Base of dataclasses whose fields are options that travel together through many commands.
 
     A command takes one as a parameter, `on: OnModel` or `on: OnModel = OnModel(out=...)` for other defaults, and gets
-    its fields as options; a field without a default is an option that must be given. `Annotated[OnModel, Without("out")]` leaves some away. Fields with `init=False` are none.
+    its fields as options; a field without a default is an option that must be given, one with `init=False` is none.
+    `Annotated[OnModel, Without("out")]` leaves some away.
     """
 
 

@@ -115,7 +115,7 @@ def _build(text: str, config: TrainConfig) -> Penalty:
     elif config.penalty_weight is not None:
         penalty.weight = config.penalty_weight
     if not 0 <= penalty.weight < float("inf"):
-        raise UsageError(f"--penalty '{text}': the weight {penalty.weight:g} is no finite number of at least 0.")
+        raise UsageError(f"--penalty '{text}': the weight {penalty.weight:g} is not a finite number of at least 0.")
     return penalty
 
 
@@ -129,7 +129,7 @@ def _share_out(penalties: list[Penalty], options: Sequence[str]) -> None:
             known = {k for p in penalties for k in hints(p.Config)}
             have = f"they have {', '.join(sorted(known))}" if known else "they have none"
             names = ", ".join(p.name for p in penalties)
-            raise UsageError(f"--penalty-option: '{key}' is no setting of {names}; {have}.{nearest(key, known)}")
+            raise UsageError(f"--penalty-option: '{key}' is not a setting of {names}; {have}.{nearest(key, known)}")
         for i in takers:
             chosen[i][key] = value
     for penalty, values in zip(penalties, chosen, strict=True):

@@ -55,7 +55,9 @@ def _usable(name: str) -> None:
     from distk.registry import registry
 
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > 50:
-        raise UsageError(f"'{name}' is no plugin name: use lower-case letters and digits, words joined by dashes.")
+        raise UsageError(
+            f"'{name}' is not a valid plugin name: use lower-case letters and digits, words joined by dashes."
+        )
     package = name.replace("-", "_")
     if keyword.iskeyword(package):
         raise UsageError(f"'{name}' is a word of the Python language: choose another name.")

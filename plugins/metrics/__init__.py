@@ -14,7 +14,7 @@ METRICS = (
     ("irs", "structure:Irs", "robustness of codes to changes of other factors", "Suter et al. 2019"),
     ("infomec", "neighbours:InfoMec", "modularity, compactness, explicitness by information", "Hsu et al. 2023"),
     ("unsupervised", "structure:Unsupervised", "dependence among codes, without labels", "Locatello et al. 2019"),
-    ("linear-correlation", "structure:LinearCorrelation", "mapc, cvr, tdv, ud90", "Kageback & Mogren 2018", ("mapc",)),
+    ("linear-correlation", "structure:LinearCorrelation", "mapc, cvr, tdv, ud90", "Kageback & Mogren 2016", ("mapc",)),
     ("active-units", "structure:ActiveUnits", "codes that vary at all", "Burda et al. 2016"),
     ("downstream", "predictors:Downstream", "accuracy with N labels", "Locatello et al. 2019"),
     ("factorvae", "voting:FactorVae", "fix a factor: which code varies least", "Kim & Mnih 2018"),
@@ -28,19 +28,19 @@ METRICS = (
     ),
     ("clsacc", "agreement:ClsAcc", "unsupervised accuracy of the discrete code", "Jeong & Song 2019"),
     ("reconstruction", "agreement:Reconstruction", "errors of decoder means, per pixel and per image", ""),
-    ("recall", "neighbours:Recall", "same label among the k nearest", "Ridgeway & Mozer 2018", ("recall@k",)),
+    ("recall", "neighbours:Recall", "same label among the k nearest", "Ridgeway & Mozer 2017", ("recall@k",)),
     (
         "best-dimension-auc",
         "agreement:BestDimensionAuc",
         "best single-code AUC per attribute",
-        "Ridgeway & Mozer 2018",
+        "Ridgeway & Mozer 2017",
         ("best-dim-auc",),
     ),
     (
         "ksg",
         "neighbours:Ksg",
         "information between consecutive codes, within and across blocks",
-        "Whitney & Fergus 2018",
+        "Whitney & Fergus 2017",
     ),
 )
 """Name, path, summary, citation, and other names of each."""

@@ -76,7 +76,7 @@ class ClsAcc(Scored):
 
 
 class BestDimensionAuc(Scored):
-    """Best single-dimension AUC per attribute value (Ridgeway & Mozer 2018)."""
+    """Best single-dimension AUC per attribute value (Ridgeway & Mozer 2017)."""
 
     Config: ClassVar[type] = Config
     headline = "mean"

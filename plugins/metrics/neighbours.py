@@ -24,7 +24,7 @@ class RecallConfig(Config):
 
 
 class Recall(Scored):
-    """Recall@k (Ridgeway & Mozer 2018): is an item of the same label among the k nearest?"""
+    """Recall@k (Ridgeway & Mozer 2017): is an item of the same label among the k nearest?"""
 
     Config: ClassVar[type] = RecallConfig
     headline = "recall@1"
@@ -63,7 +63,7 @@ class KsgConfig:
 
 
 class Ksg(Scored):
-    """Mutual information of consecutive codes, within and across blocks (Whitney & Fergus 2018), nats.
+    """Mutual information of consecutive codes, within and across blocks (Whitney & Fergus 2017), nats.
 
     Blocks are the continuous groups with a value per frame. `same` = mean over blocks of I(block at t + 1; itself at
     t), `cross` = mean over ordered pairs of different blocks of I(one at t + 1; the other at t), from posterior draws

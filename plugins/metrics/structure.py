@@ -76,7 +76,7 @@ class LinearConfig(Config):
 
 
 class LinearCorrelation(Scored):
-    """Linear dependence among the codes (Kageback & Mogren 2018): mapc, cvr, tdv, ud90."""
+    """Linear dependence among the codes (Kageback & Mogren 2016): mapc, cvr, tdv, ud90."""
 
     Config: ClassVar[type] = LinearConfig
     headline = "mapc"

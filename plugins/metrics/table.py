@@ -137,8 +137,8 @@ def quantities(values: Tensor, table: CodeTable) -> tuple[Tensor, list[str], dic
     keep = [d for d, kind in enumerate(table.kinds) if kind == "continuous"]
     left = [name for name, kind in zip(table.names, table.kinds, strict=True) if kind != "continuous"]
     if not keep:
-        raise UsageError("this representation has only discrete codes, whose indices are no quantities.")
-    reasons = {", ".join(left): "discrete code left out: its indices are no quantities"} if left else {}
+        raise UsageError("this representation has only discrete codes, whose indices are not quantities.")
+    reasons = {", ".join(left): "discrete code left out: its indices are not quantities"} if left else {}
     return values[:, keep], [table.names[d] for d in keep], reasons
 
 

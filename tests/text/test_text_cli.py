@@ -120,7 +120,7 @@ def test_error_of_the_real_command(folder: Path) -> None:
     wrong = distk_command("transfer", "runs/a", "x", "--to", "blue", cwd=folder)
     assert wrong.returncode == 2
     assert wrong.stdout == b""
-    assert b"'blue' is no label" in wrong.stderr
+    assert b"'blue' is not a label" in wrong.stderr
     assert b"Traceback" not in wrong.stderr
 
 

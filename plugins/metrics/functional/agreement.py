@@ -38,7 +38,7 @@ def unsupervised_accuracy(code_index: Array, label: Array) -> Result:
 
 
 def best_dimension_auc(emb: Array, attributes: Array) -> Result:
-    """Best single-dimension AUC per attribute value (Ridgeway & Mozer 2018); in [0.5, 1], higher is better.
+    """Best single-dimension AUC per attribute value (Ridgeway & Mozer 2017); in [0.5, 1], higher is better.
 
     For every value of every attribute against the attribute's other values: AUC of each dimension of emb [n,
     d], free of direction (max(AUC, 1 - AUC)), and the best of them. Binary attributes contribute one value,

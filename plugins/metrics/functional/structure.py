@@ -134,7 +134,7 @@ def unsupervised(codes: Array, bins: int = 20) -> Result:
 
 
 def linear_correlation(codes: Array, d: int | None = None) -> Result:
-    """Linear-dependence scores (Kageback & Mogren 2018), with C = covariance (ddof=1) of p codes [n, p].
+    """Linear-dependence scores (Kageback & Mogren 2016), with C = covariance (ddof=1) of p codes [n, p].
 
     l_sigma = ||C||_1 / p^2 (entrywise); mapc = mean absolute correlation over pairs of non-constant codes, in
     [0, 1]; cvr = ||C||_1 / tr C, in [1, p], 1 = uncorrelated; cvr_over_p2 = cvr / p^2 as printed in the paper

@@ -51,7 +51,7 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
             "if the file is Latin-1, add --encoding latin-1."
         ) from error
     except LookupError as error:
-        raise UsageError(f"--encoding '{encoding}' is no known encoding.") from error
+        raise UsageError(f"--encoding '{encoding}' is not a known encoding.") from error
 
 
 def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
@@ -61,7 +61,7 @@ def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
         lines.pop()
     for i, line in enumerate(lines):
         if len(line) > LONGEST_LINE:
-            raise DistkError(f"line {i + 1} of '{path}' has {len(line):,} characters; that is no sentence.")
+            raise DistkError(f"line {i + 1} of '{path}' has {len(line):,} characters; that is not a sentence.")
     return [line.removesuffix("\r") for line in lines]
 
 
@@ -141,7 +141,7 @@ def read_csv(path: Path, encoding: str, classes: dict[int, int], column: int) ->
             if label is not None and text:
                 part.add([" ".join(text.split())], label)
     except csv.Error as error:
-        raise DistkError(f"'{path}' is no sound CSV file: line {reader.line_num}, {error}.") from error
+        raise DistkError(f"'{path}' is not a valid CSV file: line {reader.line_num}, {error}.") from error
     return part
 
 
