@@ -33,7 +33,7 @@ def table_from_arrays(path: Path, device: torch.device | str = "cpu") -> CodeTab
 
     `codes_test` and `factors_test` are rows for testing predictors; `std` and `kl` describe a Gaussian posterior;
     kinds of codes are "continuous" or "categorical" (a column of class indices), those of factors as in CodeTable.
-    Raises DistkError for a file that is not an npz file, holds pickled members, lacks `codes`, or whose members do not fit.
+    Raises DistkError for a file that is not npz, holds pickled members, lacks `codes`, or whose members do not fit.
     """
     arrays = _members(path)
     if "codes" not in arrays:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from distk import console
 from distk.commands.arguments import Json
 from distk.config import assignments
 from distk.errors import DistkError, UsageError, unknown
@@ -49,8 +50,6 @@ def check(
 
     Example: distk check cascadevae dsprites mig
     """
-    from distk import console
-
     entries = _named(names or [], plugin, kind)
     table = _table(checkpoint, rows)
     settings = assignments(set_ or [], "model", ["data"])

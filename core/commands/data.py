@@ -1,11 +1,13 @@
 """`distk data NAME`: look into a data set, draw it, export it, hold a renderer against the official file."""
 
 # No `from __future__ import annotations`: typer reads annotations that are made from local values.
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from distk import console, options
 from distk.commandline import LazyGroup
 from distk.commands.arguments import Device, Json, Split
 from distk.errors import UsageError
@@ -46,8 +48,6 @@ app.callback()(lambda: None)
 
 
 def _dataset_command(entry: Registration, name: str) -> Any:
-    from distk import options
-
     config = entry.load().Config
 
     def run(
@@ -67,7 +67,6 @@ def _dataset_command(entry: Registration, name: str) -> Any:
         json: Json = False,
         **values: Any,
     ) -> None:
-        from distk import console
         from distk.data import open_dataset
         from distk.device import choose_device
 
@@ -132,8 +131,6 @@ def _facts(dataset: "Dataset") -> dict[str, Any]:
 
 
 def _preview(dataset: "Dataset", path: Path, n: int, split: str, seed: int) -> list[str]:
-    import math
-
     from distk import images
     from distk.commands.shared import choose_rows
 

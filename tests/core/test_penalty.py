@@ -23,7 +23,8 @@ from distk.penalty import build_penalties, layers_of
 from distk.registry import registry
 from distk.run import Run
 from distk.settings import TrainConfig, resolve
-from distk.testing import NoHostReads, _unwatched, check_penalty, method_checks, penalty_checks
+from distk.testing import NoHostReads, check_penalty, method_checks, penalty_checks
+from distk.testing.methods import _unwatched
 from distk.training import loop
 from distk.training.loop import build
 from distk.training.trainer import NonFinite, Trainer

@@ -291,7 +291,7 @@ def test_a_command_by_path_and_one_by_app_run_and_are_listed(plugged, monkeypatc
     plugged("app", distk_register_commands=by_app, distk_run_logged=lambda run, step, values: None)
     assert called(monkeypatch, capsys, "acme", "hello", "--name", "you")[:2] == (0, "hello you\n")
     assert called(monkeypatch, capsys, "acme-app", "deep")[:2] == (0, "deep\n")
-    code, out, _ = called(monkeypatch, capsys, "plugins", "--json")
+    out = called(monkeypatch, capsys, "plugins", "--json")[1]
     brought = {plugin["name"]: plugin["provides"] for plugin in json.loads(out)["plugins"]}
     assert brought["path"] == {"command": ["acme hello"]}
     assert brought["app"] == {"command": ["acme-app deep", "acme-app deeper"], "logger": ["app"]}

@@ -155,7 +155,7 @@ def discrete(
             "{} is continuous but this score needs discrete factors: cut it with {}, or use dci with {}",
             Column("factor", k),
             Argument("factor_bins", "--bins N"),
-            Argument("predictor='lasso'", "--predictor lasso"),
+            Argument("predictor='lasso'", "--predictor lasso (predictor=lasso)"),
         )
     rows = len(factors) if rows is None else rows
     columns, sizes, kept, values = [], [], [], []
