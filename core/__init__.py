@@ -13,7 +13,6 @@ Names are imported on first use, so that `import distk` is instant and does not 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds both to each other
@@ -37,6 +36,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     from distk.errors import UsageError as UsageError
     from distk.evaluation import evaluate as evaluate
     from distk.hookspecs import Register as Register
+    from distk.hookspecs import RegisterCommand as RegisterCommand
+    from distk.hookspecs import RegisterPaper as RegisterPaper
     from distk.hookspecs import hookimpl as hookimpl
     from distk.latents import Code as Code
     from distk.latents import Latent as Latent
@@ -56,10 +57,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     from distk.penalty import Penalty as Penalty
     from distk.run import Run as Run
 
-try:
-    __version__ = importlib.metadata.version("distk")
-except importlib.metadata.PackageNotFoundError:
-    __version__ = "0+unknown"
+    __version__: str
 
 _WHERE = {
     "api": ("dataset", "load", "train"),
@@ -68,7 +66,7 @@ _WHERE = {
     "device": ("choose_device", "seeded", "static_shapes_only"),
     "errors": ("DistkError", "UsageError"),
     "evaluation": ("evaluate",),
-    "hookspecs": ("Register", "hookimpl"),
+    "hookspecs": ("Register", "RegisterCommand", "RegisterPaper", "hookimpl"),
     "latents": ("Code", "Latent", "LatentSpace", "one_hot"),
     "method": ("Method", "Objective", "OptimizerFactory", "Step", "adam", "can", "rmsprop", "sgd"),
     "metric": ("CodeTable", "Metric", "encode_table"),
@@ -82,11 +80,24 @@ __all__ = sorted([*_HOME, "__version__"])
 if not TYPE_CHECKING:  # a checker shall find a name that is not there
 
     def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            return _version()
         if name not in _HOME:
             raise AttributeError(f"module 'distk' has no attribute '{name}'")
         value = getattr(importlib.import_module(f"distk.{_HOME[name]}"), name)
         globals()[name] = value
         return value
+
+
+def _version() -> str:
+    import importlib.metadata
+
+    try:
+        version = importlib.metadata.version("distk")
+    except importlib.metadata.PackageNotFoundError:
+        version = "0+unknown"
+    globals()["__version__"] = version
+    return version
 
 
 def __dir__() -> list[str]:

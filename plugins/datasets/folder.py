@@ -69,7 +69,7 @@ class Folder(Dataset[Config]):
 
 
 def _read(path: Path, config: Config) -> np.ndarray:
-    """uint8 `[channels, size, size]`. Raises DistkError naming a file that is no sound image."""
+    """uint8 `[channels, size, size]`. Raises DistkError naming a file that is not a valid image."""
     from PIL import Image, ImageOps
 
     try:

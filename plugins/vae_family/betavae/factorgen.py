@@ -72,7 +72,7 @@ class FactorGen(Method[Config]):
         },
         "paper": {"train": {"steps": 100_000}},
     }
-    instead: Mapping[str, str] = dict.fromkeys(("eval", "traverse", "reconstruct"), "distk capacity")
+    instead: Mapping[str, str] = dict.fromkeys(("eval", "traverse", "reconstruct"), "distk betavae capacity")
     sizes: Tensor
     centre: Tensor
     spread: Tensor
