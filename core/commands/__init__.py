@@ -11,6 +11,7 @@ _COMMANDS = (
     ("sample", "sample:sample", "Draw new items from the model."),
     ("swap", "swap:swap", "Exchange one group of the code between two items."),
     ("transfer", "transfer:transfer", "Rewrite sentences with another label; show items under another class."),
+    ("interpolate", "interpolate:interpolate", "Draw items on the way between two codes."),
     ("info", "info:info", "Show what a checkpoint holds: method, settings, data, latents, size."),
     ("list", "listing:list_", "List methods, data sets, metrics and penalties of all plugins."),
     ("data", "data:app", "Look into a data set: what it holds, a picture."),

@@ -78,7 +78,7 @@ class StyledDigits(Dataset):
             f"{sum(SOURCES.values())} real digits bundled with scikit-learn, rendered on the device"
         )
         rows = torch.arange(len(beside), device=device)
-        self._split = {"train": rows[: config.train], "test": rows[config.train :]}
+        self.parts = {"train": rows[: config.train], "test": rows[config.train :]}
 
     def _render(self, glyphs: Tensor, which: Tensor, beside: Tensor, draw: torch.Generator) -> Tensor:
         """Originals `[n]`, neighbours `[n]` -> images uint8 `[n, 3, 32, 32]`."""
@@ -109,9 +109,6 @@ class StyledDigits(Dataset):
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, 32, 32]` in [0, 1], `label` int64 `[n]`."""

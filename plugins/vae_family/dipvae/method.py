@@ -103,7 +103,7 @@ class DIPVAE(GaussianVAE):
         warmup = self.config.lambda_warmup
         return {"warmup": min(1.0, (step + 1) / warmup) if warmup else 1.0}
 
-    def collect(self, source: Source) -> dict[str, Tensor]:
+    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         """Raises UsageError for a batch of one where its covariance would be all that there is."""
         self._check(source)
         return source.sample()

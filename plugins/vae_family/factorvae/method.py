@@ -117,7 +117,7 @@ class FactorVAE(GaussianVAE):
             ),
         ]
 
-    def collect(self, source: Source) -> dict[str, Tensor]:
+    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         """`x` for the autoencoder, and `critic`: the items of all the critic's updates together.
 
         Raises UsageError for a batch of one, whose permutation is the identity.
