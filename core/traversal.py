@@ -49,8 +49,8 @@ def order_by_kl(model: Method, dataset: Dataset, items: int = 1000, seed: int = 
 
 @torch.no_grad()
 def start_of(model: Method, x: Tensor | None, seed: int = 0) -> Code:
-    """The code `[1, ...]` that a walk starts at, all groups: of one item `[1, *spec.shape]`, what `encode` does not give
-    drawn from `seed`; without an item a draw from the prior."""
+    """The code `[1, ...]` of all groups that a walk starts at: of one item `[1, *spec.shape]`, with what `encode` does
+    not give drawn from `seed`; without an item a draw from the prior."""
     if x is not None:
         return model.filled(model.encode(x), seed)
     device = next(model.parameters()).device

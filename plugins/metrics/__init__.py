@@ -48,6 +48,7 @@ def distk_register_metrics(register: Register) -> None:
         paper="Ridgeway & Mozer 2018",
         aliases=("best-dim-auc",),
     )
+    register("elbo", _AT + "bounds:Elbo", "the bound on log p(x) and its parts, in nats, of any method that has one")
     register(
         "ksg",
         at + "Ksg",

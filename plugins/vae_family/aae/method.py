@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distk import Code, DataSpec, Latent, Objective, Step, UsageError, adam, one_hot, option
+from distk import Code, DataSpec, Latent, Method, Objective, Step, UsageError, adam, one_hot, option
 from distk.nn import he_truncated_, mlp
 from distk.plugins.vae_family.gaussian import GaussianConfig, GaussianVAE
 from distk.plugins.vae_family.networks import Architecture, reparameterise
@@ -105,6 +105,8 @@ class SupervisedConfig(Config):
 
 class AAE(GaussianVAE):
     """Adversarial autoencoder. Code: `z`, continuous; with labels also `y`, the given class."""
+
+    bound = Method.bound  # a critic pulls the codes to the prior: there is no density whose bound this would be
 
     Config: ClassVar[type] = Config
     presets: ClassVar[Mapping[str, Any]] = {

@@ -110,7 +110,7 @@ class DIPVAE(GaussianVAE):
 
     def loss(self, step: Step) -> Tensor:
         """Negative bound plus the penalty, nats; the running moments are brought up to date here, once per step."""
-        bound = self.bound(step)
+        bound = self.batch_bound(step)
         c = self.covariance(bound.mean, bound.logvar)
         apart, scale = deviations(c)
         penalty = self.config.lambda_od * apart + self.config.lambda_d * scale

@@ -128,7 +128,7 @@ class FactorVAE(GaussianVAE):
 
     def vae(self, step: Step) -> Tensor:
         """Negative bound plus gamma times the critic's total correlation, nats; the critic gets no gradient of it."""
-        bound = self.bound(step)
+        bound = self.batch_bound(step)
         tc = self.total_correlation(bound.z)
         step.log("tc", tc)
         if self.config.critic_data == "shared":
