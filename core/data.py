@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from distk.config import C, Configured, from_dict
-from distk.errors import UsageError
+from distk.errors import UsageError, unknown
 from distk.registry import registry
 
-Split = Literal["all", "train", "test", "val", "validation", "dev", "unsup"]
-"""Words for parts of a data set. Every data set with a split knows the first three."""
+Split = str
+"""Name of a part of a data set: `all`, or one of `Dataset.splits` such as `train` and `test`."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Dataset(Configured[C]):
     """What `--data-dir` holds, for help texts and messages; empty where the data set reads no files."""
     spec: DataSpec
     origin: str
+    parts: Mapping[str, Tensor] = MappingProxyType({})
+    """The rows of each split by its name, int64 on the device; empty where the data have no splits."""
 
     name: str = ""
 
@@ -81,9 +84,19 @@ class Dataset(Configured[C]):
         """Rows int64 `[n]` on the device -> at least `x` `[n, *spec.shape]`; `label` int64 `[n]` where there is one."""
         raise NotImplementedError
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits beside `all`. Data without splits answer to `train` and `test` with all their rows."""
+        return tuple(self.parts) or ("train", "test")
+
     def rows(self, split: Split) -> Tensor | None:
-        """The rows of a split, int64 on the device; None means all of them (a data set without a split)."""
-        return None
+        """The rows of a split, int64 on the device; None means all of them.
+
+        Raises UsageError, naming the splits that there are, for another name.
+        """
+        if split != "all" and split not in self.splits:
+            raise unknown(f"split of data set '{self.name}'", split, ("all", *self.splits))
+        return self.parts.get(split)
 
     def bucket(self, step: int, seed: int) -> Hashable:
         """A host value for data whose batches change shape from step to step (sentence lengths); see `sample`."""

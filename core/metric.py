@@ -176,7 +176,7 @@ def _posterior_columns(model: Method, x: Tensor) -> tuple[Tensor, Tensor]:
     """Standard deviation and KL to N(0, 1), each `[batch, columns]`; NaN for columns without a Gaussian posterior."""
     posterior = model.posterior(x)
     std, kl = [], []
-    for group in model.latents:
+    for group in model.latents.scored:
         if group.name in posterior:
             mean, sd = (value.flatten(1).float() for value in posterior[group.name])
             std.append(sd)

@@ -236,10 +236,7 @@ class Characters(FactorDataset[C]):
     def hold_out(self, test: Tensor) -> None:
         """test: bool `[C]`, the identities of the test split."""
         held = test[self.identity]
-        self._split = {"train": (~held).nonzero()[:, 0], "test": held.nonzero()[:, 0]}
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
+        self.parts = {"train": (~held).nonzero()[:, 0], "test": held.nonzero()[:, 0]}
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, size, size]` in [0, 1], `label` int64 `[n]` the identity, `factors` int64 `[n, 7]`."""

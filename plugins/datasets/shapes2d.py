@@ -75,7 +75,7 @@ class Shapes2D(FactorDataset[Config]):
         self._first = self._survivors(sprites)
         self._views = sprites.unfold(1, SIDE, 1).unfold(2, SIDE, 1)
         self._kept = self._keep()
-        self._split = self._divide()
+        self.parts = self._divide()
         how = "drawn by Pillow" if config.renderer == "pillow" else "rendered on the device"
         unique = int((self._first == torch.arange(len(self), device=device)).sum())
         self.origin = f"{how} ({config.renderer} renderer), {unique:,} of {len(self):,} images are different"
@@ -150,9 +150,6 @@ class Shapes2D(FactorDataset[Config]):
         mixed = {k: rows[torch.randperm(len(rows), generator=generator).to(self.device)] for k, rows in joined.items()}
         return {name: rows for name, rows in mixed.items() if len(rows)}
 
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
-
     def stats(self) -> list[dict[str, Any]]:
         """Per shape and in all: combinations of factors, different images, and rows of the splits."""
         rows = torch.arange(len(self), device=self.device)
@@ -160,7 +157,7 @@ class Shapes2D(FactorDataset[Config]):
         survives = self._first == rows
         found: list[dict[str, Any]] = []
         for k, name in enumerate(self.config.shapes):
-            split = {part: int((shape[r] == k).sum()) for part, r in self._split.items()}
+            split = {part: int((shape[r] == k).sum()) for part, r in self.parts.items()}
             counts = {"combinations": int((shape == k).sum()), "unique": int((survives & (shape == k)).sum())}
             found.append({"shape": name, **counts, "kept": len(self._kept[k]), **split})
         totals = {key: sum(row[key] for row in found) for key in found[0] if key != "shape"}

@@ -125,7 +125,7 @@ class SpritesScenes(FactorDataset[Config]):
         self.factor_sizes = (most + 1,)
         self.table = self.scenes["count"].unsqueeze(1)
         everything = torch.arange(len(self.table), device=device)
-        self._split = {"train": everything[: config.fixed], "test": everything[config.fixed :]}
+        self.parts = {"train": everything[: config.fixed], "test": everything[config.fixed :]}
 
     def _use_file(self, files: Files) -> None:
         path = files.find(NPZ, f"*/{NPZ}")
@@ -134,9 +134,6 @@ class SpritesScenes(FactorDataset[Config]):
             raise UsageError(f"the file '{path.name}' holds 64x64 images: leave --size at 64 or do without --data-dir.")
         self.sprites = read_packed(path).to(self.device)
         self.origin = f"up to {self.config.max_sprites} sprites whose pictures are read from {path}"
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """The fixed scenes of these rows: `x` float32 `[n, 3, size, size]`, `label` int64 `[n]`, and a `Scene`."""

@@ -149,7 +149,7 @@ class ICM(Method[Config]):
 
     # What a step reads
 
-    def collect(self, source: Source) -> dict[str, Tensor]:
+    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         """`x`: reference images; `moved`: the mixture, images of the other half under mechanisms drawn afresh.
 
         Also `original`, the images under `moved`, and `mechanism`, int64: training does not read them.

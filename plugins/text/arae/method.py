@@ -179,7 +179,7 @@ class ARAE(SentenceMethod[Config]):
         ramp = min(1.0, step / self.config.warmup) if self.config.warmup else 1.0
         return {"noise": self.config.noise * self.config.noise_anneal ** (step // 100), "ramp": ramp}
 
-    def collect(self, source: Source) -> dict[str, Tensor]:
+    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         """The autoencoder's batch (one length bucket), and `fresh`, all sentences that the adversaries will see.
 
         The critic gets sentences of all lengths: those of one bucket against the generator's would differ by length.

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
-from distk import Code, DataSpec, Latent, Objective, Step, UsageError, adam, one_hot, option
+from distk import Code, DataSpec, Latent, Method, Objective, Step, UsageError, adam, one_hot, option
 from distk.nn import he_truncated_, mlp
 from distk.plugins.vae_family.gaussian import GaussianConfig, GaussianVAE
 from distk.plugins.vae_family.networks import Architecture, reparameterise
@@ -109,6 +109,8 @@ A = TypeVar("A", bound=Config, default=Config)
 
 class AAE(GaussianVAE[A]):
     """Adversarial autoencoder. Code: `z`, continuous; with labels also `y`, the given class."""
+
+    bound = Method.bound  # a critic pulls the codes to the prior: there is no density whose bound this would be
 
     presets: ClassVar[Mapping[str, Any]] = {
         # Three shapes of one size on a grid of positions: a minute on two cores.

@@ -67,7 +67,7 @@ class BetaTCVAE(GaussianVAE[Config]):
 
     def elbo(self, step: Step) -> Tensor:
         """Sum over pixels, mean over the batch, nats."""
-        config, bound = self.config, self.bound(step)
+        config, bound = self.config, self.batch_bound(step)
         # The density of z is that of what `draw` drew from, limits included.
         mi, tc, dwkl = decompose(bound.z, bound.mean, bound.logvar.clamp(-20, 10), config.estimator, self.items)
         for name, value in (("mi", mi), ("tc", tc), ("dwkl", dwkl)):

@@ -116,7 +116,7 @@ class FactorVAE(GaussianVAE[Config]):
             ),
         ]
 
-    def collect(self, source: Source) -> dict[str, Tensor]:
+    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         """`x` for the autoencoder, and `critic`: the items of all the critic's updates together.
 
         Raises UsageError for a batch of one, whose permutation is the identity.
@@ -127,7 +127,7 @@ class FactorVAE(GaussianVAE[Config]):
 
     def vae(self, step: Step) -> Tensor:
         """Negative bound plus gamma times the critic's total correlation, nats; the critic gets no gradient of it."""
-        bound = self.bound(step)
+        bound = self.batch_bound(step)
         tc = self.total_correlation(bound.z)
         step.log("tc", tc)
         if self.config.critic_data == "shared":

@@ -145,6 +145,19 @@ class Noise(Protocol):
     def rand(self, rows: int, *shape: int) -> Tensor: ...
 
 
+class Draws:
+    """Noise from a generator, drawn as a `Step` does."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+
+    def randn(self, rows: int, *shape: int) -> Tensor:
+        return torch.randn(rows, *shape, generator=self.generator, device=self.generator.device)
+
+    def rand(self, rows: int, *shape: int) -> Tensor:
+        return torch.rand(rows, *shape, generator=self.generator, device=self.generator.device)
+
+
 M = TypeVar("M", bound="BaselineConfig | Config", default=BaselineConfig)
 
 
@@ -217,6 +230,11 @@ class MVAEBaseline(Method[M]):
         mean, logvar = self.infer(x)
         z = torch.addcmul(mean, (0.5 * logvar).exp(), noise.randn(*mean.shape))
         return bernoulli_nll(self.render(self.object(z)), x), kl_to_prior(mean, logvar).sum(1, keepdim=True)
+
+    def bound(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """`elbo` = -(reconstruction + kl) of each image, nats; `kl` `[n, objects]`."""
+        reconstruction, kl = self.terms(x, Draws(generator))
+        return {"elbo": -(reconstruction + kl.sum(1)), "reconstruction": reconstruction, "kl": kl}
 
     def infer(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of q(z | x), each `[n, z]`."""
