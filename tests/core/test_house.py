@@ -157,7 +157,29 @@ def test_every_documented_method_is_registered() -> None:
     from distk.registry import registry
 
     names = {name for entry in registry().entries("method") for name in (entry.name, *entry.aliases)}
-    for card in (ROOT / "docs" / "methods").glob("*.md"):
+    for card in set((ROOT / "docs" / "methods").glob("*.md")) - {ROOT / "docs" / "methods" / "README.md"}:
         named = set(re.findall(r"distk train ([a-z][\w-]*)", card.read_text(encoding="utf-8")))
         assert named, f"docs/methods/{card.name} shows no `distk train METHOD`"
         assert named <= names, f"docs/methods/{card.name} names unknown methods: {named - names}"
+
+
+def test_the_index_of_papers_is_the_registry() -> None:
+    """Every paper has a row with its title, methods, folder, cards and commands, and every card stands in one."""
+    from distk.registry import registry
+
+    here = ROOT / "docs" / "methods"
+    rows = [row.strip("| \n").split(" | ") for row in (here / "README.md").read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if len(row) == 5][1:]
+    papers = {paper.title: paper for paper in registry().papers.values() if paper.package.startswith("distk.plugins.")}
+    assert sorted(row[0] for row in rows) == sorted(papers)
+    cards = set()
+    for title, methods, folder, linked, commands in rows:
+        paper = papers[title]
+        assert re.findall(r"`([^`]+)`", methods) == [row.name for row in paper.named("method")], title
+        place = "plugins/" + paper.package.removeprefix("distk.plugins.").replace(".", "/")
+        assert folder == f"[`{place}`](../../{place})"
+        assert (ROOT / place).is_dir()
+        words = [f"distk {paper.name} {row.name}" for row in paper.named("command")]
+        assert re.findall(r"`([^`]+)`", commands) == words, title
+        cards |= set(re.findall(r"\]\(([\w-]+\.md)\)", linked))
+    assert cards == {card.name for card in here.glob("*.md")} - {"README.md"}

@@ -55,7 +55,8 @@ def texts(path: Path) -> str:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_every_command_of_a_page_is_registered(path: Path) -> None:
-    assert missing(path.read_text(encoding="utf-8")) == []
+    text = path.read_text(encoding="utf-8").replace("distk acme spread", "")  # the plugin that docs/plugins.md builds
+    assert missing(text) == []
 
 
 def test_every_command_of_a_docstring_or_message_is_registered() -> None:
