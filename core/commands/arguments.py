@@ -9,7 +9,7 @@ import typer
 
 Checkpoint = Annotated[
     Path | None,
-    typer.Argument(metavar="[CHECKPOINT]", help="Checkpoint or run folder; default: the newest run under ./runs."),
+    typer.Argument(metavar="CHECKPOINT", help="Checkpoint or run folder; default: the newest run under ./runs."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
