@@ -14,6 +14,7 @@ from torch import Tensor
 from distk import CodeTable, Metric, UsageError, option
 from distk.metric import Picture
 from distk.plugins.metrics.functional import checks
+from distk.plugins.metrics.pictures import of_result
 
 TRAIN, TEST = 10_000, 5_000
 """Rows that disentanglement_lib draws for predictors; other scores take the first number."""
@@ -72,8 +73,6 @@ class Scored(Metric):
     @classmethod
     def pictures(cls, result: Mapping[str, Any]) -> Mapping[str, Picture]:
         """The declared matrices and bars, as far as the result holds them."""
-        from distk.plugins.metrics.pictures import of_result
-
         return of_result(result, cls.matrices, cls.bars)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from distk import DistkError, Files, UsageError, option
 from distk.data import names_of
+from distk.files import write_atomic
 from distk.plugins.text.common import files as formats
 from distk.plugins.text.common import standin
 from distk.plugins.text.common.corpus import SentenceDataset, TextConfig, completed, divided
@@ -363,8 +364,6 @@ def write_standin(folder: Path, config: Any) -> dict[str, int]:
     gold/test.0 holds the rewrites of test.0 line by line, tagged/test.0 the same sentences as word_TAG.
     Returns file name -> lines. Raises DistkError when the folder cannot be written.
     """
-    from distk.files import write_atomic
-
     data = StandinReviews(config, torch.device("cpu"), Files("standin-reviews", None, ""))
     parts, names, _ = data.read(Files("standin-reviews", None, ""))
     written = {}

@@ -174,6 +174,18 @@ def summary(cells: Sequence[Cell], ks: Sequence[int]) -> list[dict[str, Any]]:
     return found
 
 
+def histogram(areas: Sequence[float], width: int = 40) -> list[str]:
+    """Lines of a histogram of AUCs from 0.5 to 1 for a terminal."""
+    counts = [0] * 10
+    for area in areas:
+        counts[min(9, max(0, int((area - 0.5) / 0.05)))] += 1
+    most = max(counts) or 1
+    return [
+        f"{0.5 + i / 20:.2f}-{0.55 + i / 20:.2f} {'#' * round(width * n / most):{width}} {n}"
+        for i, n in enumerate(counts)
+    ]
+
+
 def figure(cells: Sequence[Cell]) -> bytes:
     """Figure 3 of the paper as a PNG: for each loss the distribution of the AUCs over values and folds."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
