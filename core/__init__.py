@@ -13,13 +13,7 @@ Names are imported on first use, so that `import distk` is instant and does not 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from typing import Any
-
-try:
-    __version__ = importlib.metadata.version("distk")
-except importlib.metadata.PackageNotFoundError:
-    __version__ = "0+unknown"
 
 _WHERE = {
     "api": ("dataset", "load", "train"),
@@ -40,11 +34,24 @@ __all__ = sorted([*_HOME, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOME:
         raise AttributeError(f"module 'distk' has no attribute '{name}'")
     value = getattr(importlib.import_module(f"distk.{_HOME[name]}"), name)
     globals()[name] = value
     return value
+
+
+def _version() -> str:
+    import importlib.metadata
+
+    try:
+        version = importlib.metadata.version("distk")
+    except importlib.metadata.PackageNotFoundError:
+        version = "0+unknown"
+    globals()["__version__"] = version
+    return version
 
 
 def __dir__() -> list[str]:

@@ -16,11 +16,11 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-from distk.errors import UsageError, nearest
+from distk.errors import UsageError, nearest, unknown
 
 C = TypeVar("C")
 
@@ -137,6 +137,29 @@ def _type_name(annotation: Any) -> str:
     return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(
         annotation, str(annotation)
     )
+
+
+def assignments(
+    pairs: Iterable[str], section: str = "", sections: Collection[str] = (), option: str = "--set"
+) -> dict[str, dict[str, Any]]:
+    """Texts as the user types them, `SECTION.KEY=VALUE` or `KEY=VALUE`, as values by section and key.
+
+    section: where a key without one belongs. sections: the others that may be named. A dash in a key is an underscore,
+    `true` and `false` are truth values, every other value stays text. A later text wins.
+    Raises UsageError for a text without a key or "=", and for an unknown section.
+    """
+    values: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        where, _, key = name.rpartition(".")
+        if not equals or not key:
+            raise UsageError(f"{option} '{pair}' is not understood; write NAME=VALUE.")
+        if where and where != section and where not in sections:
+            raise unknown(f"section in {option} '{pair}':", where, {section, *sections} - {""})
+        values.setdefault(where or section, {})[key.replace("-", "_")] = {"true": True, "false": False}.get(
+            value.lower(), value
+        )
+    return values
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -7,7 +7,8 @@ parameters, how often and in which order. Everything in `loss` is tensor code on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -147,6 +148,8 @@ class Method(nn.Module):
     """Layers that the losses hand over with `step.tap`, so that a penalty on them needs no pass of its own."""
     instead: ClassVar[Mapping[str, str]] = {}
     """Generic command that makes no sense here -> the command to use, for the message."""
+    own_commands: ClassVar[Mapping[str, str]] = {}
+    """Generic command -> the command that does its work for this method, as {"transfer": "text rewrite"}."""
     unscored: ClassVar[Mapping[str, str]] = {}
     """Metric that makes no sense here -> why, for the message."""
     latents: LatentSpace
@@ -239,6 +242,18 @@ def can(method: Method | type[Method], name: str) -> bool:
     if name == "sample" and can(cls, "decode"):
         return True
     return getattr(cls, name) is not getattr(Method, name)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Within, every module of the model is in eval mode; afterwards each is in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def adam(

@@ -18,7 +18,7 @@ from distk.console import progress
 from distk.data import Dataset, FactorDataset, Split
 from distk.errors import UsageError
 from distk.latents import Code
-from distk.method import Method, can
+from distk.method import Method, can, eval_mode
 from distk.nn import gaussian_kl
 
 
@@ -58,7 +58,7 @@ class CodeTable:
         return len(self.codes)
 
     def sample_rows(self, n: int, generator: torch.Generator) -> Tensor:
-        """P1: `n` rows of this table, uniformly and with replacement, int64 `[n]` on the codes' device."""
+        """`n` rows of this table, uniformly and with replacement, int64 `[n]` on the codes' device."""
         drawn = torch.randint(len(self), (n,), generator=generator, device=generator.device)
         return drawn.to(self.codes.device)
 
@@ -132,24 +132,19 @@ def encode_table(
     if not whole:
         order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:rows].sort().values
         index = index[order.to(dataset.device)]
-    was_training = model.training
-    model.eval()
     codes, stds, kl = [], [], torch.zeros(len(model.latents.columns), dtype=torch.float64, device=dataset.device)
-    try:
-        off = torch.autocast(dataset.device.type, enabled=False)
-        with progress("encoding", len(index)) as advance, off:
-            for part in index.split(batch):
-                x = dataset.batch(part)["x"]
-                code = model.encode(x)
-                _refuse_half(model, code)
-                codes.append(model.latents.flatten(code))
-                if can(model, "posterior"):
-                    std, nats = _posterior_columns(model, x)
-                    stds.append(std)
-                    kl += nats.double().sum(0)
-                advance(len(part))
-    finally:
-        model.train(was_training)
+    off = torch.autocast(dataset.device.type, enabled=False)
+    with eval_mode(model), progress("encoding", len(index)) as advance, off:
+        for part in index.split(batch):
+            x = dataset.batch(part)["x"]
+            code = model.encode(x)
+            _refuse_half(model, code)
+            codes.append(model.latents.flatten(code))
+            if can(model, "posterior"):
+                std, nats = _posterior_columns(model, x)
+                stds.append(std)
+                kl += nats.double().sum(0)
+            advance(len(part))
     table = CodeTable(
         torch.cat(codes),
         model.latents.columns,

@@ -51,7 +51,7 @@ def traverse(
 
     x: one item `[1, *spec.shape]`. kl: as from `order_by_kl`. columns: values per row. span: lowest and highest value
     of continuous latents, None takes each group's own. top: only so many continuous latents.
-    A categorical code gives one block of rows per class (papers/23, slide 26).
+    A categorical code gives one block of rows per class (Jeong & Song 2019).
     """
     base = model.encode(x)
     shape = x.shape[1:]

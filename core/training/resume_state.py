@@ -81,14 +81,14 @@ def _check(trainer: InTraining, state: Mapping[str, Tensor]) -> None:
         raise ValueError(f"{len(state) - 1} tensors are there, {int(state['count'])} were written")
     step = state["step"]
     if step.dtype != torch.int64 or step.dim() or not 0 <= int(step) < 1 << 62:
-        raise ValueError("the step is no count")
+        raise ValueError("the step is not a count")
     owners = tuple(f"optim/{name}/" for name in trainer.optimizers)
     for name, value in state.items():
         if name in _GENERATORS:
             _check_generator(name, value)
         elif name.startswith("log/"):
             if value.dim() != 1 or value.dtype != torch.float32 or not 2 <= len(value) < 1 << 20:
-                raise ValueError(f"'{name}' is no sum of logged values")
+                raise ValueError(f"'{name}' is not a sum of logged values")
         elif name not in ("step", "count") and not name.startswith((*owners, "method/")):
             raise ValueError(f"'{name}' is nothing that this run keeps")
 
@@ -97,7 +97,7 @@ def _check_generator(name: str, value: Tensor) -> None:
     """torch checks the size and the ranges of a CPU generator's state, but a position that together with the numbers
     still left runs past its 624 words would be read beyond its end."""
     if value.dtype != torch.uint8 or value.dim() != 1 or len(value) not in (16, 5056):
-        raise ValueError(f"'{name}' is no state of a random generator")
+        raise ValueError(f"'{name}' is not a state of a random generator")
     if len(value) == 5056:
         left, _, following = struct.unpack("<iiQ", bytes(value[8:24].tolist()))
         if not (1 <= left <= 624 and following <= 624 and left + following <= 625):

@@ -1,4 +1,4 @@
-"""dimred: vectors of few dimensions in a space of more (Kageback & Mogren 2016, section 4.1).
+"""dimred: vectors of few dimensions in a space of more (Kageback & Mogren 2016).
 
 z ~ N(0, diag(sd^2)) with sd_i ~ U(0.5, 2), a projection Omega `[dims, factors]` of N(0, 1) entries, and x = Omega z,
 without noise. Which sd, Omega and z is decided by the setting `projection`.

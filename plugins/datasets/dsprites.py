@@ -233,7 +233,7 @@ def read_packed(path: Path) -> Tensor:
         raise
     except Exception as error:  # zipfile, zlib, numpy and the tokenizer that reads headers raise each their own
         reason = " ".join(str(error).split())[:200]
-        raise DistkError(f"'{path}' is no sound npz file ({reason}); {expected}.") from error
+        raise DistkError(f"'{path}' is not a valid npz file ({reason}); {expected}.") from error
 
 
 def _stream(path: Path, member: Any, expected: str) -> Tensor:

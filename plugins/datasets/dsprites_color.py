@@ -29,7 +29,7 @@ class DSpritesColor(FactorDataset):
     """Factors of dSprites and hue 10, saturation 3, value 3 (bins of continuous colours).
 
     Every image of dSprites is there `copies` times, each time in a colour of its own, drawn once and for all. So the
-    rows are no full grid; `observe` nevertheless draws any combination of factors, colours at the middle of their bin.
+    rows are not a full grid; `observe` still draws any combination of factors, colours at the middle of their bin.
     """
 
     Config = Config

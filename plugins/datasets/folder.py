@@ -71,7 +71,7 @@ class Folder(Dataset):
 
 
 def _read(path: Path, config: Config) -> np.ndarray:
-    """uint8 `[channels, size, size]`. Raises DistkError naming a file that is no sound image."""
+    """uint8 `[channels, size, size]`. Raises DistkError naming a file that is not a valid image."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > LARGEST:

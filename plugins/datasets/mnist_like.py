@@ -43,7 +43,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             head = file.read(4 + 4 * dimensions)
             if len(head) < 4 + 4 * dimensions or head[:2] != b"\0\0" or head[2] != 8 or head[3] != dimensions:
                 raise DistkError(
-                    f"'{path}' is no IDX file of {dimensions}-dimensional bytes (first bytes {head[:4].hex(' ')})."
+                    f"'{path}' is not an IDX file of {dimensions}-dimensional bytes (first bytes {head[:4].hex(' ')})."
                 )
             shape = tuple(int(n) for n in np.frombuffer(head, ">u4", offset=4))
             expected = math.prod(shape)

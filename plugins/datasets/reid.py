@@ -98,7 +98,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise each their own
         reason = " ".join(str(error).split())[:200]
-        raise DistkError(f"'{path}' is no sound npz file ({reason}); {expected}.") from error
+        raise DistkError(f"'{path}' is not a valid npz file ({reason}); {expected}.") from error
     images, n = found["imagedata"], len(found["imagedata"])
     sound = images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3 and max(images.shape[1:3]) <= 1024
     if not sound or found["identity"].dtype.kind not in "iu" or found["identity"].shape != (n,) or not n:

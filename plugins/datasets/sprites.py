@@ -210,4 +210,4 @@ def read_splits(path: Path) -> dict[str, list[int]]:
     except FileNotFoundError:
         raise DistkError(f"'{path}' does not exist; without it use --split folds.") from None
     except Exception as error:  # a damaged file makes scipy raise errors of every kind
-        raise DistkError(f"'{path}' is no MATLAB v5 file with {', '.join(names)} ({_short(error)}).") from error
+        raise DistkError(f"'{path}' is not a MATLAB v5 file with {', '.join(names)} ({_short(error)}).") from error

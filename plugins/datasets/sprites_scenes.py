@@ -1,4 +1,4 @@
-"""Scenes of several sprites on black, added and clipped, as in the experiments of Nash et al. (2017), section 4.
+"""Scenes of several sprites on black, added and clipped, as in the experiments of Nash et al. (2017).
 
 Training scenes are drawn anew for every batch, on the device, and never repeat; the rows of the data set are further,
 fixed scenes for thresholds and tests. Lengths are in units of the image's side, places from its top left corner.

@@ -44,7 +44,14 @@ TINY: dict[str, str] = {
 }
 """Method -> settings of its smallest run, beside --steps; others take ORDINARY."""
 
-CALLED = {"aae-s": "aae-s", "arae": "arae", "betavae": "betavae", "dsvae": "dsvae", "factorgen": "factorgen", "icf": "icf"}
+CALLED = {
+    "aae-s": "aae-s",
+    "arae": "arae",
+    "betavae": "betavae",
+    "dsvae": "dsvae",
+    "factorgen": "factorgen",
+    "icf": "icf",
+}
 """Folder below runs/ that an example names -> method of the run that lies there."""
 MY_RUN = {"icm": "icm", "jade": "jade", "mvae": "mvae", "embed": "fstat", "covmap": "betavae", "udr": "betavae"}
 """Command or its group -> method of runs/my-run in its examples; cascadevae for the others."""

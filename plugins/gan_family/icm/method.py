@@ -113,9 +113,9 @@ class ICM(Method):
         "paper": {"data": {"name": "mnist"}, "train": {"steps": 2200, "log_every": 50}},
     }
     instead: ClassVar[Mapping[str, str]] = {
-        "traverse": "distk experts grid",
-        "reconstruct": "distk experts apply",
-        "swap": "distk experts apply",
+        "traverse": "distk icm grid",
+        "reconstruct": "distk icm apply",
+        "swap": "distk icm apply",
     }
     pending: Tensor
 

@@ -2,8 +2,8 @@
 
 Follows GradientBoostingClassifier's defaults (100 stages, learning rate 0.1, depth 3, multinomial deviance,
 squared-error splits, Newton leaf values) on codes cut into at most ~255 quantile bins, so that one sparse
-product per tree level builds the histograms of every class, node, code and bin. Agreement with scikit-learn:
-metrics.md section 18.
+product per tree level builds the histograms of every class, node, code and bin. How well it agrees with scikit-learn:
+the figures of docs/metrics.md.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def read_layers(path: Path) -> list[np.ndarray]:
                 found.append(np.frombuffer(raw, np.uint8).reshape(want))
             return found
     except (OSError, zipfile.BadZipFile, ValueError, EOFError, KeyError, NotImplementedError) as error:
-        raise DistkError(f"'{path}' is no sound npz of sprite layers ({error}).") from error
+        raise DistkError(f"'{path}' is not a valid npz of sprite layers ({error}).") from error
 
 
 def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -211,7 +211,7 @@ def _mapped(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DistkError(f"'{path}' is no sound npy file ({error}).") from error
+        raise DistkError(f"'{path}' is not a valid npy file ({error}).") from error
 
 
 def _frames(path: Path) -> np.ndarray:

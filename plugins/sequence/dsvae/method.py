@@ -110,7 +110,7 @@ class DSVAE(Method):
             "train": {"steps": 1200, "batch": 64, "log_every": 100},
         },
     }
-    instead: ClassVar[Mapping[str, str]] = {"transfer": "distk transfer-clips"}
+    own_commands: ClassVar[Mapping[str, str]] = {"transfer": "dsvae transfer-clips"}
 
     def __init__(self, config: Config, data: DataSpec) -> None:
         super().__init__(config, data)

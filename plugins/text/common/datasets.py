@@ -257,7 +257,9 @@ class UserFiles(SentenceDataset):
         part = Part(tags=[] if self.config.tagged else None)
         for number, (line, label) in enumerate(zip(lines, labels, strict=True), 1):
             if label.strip() not in suffixes:
-                raise UsageError(f"line {number} of '{folder / split}.labels': '{label[:50]}' is no training label.")
+                raise UsageError(
+                    f"line {number} of '{folder / split}.labels': '{label[:50]}' is not a label of the training data."
+                )
             self._add(part, [line], suffixes.index(label.strip()), folder / f"{split}.txt")
         return part
 

@@ -101,18 +101,20 @@ class Evaluator:
             vocab = Vocab.from_dict(meta)
             classes, raw, info = meta.get("classes"), meta.get("sizes"), meta.get("info")
             if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes) or len(classes) < 2:
-                raise DistkError(f"'{path}' is no sound evaluator: its list of labels is damaged.")
+                raise DistkError(f"'{path}' is not a valid evaluator: its list of labels is damaged.")
             if not isinstance(raw, dict) or not isinstance(info, dict) or set(raw) != set(vars(Sizes())):
-                raise DistkError(f"'{path}' is no sound evaluator: its settings are damaged.")
+                raise DistkError(f"'{path}' is not a valid evaluator: its settings are damaged.")
             if any(type(raw[k]) is not type(v) for k, v in vars(Sizes()).items()) or not 1 <= raw["bits"] <= 26:
-                raise DistkError(f"'{path}' is no sound evaluator: its settings are damaged.")
+                raise DistkError(f"'{path}' is not a valid evaluator: its settings are damaged.")
             sizes = Sizes(**raw)
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
             with torch.device("meta"):
                 parts = _models(len(vocab), len(classes), sizes)
                 wanted = {f"{p}.{n}": tuple(t.shape) for p, m in parts.items() for n, t in m.state_dict().items()}
             if shapes != wanted:
-                raise DistkError(f"'{path}' is no sound evaluator: its tensors do not fit its vocabulary and settings.")
+                raise DistkError(
+                    f"'{path}' is not a valid evaluator: its tensors do not fit its vocabulary and settings."
+                )
             parts = _models(len(vocab), len(classes), sizes)
             for p, m in parts.items():
                 m.load_state_dict({n: file.get_tensor(f"{p}.{n}") for n in m.state_dict()})

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from distk import CodeTable, Method, Metric, UsageError, can, option
+from distk.method import eval_mode
 from distk.plugins.text.common import scores, suite
 from distk.plugins.text.common.corpus import SentenceDataset
 from distk.plugins.text.common.datasets import StandinReviews
@@ -182,11 +183,9 @@ def probes(model: Method, data: SentenceDataset, seed: int, n: int = 4000) -> di
     from sklearn.linear_model import LogisticRegression
     from sklearn.neural_network import MLPClassifier
 
-    was = model.training
-    model.eval()
-    x, y = _codes(model, data, data.rows("train")[:n])
-    held, truth = _codes(model, data, data.rows("test")[:n])
-    model.train(was)
+    with eval_mode(model):
+        x, y = _codes(model, data, data.rows("train")[:n])
+        held, truth = _codes(model, data, data.rows("test")[:n])
     x, held = (np.asarray((v - x.mean(0)) / (x.std(0) + 1e-6), dtype=np.float64) for v in (x, held))
     linear = LogisticRegression(max_iter=1000).fit(x, y)
     layers = MLPClassifier((128,), early_stopping=True, max_iter=50, random_state=seed).fit(x, y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +17,7 @@ class SentenceMethod(Method):
     """A method whose items are rows of token ids. Subclasses define `rewrite_ids`; `encode` gives `label`."""
 
     kinds: ClassVar[tuple[str, ...]] = ("sentence",)
+    own_commands: ClassVar[Mapping[str, str]] = {"transfer": "text rewrite"}
 
     def __init__(self, config: Any, data: DataSpec) -> None:
         super().__init__(config, data)

@@ -243,16 +243,16 @@ class Perceptron:
         with opened(path, "tagger") as (meta, file):
             tagset = meta.get("tagset")
             if not isinstance(tagset, list) or not 0 < len(tagset) <= LARGEST_TAGSET:
-                raise DistkError(f"'{path}' is no sound tagger: its list of tags is damaged.")
+                raise DistkError(f"'{path}' is not a valid tagger: its list of tags is damaged.")
             if not all(isinstance(tag, str) and len(tag) <= 100 for tag in tagset):
-                raise DistkError(f"'{path}' is no sound tagger: its list of tags is damaged.")
+                raise DistkError(f"'{path}' is not a valid tagger: its list of tags is damaged.")
             held = {name: file.get_tensor(name) for name in ("feature", "tag", "weight")}
         sizes = {tensor.shape for tensor in held.values()}
         sound = (
             len(sizes) == 1 and held["feature"].dim() == 1 and held["feature"].dtype == held["tag"].dtype == torch.long
         )
         if not sound or (len(held["tag"]) and not 0 <= int(held["tag"].min()) <= int(held["tag"].max()) < len(tagset)):
-            raise DistkError(f"'{path}' is no sound tagger: its tensors do not fit together.")
+            raise DistkError(f"'{path}' is not a valid tagger: its tensors do not fit together.")
         weights: dict[int, dict[int, float]] = defaultdict(dict)
         rows = (held[name].tolist() for name in ("feature", "tag", "weight"))
         for feature, tag, weight in zip(*rows, strict=True):

@@ -73,7 +73,7 @@ class FactorGen(Method):
         },
         "paper": {"train": {"steps": 100_000}},
     }
-    instead: ClassVar[Mapping[str, str]] = dict.fromkeys(("eval", "traverse", "reconstruct"), "distk capacity")
+    instead: ClassVar[Mapping[str, str]] = dict.fromkeys(("eval", "traverse", "reconstruct"), "distk betavae capacity")
     centre: Tensor
     spread: Tensor
     shown: Tensor

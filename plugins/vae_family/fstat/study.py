@@ -6,16 +6,15 @@ import copy
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from distk import CodeTable, Dataset, DistkError, UsageError, encode_table
+from distk import Dataset, UsageError, encode_table
 from distk.device import Ranks
-from distk.evaluation import score
-from distk.plugins.vae_family.fstat.batches import label_of
+from distk.embedding import best_dimensions, label_of, recall
 from distk.plugins.vae_family.fstat.method import Embedding
 from distk.registry import registry
 from distk.settings import Settings, resolve, split_options
@@ -91,32 +90,6 @@ def view(dataset: Dataset, rows: dict[str, Tensor]) -> Dataset:
     return made
 
 
-def recall(table: CodeTable, ks: Sequence[int], distance: str) -> dict[int, float]:
-    """Recall@k of the table's own labels (not of a factor), through the registered metric."""
-    bare = replace(table, factors=None, factor_names=(), factor_sizes=(), factor_kinds=())
-    result = _score(bare, "recall", {"ks": tuple(ks), "distance": distance})
-    return {k: float(result[f"recall@{k}"]) for k in ks}
-
-
-def best_dimensions(table: CodeTable) -> tuple[list[tuple[str, float, str, float]], list[str]]:
-    """(attribute, value, best dimension, AUC) of every nonredundant attribute value, and what was left out and why."""
-    result = _score(table, "best-dimension-auc", {})
-    names = table.factor_names or ("label",)
-    columns = ("attribute", "value", "best_dimension", "auc")
-    rows = [
-        (names[int(attribute)], float(value), result["code_names"][int(best)], float(area))
-        for attribute, value, best, area in zip(*(result[c] for c in columns), strict=True)
-    ]
-    return rows, [f"{key}: {text}" for key, text in result.get("reasons", {}).items()]
-
-
-def _score(table: CodeTable, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    result = score(table, name, options, 0, 1)
-    if "error" in result:
-        raise DistkError(f"{name}: {result['error']}")
-    return result
-
-
 def train_cell(
     settings: Settings,
     dataset: Dataset,
@@ -172,18 +145,6 @@ def summary(cells: Sequence[Cell], ks: Sequence[int]) -> list[dict[str, Any]]:
         }
         found.append(row)
     return found
-
-
-def histogram(areas: Sequence[float], width: int = 40) -> list[str]:
-    """Lines of a histogram of AUCs from 0.5 to 1 for a terminal."""
-    counts = [0] * 10
-    for area in areas:
-        counts[min(9, max(0, int((area - 0.5) / 0.05)))] += 1
-    most = max(counts) or 1
-    return [
-        f"{0.5 + i / 20:.2f}-{0.55 + i / 20:.2f} {'#' * round(width * n / most):{width}} {n}"
-        for i, n in enumerate(counts)
-    ]
 
 
 def figure(cells: Sequence[Cell]) -> bytes:

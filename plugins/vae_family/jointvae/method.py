@@ -183,10 +183,6 @@ class JointVAE(GaussianVAE):
         codes = {g.name: one_hot(part.argmax(1), g.size) for g, part in zip(self.discrete, log_alpha, strict=True)}
         return {"z": mean, **codes}
 
-    def log_posterior(self, x: Tensor, group: str) -> Tensor:
-        """log q(c|x) of one discrete variable, nats, `[n, S]`."""
-        return self.heads(x)[2][[g.name for g in self.discrete].index(group)]
-
 
 def capacity(setting: tuple[float, ...], t: int) -> float:
     """C(t) = min(low + (high - low) t / T, high), nats, of a setting (low, high, T, weight)."""

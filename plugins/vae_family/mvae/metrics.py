@@ -10,24 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distk import CodeTable, Dataset, FactorDataset, Method, Metric, UsageError, option, seeded
+from distk import CodeTable, Dataset, FactorDataset, Metric, UsageError, option, seeded
 from distk.console import progress
 from distk.plugins.vae_family.mvae.method import MVAE, MVAEBaseline, entropy
 
 
-def of_objects(model: Method | None, name: str) -> MVAE:
-    """The model, if it has object slots. Raises UsageError for another one, which the message calls `name`."""
-    if not isinstance(model, MVAE):
+def behind(table: CodeTable) -> tuple[MVAE, Dataset]:
+    """Model and data set of a table of codes. Raises UsageError for a model without object slots."""
+    if not isinstance(table.model, MVAE):
+        name = "mvae-baseline" if isinstance(table.model, MVAEBaseline) else type(table.model).__name__
         raise UsageError(f"{name} has no object slots; this is for models of method 'mvae'.")
-    return model
-
-
-def opened(table: CodeTable) -> tuple[MVAE, Dataset]:
-    """Model and data set behind a table. Raises UsageError for another model than an mvae."""
-    called = "mvae-baseline" if isinstance(table.model, MVAEBaseline) else type(table.model).__name__
-    model = of_objects(table.model, called)
     assert table.dataset is not None  # a table with a model has one
-    return model, table.dataset
+    return table.model, table.dataset
 
 
 def some_rows(dataset: Dataset, split: Literal["train", "test"], n: int) -> Tensor:
@@ -160,7 +154,7 @@ class ObjectCount(Metric):
 
     @torch.no_grad()
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        model, dataset = opened(table)
+        model, dataset = behind(table)
         if not isinstance(dataset, FactorDataset) or "count" not in dataset.factor_names:
             raise UsageError("object-count needs a data set with a 'count' factor.")
         kl, count = self._read(model, dataset, "train", self.config.train)

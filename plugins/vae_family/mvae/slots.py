@@ -14,7 +14,7 @@ from distk import CodeTable, Dataset, Metric, UsageError, option, seeded
 from distk.evaluation import score
 from distk.nn import bernoulli_nll
 from distk.plugins.vae_family.mvae.method import MVAE, entropy
-from distk.plugins.vae_family.mvae.metrics import batches, opened, some_rows
+from distk.plugins.vae_family.mvae.metrics import batches, behind, some_rows
 
 REGRESSED = ("x", "y", "scale", "r", "g", "b")
 
@@ -68,7 +68,7 @@ class SlotFactors(Metric):
 
     @torch.no_grad()
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        model, dataset = opened(table)
+        model, dataset = behind(table)
         codes, factors, _ = self._matched(model, dataset, "train", self.config.train)
         codes_test, factors_test, distinct = self._matched(model, dataset, "test", self.config.test)
         if min(len(codes), len(codes_test)) < 2:
@@ -175,7 +175,7 @@ class EntityExchange(Metric):
 
     @torch.no_grad()
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        model, dataset = opened(table)
+        model, dataset = behind(table)
         draw = seeded(seed, dataset.device)
         sums, n = torch.zeros(3, dtype=torch.float64, device=dataset.device), 0
         for batch in batches("exchanging", dataset, some_rows(dataset, "test", 2 * self.config.pairs), 128):
