@@ -123,6 +123,7 @@ def progress(what: str, total: int, done: int = 0, quiet: bool = False) -> Itera
         task = bar.add_task(what, total=total, completed=done, note="")
 
         def advance(n: int = 1, note: str | None = None) -> None:
-            bar.update(task, advance=n, **({} if note is None else {"note": note}))
+            fields: dict[str, Any] = {} if note is None else {"note": note}
+            bar.update(task, advance=n, **fields)
 
         yield advance

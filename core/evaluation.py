@@ -120,7 +120,7 @@ def evaluate(
     if isinstance(model, CodeTable):
         table = model
     else:
-        data = data if data is not None else model.__dict__["dataset"]()
+        data = data if data is not None else model.dataset()
         coded = can(model, "encode") and any(_loads(name) and _loads(name).needs_codes for name in names)
         table = _cached_table(model, data, split, rows, seed, cache) if coded else _uncoded_table(model, data)
     results = {name: score(table, name, given[name], seed, repeats) for name in names}

@@ -129,10 +129,10 @@ class _Bundled:
 
 
 def _bundled(parameter: inspect.Parameter) -> _Bundled | None:
-    annotation, left_out = parameter.annotation, ()
+    annotation, left_out = parameter.annotation, Without()
     if typing.get_origin(annotation) is Annotated:
         annotation, *notes = typing.get_args(annotation)
-        left_out = next((note for note in notes if isinstance(note, Without)), ())
+        left_out = next((note for note in notes if isinstance(note, Without)), left_out)
     if not (isinstance(annotation, type) and issubclass(annotation, Bundle)):
         return None
     names = [f.name for f in dataclasses.fields(annotation) if f.init and f.name not in left_out]  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import inspect
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pluggy
 
@@ -240,7 +240,7 @@ class Registry:
 
     def _register_paper(self, plugin: Plugin, paper: Paper | str) -> None:
         if isinstance(paper, str):
-            paper = importlib.import_module(paper).paper
+            paper = cast(Paper, importlib.import_module(paper).paper)
         for row in paper.rows:
             if row.kind != "command":
                 self._register(

@@ -14,6 +14,7 @@ _COMMANDS = (
     ("tuning", "tuning:tuning", "Draw each latent's mean over a grid of two factors."),
     ("covmap", "covmap:covmap", "Draw the covariance and correlation of a code's units."),
     ("transfer", "transfer:command", "Show items under another class; rewrite sentences with another label."),
+    ("interpolate", "interpolate:interpolate", "Draw items on the way between two codes."),
     ("info", "info:info", "Show what a checkpoint holds: method, settings, data, latents, size."),
     ("list", "listing:list_", "List methods, data sets, metrics and penalties of all plugins."),
     ("data", "data:app", "Look into a data set: what it holds, a picture."),

@@ -121,7 +121,7 @@ def _facts(dataset: "Dataset") -> dict[str, Any]:
         "range": list(dataset.spec.range),
     }
     for part in ("train", "test"):
-        rows = dataset.rows(part)  # type: ignore[arg-type]
+        rows = dataset.rows(part)
         if rows is not None:
             facts[part] = len(rows)
     if dataset.spec.classes:

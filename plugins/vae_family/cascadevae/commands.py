@@ -64,9 +64,10 @@ def _costs(model: CascadeVAE, dataset: Dataset, index: Tensor) -> tuple[Tensor, 
             batch = dataset.batch(part)
             x = batch["x"]
             costs.append(model.cost(model.encoder(x)[0], x))
-            labels.append(batch.get("label"))
+            if "label" in batch:
+                labels.append(batch["label"])
             advance(len(part))
-    return torch.cat(costs), None if labels[0] is None else torch.cat(labels)
+    return torch.cat(costs), torch.cat(labels) if labels else None
 
 
 def _solve(model: CascadeVAE, cost: Tensor, batch: int, rule: str) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -27,10 +27,9 @@ class Config:
     layer: str = option("code", "code for all continuous groups, or the name of one")
 
 
-class CovStats(Metric):
+class CovStats(Metric[Config]):
     """The figures of `statistics`; as arrays `covariance` and `correlation` [p, p]."""
 
-    Config: ClassVar[type] = Config
     headline = "cvr"
     higher_is_better = False
 

@@ -53,7 +53,7 @@ class SlotConfig:
     dci: bool = option(True, "also dci of the matched slots, by the metric of that name")
 
 
-class SlotFactors(Metric):
+class SlotFactors(Metric[SlotConfig]):
     """What a slot's 12 means tell of the sprite that is matched to it: the slot whose removal changes it most.
 
     r2: mean of the coefficients of determination of x, y, scale and the colours r, g, b (`r2_x` ...), ridge regression.
@@ -61,7 +61,6 @@ class SlotFactors(Metric):
     more in which no two have the same slot. dci_*: the metric `dci` with continuous factors in six bins.
     """
 
-    Config = SlotConfig
     headline = "r2"
     needs_model = True
     needs_codes = False
@@ -159,7 +158,7 @@ class ExchangeConfig:
     pairs: int = option(1000, "at most so many pairs of test scenes", min=1)
 
 
-class EntityExchange(Metric):
+class EntityExchange(Metric[ExchangeConfig]):
     """One sprite of a scene is replaced by one of another scene, by exchanging the slots that are matched to them.
 
     relative_error: squared error against the true scene, rendered anew, over that of the plain reconstruction (1 is
@@ -167,7 +166,6 @@ class EntityExchange(Metric):
     least one sprite; exchange_error, reconstruction_error, unchanged_error: the means per pixel and channel.
     """
 
-    Config = ExchangeConfig
     headline = "relative_error"
     higher_is_better: ClassVar[bool] = False
     needs_model = True
