@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -149,8 +150,6 @@ def _splits(dataset: Dataset) -> None:
 
 
 def _spec(spec: DataSpec) -> None:
-    import json
-
     again = DataSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
     assert again.to_dict() == DataSpec.from_dict(spec.to_dict()).to_dict(), "the spec changed"
 

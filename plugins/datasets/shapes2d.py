@@ -12,11 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-from distk import DataSpec, DistkError, FactorDataset, Files, option
+from distk import DataSpec, FactorDataset, Files, option
 from distk.console import progress
 
 SHAPES = ("square", "ellipse", "triangle")
@@ -197,12 +199,6 @@ def _reach(shape: str, u: Tensor, v: Tensor, r: Tensor) -> Tensor:
 
 def _pillow(config: Config, device: torch.device) -> Tensor:
     """uint8 `[sprites, CANVAS, CANVAS]` as the published program draws: whole-pixel bounds, bicubic rotation."""
-    try:
-        from PIL import Image, ImageDraw
-    except ImportError as error:
-        raise DistkError("--renderer pillow needs the package Pillow: pip install pillow.") from error
-    import numpy as np
-
     middle, sprites = SIDE, []
     with progress("drawing", len(config.shapes) * len(config.scales) * config.rotations) as advance:
         for shape in config.shapes:
