@@ -10,19 +10,30 @@ from distk.commands.arguments import Json
 from distk.errors import unknown
 from distk.registry import KINDS, registry
 
+PLURALS = {
+    "method": "methods",
+    "dataset": "datasets",
+    "metric": "metrics",
+    "penalty": "penalties",
+    "study": "studies",
+    "engine": "engines",
+}
+
 
 def list_(
-    what: Annotated[str | None, typer.Argument(help="methods, datasets, metrics or penalties; default: all.")] = None,
+    what: Annotated[
+        str | None, typer.Argument(help="methods, datasets, metrics, penalties, studies or engines; default: all.")
+    ] = None,
     tag: Annotated[str | None, typer.Option(help="Only entries with this tag.")] = None,
     json: Json = False,
 ) -> None:
-    """List methods, data sets, metrics and penalties of all plugins.
+    """List methods, data sets, metrics, penalties, studies and engines of all plugins.
 
     Example: distk list methods --tag vae
     """
     from distk import console
 
-    plural = {"methods": "method", "datasets": "dataset", "metrics": "metric", "penalties": "penalty"}
+    plural = {plural: kind for kind, plural in PLURALS.items()}
     if what is not None and what not in plural and what not in KINDS:
         raise unknown("list", what, plural)
     kinds = [plural.get(what, what)] if what else list(KINDS)
@@ -31,13 +42,12 @@ def list_(
         keys = ("name", "summary", "paper", "tags", "aliases", "plugin", "distribution", "version")
         console.emit_json({k: [{key: getattr(e, key) for key in keys} for e in v] for k, v in chosen.items()})
         return
-    names = {kind: name for name, kind in plural.items()}
     for kind, entries in chosen.items():
         if entries or what:
             rows = [
                 (e.name, e.summary, e.paper, e.plugin if e.distribution == "distk" else e.distribution) for e in entries
             ]
-            console.table(names[kind], ("name", "what", "paper", "from"), rows)
+            console.table(PLURALS[kind], ("name", "what", "paper", "from"), rows)
             console.out.print()
 
 
@@ -49,13 +59,14 @@ def plugins(json: Json = False) -> None:
     from distk import console
 
     found = list(registry().plugins.values())
-    plurals = {"method": "methods", "dataset": "datasets", "metric": "metrics", "penalty": "penalties"}
     if json:
         console.emit_json({"plugins": [vars(p) for p in found], "problems": registry().problems})
         return
     rows = []
     for plugin in found:
-        provides = "; ".join(f"{len(n)} {k if len(n) == 1 else plurals[k]}" for k, n in plugin.provides.items())
+        provides = "; ".join(
+            f"{len(n)} {k if len(n) == 1 else PLURALS.get(k, k + 's')}" for k, n in plugin.provides.items()
+        )
         rows.append((plugin.name, f"{plugin.distribution} {plugin.version}", plugin.error or provides or "commands"))
     console.table("", ("plugin", "distribution", "provides"), rows)
     for problem in registry().problems:
