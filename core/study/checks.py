@@ -86,18 +86,6 @@ def _options_used(made: Plan) -> None:
             raise UsageError(
                 f"study '{recipe.name}': [options.{name}] is of a metric that no column uses.{nearest(name, used)}"
             )
-    if not recipe.select:
-        return
-    by = recipe.select["by"]
-    if by not in [c.ours for c in recipe.columns]:
-        known = [c.ours for c in recipe.columns if c.ours]
-        raise UsageError(f"study '{recipe.name}': [select] is by '{by}', which no column shows.{nearest(by, known)}")
-    metric, _, key = by.partition(".")
-    headline = registry().find("metric", metric).load().headline
-    if key != headline:
-        raise UsageError(
-            f"study '{recipe.name}': [select] can only be by a metric's headline, here {metric}.{headline}."
-        )
 
 
 def _names(metric: str) -> tuple[str, ...]:

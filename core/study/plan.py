@@ -151,7 +151,10 @@ def planned(
     made = Plan(recipe, entry, seeds, out or RUNS / f"study-{recipe.name}", device)
     if not recipe.variants and made.runner is None:
         raise UsageError(f"study '{recipe.name}' has no [[variants]].")
+    if recipe.settings and made.runner is None:
+        raise UsageError(f"study '{recipe.name}' has [settings], which only runners take.")
     _known_methods(made)
+    _known_selection(recipe)
     for variant in made.variants:
         if variant.method:
             made.settings(variant, 0)
@@ -226,6 +229,21 @@ def _known_methods(made: Plan) -> None:
         known = {p for name in methods for p in registry().find("method", name).load().presets}
         if recipe.preset not in known:
             raise unknown(f"preset of the methods of study '{recipe.name}'", recipe.preset, known)
+
+
+def _known_selection(recipe: Recipe) -> None:
+    """Raise UsageError where [select] names what no column shows, or what does not stand for its metric."""
+    if not recipe.select:
+        return
+    by, known = recipe.select["by"], [c.ours for c in recipe.columns if c.ours]
+    if by not in known:
+        raise UsageError(f"study '{recipe.name}': [select] is by '{by}', which no column shows.{nearest(by, known)}")
+    metric, _, key = by.partition(".")
+    headline = registry().find("metric", metric).load().headline
+    if key != headline:
+        raise UsageError(
+            f"study '{recipe.name}': [select] can only be by a metric's headline, here {metric}.{headline}."
+        )
 
 
 def _all_names(name: str, kind: str = "method") -> tuple[str, ...]:
