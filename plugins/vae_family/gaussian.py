@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Step, adam, option
-from distk.nn import bernoulli_nll
+from distk.nn import bernoulli_nll, kl_to_prior, reparameterise
 from distk.plugins.vae_family.networks import Architecture, decoder, encoder
 
 
@@ -93,7 +93,7 @@ class GaussianVAE(Method):
 
     def draw(self, mean: Tensor, logvar: Tensor, step: Step) -> Tensor:
         """One sample of q(z|x), `[n, z]`. The log variance is limited here, and only here, against overflow."""
-        return torch.addcmul(mean, (0.5 * logvar.clamp(-20, 10)).exp(), step.randn(*mean.shape))
+        return reparameterise(mean, (0.5 * logvar.clamp(-20, 10)).exp(), step.randn(*mean.shape))
 
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
         """-log p(x | output) of each item, sum over pixels, `[n]`: nats, or the sum of squared errors."""
@@ -130,11 +130,6 @@ class GaussianVAE(Method):
 
     def decode(self, code: Code) -> Tensor:
         return self.values(self.decoder(torch.cat([code[group.name] for group in self.latents], 1)))
-
-
-def kl_to_prior(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mean, exp(logvar)) || N(0, 1)) of each element, nats, same shape."""
-    return 0.5 * (mean.square() + logvar.exp() - logvar - 1)
 
 
 def check_likelihood(likelihood: str, data: DataSpec) -> None:

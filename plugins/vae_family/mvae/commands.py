@@ -153,7 +153,7 @@ def traverse(
     import torch
 
     from distk.commands import shared
-    from distk.plugins.vae_family.gaussian import kl_to_prior
+    from distk.nn import kl_to_prior
     from distk.plugins.vae_family.mvae.figures import draw, images_of, read_image, some_images
 
     path, model, header = opened(checkpoint, device)

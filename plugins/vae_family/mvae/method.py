@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from distk import Code, DataSpec, DistkError, Latent, LatentSpace, Method, Objective, Step, adam, option, seeded
 from distk.console import warn_once
-from distk.nn import bernoulli_nll
-from distk.plugins.vae_family.gaussian import kl_to_prior
+from distk.nn import bernoulli_nll, kl_to_prior, reparameterise
 
 WIDTH = 32
 CANDIDATE = 24
@@ -211,7 +210,7 @@ class MVAEBaseline(Method):
     def terms(self, x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """Cross-entropy of each image `[n]` and KL of each object `[n, objects]` (here one), nats."""
         mean, logvar = self.infer(x)
-        z = torch.addcmul(mean, (0.5 * logvar).exp(), noise.randn(*mean.shape))
+        z = reparameterise(mean, (0.5 * logvar).exp(), noise.randn(*mean.shape))
         return bernoulli_nll(self.render(self.object(z)), x), kl_to_prior(mean, logvar).sum(1, keepdim=True)
 
     def infer(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -292,7 +291,7 @@ class MVAE(MVAEBaseline):
     def terms(self, x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         score = noise.rand(len(x), self.config.grid**2) if self.config.select == "random" else None
         found = self.objects(x, score)
-        z = torch.addcmul(found.mean, (0.5 * found.logvar).exp(), noise.randn(*found.mean.shape))
+        z = reparameterise(found.mean, (0.5 * found.logvar).exp(), noise.randn(*found.mean.shape))
         return bernoulli_nll(self.logits(z), x), found.kl
 
     # Generation
