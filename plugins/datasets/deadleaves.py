@@ -40,13 +40,10 @@ class DeadLeaves(Dataset[Config]):
         total = config.train + config.test
         self.origin = f"{total:,} dead-leaves images, rendered on the device"
         everything = torch.arange(total, device=device)
-        self._split = {"train": everything[: config.train], "test": everything[config.train :]}
+        self.parts = {"train": everything[: config.train], "test": everything[config.train :]}
 
     def __len__(self) -> int:
         return self.config.train + self.config.test
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, size, size]` in [0, 1]; a row's image does not depend on the batch."""

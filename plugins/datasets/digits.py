@@ -35,13 +35,10 @@ class Digits(Dataset[Config]):
         self.spec = DataSpec("image", (1, config.size, config.size), classes=tuple("0123456789"))
         self.origin = "real handwriting bundled with scikit-learn"
         everything = torch.arange(len(x), device=device)
-        self._split = {"train": everything[:1197], "test": everything[1197:]}
+        self.parts = {"train": everything[:1197], "test": everything[1197:]}
 
     def __len__(self) -> int:
         return len(self.x)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 1, size, size]` in [0, 1], `label` int64 `[n]`."""

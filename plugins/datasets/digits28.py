@@ -61,7 +61,7 @@ class Digits28(Dataset[Config]):
             f"{len(which):,} images from the 1,797 real digits bundled with scikit-learn, rendered on the device"
         )
         everything = torch.arange(len(which), device=device)
-        self._split = {"train": everything[:train], "test": everything[train:]}
+        self.parts = {"train": everything[:train], "test": everything[train:]}
 
     def _bends(self, n: int) -> tuple[Tensor, Tensor]:
         """Matrix from the original's pixels to the image's `[n, 2, 2]` and translation in pixels `[n, 2]`."""
@@ -97,9 +97,6 @@ class Digits28(Dataset[Config]):
 
     def __len__(self) -> int:
         return len(self.which)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 1, size, size]` in [0, 1], `label` int64 `[n]`."""

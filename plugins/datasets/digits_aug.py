@@ -52,13 +52,10 @@ class DigitsAug(Dataset[Config]):
         self.spec = DataSpec("image", (1, SIDE, SIDE), classes=tuple("0123456789"))
         self.origin = f"{len(which):,} bent copies of the 1,797 real digits bundled with scikit-learn"
         rows, cut = torch.arange(len(which), device=device), TRAIN * config.copies
-        self._split = {"train": rows[:cut], "test": rows[cut:], "validation": rows[: VALIDATION * config.copies]}
+        self.parts = {"train": rows[:cut], "test": rows[cut:], "validation": rows[: VALIDATION * config.copies]}
 
     def __len__(self) -> int:
         return len(self.which)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 1, 28, 28]` in [0, 1], `label` int64 `[n]`."""

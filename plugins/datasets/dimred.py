@@ -47,13 +47,10 @@ class Dimred(Dataset[Config]):
             f"projection {config.projection}"
         )
         everything = torch.arange(total, device=device)
-        self._split = {"train": everything[: config.items], "test": everything[config.items :]}
+        self.parts = {"train": everything[: config.items], "test": everything[config.items :]}
 
     def __len__(self) -> int:
         return len(self.x)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, dims]`, unbounded, and `z` float32 `[n, factors]`."""

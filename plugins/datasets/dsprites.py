@@ -19,7 +19,7 @@ from torch import Tensor
 
 from distk import DataSpec, DistkError, FactorDataset, Files, UsageError, option
 from distk.console import note, progress
-from distk.data import Split, permuted_split
+from distk.data import permuted_split
 
 NPZ = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 SHAPES = ("square", "ellipse", "heart")
@@ -109,7 +109,7 @@ class DSprites(FactorDataset[Config]):
             torch.linspace(0, 1, config.positions, device=device),
         ]
         self.renderer = Renderer(config.size, device)
-        self._split = permuted_split(len(self), config.holdout, 0, device) if config.holdout else {}
+        self.parts = permuted_split(len(self), config.holdout, 0, device) if config.holdout else {}
         self.packed: Tensor | None = None
         self._bits = torch.arange(7, -1, -1, device=device, dtype=torch.uint8)
         path = files.find(NPZ, f"*/{NPZ}") if files.required else files.find(NPZ)
@@ -119,9 +119,6 @@ class DSprites(FactorDataset[Config]):
             self.origin = "rendered on the device from the published geometry (no file)"
             if device.type == "cuda" or len(self) * config.size**2 <= 1 << 26:
                 self.packed = self._render_all()
-
-    def rows(self, split: Split) -> Tensor | None:
-        return self._split.get(split)
 
     def _use_file(self, path: Path) -> None:
         config: Config = self.config

@@ -116,7 +116,7 @@ class IdxImages(Dataset[Idx]):
         self.origin = f"{len(images):,} images read from {found.parent}"
         everything = torch.arange(len(images), device=device)
         split = {"train": everything[:cut], "test": everything[cut:]}
-        self._split = split if cut < len(images) else permuted_split(cut, 0.1, 0, device) if cut > 1 else {}
+        self.parts = split if cut < len(images) else permuted_split(cut, 0.1, 0, device) if cut > 1 else {}
 
     def _stems(self) -> tuple[str, str]:
         return self.stems
@@ -159,9 +159,6 @@ class IdxImages(Dataset[Idx]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
-
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 1, size, size]` in [0, 1], `label` int64 `[n]`."""
         return {"x": self.images[rows].float() / 255, "label": self.label[rows]}
@@ -191,7 +188,7 @@ class Mnist(IdxImages):
     def _without_files(self, files: Files) -> None:
         size = self.config.size
         made = Digits28(DigitsConfig(size=size, margin=5 + (size - 28) // 2), self.device, files)
-        self.stand_in, self.spec, self._split = made, made.spec, made._split
+        self.stand_in, self.spec, self.parts = made, made.spec, made.parts
         self.origin = f"no MNIST files found: stand-in digits28, {made.origin}"
         warn_once(f"no MNIST files found, so '{files.name}' is the stand-in digits28; name them with --data-dir.")
 

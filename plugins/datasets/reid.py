@@ -53,7 +53,7 @@ class Reid(Dataset[Config]):
         self.label = torch.from_numpy(label.reshape(-1).astype(np.int64)).to(device)
         self.spec = DataSpec("image", tuple(self.images.shape[1:]))
         self.origin = f"{len(label):,} pictures of {len(kinds):,} persons read from {path}"
-        self._split = self._splits(path, {k: v[keep] for k, v in found.items() if k.endswith("_bool")}, len(kinds))
+        self.parts = self._splits(path, {k: v[keep] for k, v in found.items() if k.endswith("_bool")}, len(kinds))
 
     def _splits(self, path: Path, marks: dict[str, np.ndarray], kinds: int) -> dict[str, Tensor]:
         if "test_indices_bool" in marks:
@@ -71,9 +71,6 @@ class Reid(Dataset[Config]):
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, height, width]` in [0, 1], `label` int64 `[n]`."""

@@ -75,7 +75,7 @@ class Sprites(Characters[Config]):
             made.factor_kinds,
         )
         self.spec, self.table, self.identity = made.spec, made.table, made.identity
-        self._split, self.pictures = made._split, made.pictures
+        self.parts, self.pictures = made.parts, made.pictures
         self.origin = f"no files of the sprites found: stand-in puppets, {made.origin}"
         warn_once("no files of the sprites found, so 'sprites' is the stand-in puppets; name them with --data-dir.")
 

@@ -44,13 +44,10 @@ class Strokes28(Dataset[Config]):
         names = tuple(f"character {i + 1}" for i in range(config.characters))
         self.spec = DataSpec("image", (1, config.size, config.size), classes=names)
         self.origin = f"{config.characters} invented characters of 2 to 4 strokes, rendered on the device"
-        self._split = permuted_split(len(self), 0.2, 0, device) if len(self) > 1 else {}
+        self.parts = permuted_split(len(self), 0.2, 0, device) if len(self) > 1 else {}
 
     def __len__(self) -> int:
         return len(self.control)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 1, size, size]` in [0, 1], `label` int64 `[n]`."""

@@ -76,7 +76,7 @@ class StyledDigits(Dataset[Config]):
             f"{sum(SOURCES.values())} real digits bundled with scikit-learn, rendered on the device"
         )
         rows = torch.arange(len(beside), device=device)
-        self._split = {"train": rows[: config.train], "test": rows[config.train :]}
+        self.parts = {"train": rows[: config.train], "test": rows[config.train :]}
 
     def _render(self, glyphs: Tensor, which: Tensor, beside: Tensor, draw: torch.Generator) -> Tensor:
         """Originals `[n]`, neighbours `[n]` -> images uint8 `[n, 3, 32, 32]`."""
@@ -107,9 +107,6 @@ class StyledDigits(Dataset[Config]):
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, 32, 32]` in [0, 1], `label` int64 `[n]`."""

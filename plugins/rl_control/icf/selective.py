@@ -99,7 +99,7 @@ class SelectiveMethod(Method[C]):
 
     # Experience
 
-    def collect(self, source: Source) -> dict[str, Tensor]:
+    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         """Transitions: all action sequences from each state, or one sequence of one factor's policy."""
         if self.estimator == "all-actions":
             state = starts(source.dataset, source.batch, source.generator, source.rank, source.world)

@@ -76,7 +76,7 @@ class VAE(GaussianVAE[V]):
 
     def elbo(self, step: Step) -> Tensor:
         """Reconstruction (sum over pixels, mean over the batch, nats) + what is charged for the KL."""
-        bound = self.bound(step)
+        bound = self.batch_bound(step)
         return bound.reconstruction + self.charge(bound.kl.sum(), step)
 
     def charge(self, kl: Tensor, step: Step) -> Tensor:

@@ -21,7 +21,7 @@ from distk.config import C
 class FullBatch(Method[C]):
     """A method whose batch, where `--batch` reaches the number of training items, is each of them once, in order."""
 
-    def collect(self, source: Source) -> dict[str, Tensor]:
+    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         data = source.dataset
         rows = data.rows(source.split)
         rows = torch.arange(len(data), device=data.device) if rows is None else rows

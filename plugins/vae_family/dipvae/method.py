@@ -106,14 +106,14 @@ class DIPVAE(GaussianVAE[D]):
         warmup = self.config.lambda_warmup
         return {"warmup": min(1.0, (step + 1) / warmup) if warmup else 1.0}
 
-    def collect(self, source: Source) -> dict[str, Tensor]:
+    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         """Raises UsageError for a batch of one where its covariance would be all that there is."""
         self._check(source)
         return source.sample()
 
     def loss(self, step: Step) -> Tensor:
         """Negative bound plus the penalty, nats; the running moments are brought up to date here, once per step."""
-        bound = self.bound(step)
+        bound = self.batch_bound(step)
         c = self.covariance(bound.mean, bound.logvar)
         apart, scale = deviations(c)
         penalty = self.config.lambda_od * apart + self.config.lambda_d * scale

@@ -233,7 +233,7 @@ class Embedding(Method[E]):
     def before_step(self, step: int, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
         self._turn = step
 
-    def collect(self, source: Source) -> dict[str, Tensor]:
+    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         """Images of several classes, class after class: `x` `[C * n, ...]`; `mask` `[C, n]`, 0 where a class ends."""
         if source.world > 1:
             raise UsageError("a batch of class pairs cannot be split over processes: train in one process.")

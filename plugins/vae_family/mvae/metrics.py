@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distk import CodeTable, Dataset, FactorDataset, Metric, UsageError, option, seeded
 from distk.console import progress
-from distk.plugins.vae_family.mvae.method import MVAE, MVAEBaseline, entropy
+from distk.plugins.vae_family.mvae.method import MVAE, Draws, MVAEBaseline, entropy
 
 
 def behind(table: CodeTable) -> tuple[MVAE, Dataset]:
@@ -38,19 +38,6 @@ def batches(what: str, dataset: Dataset, rows: Tensor, size: int = 256) -> Itera
             advance(len(part))
 
 
-class _Noise:
-    """Draws noise as a Step does."""
-
-    def __init__(self, generator: torch.Generator) -> None:
-        self.generator = generator
-
-    def randn(self, rows: int, *shape: int) -> Tensor:
-        return torch.randn(rows, *shape, generator=self.generator, device=self.generator.device)
-
-    def rand(self, rows: int, *shape: int) -> Tensor:
-        return torch.rand(rows, *shape, generator=self.generator, device=self.generator.device)
-
-
 @dataclass(frozen=True)
 class BoundConfig:
     """How many scenes."""
@@ -74,7 +61,7 @@ class Bound(Metric[BoundConfig]):
         if not isinstance(model, MVAEBaseline) or dataset is None:
             raise UsageError("the metric 'mvae-elbo' knows the bound of mvae and mvae-baseline only.")
         rows = some_rows(dataset, "test", self.config.scenes)
-        noise = _Noise(seeded(seed, dataset.device))
+        noise = Draws(seeded(seed, dataset.device))
         total, n = torch.zeros(3, dtype=torch.float64, device=dataset.device), len(rows)
         for batch in batches("measuring the bound", dataset, rows):
             nll, kl = model.terms(batch["x"], noise)
