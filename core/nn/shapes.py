@@ -54,7 +54,8 @@ def capsule(
     u = [end - start for start, end in zip(a, b, strict=True)]
     d = [x - start for x, start in zip(p, a, strict=True)]
     length = _larger(_sum([v * v for v in u]), 1e-12)
-    along = (_sum([x * v for x, v in zip(d, u, strict=True)]) / length).clamp(0, 1)
+    inner = functools.reduce(torch.add, [x * v for x, v in zip(d, u, strict=True)])
+    along = (inner / length).clamp(0, 1)
     reach = radius if end_radius is None else radius + along * (end_radius - radius)
     return _norm([x - along * v for x, v in zip(d, u, strict=True)]) - reach
 
