@@ -16,8 +16,8 @@ from distk.checkpoint import load_training, read_header
 HERE = Path(__file__).resolve().parents[1] / "fixtures" / "before_the_rooms"
 EXPECTED: dict[str, dict[str, Any]] = json.loads((HERE / "expected.json").read_text())
 TRAINED = {"accuracy", "accuracy_before", "accuracy_originals"}
-"""Of icm's score: what a classifier gets right that the score trains itself, for minutes. It says nothing of the files, and
-sums in another order (threads, a newer library) train another one; it is left out, the figures beside it are not."""
+"""Of icm's score: what a classifier gets right that the score trains itself, for minutes. It says nothing of the files,
+and sums in another order (threads, a newer library) train another one; the figures beside it are compared."""
 UNTRAINED = {"icm": {"classifier_steps": 0}}
 
 
