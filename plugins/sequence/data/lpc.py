@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from distk import DataSpec, DistkError, Files, UsageError
@@ -47,8 +48,6 @@ def cut_sheets(folder: Path) -> list[np.ndarray]:
 
 
 def _cut(path: Path) -> np.ndarray:
-    from PIL import Image
-
     try:
         with Image.open(path) as image:
             if image.size != SHEET:
