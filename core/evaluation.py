@@ -8,10 +8,9 @@ import json
 import math
 import platform
 import statistics
-import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 import distk
-from distk.config import from_dict, hints, split_optional, to_dict
+from distk.config import from_dict, hints, to_dict
 from distk.console import jsonable
 from distk.data import Dataset, Split
 from distk.errors import DistkError, UsageError, nearest
@@ -37,15 +36,8 @@ def build_metric(name: str, options: Mapping[str, Any] | None = None) -> tuple[s
     """A registered metric by name or alias, with those of `options` that its Config has: (name, metric)."""
     entry = registry().find("metric", name)
     cls = entry.load()
-    known = {key: _literal(cls, key, value) for key, value in (options or {}).items() if key in hints(cls.Config)}
+    known = {key: value for key, value in (options or {}).items() if key in hints(cls.Config)}
     return entry.name, cls(from_dict(cls.Config, known, f"metric '{entry.name}'"))
-
-
-def _literal(cls: type[Metric], key: str, value: Any) -> Any:
-    """A word of the command line as the member that it spells: "2" for Literal[1, 2]."""
-    kind, _ = split_optional(hints(cls.Config)[key])
-    choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
-    return next((c for c in choices if str(c) == str(value)), value)
 
 
 def expand(names: Iterable[str]) -> list[str]:
