@@ -59,7 +59,7 @@ def table_from_arrays(path: Path, device: torch.device | str = "cpu") -> CodeTab
         table.factor_kinds = tuple(_words(path, arrays, "factor_kinds", k, kinds) or inferred)
     if ("codes_test" in arrays) != ("factors_test" in arrays) or ("codes_test" in arrays and table.factors is None):
         raise DistkError(f"'{path}': 'codes_test' and 'factors_test' go together, beside 'factors'.")
-    if "codes_test" in arrays:
+    if "codes_test" in arrays and table.factors is not None:
         table.codes_test = _numbers(path, arrays, "codes_test", (None, d)).to(device)
         truth = _numbers(path, arrays, "factors_test", (len(table.codes_test), len(table.factor_names)))
         table.factors_test = truth.to(table.factors.dtype if bool((truth == truth.round()).all()) else truth.dtype)

@@ -41,6 +41,7 @@ class LazyGroup(typer.core.TyperGroup):
         entry = registry().commands.get((self.place, args[0]))
         if entry is None:
             ctx.fail(self._told(ctx, args))
+        assert entry is not None  # else `fail` has raised
         return args[0], loaded(entry), args[1:]
 
     def _entries(self) -> list[Command]:
@@ -64,7 +65,7 @@ def shown(entry: Command) -> Any:
     if entry.built is not None:
         return entry.built
     made = typer.core.TyperCommand(entry.name, help=entry.summary)
-    made.rich_help_panel = entry.panel or None  # type: ignore[attr-defined]
+    made.rich_help_panel = entry.panel or None
     return made
 
 
@@ -75,6 +76,7 @@ def loaded(entry: Command) -> Any:
     if not entry.path:
         return group_of(entry)
     found = entry.load()
+    made: typer.core.TyperCommand | typer.core.TyperGroup
     if isinstance(found, typer.Typer):
         made = typer.main.get_group(found)
     elif isinstance(found, (typer.core.TyperCommand, typer.core.TyperGroup)):
@@ -98,13 +100,12 @@ def _about(entry: Command) -> str:
     paper = registry().papers.get(entry.name)
     if paper is None:
         return entry.summary
-    lines = [f"{entry.summary}."]
-    for kind, verb in (("method", "distk train"), ("dataset", "distk data"), ("metric", "distk eval --metric")):
-        if names := [row.name for row in paper.named(kind)]:
-            lines.append(f"{verb} {' | '.join(names)}")
-    if names := [row.name for row in paper.named("penalty")]:
-        lines.append(f"distk train METHOD --penalty {' | '.join(names)}")
-    return "\n\n".join(lines)
+    parts = [f"{entry.summary}."]
+    ways = {"method": "train", "dataset": "data", "metric": "eval --metric", "penalty": "train METHOD --penalty"}
+    for kind, words in ways.items():
+        parts.append("\n".join(f"distk {words} {row.name}: {row.summary}" for row in paper.named(kind)))
+    parts.append("What serves every method, such as traverse and eval, stands in `distk --help`.")
+    return "\n\n".join(filter(None, parts))
 
 
 def collect_apps(warn: bool = True) -> None:
@@ -132,7 +133,7 @@ def _merge(plugin: Plugin, implementation: Any) -> None:
     found = registry()
     app = typer.Typer(add_completion=False)
     app.callback()(lambda: None)
-    given = {"app": app}
+    given: dict[str, Any] = {"app": app}
     if "register" in implementation.argnames:
         given["register"] = lambda *args, **named: found.register_command(plugin, *args, **named)
     implementation.function(**given)

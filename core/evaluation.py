@@ -19,7 +19,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 import distk
-from distk.config import from_dict, hints, to_dict
+from distk.config import assignments, from_dict, hints, to_dict
 from distk.console import jsonable
 from distk.data import Dataset, Split
 from distk.errors import DistkError, UsageError, nearest
@@ -38,6 +38,39 @@ def build_metric(name: str, options: Mapping[str, Any] | None = None) -> tuple[s
     cls = entry.load()
     known = {key: value for key, value in (options or {}).items() if key in hints(cls.Config)}
     return entry.name, cls(from_dict(cls.Config, known, f"metric '{entry.name}'"))
+
+
+def metric_settings(name: str, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A registered metric and settings of it, checked: (its name, the settings).
+
+    Raises UsageError for a setting or a value that the metric does not have.
+    """
+    entry = registry().find("metric", name)
+    cls = entry.load()
+    from_dict(cls.Config, values, f"metric '{entry.name}'")
+    return entry.name, dict(values)
+
+
+def settings_by_metric(pairs: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """`METRIC.KEY=VALUE` of --eval-option -> settings by metric, checked; a value is JSON, or a word.
+
+    Raises UsageError for another form, an unknown metric, and what the metric does not have.
+    """
+    known = {name: entry.name for entry in registry().entries("metric") for name in (entry.name, *entry.aliases)}
+    given: dict[str, dict[str, Any]] = {}
+    for name, values in assignments(pairs, sections=known, option="--eval-option").items():
+        if not name:
+            raise UsageError(f"--eval-option '{next(iter(values))}=...' is not understood; write METRIC.KEY=VALUE.")
+        given.setdefault(known[name], {}).update({key: _from_json(value) for key, value in values.items()})
+    return dict(metric_settings(name, values) for name, values in given.items())
+
+
+def _from_json(value: Any) -> Any:
+    """A list or a number as JSON writes it; any other text is the word itself."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def expand(names: Iterable[str]) -> list[str]:
@@ -97,6 +130,7 @@ def evaluate(
     seed: int = 0,
     repeats: int | None = None,
     cache: Path | None = None,
+    each: Mapping[str, Mapping[str, Any]] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Score a model, or a table of codes: {"metrics": {name: {key: value}}, "provenance": {...}}.
@@ -105,6 +139,7 @@ def evaluate(
     repeats: seeds per metric; None takes each metric's own number. cache: file for the table of codes.
     options: settings of the metrics (`protocol="cascadevae"`), each given to those metrics that have it and know the
     value; the others keep their default and say so under `reasons`. `{"recall.ks": "1,5"}` is for one metric alone.
+    each: settings of single metrics, by their name.
     Raises UsageError for an unknown metric, and for an option or a value that none of the metrics has.
     """
     names = expand([metrics] if isinstance(metrics, str) else metrics)
@@ -112,10 +147,11 @@ def evaluate(
     if isinstance(model, CodeTable):
         table = model
     else:
-        data = data if data is not None else model.__dict__["dataset"]()
+        data = data if data is not None else model.dataset()
         coded = can(model, "encode") and any(_loads(name) and _loads(name).needs_codes for name in names)
         table = _cached_table(model, data, split, rows, seed, cache) if coded else _uncoded_table(model, data)
-    results = {name: score(table, name, given[name], seed, repeats) for name in names}
+    single = each or {}
+    results = {name: score(table, name, {**given[name], **single.get(name, {})}, seed, repeats) for name in names}
     for name, text in passed_over.items():
         if "error" not in results[name]:
             results[name]["reasons"] = {"settings": text, **results[name].get("reasons", {})}

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from distk.config import NoConfig
+from distk.config import C, Configured
 from distk.console import progress
 from distk.data import Dataset, FactorDataset, Split
 from distk.errors import UsageError
@@ -82,23 +82,25 @@ class Picture(Protocol):
         """Lines for a terminal; empty where it has no such form."""
 
 
-class Metric:
-    """A score of a representation. Subclasses define `compute`.
+class Metric(Configured[C]):
+    """A score of a representation. Subclasses define `compute`; settings as in `class Mine(Metric[Config])`.
 
     headline: the key of the result that stands for the metric in tables, in `--keep` and in progress lines.
     higher_is_better: direction of the headline. repeats: default number of seeds (1 for a deterministic score).
     needs_model: whether it looks at items, so that arrays from a file do not suffice.
+    keys: the numbers that `compute` may give beside the headline, `*` standing for any text; empty: not declared, so
+    that a study finds them by scoring an untrained model.
     needs_codes: False for a metric that reads only model and data; where none needs codes, nothing is encoded.
     """
 
-    Config: ClassVar[type] = NoConfig
     headline: ClassVar[str]
+    keys: ClassVar[tuple[str, ...]] = ()
     higher_is_better: ClassVar[bool] = True
     repeats: ClassVar[int] = 1
     needs_model: ClassVar[bool] = False
     needs_codes: ClassVar[bool] = True
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: C) -> None:
         self.config = config
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
@@ -177,7 +179,7 @@ def _posterior_columns(model: Method, x: Tensor) -> tuple[Tensor, Tensor]:
     """Standard deviation and KL to N(0, 1), each `[batch, columns]`; NaN for columns without a Gaussian posterior."""
     posterior = model.posterior(x)
     std, kl = [], []
-    for group in model.latents:
+    for group in model.latents.scored:
         if group.name in posterior:
             mean, sd = (value.flatten(1).float() for value in posterior[group.name])
             std.append(sd)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from distk.config import NoConfig, assignments, from_dict, hints
+from distk.config import C, Configured, assignments, from_dict, hints
 from distk.data import Dataset
 from distk.device import Ranks, seeded
 from distk.errors import UsageError, nearest, unknown
@@ -28,18 +28,19 @@ if TYPE_CHECKING:
 CODE = "code"
 
 
-class Penalty:
-    """A term on activations. Subclasses define `value`, and may set `Config` and the default of `weight`.
+class Penalty(Configured[C]):
+    """A term on activations. Subclasses define `value`, and may set the default of `weight`.
+
+    A subclass names its settings as `class Mine(Penalty[Config])`.
 
     name: as it is registered. weight: its factor. layers: the layers that it acts on. The trainer sets all three.
     """
 
-    Config: ClassVar[type] = NoConfig
     name: str = ""
     weight: float = 1.0
     layers: tuple[str, ...] = (CODE,)
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: C) -> None:
         self.config = config
 
     def value(self, activations: Mapping[str, Tensor]) -> Tensor:

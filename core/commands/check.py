@@ -137,7 +137,7 @@ def _table(checkpoint: Path | None, rows: int) -> CodeTable | None:
     from distk.testing import model_table
 
     model, _ = open_model(find_checkpoint(checkpoint))
-    return model_table(model, model.__dict__["dataset"](), rows)
+    return model_table(model, model.dataset(), rows)
 
 
 def _checks(

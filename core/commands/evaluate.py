@@ -199,7 +199,7 @@ def _reads_codes(name: str) -> bool:
 
 def _drawn(results: dict[str, Any]) -> dict[str, Picture]:
     """The pictures of all metrics, by "metric.picture"."""
-    drawn = {}
+    drawn: dict[str, Picture] = {}
     for name, values in results.items():
         if "error" not in values:
             pictures = registry().find("metric", name).load().pictures(values)

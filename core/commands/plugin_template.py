@@ -24,7 +24,7 @@ dependencies = ["distk"]
 HOOKS = '''\
 """@NAME@: a small VAE on pictures of two bars."""
 
-from distk import hookimpl
+from distk import RegisterPaper, hookimpl
 from distk.papers import Paper
 
 DISTK_CONTRACT = 1
@@ -37,7 +37,7 @@ paper.command("spread", "commands:spread", "Show how far each code moves over th
 
 
 @hookimpl
-def distk_register_papers(register) -> None:
+def distk_register_papers(register: RegisterPaper) -> None:
     register(paper)
 '''
 
@@ -57,10 +57,8 @@ class Config:
     places: int = option(8, "places of each bar", min=2, max=64)
 
 
-class Bars(FactorDataset):
+class Bars(FactorDataset[Config]):
     """Images float32 [1, side, side] in [0, 1], side = 2 * places; a bar is two pixels wide."""
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
@@ -104,12 +102,11 @@ class Config:
     lr: float = option(1e-3, "learning rate of Adam", above=0)
 
 
-class @CLASS@VAE(Method):
+class @CLASS@VAE(Method[Config]):
     """Code: `z`, continuous."""
 
-    Config = Config
     data = "@NAME@-bars"
-    training = {"steps": 2000, "batch": 64}
+    train_defaults = {"steps": 2000, "batch": 64}
 
     def __init__(self, config: Config, data: DataSpec) -> None:
         super().__init__(config, data)

@@ -51,7 +51,7 @@ def _method_command(entry: Registration, args: list[str]) -> Any:
     dataset = registry().find("dataset", name.partition(":")[0]) if name else None
     data_config = dataset.load().Config if dataset is not None else None
     method_parameters = options.parameters(cls.Config, f"Method: {entry.name}")
-    train_parameters = options.parameters(TrainConfig, "Training", defaults=cls.training)
+    train_parameters = options.parameters(TrainConfig, "Training", defaults=cls.train_defaults)
     taken = {*_RESERVED, *(p.name for p in method_parameters + train_parameters)}
     data_parameters = options.parameters(data_config, f"Data: {name}", taken, "data_") if data_config else []
 

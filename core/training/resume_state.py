@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import struct
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -112,8 +112,8 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     slots: dict[int, dict[str, Tensor]] = {}
     for name, value in state.items():
-        i, _, slot = name.partition("/")
-        slots.setdefault(int(i), {})[slot] = value
+        number, _, slot = name.partition("/")
+        slots.setdefault(int(number), {})[slot] = value
     expected = _slots(optimizer)
     for i, found in slots.items():
         if not 0 <= i < len(parameters):
@@ -139,7 +139,9 @@ def _slots(optimizer: torch.optim.Optimizer) -> set[str] | None:
     probe = nn.Parameter(torch.zeros(2, device=device))
     probe.grad = torch.ones_like(probe)
     # A learning rate on the device is one tensor for all: the probe gets its own.
-    settings = {k: v.clone() if isinstance(v, Tensor) else v for k, v in optimizer.defaults.items() if k in known}
+    settings: dict[str, Any] = {
+        k: v.clone() if isinstance(v, Tensor) else v for k, v in optimizer.defaults.items() if k in known
+    }
     twin = kind([probe], **settings)
     twin.step()
     return {slot for slot, value in twin.state[probe].items() if isinstance(value, Tensor)}

@@ -36,6 +36,7 @@ METRICS = (
         "Ridgeway & Mozer 2017",
         ("best-dim-auc",),
     ),
+    ("elbo", "bounds:Elbo", "the bound on log p(x) and its parts, in nats, of any method that has one", ""),
     (
         "ksg",
         "neighbours:Ksg",

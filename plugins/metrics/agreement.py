@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,10 +50,9 @@ class ClsAccConfig:
     disc_index: int | None = option(None, "which discrete code, counted from 1, where there are several", min=1)
 
 
-class ClsAcc(Scored):
+class ClsAcc(Scored[ClsAccConfig]):
     """Unsupervised classification accuracy (Jeong & Song 2019): the discrete code against the label."""
 
-    Config: ClassVar[type] = ClsAccConfig
     headline = "hungarian"
     matrices = {"contingency": "heat"}
 
@@ -75,10 +74,9 @@ class ClsAcc(Scored):
         return result
 
 
-class BestDimensionAuc(Scored):
+class BestDimensionAuc(Scored[Config]):
     """Best single-dimension AUC per attribute value (Ridgeway & Mozer 2017)."""
 
-    Config: ClassVar[type] = Config
     headline = "mean"
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:

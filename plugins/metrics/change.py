@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from distk import CodeTable, option
 from distk.plugins.metrics import functional
@@ -40,10 +41,12 @@ class ChangeOneFactorConfig(HigginsChangeConfig):
     protocol: Literal["peychev", "logistic"] = option("peychev", "peychev or logistic, as in higgins-change")
 
 
-class HigginsChange(Scored):
+H = TypeVar("H", bound=HigginsChangeConfig, default=HigginsChangeConfig)
+
+
+class HigginsChange(Scored[H]):
     """Higgins score of 2016: which factor changed?"""
 
-    Config: ClassVar[type] = HigginsChangeConfig
     headline = "eval"
     repeats = 5
 
@@ -64,10 +67,9 @@ class HigginsChange(Scored):
         return {**result, "draws": [10_000, 5_000], "estimator": how}
 
 
-class ChangeOneFactor(HigginsChange):
+class ChangeOneFactor(HigginsChange[ChangeOneFactorConfig]):
     """Change-one-factor accuracy of Peychev et al. (2017): `higgins-change` under their protocol."""
 
-    Config: ClassVar[type] = ChangeOneFactorConfig
     repeats = 1
 
 

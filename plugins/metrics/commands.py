@@ -160,7 +160,7 @@ def _result(entrants: list[Entrant], agreement: dict[str, Any]) -> dict[str, Any
             "run": str(entrants[i].path),
             "score": scores[i],
             "informative_codes": int(counts[i]),
-            "seed": entrants[i].header.seed if entrants[i].header is not None else None,
+            "seed": header.seed if (header := entrants[i].header) is not None else None,
         }
         for place, i in enumerate(order)
     ]

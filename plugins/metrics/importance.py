@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from distk import CodeTable, option
 from distk.plugins.metrics import functional
@@ -20,10 +20,9 @@ class DciConfig(PredictorConfig):
     alpha: float = option(0.02, "strength of the lasso", min=0)
 
 
-class Dci(Scored):
+class Dci(Scored[DciConfig]):
     """Disentanglement, completeness, informativeness (Eastwood & Williams 2018)."""
 
-    Config: ClassVar[type] = DciConfig
     headline = "disentanglement"
     matrices = {"importance": "hinton"}
     bars = ("completeness_per_factor", "informativeness_per_factor", "disentanglement_per_code")

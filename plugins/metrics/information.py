@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from distk import CodeTable, UsageError, option
 from distk.plugins.metrics import functional
@@ -30,10 +30,9 @@ class MigConfig(BinsConfig):
     binning: Literal["width", "quantile"] = option("width", "bins of equal width, or of equal count")
 
 
-class Mig(Scored):
+class Mig(Scored[MigConfig]):
     """Mutual information gap (Chen et al. 2018)."""
 
-    Config: ClassVar[type] = MigConfig
     headline = "mig"
     matrices = {"mutual_information": "heat"}
     bars = ("mig_per_factor",)
@@ -68,10 +67,9 @@ class Mig(Scored):
         return {**result, "rows_used": [len(mean)], "estimator": "aggregate posterior by quadrature, nats"}
 
 
-class Modularity(Scored):
+class Modularity(Scored[BinsConfig]):
     """Modularity (Ridgeway & Mozer 2018)."""
 
-    Config: ClassVar[type] = BinsConfig
     headline = "modularity"
     matrices = {"mutual_information": "heat"}
     bars = ("modularity_per_code",)

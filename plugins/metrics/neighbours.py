@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,10 +23,9 @@ class RecallConfig(Config):
     distance: Literal["l2", "cosine"] = option("l2", "how far codes are apart")
 
 
-class Recall(Scored):
+class Recall(Scored[RecallConfig]):
     """Recall@k (Ridgeway & Mozer 2017): is an item of the same label among the k nearest?"""
 
-    Config: ClassVar[type] = RecallConfig
     headline = "recall@1"
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
@@ -37,10 +36,9 @@ class Recall(Scored):
         return {**result, "rows_used": [len(picked)], "estimator": f"{self.config.distance} distance, same {name}"}
 
 
-class InfoMec(Scored):
+class InfoMec(Scored[FactorConfig]):
     """InfoMEC (Hsu et al. 2023): modularity, compactness, explicitness by information."""
 
-    Config: ClassVar[type] = FactorConfig
     headline = "infom"
     matrices = {"nmi": "heat"}
     bars = ("infoe_per_factor",)
@@ -62,7 +60,7 @@ class KsgConfig:
     partitions: int = option(20, "random partitions of an unfactored code", min=1)
 
 
-class Ksg(Scored):
+class Ksg(Scored[KsgConfig]):
     """Mutual information of consecutive codes, within and across blocks (Whitney & Fergus 2017), nats.
 
     Blocks are the continuous groups with a value per frame. `same` = mean over blocks of I(block at t + 1; itself at
@@ -70,7 +68,6 @@ class Ksg(Scored):
     where there is a posterior. A lone group is cut at random; the partition with the largest difference is reported.
     """
 
-    Config: ClassVar[type] = KsgConfig
     headline = "difference"
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from distk import CodeTable, option
 from distk.plugins.metrics import functional
@@ -18,10 +18,9 @@ class SapConfig(FactorConfig):
     continuous: bool = option(False, "squared correlation instead of the accuracy of a one-code classifier")
 
 
-class Sap(Scored):
+class Sap(Scored[SapConfig]):
     """Separated attribute predictability (Kumar et al. 2018)."""
 
-    Config: ClassVar[type] = SapConfig
     headline = "sap"
     matrices = {"score_matrix": "heat"}
     bars = ("sap_per_factor",)
@@ -34,10 +33,9 @@ class Sap(Scored):
         return {**functional.sap(*parts, continuous=continuous), "rows_used": used, "estimator": how}
 
 
-class Explicitness(Scored):
+class Explicitness(Scored[PredictorConfig]):
     """Explicitness (Ridgeway & Mozer 2018)."""
 
-    Config: ClassVar[type] = PredictorConfig
     headline = "explicitness_test"
     bars = ("explicitness_per_factor",)
 
@@ -57,10 +55,9 @@ class DownstreamConfig(PredictorConfig):
     exact: bool = option(False, "scikit-learn's boosting instead of the fast histogram booster (minutes)")
 
 
-class Downstream(Scored):
+class Downstream(Scored[DownstreamConfig]):
     """Accuracy of predicting every factor from N labelled codes (Locatello et al. 2019)."""
 
-    Config: ClassVar[type] = DownstreamConfig
     headline = "mean_largest"
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from distk import CodeTable, option
 from distk.plugins.metrics import functional
@@ -30,10 +30,9 @@ class IrsConfig(Config):
     quantile: float = option(0.99, "quantile that stands for the maximum", paper="1.0", above=0, max=1)
 
 
-class Irs(Scored):
+class Irs(Scored[IrsConfig]):
     """Interventional robustness score (Suter et al. 2019)."""
 
-    Config: ClassVar[type] = IrsConfig
     headline = "irs"
     matrices = {"irs_matrix": "heat"}
     bars = ("irs_per_code",)
@@ -53,10 +52,9 @@ class UnsupervisedConfig(Config):
     bins: int = option(BINS, "equal-width bins per code", min=2, max=10_000)
 
 
-class Unsupervised(Scored):
+class Unsupervised(Scored[UnsupervisedConfig]):
     """Dependence among the codes, without labels (Locatello et al. 2019)."""
 
-    Config: ClassVar[type] = UnsupervisedConfig
     headline = "gaussian_total_correlation"
     higher_is_better = False
 
@@ -75,10 +73,9 @@ class LinearConfig(Config):
     dimensions: int | None = option(None, "true dimension for tdv; default: the number of factors", min=1)
 
 
-class LinearCorrelation(Scored):
+class LinearCorrelation(Scored[LinearConfig]):
     """Linear dependence among the codes (Kageback & Mogren 2016): mapc, cvr, tdv, ud90."""
 
-    Config: ClassVar[type] = LinearConfig
     headline = "mapc"
     higher_is_better = False
 
@@ -96,10 +93,9 @@ class ActiveConfig:
     threshold: float = option(0.01, "variance of the posterior mean above which a code is active", min=0)
 
 
-class ActiveUnits(Scored):
+class ActiveUnits(Scored[ActiveConfig]):
     """Number of active units (Burda et al. 2016)."""
 
-    Config: ClassVar[type] = ActiveConfig
     headline = "active_units"
     bars = ("variance",)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, option
+from distk.config import C
 from distk.metric import Picture
 from distk.plugins.metrics.functional import checks
 from distk.plugins.metrics.functional.sentences import Names, Unfit, in_words
@@ -43,7 +44,7 @@ class PredictorConfig(FactorConfig):
     discrete: Literal["index", "onehot"] = option("index", "a discrete code as one column of indices or as indicators")
 
 
-class Scored(Metric):
+class Scored(Metric[C]):
     """A score that an array function of `functional` computes; its messages speak of names instead of numbers.
 
     matrices: keys of `[codes, factors]` arrays to draw -> "hinton" or "heat". bars: keys of vectors to draw.

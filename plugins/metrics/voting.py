@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -44,13 +44,12 @@ def where(table: CodeTable, config: VotingConfig) -> dict[str, Any]:
     return {"factors": factors(table, config.bins)[:, kept], "factor_names": [table.factor_names[k] for k in kept]}
 
 
-class FactorVae(Scored):
+class FactorVae(Scored[FactorVaeConfig]):
     """FactorVAE score (Kim & Mnih 2018): fix a factor, see which code varies least.
 
     The first discrete code votes with the Gini variance, under every protocol; further ones take no part.
     """
 
-    Config: ClassVar[type] = FactorVaeConfig
     headline = "eval"
     repeats = 5
     matrices = {"votes": "heat"}
@@ -99,10 +98,9 @@ class FactorVae(Scored):
         return table.codes[:, discrete[0]].round().long() if discrete else None
 
 
-class BetaVae(Scored):
+class BetaVae(Scored[VotingConfig]):
     """beta-VAE score (Higgins et al. 2017): which factor do the pairs share?"""
 
-    Config: ClassVar[type] = VotingConfig
     headline = "eval"
     repeats = 5
 

@@ -28,9 +28,9 @@ class Boosted(NamedTuple):
 
 
 class _Bins(NamedTuple):
-    """index int64 [n, D]; low, high [D, B]: extreme training values of a bin; one-hot CSR [D*B, n]."""
+    """bins int64 [n, D]; low, high [D, B]: extreme training values of a bin; one-hot CSR [D*B, n]."""
 
-    index: Tensor
+    bins: Tensor
     low: Tensor
     high: Tensor
     one_hot: Tensor
@@ -84,7 +84,7 @@ def gradient_boosting(
             histogram = _histograms(table, residual, node, level, histogram)
             split = _best_splits(*histogram, table, generator)
             importance.index_add_(0, split.code.reshape(-1), split.gain.reshape(-1))
-            node = _route(node, split.code, split.bin, table.index)
+            node = _route(node, split.code, split.bin, table.bins)
             node_test = _route(node_test, split.code, split.threshold, x_test)
         value = scale * _leaf_values(node, residual, p, 2**depth)
         scores += value.gather(0, node)

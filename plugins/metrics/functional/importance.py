@@ -198,19 +198,19 @@ def _forest(
     """One random forest per factor; its depth is the best on the last ninth of the rows (80 : 10 : 10 with
     the test).
     """
-    x, x_test = (a.cpu().numpy() for a in checks.standardise(x, x_test))
-    y, y_test = (a.cpu().numpy() for a in checks.standardise(y, y_test))
+    inputs, inputs_test = (a.cpu().numpy() for a in checks.standardise(x, x_test))
+    targets, targets_test = (a.cpu().numpy() for a in checks.standardise(y, y_test))
     cut = len(x) - max(1, len(x) // 9)
     importance, train, test = [], [], []
     for k in range(y.shape[1]):
         models = [
-            RandomForestRegressor(trees, max_depth=depth, random_state=seed).fit(x[:cut], y[:cut, k])
+            RandomForestRegressor(trees, max_depth=depth, random_state=seed).fit(inputs[:cut], targets[:cut, k])
             for depth in depths
         ]
-        errors = [float(np.square(m.predict(x[cut:]) - y[cut:, k]).mean()) for m in models]
+        errors = [float(np.square(m.predict(inputs[cut:]) - targets[cut:, k]).mean()) for m in models]
         best = models[int(np.argmin(errors))]
         importance.append(best.feature_importances_)
-        pairs = ((x[:cut], y[:cut, k]), (x_test, y_test[:, k]))
+        pairs = ((inputs[:cut], targets[:cut, k]), (inputs_test, targets_test[:, k]))
         scores = [_nrmse(torch.from_numpy(best.predict(a))[:, None], torch.from_numpy(b)[:, None])[0] for a, b in pairs]
         train.append(scores[0])
         test.append(scores[1])

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Objective, Step, adam, option
 from distk.console import warn_once
+from distk.nn import kl_between, kl_to_prior, log_normal, reparameterise
 from distk.plugins.sequence.dsvae.networks import (
     DynamicPosterior,
     LearnedPrior,
@@ -75,13 +76,12 @@ class Terms(NamedTuple):
     p_z: tuple[Tensor, Tensor]
 
 
-class DSVAE(Method):
+class DSVAE(Method[Config]):
     """Disentangled sequential autoencoder. Code: `f`, one per clip, and `z`, one per frame."""
 
-    Config: ClassVar[type] = Config
     data = "sprites-sim"
     kinds = ("video", "vector-clip")
-    training: ClassVar[Mapping[str, Any]] = {"steps": 7_000, "batch": 64}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 7_000, "batch": 64}
     presets: ClassVar[Mapping[str, Any]] = {
         "das-dandi": {"train": {"steps": 7_000, "batch": 64}},
         "paper": {"train": {"steps": 7_000, "batch": 64}},
@@ -158,15 +158,14 @@ class DSVAE(Method):
         """
         v = self.features(x)
         q_f = self.q_f(v)
-        f = torch.addcmul(q_f[0], (0.5 * q_f[1]).exp(), noise_f)
+        f = reparameterise(q_f[0], (0.5 * q_f[1]).exp(), noise_f)
         mean, logvar, z = self.q_z(v, f, noise_z)
         p_z = self.p_z(z)
         squares = (self.to_model(x) - self.render(f, z)).pow(2).flatten(1).sum(1)
-        zero = torch.zeros_like(f)
         return Terms(
             squares,
-            gaussian_kl(*q_f, zero, zero),
-            gaussian_kl(mean, logvar, *p_z),
+            kl_to_prior(*q_f),
+            kl_between(mean, logvar, *p_z),
             f,
             z,
             q_f,
@@ -189,6 +188,28 @@ class DSVAE(Method):
         log_f = log_normal(t.f, zero, zero) - log_normal(t.f, *t.q_f)
         log_z = log_normal(t.z, *t.p_z) - log_normal(t.z, *t.q_z)
         return self.log_likelihood(t.squares, x.shape[1]) + log_f.sum(1) + log_z.sum((1, 2))
+
+    def bound(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """`elbo` = log_likelihood - kl_f - kl_z of each clip, nats, with the Gaussian's constant on the model's scale;
+        the KL of each dimension `[n, f]` and, summed over time, `[n, z]`; the mean squared error of a pixel."""
+        n, t = x.shape[:2]
+        noise_f = torch.randn(n, self.config.f_dim, generator=generator, device=x.device)
+        noise_z = torch.randn(n, t, self.config.z_dim, generator=generator, device=x.device)
+        terms = self.terms(x, noise_f, noise_z)
+        likelihood = self.log_likelihood(terms.squares.double(), t)
+        kl_f, kl_z = terms.kl_f.double(), terms.kl_z.double().sum(1)
+        elbo = likelihood - kl_f.sum(1) - kl_z.sum(1)
+        return {
+            "elbo": elbo,
+            "elbo_per_frame": elbo / t,
+            "log_likelihood": likelihood,
+            "kl_f": kl_f.sum(1),
+            "kl_z": kl_z.sum(1),
+            "mse": terms.squares.double() / (t * self.pixels),
+            "kl_f_by_dimension": kl_f,
+            "kl_z_by_dimension": kl_z,
+            "log_weight": self.log_weight(x, noise_f, noise_z).double(),
+        }
 
     # Networks over a whole clip: frames are folded into the batch
 
@@ -250,14 +271,3 @@ def _architecture(name: str, data: DataSpec) -> str:
     if (name == "mlp") != (fits == "mlp"):
         raise ValueError(f"--arch {name} does not read {data.kind} data; use --arch {fits}")
     return name
-
-
-def gaussian_kl(mean_q: Tensor, logvar_q: Tensor, mean_p: Tensor, logvar_p: Tensor) -> Tensor:
-    """KL(N(mean_q, exp(logvar_q)) || N(mean_p, exp(logvar_p))) of each element, nats."""
-    spread = (logvar_q.exp() + (mean_q - mean_p) ** 2) * (-logvar_p).exp()
-    return 0.5 * (logvar_p - logvar_q + spread - 1)
-
-
-def log_normal(value: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
-    """log N(value; mean, exp(logvar)) of each element, nats."""
-    return -0.5 * ((value - mean) ** 2 * (-logvar).exp() + logvar + math.log(2 * math.pi))

@@ -143,15 +143,13 @@ def train_evaluator(data: SentenceDataset, sizes: Sizes, seed: int, with_lm: boo
     """
     if len(data.spec.classes) < 2:
         raise UsageError(f"data set '{data.name}' has fewer than two labels, so there is nothing to evaluate.")
-    train, dev, test = (data.rows(name) for name in ("train", "dev", "test"))
+    train, dev, test = (data.split(name) for name in ("train", "dev", "test"))
     x = {name: data.batch(rows)["x"] for name, rows in (("train", train), ("dev", dev), ("test", test))}
     vocab, classes = data.vocab, data.spec.classes
-    parts = {
-        "classifier": classify.BagClassifier(len(classes), sizes.bits, sizes.ngrams).to(data.device),
-        "lm": _new_lm(len(vocab), sizes, seed, data.device),
-    }
-    classify.fit(parts["classifier"], x["train"], data.label[train], seeded(seed, data.device))
-    guessed = classify.predict(parts["classifier"], x["test"])
+    judge = classify.BagClassifier(len(classes), sizes.bits, sizes.ngrams).to(data.device)
+    lm = _new_lm(len(vocab), sizes, seed, data.device)
+    classify.fit(judge, x["train"], data.label[train], seeded(seed, data.device))
+    guessed = classify.predict(judge, x["test"])
     info = {
         "data": data.name,
         "origin": data.origin,
@@ -160,7 +158,7 @@ def train_evaluator(data: SentenceDataset, sizes: Sizes, seed: int, with_lm: boo
         "with_lm": with_lm,
     }
     if with_lm:
-        epochs = {"epochs": sizes.lm_epochs, "count_eos": sizes.count_eos}
-        language.fit(parts["lm"], x["train"], x["dev"], seeded(seed, data.device), **epochs)
-        info["real_perplexity"] = language.perplexity(parts["lm"], x["test"], count_eos=sizes.count_eos)
-    return Evaluator(vocab, classes, parts["classifier"].eval(), parts["lm"].eval(), sizes, info)
+        generator = seeded(seed, data.device)
+        language.fit(lm, x["train"], x["dev"], generator, epochs=sizes.lm_epochs, count_eos=sizes.count_eos)
+        info["real_perplexity"] = language.perplexity(lm, x["test"], count_eos=sizes.count_eos)
+    return Evaluator(vocab, classes, judge.eval(), lm.eval(), sizes, info)

@@ -63,7 +63,7 @@ class TextBlob:
     """The lexicon and rules that come inside textblob's wheel; no other data is needed."""
 
     def __init__(self) -> None:
-        from textblob.en import parser  # type: ignore[import-not-found]
+        from textblob.en import parser
 
         self.name, self._find = "textblob", parser.find_tags
 
@@ -213,9 +213,9 @@ class Perceptron:
                             made._move(feature, guess, -1.0, clock, totals, when)
                     two, one = one, tagset[guess]
         for feature, row in made.weights.items():
-            for tag, weight in row.items():
-                key = (feature, tag)
-                row[tag] = (totals[key] + (clock - when[key]) * weight) / max(1, clock)
+            for mark, weight in row.items():
+                key = (feature, mark)
+                row[mark] = (totals[key] + (clock - when[key]) * weight) / max(1, clock)
         return made
 
     def _move(self, feature: int, tag: int, by: float, clock: int, totals: dict, when: Counter) -> None:

@@ -14,11 +14,12 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
-from distk import Code, DataSpec, Latent, Objective, Step, UsageError, adam, one_hot, option
-from distk.nn import he_truncated_, mlp
+from distk import Code, DataSpec, Latent, Method, Objective, Step, UsageError, adam, one_hot, option
+from distk.nn import call_fake, call_real, he_truncated_, mlp, reparameterise, squared_slope
 from distk.plugins.vae_family.gaussian import GaussianConfig, GaussianVAE
-from distk.plugins.vae_family.networks import Architecture, reparameterise
+from distk.plugins.vae_family.networks import Architecture
 
 R1_EVERY = 16
 """Steps between two gradient penalties."""
@@ -103,10 +104,14 @@ class SupervisedConfig(Config):
     labels: bool = option(True, "give the item's class to the decoder; without it this is aae")
 
 
-class AAE(GaussianVAE):
+A = TypeVar("A", bound=Config, default=Config)
+
+
+class AAE(GaussianVAE[A]):
     """Adversarial autoencoder. Code: `z`, continuous; with labels also `y`, the given class."""
 
-    Config: ClassVar[type] = Config
+    bound = Method.bound  # a critic pulls the codes to the prior: there is no density whose bound this would be
+
     presets: ClassVar[Mapping[str, Any]] = {
         # Three shapes of one size on a grid of positions: a minute on two cores.
         "demo": {
@@ -117,7 +122,7 @@ class AAE(GaussianVAE):
         "paper": {"train": {"steps": 300_000}},
     }
 
-    def __init__(self, config: Config, data: DataSpec) -> None:
+    def __init__(self, config: A, data: DataSpec) -> None:
         # Before the networks are built: their sizes depend on the number of classes.
         self.given = given_class(data, config.label_factor) if config.labels else None
         super().__init__(config, data)
@@ -177,14 +182,13 @@ class AAE(GaussianVAE):
         z = step.memo["z"].detach()
         real, fake = self.judge(step.randn(*z.shape), step), self.judge(z, step)
         step.log("critic_accuracy", 0.5 * ((real > 0).float().mean() + (fake < 0).float().mean()))
-        return 0.5 * (F.softplus(-real).mean() + F.softplus(fake).mean())
+        return 0.5 * (call_real(real).mean() + call_fake(fake).mean())
 
     def penalty(self, step: Step) -> Tensor:
         """R1 (Mescheder et al. 2018): half the squared gradient of the critic at prior samples, mean over the batch."""
         z = step.randn(*step.memo["z"].shape).requires_grad_()
-        (slope,) = torch.autograd.grad(self.judge(z, step).sum(), z, create_graph=True)
         # Times the interval, so that the weight means the same however seldom it is taken.
-        return 0.5 * self.config.r1 * R1_EVERY * slope.square().sum(1).mean()
+        return 0.5 * self.config.r1 * R1_EVERY * squared_slope(self.judge(z, step), z).mean()
 
     def regularise(self, step: Step) -> Tensor:
         """adv_weight * softplus(-D(z)) of the encoder as the reconstruction left it, mean over the batch."""
@@ -196,7 +200,7 @@ class AAE(GaussianVAE):
         return reconstruction + self._fool(step.memo["z"], step)
 
     def _fool(self, z: Tensor, step: Step) -> Tensor:
-        loss = F.softplus(-self.judge(z, step)).mean()
+        loss = call_real(self.judge(z, step)).mean()
         step.log("adversarial", loss)
         return self.config.adv_weight * loss
 
@@ -260,10 +264,8 @@ class AAE(GaussianVAE):
 
     def class_names(self) -> tuple[str, ...]:
         """What the classes of the group `y` are called."""
-        return self.given.names if self.classes else ()
+        return self.given.names if self.given is not None else ()
 
 
-class AAES(AAE):
+class AAES(AAE[SupervisedConfig]):
     """Adversarial autoencoder with a supervised discrete variable. Code: `z`, continuous, and `y`, given."""
-
-    Config: ClassVar[type] = SupervisedConfig

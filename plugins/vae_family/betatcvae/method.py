@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from distk import Objective, Step, UsageError, option
+from distk.nn import log_normal
 from distk.plugins.vae_family.gaussian import GaussianVAE, VAEConfig, optimizer
 
 LARGEST = 1 << 26
@@ -34,12 +35,11 @@ class Config(VAEConfig):
     lr: float = option(1e-3, "learning rate of Adam", paper="1e-3 (code)", above=0)
 
 
-class BetaTCVAE(GaussianVAE):
+class BetaTCVAE(GaussianVAE[Config]):
     """beta-TCVAE: reconstruction + alpha MI + beta TC + gamma DWKL."""
 
-    Config: ClassVar[type] = Config
     taps = ("code",)
-    training: ClassVar[Mapping[str, Any]] = {"steps": 150_000, "batch": 256}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 150_000, "batch": 256}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
             "model": {"z": 4, "arch": "mlp", "lr": 3e-3, "beta": 30.0},
@@ -57,7 +57,7 @@ class BetaTCVAE(GaussianVAE):
     def _count(self) -> int:
         """Items of the training split. Raises UsageError for data that have no number of items."""
         try:
-            dataset = self.__dict__["dataset"]()
+            dataset = self.dataset()
             rows = dataset.rows("train")
             return len(dataset) if rows is None else len(rows)
         except (KeyError, NotImplementedError, TypeError):
@@ -68,7 +68,7 @@ class BetaTCVAE(GaussianVAE):
 
     def elbo(self, step: Step) -> Tensor:
         """Sum over pixels, mean over the batch, nats."""
-        config, bound = self.config, self.bound(step)
+        config, bound = self.config, self.batch_bound(step)
         # The density of z is that of what `draw` drew from, limits included.
         mi, tc, dwkl = decompose(bound.z, bound.mean, bound.logvar.clamp(-20, 10), config.estimator, self.items)
         for name, value in (("mi", mi), ("tc", tc), ("dwkl", dwkl)):
@@ -88,8 +88,8 @@ def decompose(
     n = len(z)
     if n < 2:
         raise UsageError("betatcvae holds each item against the others of its batch: give --batch 2 or more.")
-    own = normal_log_density(z, mean, logvar).sum(1)
-    prior = normal_log_density(z, torch.zeros_like(z), torch.zeros_like(z)).sum(1)
+    own = log_normal(z, mean, logvar).sum(1)
+    prior = log_normal(z, torch.zeros_like(z), torch.zeros_like(z)).sum(1)
     weights = None if estimator == "mws" else stratified_weights(n, items, z).log()
     chunk = max(1, largest // (n * z.shape[1]))
     parts = []
@@ -112,7 +112,7 @@ def _marginals(z: Tensor, mean: Tensor, logvar: Tensor, weights: Tensor | None, 
 
     weights: log importance weights `[r, n]`; None is minibatch weighted sampling, 1 / (n N) each.
     """
-    density = normal_log_density(z.unsqueeze(1), mean.unsqueeze(0), logvar.unsqueeze(0))
+    density = log_normal(z.unsqueeze(1), mean.unsqueeze(0), logvar.unsqueeze(0))
     if weights is None:
         constant = math.log(len(mean) * items)
         joint = density.sum(2).logsumexp(1) - constant
@@ -136,8 +136,3 @@ def stratified_weights(n: int, items: int, like: Tensor) -> Tensor:
     weights = torch.full((n, n), 1 / others, dtype=like.dtype, device=like.device)
     weights = weights.masked_fill(behind == 1, (items - others) / (items * others))
     return weights.masked_fill(behind == 0, 1 / items)
-
-
-def normal_log_density(z: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
-    """log N(z; mean, exp(logvar)) of each element, nats, broadcast shape."""
-    return -0.5 * (math.log(2 * math.pi) + logvar + (z - mean).square() * (-logvar).exp())

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk import DataSpec, Objective, Source, Step, UsageError, adam, option
 from distk.console import warn_once
-from distk.nn import mlp
+from distk.nn import call_fake, call_real, mlp
 from distk.plugins.vae_family.gaussian import GaussianConfig, GaussianVAE
 from distk.plugins.vae_family.networks import Architecture
 
@@ -58,10 +57,9 @@ class Config(GaussianConfig):
             )
 
 
-class FactorVAE(GaussianVAE):
+class FactorVAE(GaussianVAE[Config]):
     """FactorVAE. Code: `z`, continuous."""
 
-    Config: ClassVar[type] = Config
     presets: ClassVar[Mapping[str, Any]] = {
         # Three shapes of one size on a grid of positions, with networks that train in half a minute on one core.
         "demo": {
@@ -117,7 +115,7 @@ class FactorVAE(GaussianVAE):
             ),
         ]
 
-    def collect(self, source: Source) -> dict[str, Tensor]:
+    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         """`x` for the autoencoder, and `critic`: the items of all the critic's updates together.
 
         Raises UsageError for a batch of one, whose permutation is the identity.
@@ -128,7 +126,7 @@ class FactorVAE(GaussianVAE):
 
     def vae(self, step: Step) -> Tensor:
         """Negative bound plus gamma times the critic's total correlation, nats; the critic gets no gradient of it."""
-        bound = self.bound(step)
+        bound = self.batch_bound(step)
         tc = self.total_correlation(bound.z)
         step.log("tc", tc)
         if self.config.critic_data == "shared":
@@ -142,7 +140,7 @@ class FactorVAE(GaussianVAE):
         permuted = permute_dims(other, step.rand(*other.shape))
         true, false = self.log_ratio(torch.cat([joint, permuted])).chunk(2)
         step.log("critic_accuracy", 0.5 * ((true > 0).float().mean() + (false < 0).float().mean()))
-        return 0.5 * (F.softplus(-true).mean() + F.softplus(false).mean())
+        return 0.5 * (call_real(true).mean() + call_fake(false).mean())
 
     def _pair(self, step: Step) -> tuple[Tensor, Tensor]:
         """Codes for the joint side and, independent of them, for the side to permute; `[batch, z]` each, detached."""
@@ -190,7 +188,8 @@ def normal02_(model: nn.Module) -> None:
     for layer in model.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             nn.init.normal_(layer.weight, 0, 0.02)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def _check_batch(source: Source) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distk import CodeTable, Dataset, Method, Metric, UsageError, option
 from distk.console import progress
+from distk.method import eval_mode
 from distk.plugins.vae_family.jade.method import Jade, JadeSingle
 
 Role = Literal["primary", "secondary"]
@@ -25,14 +26,13 @@ class ErrorConfig:
     of: Literal["test", "train"] = option("test", "split; train is everything that labels are drawn from")
 
 
-class ClassificationError(Metric):
+class ClassificationError(Metric[ErrorConfig]):
     """1 - accuracy, on the posterior means and without dropout.
 
     error_primary: on the primary (or another data set of its shape). error_secondary: on the secondary, for methods
     that read it. images, images_secondary: how many were classified.
     """
 
-    Config = ErrorConfig
     headline = "error_primary"
     higher_is_better = False
     needs_model = True
@@ -100,18 +100,13 @@ def items(dataset: Any, rows: Tensor, role: Role) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _error(model: Any, dataset: Dataset, rows: Tensor, role: Role) -> float:
-    was_training = model.training
-    model.eval()
     wrong = torch.zeros((), device=dataset.device)
     renamed = _renamed(model, dataset)
-    try:
-        with progress("classifying", len(rows)) as advance:
-            for part in rows.split(500):
-                batch = items(dataset, part, role)
-                wrong += (model.classify(batch["x"]).argmax(1) != renamed[batch["label"]]).sum()
-                advance(len(part))
-    finally:
-        model.train(was_training)
+    with eval_mode(model), progress("classifying", len(rows)) as advance:
+        for part in rows.split(500):
+            batch = items(dataset, part, role)
+            wrong += (model.classify(batch["x"]).argmax(1) != renamed[batch["label"]]).sum()
+            advance(len(part))
     return float(wrong) / len(rows)
 
 
@@ -131,7 +126,7 @@ class VarianceConfig:
     images: int = option(2500, "random test images, at most", paper="2,500", min=10)
 
 
-class ContentStyleVariance(Metric):
+class ContentStyleVariance(Metric[VarianceConfig]):
     """Figure 2: how much each latent varies while the class stays, against how much it varies over all images.
 
     fixed_content: `[classes, D]` variance of the means within a class over `all`, their variance over random images
@@ -140,7 +135,6 @@ class ContentStyleVariance(Metric):
     by logistic regression on half of the images, tested on the others; chance is the largest class.
     """
 
-    Config = VarianceConfig
     headline = "ratio"
     higher_is_better = False
     needs_model = True
@@ -189,18 +183,13 @@ def _encoded(model: Jade, dataset: Dataset, of: Role, seed: int) -> tuple[Tensor
     """Means of all test images in random order `[N, D]`, content first, and labels `[N]`, on the CPU."""
     rows = _split(dataset, "test", of)
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).to(rows.device)]
-    was_training = model.training
-    model.eval()
     codes, labels = [], []
-    try:
-        with progress("encoding", len(rows)) as advance:
-            for part in rows.split(500):
-                batch = items(dataset, part, of)
-                codes.append(model.infer(batch["x"])[0].cpu())
-                labels.append(batch["label"].cpu())
-                advance(len(part))
-    finally:
-        model.train(was_training)
+    with eval_mode(model), progress("encoding", len(rows)) as advance:
+        for part in rows.split(500):
+            batch = items(dataset, part, of)
+            codes.append(model.infer(batch["x"])[0].cpu())
+            labels.append(batch["label"].cpu())
+            advance(len(part))
     return torch.cat(codes), torch.cat(labels)
 
 

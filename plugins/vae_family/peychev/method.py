@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk import DataSpec, LatentSpace, Method, Objective, Step, adam, option
-from distk.plugins.vae_family.gaussian import GaussianVAE, kl_to_prior
+from distk.nn import kl_to_prior, reparameterise
+from distk.plugins.vae_family.gaussian import GaussianVAE
 
 NO_KL = 1e-3
 """Below this beta the KL term is left out altogether, as in the published program."""
@@ -42,12 +43,11 @@ class PeychevConfig:
     likelihood: ClassVar[str] = "bernoulli"
 
 
-class PeychevVAE(GaussianVAE):
+class PeychevVAE(GaussianVAE[PeychevConfig]):  # type: ignore[type-var]  # its networks are not those of --arch
     """What both variants share. `forward` is one batch's bound, so that `ensemble.py` can run many models at once."""
 
-    Config: ClassVar[type] = PeychevConfig
     data = "shapes2d"
-    training: ClassVar[Mapping[str, Any]] = {"steps": 20_000, "batch": 1000}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 20_000, "batch": 1000}
 
     def __init__(self, config: PeychevConfig, data: DataSpec) -> None:
         Method.__init__(self, config, data)  # not GaussianVAE's, which builds the networks of --arch
@@ -61,11 +61,14 @@ class PeychevVAE(GaussianVAE):
         """Encoder to `[n, 2 z]` and decoder from `[n, z]`. large: the plan for 64x64 images, not that for 28x28."""
         raise NotImplementedError
 
+    def _full(self, inputs: int, width: int, activation: type[nn.Module]) -> list[nn.Module]:
+        return hidden(nn.Linear(inputs, width, bias=False), nn.BatchNorm1d, width, self.config.bn_momentum, activation)
+
     def forward(self, seen: Tensor, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """The bound's two terms: images seen and to be reconstructed `[n, *shape]`, standard normal noise `[n, z]` ->
         reconstruction (sum over pixels, nats) and KL (sum over dimensions, nats), both mean over the batch, scalars."""
         mean, logvar = self.infer(seen)
-        z = torch.addcmul(mean, (0.5 * logvar.clamp(-20, 10)).exp(), noise)
+        z = reparameterise(mean, (0.5 * logvar.clamp(-20, 10)).exp(), noise)
         return self.nll(self.decoder(z), clean).mean(), kl_to_prior(mean, logvar).sum(1).mean()
 
     def objectives(self) -> list[Objective]:
@@ -108,9 +111,6 @@ class PeychevFC(PeychevVAE):
         head, output = nn.Linear(width, 2 * config.z), nn.Linear(width, pixels)
         return nn.Sequential(*encoder, head), nn.Sequential(*decoder, output, nn.Unflatten(1, shape))
 
-    def _full(self, inputs: int, width: int, activation: type[nn.Module]) -> list[nn.Module]:
-        return hidden(nn.Linear(inputs, width, bias=False), nn.BatchNorm1d, width, self.config.bn_momentum, activation)
-
 
 class PeychevConv(PeychevVAE):
     """Convolutional: two 3x3 convolutions of stride 2 and one full layer; for images whose sides 4 divides.
@@ -143,8 +143,6 @@ class PeychevConv(PeychevVAE):
         decoder += [nn.Unflatten(1, start), *self._up(start[0], first), *self._up(first, 4)]
         decoder += [Upwards(4, channels, bias=True) if large else nn.Conv2d(4, channels, 3, 1, 1)]
         return nn.Sequential(*encoder), nn.Sequential(*decoder)
-
-    _full = PeychevFC._full
 
     def _down(self, inputs: int, outputs: int) -> list[nn.Module]:
         return hidden(Downwards(inputs, outputs), nn.BatchNorm2d, outputs, self.config.bn_momentum, nn.ReLU)

@@ -16,7 +16,8 @@ from torch import Tensor
 from distk import DataSpec, UsageError
 from distk.device import Ranks, seeded
 from distk.method import Step
-from distk.plugins.vae_family.jointvae.method import JointVAE, capacity, entropy, kl_to_uniform, relaxed
+from distk.nn import relaxed_one_hot
+from distk.plugins.vae_family.jointvae.method import JointVAE, capacity, entropy, kl_to_uniform
 from distk.settings import resolve
 from distk.training.loop import build
 from distk.training.trainer import Trainer
@@ -78,7 +79,7 @@ def test_gradient_of_the_rate_against_finite_differences(generator: torch.Genera
 def test_the_largest_entry_is_a_sample_of_the_categorical() -> None:
     alpha = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
     uniform = torch.rand(100_000, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    drawn = relaxed(alpha.log().expand(100_000, 4), uniform, 0.67)
+    drawn = relaxed_one_hot(alpha.log().expand(100_000, 4), 0.67, uniform)
     counts = drawn.argmax(1).bincount(minlength=4).numpy()
     assert chisquare(counts, alpha.numpy() * 100_000).pvalue > 0.001
 
@@ -87,18 +88,18 @@ def test_temperature_goes_from_one_hot_to_uniform() -> None:
     draw = torch.Generator().manual_seed(3)
     log_alpha = torch.randn(2000, 5, generator=draw, dtype=torch.float64).log_softmax(1)
     uniform = torch.rand(2000, 5, generator=draw, dtype=torch.float64)
-    cold, hot = relaxed(log_alpha, uniform, 0.01), relaxed(log_alpha, uniform, 100.0)
+    cold, hot = relaxed_one_hot(log_alpha, 0.01, uniform), relaxed_one_hot(log_alpha, 100.0, uniform)
     assert torch.allclose(cold.sum(1), torch.ones(2000, dtype=torch.float64))
     # Two of five Gumbel variables are closer than 0.05 (a ratio of e^5) in a few rows of a hundred.
     assert float((cold.amax(1) > 0.99).double().mean()) > 0.9
     assert float((hot - 0.2).abs().mean()) < 0.01
-    assert float((relaxed(log_alpha, uniform, 1e4) - 0.2).abs().max()) < 0.001
+    assert float((relaxed_one_hot(log_alpha, 1e4, uniform) - 0.2).abs().max()) < 0.001
 
 
 def test_noise_of_exactly_zero_is_finite() -> None:
-    made = relaxed(torch.full((1, 3), -math.log(3)), torch.zeros(1, 3), 0.67)
+    made = relaxed_one_hot(torch.full((1, 3), -math.log(3)), 0.67, torch.zeros(1, 3))
     assert torch.allclose(made, torch.full((1, 3), 1 / 3))
-    assert bool(relaxed(torch.tensor([[0.0, -200.0]]), torch.tensor([[0.999, 0.0]]), 0.67).isfinite().all())
+    assert bool(relaxed_one_hot(torch.tensor([[0.0, -200.0]]), 0.67, torch.tensor([[0.999, 0.0]])).isfinite().all())
 
 
 def test_reparameterised_gradient_against_central_differences(generator: torch.Generator) -> None:
@@ -108,7 +109,7 @@ def test_reparameterised_gradient_against_central_differences(generator: torch.G
     weight = torch.randn(4, generator=generator, dtype=torch.float64)
 
     def f(value: Tensor) -> Tensor:
-        return (relaxed(value.log_softmax(0).expand(500, 4), uniform, 0.67) @ weight).square().mean()
+        return (relaxed_one_hot(value.log_softmax(0).expand(500, 4), 0.67, uniform) @ weight).square().mean()
 
     (slope,) = torch.autograd.grad(f(logits), logits)
     for k in range(4):
@@ -226,7 +227,7 @@ def test_codes_are_means_and_most_probable_classes(seed: int) -> None:
     out = t.model.encoder(x)
     assert torch.equal(code["z"], out[:, :2])
     assert torch.equal(code["c1"].argmax(1), out[:, 4:9].argmax(1))
-    assert torch.equal(code["c2"].argmax(1), t.model.log_posterior(x, "c2").argmax(1))
+    assert torch.equal(code["c2"].argmax(1), t.model.heads(x)[2][1].argmax(1))
     assert torch.equal(code["c1"].sum(1), torch.ones(9))
 
 
@@ -270,32 +271,37 @@ def distk(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return capsys.readouterr().out
 
 
-def test_assign_writes_the_posterior_of_a_variable(run: Path, tmp_path: Path, capsys: Any) -> None:
-    out = tmp_path / "a.safetensors"
-    found = json.loads(distk(capsys, "assign", run, "--group", "c1", "--out", out, "--json"))
-    assert found["rule"] == "argmax"
-    assert sum(found["counts"]) == 48
-    assert [sum(row) for row in found["contingency"]] == found["counts"]
+def test_embed_gives_the_classes_of_every_variable(run: Path, tmp_path: Path, capsys: Any) -> None:
+    from distk.models import open_model
+
+    out = tmp_path / "e.safetensors"
+    held = json.loads(distk(capsys, "embed", run, "--out", out, "--json"))["classes"]
+    assert [len(held[name]["counts"]) for name in ("c1", "c2")] == [3, 2]
+    model, _ = open_model(run / "checkpoint.safetensors", "cpu")
+    data = model.dataset()
+    batch = data.batch(torch.arange(48))
+    with torch.no_grad():
+        posterior = model.heads(batch["x"])[2]
     with safe_open(out, "pt") as file:
-        classes, cost = file.get_tensor("class"), file.get_tensor("cost")
-    assert cost.shape == (48, 3)
-    assert torch.allclose((-cost).exp().sum(1), torch.ones(48), atol=1e-5)
-    assert torch.equal(classes, cost.argmin(1))
+        for name, log_alpha in zip(("c1", "c2"), posterior, strict=True):
+            classes = file.get_tensor(f"class.{name}")
+            assert torch.equal(classes, log_alpha.argmax(1))
+            for k, row in enumerate(held[name]["contingency"]):
+                assert row == [int(((classes == k) & (batch["label"] == j)).sum()) for j in range(3)]
+    assert held["c1"]["labels"] == ["square", "ellipse", "heart"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("assign",), "several discrete variables: add --group with one of c1, c2"),
-        (("assign", "--group", "z"), "'z' is no discrete variable; there is c1, c2"),
-        (("assign", "--group", "c1", "--rule", "mcf"), "'mcf' is no rule of jointvae: argmax"),
+        (("cascadevae", "assign"), "method 'jointvae'; this command serves cascadevae"),
         (("sample", "--class", "1"), "--class needs --group, one of: c1, c2"),
     ],
 )
 def test_commands_say_which_variable_they_need(run: Path, capsys: Any, arguments: Any, message: str) -> None:
-    name, *rest = arguments
+    cut = 2 if arguments[0] == "cascadevae" else 1
     with pytest.raises(UsageError, match=message):
-        distk(capsys, name, run, *rest)
+        distk(capsys, *arguments[:cut], run, *arguments[cut:])
 
 
 def test_accuracy_wants_to_know_which_variable(run: Path) -> None:
