@@ -8,10 +8,9 @@ import json
 import math
 import platform
 import statistics
-import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 import distk
-from distk.config import from_dict, hints, split_optional, to_dict
+from distk.config import assignments, from_dict, hints, to_dict
 from distk.console import jsonable
 from distk.data import Dataset, Split
 from distk.errors import DistkError, UsageError, nearest
@@ -37,15 +36,8 @@ def build_metric(name: str, options: Mapping[str, Any] | None = None) -> tuple[s
     """A registered metric by name or alias, with those of `options` that its Config has: (name, metric)."""
     entry = registry().find("metric", name)
     cls = entry.load()
-    known = {key: _literal(cls, key, value) for key, value in (options or {}).items() if key in hints(cls.Config)}
+    known = {key: value for key, value in (options or {}).items() if key in hints(cls.Config)}
     return entry.name, cls(from_dict(cls.Config, known, f"metric '{entry.name}'"))
-
-
-def _literal(cls: type[Metric], key: str, value: Any) -> Any:
-    """A word of the command line as the member that it spells: "2" for Literal[1, 2]."""
-    kind, _ = split_optional(hints(cls.Config)[key])
-    choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
-    return next((c for c in choices if str(c) == str(value)), value)
 
 
 def metric_settings(name: str, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -55,9 +47,8 @@ def metric_settings(name: str, values: Mapping[str, Any]) -> tuple[str, dict[str
     """
     entry = registry().find("metric", name)
     cls = entry.load()
-    known = {key: _literal(cls, key, value) if key in hints(cls.Config) else value for key, value in values.items()}
-    from_dict(cls.Config, known, f"metric '{entry.name}'")
-    return entry.name, known
+    from_dict(cls.Config, values, f"metric '{entry.name}'")
+    return entry.name, dict(values)
 
 
 def settings_by_metric(pairs: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -65,18 +56,21 @@ def settings_by_metric(pairs: Iterable[str]) -> dict[str, dict[str, Any]]:
 
     Raises UsageError for another form, an unknown metric, and what the metric does not have.
     """
+    known = {name: entry.name for entry in registry().entries("metric") for name in (entry.name, *entry.aliases)}
     given: dict[str, dict[str, Any]] = {}
-    for pair in pairs:
-        path, equals, text = pair.partition("=")
-        name, _, key = path.partition(".")
-        if not (equals and name and key):
-            raise UsageError(f"--eval-option '{pair}' is not understood; write METRIC.KEY=VALUE.")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        given.setdefault(registry().find("metric", name).name, {})[key.replace("-", "_")] = value
+    for name, values in assignments(pairs, sections=known, option="--eval-option").items():
+        if not name:
+            raise UsageError(f"--eval-option '{next(iter(values))}=...' is not understood; write METRIC.KEY=VALUE.")
+        given.setdefault(known[name], {}).update({key: _from_json(value) for key, value in values.items()})
     return dict(metric_settings(name, values) for name, values in given.items())
+
+
+def _from_json(value: Any) -> Any:
+    """A list or a number as JSON writes it; any other text is the word itself."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def expand(names: Iterable[str]) -> list[str]:
