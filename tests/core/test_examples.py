@@ -53,7 +53,7 @@ CALLED = {
     "icf": "icf",
 }
 """Folder below runs/ that an example names -> method of the run that lies there."""
-MY_RUN = {"icm": "icm", "jade": "jade", "mvae": "mvae", "embed": "fstat", "covmap": "betavae", "udr": "betavae"}
+MY_RUN = {"icm": "icm", "jade": "jade", "mvae": "mvae", "embed": "fstat", "covmap": "covreg-linear", "udr": "betavae"}
 """Command or its group -> method of runs/my-run in its examples; cascadevae for the others."""
 
 NEEDS_FILES = {
@@ -68,6 +68,11 @@ SMALLER: dict[str, tuple[str, str]] = {
     "train": ("--preset demo", "--preset demo --steps 2"),
     "eval": ("runs/my-run", "runs/my-run --rows 200"),
     "check": ("cascadevae dsprites mig", "covreg-linear xor mig"),
+    "dsvae judge": ("--data sprites-sim", "--data sprites-sim --steps 2 --size 16 --batch 4 --width 4"),
+    "icm drop": ("--unused", "--expert 1"),
+    "text train-evaluator": ("-o eval", "--lm-epochs 1 --lm-hidden 8 --bits 8 -o eval"),
+    "udr": ("runs/seed-0", "--n 50 runs/seed-0"),
+    "data gym": ("data gym", "data gym:CartPole-v1"),
 }
 """Place of a command -> a part of its examples, and what stands there instead since it would take long."""
 
@@ -244,6 +249,13 @@ def test_an_example_runs(place: Place, form: str, runs: Runs, in_folder: Path) -
         pytest.skip(NEEDS[where])
     lines = lines_of(runs.program, list(place.words))
     assert lines, f"the help of `distk {where}` shows no example"
+    if where.removeprefix("data ") in NEEDS_FILES:
+        code, _, err = called(runs.program, shlex.split(lines[0])[1:])
+        assert code == 2
+        assert "--data-dir" in err
+        pytest.skip("the data set needs the user's files")
+    if where == "data gym":
+        pytest.importorskip("gymnasium", reason="Gymnasium is not installed: pip install 'distk[gym]'")
     if place.words[0] == "train" and len(place.words) == 2 and form == "text":
         runs.of(place.words[1])  # the same line; others share its run
         assert runs.told[place.words[1]][1].strip()
