@@ -53,8 +53,8 @@ def capsule(
     """
     u = [end - start for start, end in zip(a, b, strict=True)]
     d = [x - start for x, start in zip(p, a, strict=True)]
-    length = _larger(_sum([v * v for v in u]), 1e-12)
-    along = (_sum([x * v for x, v in zip(d, u, strict=True)]) / length).clamp(0, 1)
+    length = _larger(sum(v * v for v in u), 1e-12)
+    along = (functools.reduce(torch.add, [x * v for x, v in zip(d, u, strict=True)]) / length).clamp(0, 1)
     reach = radius if end_radius is None else radius + along * (end_radius - radius)
     return _norm([x - along * v for x, v in zip(d, u, strict=True)]) - reach
 
@@ -83,10 +83,6 @@ def heart(p: Point) -> Tensor:
 
 def _norm(parts: Sequence[Tensor]) -> Tensor:
     return functools.reduce(torch.hypot, parts)
-
-
-def _sum(parts: Sequence[Number]) -> Number:
-    return functools.reduce(lambda a, b: a + b, parts)
 
 
 def _larger(a: Number, b: Number) -> Number:
