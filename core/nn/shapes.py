@@ -86,10 +86,6 @@ def _norm(parts: Sequence[Tensor]) -> Tensor:
     return functools.reduce(torch.hypot, parts)
 
 
-def _sum(parts: Sequence[Number]) -> Number:
-    return functools.reduce(lambda a, b: a + b, parts)
-
-
 def _larger(a: Number, b: Number) -> Number:
     if isinstance(a, Tensor):
         return a.clamp_min(b)
