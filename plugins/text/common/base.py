@@ -182,7 +182,7 @@ class CorpusDataset(Dataset):
         if n:
             unit = self._unit if column == "x" else self.unit_of(column)
             where = "" if column == "x" else f" in '{column}'"
-            note(f"{n:,} sentences of more than {limit} {_PLURAL[unit]}{where} left out")
+            note(f"{n:,} sentence{'s' if n > 1 else ''} of more than {limit} {_PLURAL[unit]}{where} left out")
 
     def _vocabulary(self, counts: Mapping[str, int], **settings: Any) -> Vocab:
         config = self.config
@@ -229,6 +229,16 @@ class CorpusDataset(Dataset):
                 lowercase = self.config.lowercase and unit == self.config.unit
                 vocab = self._vocabulary(draft.counts(kept & learnt), unit=unit, lowercase=lowercase, max_len=longest)
             self.columns[name] = draft.column(vocab, kept, self.device)
+            self._say_unknown(draft, vocab, kept, name)
+
+    def _say_unknown(self, draft: Draft, vocab: Vocab, kept: np.ndarray, name: str) -> None:
+        """The same for a further column, over all splits."""
+        unknown, every = draft.unknown(vocab, kept)
+        plural = _PLURAL[vocab.unit]
+        if self.model is not None:
+            note(f"{plural} in '{name}' that the model does not know: {unknown:,} of {every:,}")
+        elif unknown > MANY_UNKNOWN[vocab.unit] * every:
+            warn(f"{unknown:,} of {every:,} {plural} in '{name}' are outside its vocabulary")
 
     def _described(self) -> dict[str, Any]:
         """The further columns for `spec.extra`."""
@@ -312,6 +322,17 @@ class CorpusDataset(Dataset):
         held = self.column(column)
         width = held.vocab.max_len + 1
         return [held.vocab.decode(row) for part in rows.split(4096) for row in held.batch(part, width).tolist()]
+
+    def preview(self, rows: Tensor) -> str:
+        """Rows as text, each sentence with its further columns below it."""
+        columns = {"x": "", **{name: f"  {name}: " for name in self.columns}}
+        shown = {
+            name: [held.names[i] if i >= 0 else "" for i in held.values[rows].tolist()]
+            if isinstance(held := self.columns.get(name), Classes)
+            else self.lines(rows, name)
+            for name in columns
+        }
+        return "".join(f"{start}{shown[name][i]}\n" for i in range(len(rows)) for name, start in columns.items())
 
     def stats(self) -> list[dict[str, Any]]:
         """For each column and split: sentences, symbols, size of the vocabulary, longest sentence."""

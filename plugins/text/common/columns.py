@@ -13,6 +13,14 @@ from torch import Tensor
 from distk.plugins.text.common.vocab import EOS, PAD, UNK, Vocab
 
 
+class _Numbers(dict[str, int]):
+    """Symbols by their first occurrence: looking up a new one numbers it."""
+
+    def __missing__(self, symbol: str) -> int:
+        self[symbol] = number = len(self)
+        return number
+
+
 class Draft:
     """Sentences of a column while the files are read: one pass over the text, before the vocabulary is decided.
 
@@ -23,14 +31,13 @@ class Draft:
 
     def __init__(self, split: Callable[[str], list[str]]) -> None:
         self.split = split
-        self.ids: dict[str, int] = {}
+        self.ids = _Numbers()
         self._flat, self._sizes, self._marks, self._absent = array("i"), array("i"), bytearray(), bytearray()
 
     def add(self, line: str | None) -> list[str]:
         """Append a sentence and return its symbols. None: the sentence is not there, which is no empty sentence."""
         symbols = [] if line is None else self.split(line)
-        ids = self.ids
-        self._flat.extend([ids.setdefault(symbol, len(ids)) for symbol in symbols])
+        self._flat.extend(map(self.ids.__getitem__, symbols))
         self._sizes.append(len(symbols))
         self._absent.append(line is None)
         return symbols

@@ -20,6 +20,8 @@ from distk.data import names_of
 LARGEST_FILE = 8 << 30
 """Bytes of one text file that we agree to read."""
 LONGEST_LINE = 1 << 20
+LONGEST_TOKEN_BYTES = 4000
+"""Bytes of a word in a file of word vectors."""
 CONLLU = 10
 """Columns of a CoNLL-U file."""
 GZIP = b"\x1f\x8b"
@@ -201,7 +203,9 @@ def read_table(path: Path, encoding: str, names: Sequence[str] | None) -> dict[s
     another number of columns.
     """
     lines = read_lines(path, encoding)
-    width = lines[0].count("\t") + 1 if lines else 0
+    if not lines:
+        raise DistkError(f"'{path}' is empty.")
+    width = lines[0].count("\t") + 1
     chosen = names or ("en", "de", "fr", "pos")[:width]
     if len(chosen) != width:
         raise UsageError(f"'{path}' has {width} columns, and {len(chosen)} languages are named: {', '.join(chosen)}.")
