@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 import typer
 
 from distk.config import flag, hints, split_optional
+from distk.errors import DistkError
 
 
 def parameters(
@@ -83,7 +85,8 @@ class Bundle:
     """Base of dataclasses whose fields are options that travel together through many commands.
 
     A command takes one as a parameter, `on: OnModel` or `on: OnModel = OnModel(out=...)` for other defaults, and gets
-    its fields as options. `Annotated[OnModel, Without("out")]` leaves some away. Fields with `init=False` are none.
+    its fields as options; a field without a default is an option that must be given, one with `init=False` is none.
+    `Annotated[OnModel, Without("out")]` leaves some away.
     """
 
 
@@ -96,7 +99,10 @@ class Without(tuple[str, ...]):
 
 @dataclasses.dataclass
 class _Bundled:
-    """A parameter of a command that stands for several options. names: the fields that are offered."""
+    """A parameter of a command that stands for several options.
+
+    defaults: an instance whose values are the defaults, or the empty mark for the fields' own. names: what is offered.
+    """
 
     name: str
     cls: type[Bundle]
@@ -105,9 +111,14 @@ class _Bundled:
 
     def parameters(self) -> list[inspect.Parameter]:
         types = typing.get_type_hints(self.cls, include_extras=True)
+        own = {f.name: f.default for f in dataclasses.fields(self.cls) if f.default is not dataclasses.MISSING}  # type: ignore[arg-type]
+        defaults = own if self.defaults is inspect.Parameter.empty else vars(self.defaults)
         return [
             inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=getattr(self.defaults, name), annotation=types[name]
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=defaults.get(name, inspect.Parameter.empty),
+                annotation=types[name],
             )
             for name in self.names
         ]
@@ -118,15 +129,14 @@ class _Bundled:
 
 
 def _bundled(parameter: inspect.Parameter) -> _Bundled | None:
-    annotation, left_out = parameter.annotation, ()
+    annotation, left_out = parameter.annotation, Without()
     if typing.get_origin(annotation) is Annotated:
         annotation, *notes = typing.get_args(annotation)
-        left_out = next((note for note in notes if isinstance(note, Without)), ())
+        left_out = next((note for note in notes if isinstance(note, Without)), left_out)
     if not (isinstance(annotation, type) and issubclass(annotation, Bundle)):
         return None
-    defaults = annotation() if parameter.default is parameter.empty else parameter.default
     names = [f.name for f in dataclasses.fields(annotation) if f.init and f.name not in left_out]  # type: ignore[arg-type]
-    return _Bundled(parameter.name, annotation, defaults, names)
+    return _Bundled(parameter.name, annotation, parameter.default, names)
 
 
 def command(
@@ -139,6 +149,7 @@ def command(
     """A click command of `function`: its own parameters, those of its bundles, and `extra` as keyword arguments.
 
     help_text: default: the function's docstring. cls: another class of command.
+    Raises DistkError naming an option that the command would have twice.
     """
     own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
     bundles = [bundle for bundle in map(_bundled, own) if bundle is not None]
@@ -148,6 +159,8 @@ def command(
         p for p in fields if any(isinstance(note, typer.models.ArgumentInfo) for note in typing.get_args(p.annotation))
     ]
     taken = [*first, *(p for p in own if p.name not in held), *(p for p in fields if p not in first), *extra]
+    if twice := [name for name, count in Counter(p.name for p in taken).items() if count > 1]:
+        raise DistkError(f"the command '{name}' has two options {flag(twice[0])}: rename the setting '{twice[0]}'.")
 
     def run(**values: Any) -> Any:
         for bundle in bundles:

@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
+import torch
 import typer
 
-from distk.commands.arguments import Checkpoint, Device, Json, Out, Seed
+from distk.commands.arguments import Seed
+from distk.commands.shared import OnModel, present
+from distk.device import seeded
 from distk.errors import UsageError
+from distk.traversal import strips_of
 
 
 def sample(
-    checkpoint: Checkpoint = None,
+    on: OnModel,
     n: Annotated[int, typer.Option("--n", "-n", help="How many items.", min=1, max=100_000)] = 64,
     class_: Annotated[int | None, typer.Option("--class", help="Hold the categorical code at this class.")] = None,
     group: Annotated[
         str | None, typer.Option(help="Which categorical group --class means, if there are several.")
     ] = None,
     label: Annotated[str | None, typer.Option(help="Label by name, for methods of labelled data.")] = None,
-    out: Out = None,
+    grid: Annotated[
+        str | None, typer.Option(help="Instead: a row per draw, along which this latent alone changes, as z1 or d.")
+    ] = None,
+    columns: Annotated[int, typer.Option(help="With --grid: values of a continuous latent.", min=2, max=100)] = 10,
     seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
 ) -> None:
     """Draw new items from the model.
 
-    Example: distk sample runs/my-run --n 64 --class 2
+    Example: distk sample runs/my-run --n 64
+    Example: distk sample runs/my-run --grid z1 --n 8
     """
-    import math
-
-    import torch
-
-    from distk.commands import shared
-    from distk.device import seeded
-
-    path, model, header = shared.opened(checkpoint, device)
-    shared.require(model, header, "sample", "sample")
+    model = on.open("sample", "sample").model
     given: dict[str, int] = {}
     if class_ is not None:
         groups = [g.name for g in model.latents if g.kind == "categorical"]
@@ -46,15 +45,19 @@ def sample(
         if label not in model.spec.classes:
             raise UsageError(f"--label '{label}' is none of {', '.join(model.spec.classes) or 'no labels'}.")
         given["label"] = model.spec.classes.index(label)
+    generator = seeded(seed, next(model.parameters()).device)
+    wide = max(1, math.isqrt(n) if math.isqrt(n) ** 2 == n else min(n, 10))
     with torch.no_grad():
-        items = model.sample(n, seeded(seed, next(model.parameters()).device), **given)
-    if model.spec.kind == "sentence" and out is None:
+        if grid is None:
+            items = model.sample(n, generator, **given)
+        else:
+            strips = strips_of(model, model.prior(n, generator), grid, columns, given)
+            items, wide = strips.flatten(0, 1), strips.shape[1]
+    if model.spec.kind == "sentence" and on.out is None:
         lines = model.text(items)
-        if json:
-            shared.report([], True, sentences=lines)
-        for line in lines if not json else []:
+        if on.json:
+            on.report([], sentences=lines)
+        for line in lines if not on.json else []:
             typer.echo(line)
         return
-    target = shared.beside(path, out, f"{path.stem}.samples.png")
-    columns = max(1, math.isqrt(n) if math.isqrt(n) ** 2 == n else min(n, 10))
-    shared.report(shared.present(model, items, target, columns), json)
+    on.report(present(model, items, on.target("samples.png" if grid is None else f"samples-{grid}.png"), wide))

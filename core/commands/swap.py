@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import torch
 import typer
+from torch import Tensor
 
-from distk.commands.arguments import Checkpoint, DataDir, DataName, Device, Json, Out, Seed
+from distk.commands.arguments import Start
+from distk.commands.shared import OnRows, present
 from distk.errors import UsageError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from distk.method import Method
+from distk.latents import Code
+from distk.method import Method
 
 
 def swapped(model: Method, a: Tensor, b: Tensor, group: str) -> Tensor:
     """Items a, b `[n, ...]` -> `[n, 4, ...]`: a, b, a with b's group, b with a's group."""
-    import torch
-
     with torch.no_grad():
         code_a, code_b = model.encode(a), model.encode(b)
         mixed = model.latents.swap(code_a, code_b, group)
@@ -27,64 +24,39 @@ def swapped(model: Method, a: Tensor, b: Tensor, group: str) -> Tensor:
     return torch.stack([a, b, *made], 1)
 
 
-def swap_pairs(
-    checkpoint: Path | None,
-    a: int | None,
-    b: int | None,
-    group: str | None,
-    pairs: int,
-    seed: int,
-    out: Path | None,
-    device: str,
-    json: bool,
-    data: str | None = None,
-    data_dir: Path | None = None,
-    split: str = "test",
-) -> None:
-    """Draw rows of: item a, item b, a with b's group, b with a's group. See `swap`."""
-    import torch
-
-    from distk.commands import shared
-
-    path, model, header = shared.opened(checkpoint, device)
-    shared.require(model, header, "swap", "encode", "decode")
-    if group is None:
-        group = next(iter(model.latents)).name
-    model.latents[group]
-    dataset = shared.its_data(model, header, data, data_dir)
-    if (a is None) != (b is None):
-        raise UsageError("give both --a and --b, or neither for random pairs.")
-    if a is not None and b is not None:
-        for name, row in (("--a", a), ("--b", b)):
-            if not 0 <= row < len(dataset):
-                raise UsageError(f"{name} {row} is outside the data set's rows 0 to {len(dataset) - 1}.")
-        if a == b:
-            raise UsageError(f"--a and --b are both {a}: name two different rows.")
-        rows = torch.tensor([[a, b]], device=dataset.device)
-    else:
-        rows = shared.choose_rows(dataset, 2 * pairs, seed, split).view(-1, 2)
-    made = swapped(model, dataset.batch(rows[:, 0])["x"], dataset.batch(rows[:, 1])["x"], group)
-    target = shared.beside(path, out, f"{path.stem}.swap-{group}.png")
-    files = shared.present(model, made.flatten(0, 1), target, 4)
-    shared.report(files, json, group=group, rows=rows.tolist())
+def swapped_draws(model: Method, ends: Code, group: str) -> Tensor:
+    """Codes of n first items followed by n second ones -> `[n, 4, ...]` as `swapped`, all four decoded."""
+    n = len(next(iter(ends.values()))) // 2
+    a, b = ({name: value[part] for name, value in ends.items()} for part in (slice(n), slice(n, 2 * n)))
+    return torch.stack([model.decode(code) for code in (a, b, *model.latents.swap(a, b, group))], 1)
 
 
 def swap(
-    checkpoint: Checkpoint = None,
+    on: OnRows,
     group: Annotated[str | None, typer.Option(help="Group of the code to exchange; default: the first.")] = None,
     a: Annotated[int | None, typer.Option("--a", help="Row of the first item.")] = None,
     b: Annotated[int | None, typer.Option("--b", help="Row of the second item.")] = None,
     pairs: Annotated[int, typer.Option(help="How many random pairs, without --a and --b.", min=1, max=1000)] = 7,
-    data: DataName = None,
-    data_dir: DataDir = None,
-    split: Annotated[str, typer.Option(help="Where random pairs come from: all, train or test.")] = "test",
-    out: Out = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
+    start: Start = None,
 ) -> None:
     """Exchange one group of the code between two items: a, b, a with b's group, b with a's group.
 
     Example: distk swap runs/my-run --group z --pairs 5
     """
-    swap_pairs(checkpoint, a, b, group, pairs, seed, out, device, json, data, data_dir, split)
+    model = on.open("swap", "decode").model
+    if group is None:
+        group = next(iter(model.latents)).name
+    model.latents[group]  # an unknown one ends here
+    rows: list[list[int]] = []
+    with torch.no_grad():
+        if on.starts_at_data(start, "swap"):
+            dataset = on.dataset()
+            chosen = on.pairs(dataset, a, b, pairs)
+            rows = chosen.tolist()
+            made = swapped(model, dataset.batch(chosen[:, 0])["x"], dataset.batch(chosen[:, 1])["x"], group)
+        elif a is not None or b is not None:
+            raise UsageError("--a and --b name items of the data; with --start prior the pairs are drawn by --seed.")
+        else:
+            made = swapped_draws(model, on.draws(2 * pairs), group)
+    files = present(model, made.flatten(0, 1), on.target(f"swap-{group}.png"), 4)
+    on.report(files, group=group, rows=rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from distk import checkpoint
 from distk.config import from_dict, to_dict, to_toml
@@ -127,8 +128,6 @@ def check_method(name: str, steps: int = 3, batch: int = 8, **options: Mapping[s
 
 
 def _round_trip(settings: Settings) -> None:
-    import tomllib
-
     plain = to_dict(settings.model)
     read = tomllib.loads(to_toml({"model": plain}))["model"]
     assert from_dict(type(settings.model), read, "TOML") == settings.model, "the settings differ after TOML"
@@ -143,8 +142,13 @@ class _Watching(Trainer):
         self.handed: set[str] = set()
 
     def _update(self, stage: list[Objective], step: Step) -> None:
-        tap = Step.tap.__get__(step)
-        step.tap = lambda layer, h: (self.handed.add(layer), tap(layer, h))[1]  # type: ignore[method-assign]
+        tap = step.tap
+
+        def noted(layer: str, activations: Tensor) -> None:
+            self.handed.add(layer)
+            tap(layer, activations)
+
+        step.tap = noted  # type: ignore[method-assign]
         before = {n: p.detach().clone() for n, p in self.model.named_parameters()}
         super()._update(stage, step)
         changed = {n for n, p in self.model.named_parameters() if not torch.equal(p.detach(), before[n])}
@@ -227,7 +231,12 @@ class _Probe:
         same(straight, _everything(again), "the resumed and the uninterrupted run")
 
     def _save(self, trainer: Trainer, path: Path) -> None:
-        data = {"name": self.settings.data, "options": {}, "folder": None, "origin": trainer.dataset.origin}
+        data: dict[str, Any] = {
+            "name": self.settings.data,
+            "options": {},
+            "folder": None,
+            "origin": trainer.dataset.origin,
+        }
         header = checkpoint.header_for(trainer.model, self.settings.entry, data, trainer.index, 0, {})
         checkpoint.save(path, trainer.model, header, trainer.state())
 
@@ -349,8 +358,6 @@ def _unwatched(optimizer: torch.optim.Optimizer) -> None:
 
 @contextmanager
 def _lifted() -> Iterator[None]:
-    from torch.utils._python_dispatch import _disable_current_modes
-
     with _disable_current_modes():
         yield
 

@@ -34,10 +34,9 @@ class Config:
     )
 
 
-class Reid(Dataset):
+class Reid(Dataset[Config]):
     """Pictures of persons, label = identity, renumbered 0, 1, ... in ascending order."""
 
-    Config = Config
     reads = "reid.npz, or the only .npz there, with imagedata uint8 [N, height, width, 3] and identity [N]"
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
@@ -54,7 +53,7 @@ class Reid(Dataset):
         self.label = torch.from_numpy(label.reshape(-1).astype(np.int64)).to(device)
         self.spec = DataSpec("image", tuple(self.images.shape[1:]))
         self.origin = f"{len(label):,} pictures of {len(kinds):,} persons read from {path}"
-        self._split = self._splits(path, {k: v[keep] for k, v in found.items() if k.endswith("_bool")}, len(kinds))
+        self.parts = self._splits(path, {k: v[keep] for k, v in found.items() if k.endswith("_bool")}, len(kinds))
 
     def _splits(self, path: Path, marks: dict[str, np.ndarray], kinds: int) -> dict[str, Tensor]:
         if "test_indices_bool" in marks:
@@ -72,9 +71,6 @@ class Reid(Dataset):
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, height, width]` in [0, 1], `label` int64 `[n]`."""
@@ -98,7 +94,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise each their own
         reason = " ".join(str(error).split())[:200]
-        raise DistkError(f"'{path}' is no sound npz file ({reason}); {expected}.") from error
+        raise DistkError(f"'{path}' is not a valid npz file ({reason}); {expected}.") from error
     images, n = found["imagedata"], len(found["imagedata"])
     sound = images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3 and max(images.shape[1:3]) <= 1024
     if not sound or found["identity"].dtype.kind not in "iu" or found["identity"].shape != (n,) or not n:

@@ -344,7 +344,7 @@ def test_joined_corpora_share_a_vocabulary_and_keep_text_without_labels(
     assert set(batch["label"].tolist()) == {-1}
     assert set(data.sample(50, generator, "train")["label"].tolist()) == {0, 1}
     (tmp_path / "filter_imdb_valid.jsonl").write_text(scored + "{}\n")
-    with pytest.raises(DistkError, match=r"line 31 of .* is no JSON object"):
+    with pytest.raises(DistkError, match=r"line 31 of .* is not a JSON object"):
         distk.dataset("sentiment3", device="cpu", data_dir=tmp_path)
 
 

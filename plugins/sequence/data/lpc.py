@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from distk import DataSpec, DistkError, Files, UsageError
@@ -47,8 +48,6 @@ def cut_sheets(folder: Path) -> list[np.ndarray]:
 
 
 def _cut(path: Path) -> np.ndarray:
-    from PIL import Image
-
     try:
         with Image.open(path) as image:
             if image.size != SHEET:
@@ -82,7 +81,7 @@ def read_layers(path: Path) -> list[np.ndarray]:
                 found.append(np.frombuffer(raw, np.uint8).reshape(want))
             return found
     except (OSError, zipfile.BadZipFile, ValueError, EOFError, KeyError, NotImplementedError) as error:
-        raise DistkError(f"'{path}' is no sound npz of sprite layers ({error}).") from error
+        raise DistkError(f"'{path}' is not a valid npz of sprite layers ({error}).") from error
 
 
 def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -99,7 +98,7 @@ class Composer:
 
     def __call__(self, factors: Tensor) -> Tensor:
         """Factors int64 `[n, 5]` -> uint8 `[n, 8, 3, 64, 64]`: source over, from opaque black, rounded at the end."""
-        image: Tensor | float = 0.0
+        image = torch.zeros((), device=factors.device)
         for k, layer in enumerate(self.layers):
             variant = factors[:, k] if k < 4 else torch.zeros_like(factors[:, 0])
             tile = layer[variant, factors[:, 4]].float()
@@ -108,10 +107,9 @@ class Composer:
         return image.round().to(torch.uint8).permute(0, 1, 4, 2, 3).contiguous()
 
 
-class LpcSprites(ClipDataset):
+class LpcSprites(ClipDataset[NoConfig]):
     """Factors body, bottom, top, hair (6 values each) and action (9); 1,000 train and 296 test characters."""
 
-    Config = NoConfig
     reads = "lpc_layers.npz, or the sheets body/0.png ... shoes/1.png, or the npy files walk_front_frames_train.npy ..."
 
     def __init__(self, config: NoConfig, device: torch.device, files: Files) -> None:
@@ -212,7 +210,7 @@ def _mapped(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DistkError(f"'{path}' is no sound npy file ({error}).") from error
+        raise DistkError(f"'{path}' is not a valid npy file ({error}).") from error
 
 
 def _frames(path: Path) -> np.ndarray:

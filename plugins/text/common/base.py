@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
-from distk import Dataset, DataSpec, DistkError, Files, UsageError, option
+from distk import Dataset, DataSpec, DistkError, Files, Split, UsageError, option
 from distk.console import note, warn
 from distk.data import names_of
 from distk.plugins.text.common.buckets import Buckets
@@ -41,7 +42,10 @@ class CorpusConfig:
     buckets: bool = option(True, "draw each training batch from sentences of about one length")
 
 
-class CorpusDataset(Dataset):
+S = TypeVar("S", bound=CorpusConfig, default=CorpusConfig)
+
+
+class CorpusDataset(Dataset[S]):
     """Sentences without labels, with any number of further columns. Subclasses define `read`.
 
     A row `x` is symbols, `<eos>`, `<pad>`...; a batch has each further column under its name, ids of its own
@@ -51,14 +55,13 @@ class CorpusDataset(Dataset):
     (`files.model`) is read with the model's vocabulary and length.
     """
 
-    Config: ClassVar[type] = CorpusConfig
     raw: ClassVar[bool] = False
     """Whether the corpus comes as ordinary text, for `tokenize auto`."""
     charset: ClassVar[str] = "utf-8"
     units: ClassVar[Mapping[str, str]] = {}
     """What a symbol of a column is: word, char or class; default: as in `x`."""
 
-    def __init__(self, config: Any, device: torch.device, files: Files) -> None:
+    def __init__(self, config: S, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
         self.encoding = self.charset if config.encoding == "auto" else config.encoding
         known = files.model
@@ -89,11 +92,12 @@ class CorpusDataset(Dataset):
             counts = text.counts(kept & learnt)
             reader = self._vocabulary(counts, unit=self.config.unit, raw=self._raw(parts), max_len=limit)
         self.vocab = reader
-        self._split, first = {}, 0
+        held, first = dict[str, Tensor](), 0
         for i, name in enumerate(parts):
             n = int((kept & (split == i)).sum())
-            self._split[name] = torch.arange(first, first + n, device=self.device)
+            held[name] = torch.arange(first, first + n, device=self.device)
             first += n
+        self.parts = held
         self.text = text.column(self.vocab, kept, self.device)
         self.unknown = self._unknown_shares(text, kept, split)
         self._fill(columns, kept, learnt)
@@ -120,7 +124,7 @@ class CorpusDataset(Dataset):
         if reader is not None:  # splitting what is split changes nothing
             raw = raw or (reader.raw and self.config.tokenize == "auto" and not any(p.tags for p in parts.values()))
             lowercase, unit = reader.lowercase, reader.unit
-        draft, mark = Draft(self._splitter(unit, raw, lowercase)), self._noun_marker()
+        draft, mark = Draft(self.partster(unit, raw, lowercase)), self._noun_marker()
         for name, part in parts.items():
             for i, line in enumerate(part.lines):
                 words = draft.add(line)
@@ -148,7 +152,7 @@ class CorpusDataset(Dataset):
             if unit == "class":
                 made[name] = held
                 continue
-            draft = made[name] = Draft(self._splitter(unit, False, self.config.lowercase and unit == self.config.unit))
+            draft = made[name] = Draft(self.partster(unit, False, self.config.lowercase and unit == self.config.unit))
             for line in held:
                 draft.add(line)
         return made
@@ -199,7 +203,7 @@ class CorpusDataset(Dataset):
     def _unknown_shares(self, draft: Draft, kept: np.ndarray, split: np.ndarray) -> dict[str, float]:
         """Share of each split's symbols that the vocabulary lacks; counted aloud where it is a model's vocabulary."""
         shares, told, plural = {}, [], _PLURAL[self.vocab.unit]
-        for i, name in enumerate(self._split):
+        for i, name in enumerate(self.parts):
             unknown, every = draft.unknown(self.vocab, kept & (split == i))
             share = shares[name] = unknown / max(1, every)
             told.append(f"{name} {unknown:,} of {every:,} ({share:.1%})")
@@ -260,23 +264,17 @@ class CorpusDataset(Dataset):
         groups, many = self._groups()
         size, top = self.text.sizes.cpu(), self.spec.shape[0]
         further = {name: held.sizes.cpu() for name, held in self.columns.items() if isinstance(held, Column)}
-        self.buckets = Buckets(size, top, groups.cpu(), many, self._split, further, self.config.buckets)
+        self.buckets = Buckets(size, top, groups.cpu(), many, self.parts, further, self.config.buckets)
 
     # The data set's interface
 
     def __len__(self) -> int:
         return len(self.text.offset) - 1
 
-    def rows(self, split: str) -> Tensor | None:
-        """Rows of train, dev, test (and unsup, where there is unlabelled text); None for all.
-
-        Raises UsageError for a split that there is not.
-        """
-        if split == "all":
-            return None
-        if split not in self._split:
-            raise UsageError(f"data set '{self.name}' has no split '{split}', it has {names_of(list(self._split))}.")
-        return self._split[split]
+    def split(self, name: str) -> Tensor:
+        """The rows of a split, int64. Raises UsageError for one that this data set does not have."""
+        rows = self.rows(name)
+        return torch.arange(len(self), device=self.device) if rows is None else rows
 
     def column(self, name: str) -> Column:
         """The sentences of `x` or of a further column."""
@@ -302,7 +300,7 @@ class CorpusDataset(Dataset):
         return self.buckets.draw(step, seed, split)
 
     def sample(
-        self, n: int, generator: torch.Generator, split: str = "train", bucket: Hashable = None
+        self, n: int, generator: torch.Generator, split: Split = "train", bucket: Hashable = None
     ) -> dict[str, Tensor]:
         """`n` sentences with replacement; of the training split in equal shares of groups, row i of group i mod K.
 
@@ -310,7 +308,7 @@ class CorpusDataset(Dataset):
         """
         rows = self.buckets.rows(n, generator, split, bucket)
         if rows is None:
-            return super().sample(n, generator, split)  # type: ignore[arg-type]
+            return super().sample(n, generator, split)
         return self.batch(rows, None if bucket is None else self.buckets.widths[bucket])
 
     def lines(self, rows: Tensor, column: str = "x") -> list[str]:
@@ -339,7 +337,7 @@ class CorpusDataset(Dataset):
         found = []
         for name in ("x", *(n for n, held in self.columns.items() if isinstance(held, Column))):
             held = self.column(name)
-            for split, rows in self._split.items():
+            for split, rows in self.parts.items():
                 sizes = held.sizes[rows]
                 there = int((sizes > 0).sum())
                 counts = {"sentences": there, "symbols": int(sizes.sum()) - there, "vocabulary": len(held.vocab)}

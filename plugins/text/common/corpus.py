@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from distk import UsageError, option
 from distk.plugins.text.common.base import CorpusConfig, CorpusDataset
 from distk.plugins.text.common.files import Part
+from distk.plugins.text.common.tagger import open_tagger
 from distk.plugins.text.common.vocab import PAD
 
 
@@ -28,10 +30,11 @@ class TextConfig(CorpusConfig):
     tagger_file: str = option("", "tagger trained by `distk text train-tagger`")
 
 
-class SentenceDataset(CorpusDataset):
-    """Labelled sentences. Subclasses define `read`. A batch has `label` int64 `[n]`, -1 in the split `unsup`."""
+S = TypeVar("S", bound=TextConfig, default=TextConfig)
 
-    Config: ClassVar[type] = TextConfig
+
+class SentenceDataset(CorpusDataset[S]):
+    """Labelled sentences. Subclasses define `read`. A batch has `label` int64 `[n]`, -1 in the split `unsup`."""
 
     def _build(self, parts: dict[str, Part], classes: tuple[str, ...]) -> None:
         super()._build(parts, self._as_model(parts, classes))
@@ -52,8 +55,6 @@ class SentenceDataset(CorpusDataset):
     def _noun_marker(self) -> Any:
         if self.config.tagger == "none" and not self.config.tagger_file:
             return None
-        from distk.plugins.text.common.tagger import open_tagger
-
         return open_tagger(self.config.tagger, self.config.tagger_file)
 
     def _finish(self, parts: Mapping[str, Part], kept: np.ndarray, split: np.ndarray) -> None:
@@ -63,7 +64,7 @@ class SentenceDataset(CorpusDataset):
 
     def _counted(self) -> tuple[int, ...]:
         """Training sentences of each label. Raises UsageError for a label without any, unless a model is to read."""
-        rows = self._split.get("train")
+        rows = self.parts.get("train")
         if rows is None:
             return ()
         found = Counter(self.label[rows].tolist())

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from distk import DistkError, Files, UsageError, option
+from distk.files import write_atomic
 from distk.plugins.text.common import files as formats
 from distk.plugins.text.common import standin
 from distk.plugins.text.common.corpus import SentenceDataset, TextConfig
@@ -31,10 +32,8 @@ class StandinConfig(TextConfig):
     data_seed: int = option(0, "which corpus is generated", min=0)
 
 
-class StandinReviews(SentenceDataset):
+class StandinReviews(SentenceDataset[StandinConfig]):
     """Reviews from a grammar: tags, topics and gold rewrites are known."""
-
-    Config = StandinConfig
 
     def read(self, files: Files) -> tuple[dict[str, Part], tuple[str, ...], str]:
         config = self.config
@@ -79,10 +78,9 @@ class YelpConfig(TextConfig):
     layout: Literal["auto", "shen", "arae"] = option("auto", "file names: sentiment.train.0 or train1.txt")
 
 
-class Yelp(SentenceDataset):
+class Yelp(SentenceDataset[YelpConfig]):
     """Sentences of Yelp reviews by sentiment, and other corpora with the same file names."""
 
-    Config = YelpConfig
     reads = "sentiment.{train,dev,test}.{0,1}, or train1.txt train2.txt valid1.txt valid2.txt test0.txt test1.txt"
 
     def read(self, files: Files) -> tuple[dict[str, Part], tuple[str, ...], str]:
@@ -167,10 +165,9 @@ class FinegrainedConfig(TextConfig):
             raise ValueError("labels must be different ones of pos, neg, neu, mix, nr")
 
 
-class Finegrained(SentenceDataset):
+class Finegrained(SentenceDataset[FinegrainedConfig]):
     """Sentences of product reviews by sentiment (Täckström & McDonald 2011)."""
 
-    Config = FinegrainedConfig
     reads = "finegrained.txt (also in data/)"
     raw = True
 
@@ -194,10 +191,9 @@ class ImdbConfig(TextConfig):
     unsup: bool = option(False, "read the unlabelled reviews as well (split unsup)")
 
 
-class AclImdb(SentenceDataset):
+class AclImdb(SentenceDataset[ImdbConfig]):
     """Sentences of film reviews, each with its review's sentiment (Maas et al. 2011)."""
 
-    Config = ImdbConfig
     reads = "aclImdb/{train,test}/{pos,neg}/ID_RATING.txt"
     raw = True
 
@@ -236,10 +232,9 @@ class YahooConfig(TextConfig):
     text: Literal["title", "question", "answer"] = option("title", "which column")
 
 
-class Yahoo(SentenceDataset):
+class Yahoo(SentenceDataset[YahooConfig]):
     """Questions or answers of Yahoo Answers by topic."""
 
-    Config = YahooConfig
     reads = "train.csv, test.csv and classes.txt"
     raw = True
 
@@ -270,8 +265,6 @@ def write_standin(folder: Path, config: Any) -> dict[str, int]:
     gold/test.0 holds the rewrites of test.0 line by line, tagged/test.0 the same sentences as word_TAG.
     Returns file name -> lines. Raises DistkError when the folder cannot be written.
     """
-    from distk.files import write_atomic
-
     data = StandinReviews(config, torch.device("cpu"), Files("standin-reviews", None, ""))
     parts, names, _ = data.read(Files("standin-reviews", None, ""))
     written = {}

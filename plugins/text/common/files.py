@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distk import DistkError, Files, UsageError
-from distk.commands.transfer import label_index
 from distk.data import names_of
 
 LARGEST_FILE = 8 << 30
@@ -97,7 +96,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise DistkError(f"'{path}' is no regular file.")
+            raise DistkError(f"'{path}' is not a regular file.")
         if found.st_size > LARGEST_FILE:
             raise DistkError(f"'{path}' has {found.st_size:,} bytes; more than {LARGEST_FILE:,} is refused.")
         raw = path.read_bytes()
@@ -150,7 +149,7 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
         ) from error
     except (LookupError, UnicodeError) as error:
         if isinstance(error, LookupError):
-            raise UsageError(f"--encoding '{encoding}' is no known encoding.") from error
+            raise UsageError(f"--encoding '{encoding}' is not a known encoding.") from error
         raise DistkError(f"'{path}' is not {encoding} ({error}).") from error
 
 
@@ -175,8 +174,22 @@ def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
         lines.pop()
     for i, line in enumerate(lines):
         if len(line) > LONGEST_LINE:
-            raise DistkError(f"line {i + 1} of '{path}' has {len(line):,} characters; that is no sentence.")
+            raise DistkError(f"line {i + 1} of '{path}' has {len(line):,} characters; that is not a sentence.")
     return [line.removesuffix("\r") for line in lines]
+
+
+def label_index(label: str, names: tuple[str, ...], where: str = "--to") -> int:
+    """A label by name, unique prefix or number. Raises UsageError that lists the labels."""
+    if label in names:
+        return names.index(label)
+    found = [i for i, name in enumerate(names) if label and name.startswith(label)]
+    if len(found) == 1:
+        return found[0]
+    if label.isdecimal() and label.isascii() and int(label) < len(names):
+        return int(label)
+    problem = "fits several labels" if found else "is not a label"
+    listed = ", ".join(f"{name} ({i})" for i, name in enumerate(names))
+    raise UsageError(f"{where}: '{label}' {problem}; there are {listed}.")
 
 
 def read_labels(path: Path, names: tuple[str, ...], encoding: str = "utf-8") -> list[int]:
@@ -289,7 +302,7 @@ def read_scored(path: Path, encoding: str) -> Part:
             row = None
         if not isinstance(row, dict) or not isinstance(row.get("review"), str) or row.get("score") not in (0, 1):
             raise DistkError(
-                f"line {number} of '{path}' is no JSON object with a text 'review' and a 'score' of 0 or 1."
+                f"line {number} of '{path}' is not a JSON object with a text 'review' and a 'score' of 0 or 1."
             )
         part.add([row["review"].replace("\n", " ")], int(row["score"]))
     return part
@@ -352,7 +365,7 @@ def read_sentences(path: Path, encoding: str = "utf-8") -> list[Tagged]:
     """Every sentence of a CoNLL-U file, which may be gzip.
 
     A contraction (3-4) and an empty node (3.1) are left out, their parts are there. Without a `# text` the text is put
-    together from the words. Raises DistkError naming the line that is no CoNLL-U.
+    together from the words. Raises DistkError naming the line that is not CoNLL-U.
     """
     sentences: list[Tagged] = []
     now, built, until = Tagged(), "", 0

@@ -44,7 +44,7 @@ class Sentiment3Config(TextConfig):
     unlabelled: bool = option(True, "read text without labels as split unsup")
 
 
-class Sentiment3(SentenceDataset):
+class Sentiment3(SentenceDataset[Sentiment3Config]):
     """Film and product sentences of three corpora by sentiment under one vocabulary, with unlabelled text.
 
     Each corpus is split by itself; the column `corpus` says which one a sentence is of. The split `unsup` is the Large
@@ -52,7 +52,6 @@ class Sentiment3(SentenceDataset):
     labels; `origin` says which.
     """
 
-    Config = Sentiment3Config
     reads = (
         "rt-polarity.{pos,neg}, the three *_labelled.txt and finegrained.txt, together or in folders rt_polarity, "
         "uci_sentiment and sentence_sentiment; aclImdb/ or filter_imdb_valid.jsonl without labels"

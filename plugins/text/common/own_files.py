@@ -23,14 +23,13 @@ class FilesConfig(TextConfig):
     tagged: bool = option(False, "the files hold word_TAG instead of words")
 
 
-class UserFiles(SentenceDataset):
+class UserFiles(SentenceDataset[FilesConfig]):
     """The user's own sentences: train.0 train.1 ... dev.0 ... test.0 ..., or train.txt with train.labels.
 
     Every file may be gzip and end in .gz; `unsup.txt` holds sentences without labels. A trained model also reads a
     folder without training files.
     """
 
-    Config = FilesConfig
     reads = (
         "train.0 train.1 [...] dev.0 dev.1 test.0 test.1 (also train.0.conllu), or train.txt with train.labels; "
         "unsup.txt without labels"
@@ -86,7 +85,7 @@ class UserFiles(SentenceDataset):
         part = Part(tags=[] if self.config.tagged else None)
         for number, (line, label) in enumerate(zip(lines, labels, strict=True), 1):
             if label.strip() not in suffixes:
-                raise UsageError(f"line {number} of '{named}': '{label[:50]}' is no training label.")
+                raise UsageError(f"line {number} of '{named}': '{label[:50]}' is not a label of the training data.")
             self._add(part, [line], suffixes.index(label.strip()), path)
         return part
 

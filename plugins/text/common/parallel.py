@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from typing_extensions import TypeVar
+
 from distk import Files, UsageError, option
 from distk.console import note
 from distk.data import names_of
@@ -14,6 +16,7 @@ from distk.plugins.text.common import files as formats
 from distk.plugins.text.common.base import CorpusConfig, CorpusDataset
 from distk.plugins.text.common.files import Part, Tagged, there
 from distk.plugins.text.common.splits import completed, held_out, joined
+from distk.plugins.text.common.tagger import open_tagger
 from distk.plugins.text.common.vocab import split_words
 
 TAGS = ("pos", "upos", "xpos", "tags")
@@ -43,13 +46,15 @@ class ParallelConfig(CorpusConfig):
     tagger_file: str = option("", "tagger trained by `distk text train-tagger`")
 
 
-class Parallel(CorpusDataset):
+P = TypeVar("P", bound=ParallelConfig, default=ParallelConfig)
+
+
+class Parallel(CorpusDataset[P]):
     """The user's own sentences without labels, alone or with translations and tags: train.en train.de train.pos ...
 
     Line i of every file says the same. A pair of which a side is empty or too long is left out.
     """
 
-    Config = ParallelConfig
     reads = (
         "train.en train.de train.pos ... (one line is one sentence, the ending names the column), dev.* (or val.*), "
         "test.*; or train.tsv; each may end in .gz"
@@ -113,8 +118,6 @@ class Parallel(CorpusDataset):
         config = self.config
         if (config.tagger == "none" and not config.tagger_file) or set(TAGS) & set(parts["train"].columns):
             return ""
-        from distk.plugins.text.common.tagger import open_tagger
-
         mark = open_tagger(config.tagger, config.tagger_file)
         for part in parts.values():
             part.columns["pos"] = [" ".join(mark.tags(split_words(line, raw=True))) for line in part.lines]
@@ -160,13 +163,12 @@ class TreesConfig(ParallelConfig):
 _TREES = re.compile(r"(?P<language>[a-z]{2,3})_(?P<bank>[a-z0-9]+)-ud-(?P<split>train|dev|test)\b.*\.conllu(\.gz)?")
 
 
-class Trees(Parallel):
+class Trees(Parallel[TreesConfig]):
     """Universal Dependencies: sentences with a tag for each word, in one language or several.
 
     Columns: `pos`, the tags of x; with several languages each other one, or `language`.
     """
 
-    Config = TreesConfig
     reads = "en_ewt-ud-train.conllu and the like: LANGUAGE_TREEBANK-ud-SPLIT.conllu, also .gz"
     units: ClassVar = {"pos": "word", "language": "class"}
 

@@ -135,7 +135,7 @@ class _Unpacked(io.RawIOBase):
 
 def _opened(path: Path) -> io.BufferedReader:
     if not stat.S_ISREG(path.stat().st_mode):
-        raise DistkError(f"'{path}' is no regular file.")
+        raise DistkError(f"'{path}' is not a regular file.")
     file = path.open("rb", buffering=CHUNK)
     if file.peek(2)[:2] == GZIP:
         return io.BufferedReader(_Unpacked(file, path), CHUNK)

@@ -193,7 +193,7 @@ def test_npy_folder_that_does_not_fit(tmp_path: Path) -> None:
     refused(good.astype(np.uint8), "uint8")
     refused(np.full_like(good, np.nan), "values from nan")
     np.save(frames, np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(DistkError, match="no sound npy"):
+    with pytest.raises(DistkError, match="not a valid npy"):
         open_dataset("lpc-sprites", folder=out)
     frames.unlink()
     (out / "slash_right_attributes_train.npy").unlink()
@@ -221,7 +221,7 @@ def test_sheets_that_do_not_fit(tmp_path: Path) -> None:
 def test_layers_that_do_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "lpc_layers.npz"
     path.write_bytes(b"PK nonsense")
-    with pytest.raises(DistkError, match="no sound npz"):
+    with pytest.raises(DistkError, match="not a valid npz"):
         lpc.read_layers(path)
     np.savez(path, body=np.zeros((6, 9, 8, 64, 64, 3), np.uint8))
     with pytest.raises(DistkError, match=r"body is uint8 \(6, 9, 8, 64, 64, 3\), expected"):

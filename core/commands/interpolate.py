@@ -1,0 +1,86 @@
+"""`distk interpolate`: items on the way from one code to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import Tensor
+
+from distk import images
+from distk.commands.arguments import Start
+from distk.commands.shared import OnRows, present, scaled
+from distk.errors import UsageError
+from distk.latents import Code
+from distk.method import Method
+
+
+def interpolate(
+    on: OnRows,
+    a: Annotated[int | None, typer.Option("--a", help="Row of the first item.", min=0)] = None,
+    b: Annotated[int | None, typer.Option("--b", help="Row of the second item.", min=0)] = None,
+    pairs: Annotated[int, typer.Option(help="How many random pairs, without --a and --b.", min=1, max=1000)] = 5,
+    steps: Annotated[int, typer.Option(help="Items on the way, ends included.", min=2, max=1000)] = 8,
+    start: Start = None,
+) -> None:
+    """Draw items on the way between two codes: a row per pair, the ends decoded at either side.
+
+    Continuous groups go straight, a class changes halfway. What the code does not hold, such as a generator's noise,
+    is the same along a row.
+
+    Example: distk interpolate runs/my-run --a 3 --b 17 --steps 10
+    """
+    model = on.open("interpolate", "decode").model
+    rows: list[list[int]] = []
+    with torch.no_grad():
+        if on.starts_at_data(start, "interpolate"):
+            dataset = on.dataset()
+            chosen = on.pairs(dataset, a, b, pairs)
+            rows = chosen.tolist()
+            ends = model.filled(model.encode(dataset.batch(chosen.T.flatten())["x"]), on.seed)
+        elif a is not None or b is not None:
+            raise UsageError("--a and --b name items of the data; with --start prior the ends are drawn by --seed.")
+        else:
+            ends = on.draws(2 * pairs)
+        items = strips(model, ends, steps)
+    target = on.target("interpolation.png")
+    if model.spec.kind == "sentence":
+        sentences = [model.text(strip) for strip in items]
+        if on.json:
+            on.report([], rows=rows, sentences=sentences)
+        for strip in sentences if not on.json else []:
+            typer.echo("\n".join([*strip, ""]))
+        return
+    on.report(
+        _drawn(model, items, target),
+        start="data" if rows else "prior",
+        rows=rows,
+        share=torch.linspace(0, 1, steps).tolist(),
+    )
+
+
+def strips(model: Method, ends: Code, steps: int) -> Tensor:
+    """Codes of n first items followed by n second ones -> items `[n, steps, ...]` on the way between each pair.
+
+    What `encode` does not give stays that of the first item along a strip.
+    """
+    n = len(next(iter(ends.values()))) // 2
+    first = {name: value[:n] for name, value in ends.items()}
+    second = {name: value[n:] for name, value in ends.items()}
+    held = {group.name for group in model.latents if not group.walked}
+    second = {name: first[name] if name in held else value for name, value in second.items()}
+    share = torch.linspace(0, 1, steps, device=next(iter(ends.values())).device)
+    items = model.decode(model.interpolate(first, second, share))
+    return items.unflatten(0, (steps, n)).transpose(0, 1)
+
+
+def _drawn(model: Method, items: Tensor, target: Path) -> list[Path]:
+    """Write strips `[n, steps, *item]` as a picture with a row per strip; clips are played, a file of one GIF."""
+    if items.dim() == 5:
+        images.save_png(
+            target.with_suffix(".png"), images.grid(images.enlarge(scaled(model, items.flatten(0, 1))), items.shape[1])
+        )
+        return [target.with_suffix(".png")]
+    return present(model, items.flatten(0, 1), target, items.shape[1])
