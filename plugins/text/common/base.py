@@ -124,7 +124,7 @@ class CorpusDataset(Dataset[S]):
         if reader is not None:  # splitting what is split changes nothing
             raw = raw or (reader.raw and self.config.tokenize == "auto" and not any(p.tags for p in parts.values()))
             lowercase, unit = reader.lowercase, reader.unit
-        draft, mark = Draft(self.partster(unit, raw, lowercase)), self._noun_marker()
+        draft, mark = Draft(self._splitter(unit, raw, lowercase)), self._noun_marker()
         for name, part in parts.items():
             for i, line in enumerate(part.lines):
                 words = draft.add(line)
@@ -152,7 +152,7 @@ class CorpusDataset(Dataset[S]):
             if unit == "class":
                 made[name] = held
                 continue
-            draft = made[name] = Draft(self.partster(unit, False, self.config.lowercase and unit == self.config.unit))
+            draft = made[name] = Draft(self._splitter(unit, False, self.config.lowercase and unit == self.config.unit))
             for line in held:
                 draft.add(line)
         return made
