@@ -19,6 +19,7 @@ from distk.latents import Code, Latent, LatentSpace, one_hot
 from distk.method import Method, can
 from distk.metric import CodeTable, Metric, encode_table
 from distk.registry import registry
+from distk.testing.sentences import sentence_checks
 
 
 @dataclasses.dataclass
@@ -107,6 +108,8 @@ def dataset_checks(name: str, data_dir: str | Path | None = None, **options: Any
     }
     if isinstance(dataset, FactorDataset):
         checks["rows and factors agree"] = lambda: _factors(dataset)
+    if dataset.spec.kind == "sentence":
+        checks |= sentence_checks(dataset, lambda spec: open_dataset(name, options, folder=data_dir, model=spec))
     return run(checks)
 
 
