@@ -18,9 +18,6 @@ PAPERS = (
 )
 
 _STUDIES = (
-    ("discrete", "comparison_commands:discrete", "Methods with and without a discrete code (Jeong & Song 2019)."),
-    ("factorvae", "comparison_commands:factorvae", "Disentanglement against reconstruction (Kim & Mnih 2018)."),
-    ("dip", "comparison_commands:dip", "The beta-VAE score against reconstruction (Kumar et al. 2018)."),
     ("jade", "jade.study:study", "Test errors with few labels (arXiv 1711.09163)."),
     ("fstat", "fstat.commands:study_fstat", "Retrieval by the F-statistic loss (Ridgeway & Mozer 2017)."),
     ("covreg", "covreg.commands:covreg", "Covariance of codes under a penalty (Kageback & Mogren 2016)."),
