@@ -61,7 +61,7 @@ NEEDS_FILES = {
     "rtpolarity", "svhn", "uci", "yahoo", "yelp",
 }  # fmt: skip
 """Data sets that have no built-in form: their examples show the user's own files."""
-NEEDS = {"data build-lpc": "needs the art of LPC", "study jade": "needs the files of SVHN and MNIST"}
+NEEDS = {"data build-lpc": "needs the art of LPC"}
 """Commands whose examples cannot run here, and why."""
 
 SMALLER: dict[str, tuple[str, str]] = {

@@ -15,9 +15,7 @@ def test_both_scales_are_sound_and_run_what_they_say() -> None:
     assert [v.method for v in small.variants] == ["jade-single", "jade-paired", "jade"]
     assert small.seeds == (0, 1, 2)
     settings = [small.settings(v, 0) for v in small.variants]
-    assert {(s.data_options["primary"], s.train.batch, s.train.steps) for s in settings} == {
-        ("styled-digits", 32, 1000)
-    }
+    assert {(s.data_options["difficulty"], s.train.batch, s.train.steps) for s in settings} == {("easy", 32, 1000)}
     printed = [paper.settings(v, 0) for v in paper.variants]
     assert {(s.data_options["primary"], s.data_options["secondary"]) for s in printed} == {("svhn", "mnist")}
     assert [s.model.alpha_cls for s in printed[2:]] == [1.0, 100.0], "as printed, and the method's own"
