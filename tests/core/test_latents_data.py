@@ -93,7 +93,12 @@ def test_eval_mode_gives_every_module_its_own_mode_back() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(), torch.nn.Dropout())
     model[1].eval()  # frozen by somebody
     before = [module.training for module in model.modules()]
-    with pytest.raises(ZeroDivisionError), eval_mode(model):
-        assert not any(module.training for module in model.modules())
-        raise ZeroDivisionError
+
+    def fails() -> None:
+        with eval_mode(model):
+            assert not any(module.training for module in model.modules())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
     assert [module.training for module in model.modules()] == before == [True, True, False, True]
