@@ -66,6 +66,8 @@ class Dataset:
     origin: str
 
     name: str = ""
+    eager_because: str = ""
+    """Why steps over these data cannot be captured as a CUDA graph; empty where they can."""
 
     def __init__(self, config: Any, device: torch.device, files: Files) -> None:
         """files: finds the user's files; `files.find(...)` is None where the built-in form is to be used."""

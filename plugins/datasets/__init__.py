@@ -36,6 +36,12 @@ def distk_register_datasets(register: Register) -> None:
         tags=("image", "labels"),
     )
     register("folder", _AT + "folder:Folder", "any folder of images: --data folder --data-dir DIR", tags=("image",))
+    register(
+        "clips",
+        _AT + "clips:ClipFiles",
+        "any clips: npz, folders of frames, strips, GIF, MP4: --data clips --data-dir DIR",
+        tags=("video",),
+    )
     idx = "MNIST's file format; "
     register(
         "mnist",
