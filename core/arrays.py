@@ -1,4 +1,4 @@
-"""Arrays in npz files of strangers: sizes are held against the file before anything is allocated, nothing is unpickled."""
+"""Arrays in npz files of strangers: sizes are held against the file before anything is allocated; no pickles."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def open_npz(path: Path, expected: str = "") -> Iterator[Npz]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield Npz(path, archive)
-    except DistkError:
+    except (DistkError, NameError):  # what is no news about the file
         raise
     except KeyError as error:
         raise DistkError(f"'{path}' lacks {error.args[0] if error.args else error}{hint}.") from error

@@ -78,7 +78,10 @@ def save_png(path: Path, image: Tensor) -> None:
 
 
 def save_gif(path: Path, frames: Tensor, seconds_per_frame: float = 0.1) -> None:
-    """Write frames `[t, c, h, w]` as an endless GIF with one palette, atomically. Raises DistkError when it cannot be written."""
+    """Write frames `[t, c, h, w]` as an endless GIF with one palette, atomically.
+
+    Raises DistkError when it cannot be written.
+    """
     write_atomic(path, gif(as_bytes(as_rgb(frames)), 1 / seconds_per_frame))
 
 

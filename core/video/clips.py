@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from distk.errors import DistkError, UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+Labels = Literal["auto", "folder", "before", "after", "none"]
 
 LARGEST_FRAME = 1 << 26
 """Pixels of one picture."""
@@ -148,8 +151,8 @@ def gather(found: list[np.ndarray], names: list[str]) -> np.ndarray:
     for clip, name in zip(found, names, strict=True):
         if clip.shape[1:] != shape:
             raise UsageError(
-                f"'{name}' has frames of {clip.shape[3]}x{clip.shape[2]} pixels, '{names[0]}' of {shape[2]}x{shape[1]}: "
-                "name one size for all with --size."
+                f"'{name}' has frames of {clip.shape[3]}x{clip.shape[2]} pixels, "
+                f"'{names[0]}' of {shape[2]}x{shape[1]}: name one size for all with --size."
             )
     frames = np.empty((sum(map(len, found)), *shape), np.uint8)
     at = len(frames)
@@ -158,3 +161,37 @@ def gather(found: list[np.ndarray], names: list[str]) -> np.ndarray:
         frames[at - len(clip) : at] = clip
         at -= len(clip)
     return frames
+
+
+def told(count: int, what: str, path: Path, fit: Fit) -> str:
+    """One sentence about where clips are from."""
+    return f"{count:,} clips from {what} in {path}" + (f", {fit.told}" if fit.told else "")
+
+
+def natural(path: Path) -> list[tuple[int, int, str]]:
+    """Sorting key of a path that puts `f2.png` before `f10.png`."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(1, int(p[:300]), "") if p.isdecimal() and p.isascii() else (0, 0, p) for p in parts]
+
+
+def classes_of(labels: Labels, stems: list[str], groups: list[str]) -> tuple[list[int], tuple[str, ...]]:
+    """Number of each clip's class, and the classes' names in natural order; both empty where there are no classes.
+
+    Raises UsageError where labels are asked for and a name has none.
+    """
+    if labels == "auto":
+        labels = "folder" if all(groups) and len(set(groups)) > 1 else "none"
+    if labels == "none":
+        return [], ()
+    if labels == "folder":
+        words = groups
+    elif labels == "before":
+        words = [stem.rpartition("_")[0] for stem in stems]
+    else:
+        words = [stem.partition("_")[2].rstrip("0123456789") for stem in stems]
+    if not all(words):
+        where = {"folder": "lies in no folder of its class"}.get(labels, f"has no class {labels} an underscore")
+        raise UsageError(f"--labels {labels}: clip '{stems[words.index('')]}' {where}.")
+    classes = sorted(set(words), key=lambda word: natural(Path(word)))
+    place = {word: i for i, word in enumerate(classes)}
+    return [place[word] for word in words], tuple(classes)

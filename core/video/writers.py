@@ -14,7 +14,7 @@ from torch import Tensor
 from distk.errors import DistkError, UsageError
 from distk.files import write_atomic
 from distk.video.clips import Clips
-from distk.video.readers import NEEDS_AV
+from distk.video.movies import av
 
 FPS = 10.0
 PALETTE_PIXELS = 1 << 21
@@ -162,25 +162,24 @@ def gif(clip: np.ndarray, fps: float) -> bytes:
 
 def mp4(clip: np.ndarray, fps: float) -> bytes:
     """A clip uint8 `[t, h, w, 1 or 3]` -> an MP4 in H.264. Raises UsageError without PyAV or without the encoder."""
-    try:
-        import av
-    except ImportError:
-        raise UsageError(f"writing MP4 {NEEDS_AV}, or write a .gif.") from None
+    package = av("writing MP4", ", or write a .gif")
     clip = np.broadcast_to(clip, (*clip.shape[:3], 3))
     odd = [(0, 0), *((0, side % 2) for side in clip.shape[1:3]), (0, 0)]
     clip = np.pad(clip, odd, mode="edge")
     buffer = io.BytesIO()
     try:
-        with av.open(buffer, "w", format="mp4") as container:
+        with package.open(buffer, "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
             stream.height, stream.width, stream.pix_fmt = clip.shape[1], clip.shape[2], "yuv420p"
             stream.options = {"crf": str(QUALITY), "preset": "medium"}
             stream.codec_context.thread_count = 1  # the same bytes on every machine
             for frame in clip:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+                container.mux(
+                    stream.encode(package.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"))
+                )
             container.mux(stream.encode())
-    except av.codec.codec.UnknownCodecError:
+    except package.codec.codec.UnknownCodecError:
         raise UsageError("this PyAV has no H.264 encoder: write a .gif instead.") from None
-    except av.error.FFmpegError as error:
+    except package.error.FFmpegError as error:
         raise DistkError(f"the MP4 could not be encoded ({error}): write a .gif instead.") from error
     return buffer.getvalue()

@@ -72,5 +72,5 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path, monkeypatch: pytest.
     write(tmp_path)
     path = tmp_path / "reid.npz"
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(DistkError, match="is no sound npz file"):
+    with pytest.raises(DistkError, match="is not a valid npz file"):
         open_dataset("reid", {}, folder=tmp_path)
