@@ -37,6 +37,7 @@ from distk import checkpoint
 from distk.codefile import table_from_arrays
 from distk.device import Ranks
 from distk.errors import DistkError
+from distk.models import trained_data
 from distk.settings import resolve
 from distk.training import loop
 
@@ -152,7 +153,7 @@ def hostile_array(content: bytes, rng: random.Random) -> bytes:
 
 def targets(folder: Path) -> list[Target]:
     """A sound file of every kind, made in `folder`, and what reads it."""
-    found = [_checkpoint(folder), _codes(), *_dsprites(), *_idx(), _omniglot(), *_images()]
+    found = [_checkpoint(folder), _codes(), *_dsprites(), *_idx(), _omniglot(), *_images(), *_clips(), _transitions()]
     return [target for target in found if target is not None]
 
 
@@ -163,7 +164,7 @@ def _checkpoint(folder: Path) -> Target:
 
     def read(path: Path) -> None:
         model, header = checkpoint.load(path)
-        loop.trained_data(header, torch.device("cpu"))
+        trained_data(header, torch.device("cpu"))
         loop.settings_of(header, path)
         trainer.model.load_state_dict(model.state_dict())
         trainer.load_state(checkpoint.load_training(path))
@@ -238,6 +239,58 @@ def _images() -> Iterator[Target]:
         yield Target(f"image {suffix}", _picture(kind), lambda path: _read(path, config), f"a.{suffix}")
     yield Target("image tiff", _picture("TIFF", **compressed), lambda path: _read(path, config), "a.tif")
     yield Target("image ppm", _picture("PPM"), lambda path: _read(path, config), "a.ppm")
+
+
+def _clips() -> Iterator[Target]:
+    from distk.video import Fit, read_clips
+    from distk.video.writers import as_bytes, gif, mp4, strip
+
+    clip = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 16, 16), dtype=np.uint8))
+    arrays = io.BytesIO()
+    frames = as_bytes(clip)
+    np.savez_compressed(arrays, frames=frames, lengths=np.array([2, 4]), labels=np.array([1, 0]), fps=np.array(10.0))
+
+    def change(content: bytes, rng: random.Random) -> bytes:
+        return hostile_array(content, rng) if rng.random() < 0.5 else mutate(content, rng)
+
+    def read(path: Path) -> None:
+        for fit in (Fit(), Fit(8, 1)):
+            read_clips(path, fit)
+
+    yield Target("clips npz", arrays.getvalue(), read, "clips.npz", change)
+    yield Target("clips strip", strip(frames), read, "clips.png")
+    yield Target("clips gif", gif(frames, 10), read, "clips.gif")
+    try:
+        yield Target("clips mp4", mp4(frames, 10), read, "clips.mp4")
+        yield Target("clips avi", _avi(frames), read, "clips.avi")
+    except DistkError:  # PyAV is not installed
+        return
+
+
+def _avi(frames: np.ndarray) -> bytes:
+    import av
+
+    made = io.BytesIO()
+    with av.open(made, "w", format="avi") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width = frames.shape[1:3]
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return made.getvalue()
+
+
+def _transitions() -> Target:
+    from distk.plugins.rl_control.data.transitions import read
+
+    rng, made = np.random.default_rng(0), io.BytesIO()
+    x = rng.integers(0, 256, (2, 9, 6, 6), dtype=np.uint8)
+    np.savez_compressed(made, x=x[0], x_next=x[1], u=rng.random((9, 2)))
+
+    def change(content: bytes, rng: random.Random) -> bytes:
+        return hostile_array(content, rng) if rng.random() < 0.5 else mutate(content, rng)
+
+    return Target("transitions npz", made.getvalue(), read, "transitions.npz", change)
 
 
 # Reading them in a child process

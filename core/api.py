@@ -8,6 +8,7 @@ from typing import Any
 from distk.data import Dataset, open_dataset
 from distk.device import choose_device
 from distk.method import Method
+from distk.models import open_model
 from distk.registry import registry
 from distk.run import Run, find_checkpoint
 from distk.settings import resolve, split_options
@@ -42,7 +43,7 @@ def load(path: str | Path | None = None, device: str = "auto") -> Method:
     path: a checkpoint or a run folder; without it the newest run under ./runs. `model.dataset()` opens its data.
     Raises DistkError for a missing or damaged file.
     """
-    return loop.open_model(find_checkpoint(Path(path) if path is not None else None), device)[0]
+    return open_model(find_checkpoint(Path(path) if path is not None else None), device)[0]
 
 
 def dataset(name: str, *, device: str = "auto", data_dir: str | Path | None = None, **options: Any) -> Dataset:

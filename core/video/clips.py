@@ -154,6 +154,8 @@ def gather(found: list[np.ndarray], names: list[str]) -> np.ndarray:
                 f"'{name}' has frames of {clip.shape[3]}x{clip.shape[2]} pixels, "
                 f"'{names[0]}' of {shape[2]}x{shape[1]}: name one size for all with --size."
             )
+    if len(found) == 1:
+        return np.ascontiguousarray(found.pop())
     frames = np.empty((sum(map(len, found)), *shape), np.uint8)
     at = len(frames)
     while found:  # from the end, so that a clip's own memory is free once it is copied

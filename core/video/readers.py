@@ -203,8 +203,11 @@ def read_gif(path: Path, fit: Fit) -> tuple[np.ndarray, float]:
         delay = image.info.get("duration", 0)
         while True:
             budget.spend(image.width * image.height)
-            frames.append(fit.image(image, str(path)))
-            budget.spend(frames[-1].size)
+            frame = fit.image(image, str(path))
+            if frames and frame.shape != frames[0].shape:
+                raise DistkError(f"'{path}' has a frame that is larger than its first one.")
+            budget.spend(frame.size)
+            frames.append(frame)
             try:
                 image.seek(len(frames))
             except EOFError:

@@ -274,6 +274,15 @@ def test_a_gif_that_unpacks_without_end_is_refused(tmp_path, monkeypatch) -> Non
         read_clips(tmp_path / "g.gif")
 
 
+def test_a_gif_whose_canvas_grows_is_refused(tmp_path) -> None:
+    content = bytearray(gif(np.zeros((3, 8, 8, 3), np.uint8), 10))
+    second = content.index(b"\x2c", content.index(b"\x2c") + 1)  # the descriptor of the second frame
+    content[second + 5 : second + 7] = (20).to_bytes(2, "little")
+    (tmp_path / "g.gif").write_bytes(content)
+    with pytest.raises(DistkError, match=r"g\.gif' (has a frame that is larger|cannot be read)"):
+        read_clips(tmp_path / "g.gif")
+
+
 def test_a_video_that_is_cut_short(tmp_path, seed) -> None:
     package = pytest.importorskip("av", reason="PyAV is not installed: pip install 'distk[video]'")
     clip = smooth(seed)
