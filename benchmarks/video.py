@@ -4,7 +4,7 @@
 
 Moving shapes (64x64, 16 to 48 frames a clip) are written in every form that distk reads, and each is read in a process
 of its own. "memory" is what that process's resident peak grew by while reading, over the bytes of the frames that it
-returns: 1 is the floor, since they are all kept. Sampling is held against its floor in the same run: as many random
+returns: 1 is the floor, since they are all kept; a decoder's own code and tables come on top. Sampling is held against its floor in the same run: as many random
 frames gathered as bytes, and as many float32 written.
 """
 
@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -66,40 +67,20 @@ def write_forms(folder: Path, clips: Clips) -> dict[str, Path]:
     return {**named, "frames": frames}
 
 
-def in_child(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `work` returns, computed in a forked process, whose peak of memory starts from now."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(read)
-        code = 1
-        try:
-            with os.fdopen(write, "w") as pipe:
-                json.dump(work(), pipe)
-            code = 0
-        finally:
-            os._exit(code)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        text = pipe.read()
-    os.waitpid(pid, 0)
-    return json.loads(text)
+def measure(path: Path, size: int | None) -> dict[str, Any]:
+    """Read clips in this process, which has done nothing before; seconds and bytes."""
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    began = time.perf_counter()
+    found = read_clips(path, Fit(size))
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"seconds": seconds, "frames": len(found.frames), "kept": found.frames.nbytes, "peak": peak - resident}
 
 
 def reading(path: Path, size: int | None) -> dict[str, Any]:
-    """Seconds, frames per second and memory of reading one form."""
-
-    def work() -> dict[str, Any]:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident now
-        resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-        began = time.perf_counter()
-        found = read_clips(path, Fit(size))
-        seconds = time.perf_counter() - began
-        status = Path("/proc/self/status").read_text().splitlines()
-        peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
-        return {"seconds": seconds, "frames": len(found.frames), "kept": found.frames.nbytes, "peak": peak - resident}
-
-    found = in_child(work)
+    """Frames per second and memory of reading one form, in a process of its own."""
+    command = [sys.executable, __file__, "--read", str(path), *(["--size", str(size)] if size else [])]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     found["file_bytes"] = sum(p.stat().st_size for p in files)
     found["frames_per_second"] = round(found["frames"] / found["seconds"])
@@ -147,7 +128,12 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=150)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.read:
+        print(json.dumps(measure(arguments.read, arguments.size)))
+        return
     torch.set_num_threads(arguments.threads)
     clips = moving_shapes(arguments.clips)
     result: dict[str, Any] = {
