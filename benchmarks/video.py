@@ -4,8 +4,8 @@
 
 Moving shapes (64x64, 16 to 48 frames a clip) are written in every form that distk reads, and each is read in a process
 of its own. "memory" is what that process's resident peak grew by while reading, over the bytes of the frames that it
-returns: 1 is the floor, since they are all kept; a decoder's own code and tables come on top. Sampling is held against its floor in the same run: as many random
-frames gathered as bytes, and as many float32 written.
+returns: 1 is the floor, since they are all kept; a decoder's own code and tables come on top. Sampling is held against
+its floor in the same run: as many random frames gathered as bytes, and as many float32 written.
 """
 
 from __future__ import annotations

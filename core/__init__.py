@@ -13,24 +13,62 @@ Names are imported on first use, so that `import distk` is instant and does not 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-try:
-    __version__ = importlib.metadata.version("distk")
-except importlib.metadata.PackageNotFoundError:
-    __version__ = "0+unknown"
+if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds both to each other
+    from distk.api import dataset as dataset
+    from distk.api import load as load
+    from distk.api import train as train
+    from distk.config import NoConfig as NoConfig
+    from distk.config import option as option
+    from distk.data import Dataset as Dataset
+    from distk.data import DataSpec as DataSpec
+    from distk.data import FactorDataset as FactorDataset
+    from distk.data import Files as Files
+    from distk.data import Source as Source
+    from distk.data import Split as Split
+    from distk.data import open_dataset as open_dataset
+    from distk.data import permuted_split as permuted_split
+    from distk.device import choose_device as choose_device
+    from distk.device import seeded as seeded
+    from distk.device import static_shapes_only as static_shapes_only
+    from distk.errors import DistkError as DistkError
+    from distk.errors import UsageError as UsageError
+    from distk.evaluation import evaluate as evaluate
+    from distk.hookspecs import Register as Register
+    from distk.hookspecs import RegisterCommand as RegisterCommand
+    from distk.hookspecs import RegisterPaper as RegisterPaper
+    from distk.hookspecs import hookimpl as hookimpl
+    from distk.latents import Code as Code
+    from distk.latents import Latent as Latent
+    from distk.latents import LatentSpace as LatentSpace
+    from distk.latents import one_hot as one_hot
+    from distk.method import Method as Method
+    from distk.method import Objective as Objective
+    from distk.method import OptimizerFactory as OptimizerFactory
+    from distk.method import Step as Step
+    from distk.method import adam as adam
+    from distk.method import can as can
+    from distk.method import rmsprop as rmsprop
+    from distk.method import sgd as sgd
+    from distk.metric import CodeTable as CodeTable
+    from distk.metric import Metric as Metric
+    from distk.metric import encode_table as encode_table
+    from distk.penalty import Penalty as Penalty
+    from distk.run import Run as Run
+
+    __version__: str
 
 _WHERE = {
     "api": ("dataset", "load", "train"),
     "config": ("NoConfig", "option"),
-    "data": ("DataSpec", "Dataset", "FactorDataset", "Files", "Source", "open_dataset", "permuted_split"),
+    "data": ("DataSpec", "Dataset", "FactorDataset", "Files", "Source", "Split", "open_dataset", "permuted_split"),
     "device": ("choose_device", "seeded", "static_shapes_only"),
     "errors": ("DistkError", "UsageError"),
     "evaluation": ("evaluate",),
-    "hookspecs": ("hookimpl",),
+    "hookspecs": ("Register", "RegisterCommand", "RegisterPaper", "hookimpl"),
     "latents": ("Code", "Latent", "LatentSpace", "one_hot"),
-    "method": ("Method", "Objective", "Step", "adam", "can", "rmsprop", "sgd"),
+    "method": ("Method", "Objective", "OptimizerFactory", "Step", "adam", "can", "rmsprop", "sgd"),
     "metric": ("CodeTable", "Metric", "encode_table"),
     "penalty": ("Penalty",),
     "run": ("Run",),
@@ -39,12 +77,27 @@ _HOME = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = sorted([*_HOME, "__version__"])
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'distk' has no attribute '{name}'")
-    value = getattr(importlib.import_module(f"distk.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a checker shall find a name that is not there
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            return _version()
+        if name not in _HOME:
+            raise AttributeError(f"module 'distk' has no attribute '{name}'")
+        value = getattr(importlib.import_module(f"distk.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def _version() -> str:
+    import importlib.metadata
+
+    try:
+        version = importlib.metadata.version("distk")
+    except importlib.metadata.PackageNotFoundError:
+        version = "0+unknown"
+    globals()["__version__"] = version
+    return version
 
 
 def __dir__() -> list[str]:

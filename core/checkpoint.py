@@ -83,13 +83,13 @@ def _opened(path: Path) -> Any:
         with path.open("rb") as raw:
             length = int.from_bytes(raw.read(8), "little")
         if size < 8 or length > size - 8:
-            raise DistkError(f"'{path}' is truncated or no safetensors file.")
+            raise DistkError(f"'{path}' is truncated or not a safetensors file.")
         if length > HEADER_LIMIT:
             raise DistkError(f"'{path}' has a header of {length} bytes; more than {HEADER_LIMIT} is refused.")
         with safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
-        raise DistkError(f"'{path}' is truncated or no safetensors file ({_short(error)}).") from error
+        raise DistkError(f"'{path}' is truncated or not a safetensors file ({_short(error)}).") from error
     except OSError as error:
         raise DistkError(f"cannot read '{path}': {error.strerror or error}.") from error
 

@@ -33,7 +33,7 @@ def table_from_arrays(path: Path, device: torch.device | str = "cpu") -> CodeTab
 
     `codes_test` and `factors_test` are rows for testing predictors; `std` and `kl` describe a Gaussian posterior;
     kinds of codes are "continuous" or "categorical" (a column of class indices), those of factors as in CodeTable.
-    Raises DistkError for a file that is no npz, holds pickled members, lacks `codes`, or whose members do not fit.
+    Raises DistkError for a file that is not npz, holds pickled members, lacks `codes`, or whose members do not fit.
     """
     arrays = _members(path)
     if "codes" not in arrays:
@@ -59,7 +59,7 @@ def table_from_arrays(path: Path, device: torch.device | str = "cpu") -> CodeTab
         table.factor_kinds = tuple(_words(path, arrays, "factor_kinds", k, kinds) or inferred)
     if ("codes_test" in arrays) != ("factors_test" in arrays) or ("codes_test" in arrays and table.factors is None):
         raise DistkError(f"'{path}': 'codes_test' and 'factors_test' go together, beside 'factors'.")
-    if "codes_test" in arrays:
+    if "codes_test" in arrays and table.factors is not None:
         table.codes_test = _numbers(path, arrays, "codes_test", (None, d)).to(device)
         truth = _numbers(path, arrays, "factors_test", (len(table.codes_test), len(table.factor_names)))
         table.factors_test = truth.to(table.factors.dtype if bool((truth == truth.round()).all()) else truth.dtype)
@@ -72,7 +72,7 @@ def _members(path: Path) -> dict[str, np.ndarray]:
         raise DistkError(f"file of codes '{path}' does not exist.")
     try:
         if not zipfile.is_zipfile(path):
-            raise DistkError(f"'{path}' is no npz file; write one with numpy.savez(path, codes=..., factors=...).")
+            raise DistkError(f"'{path}' is not an npz file; write one with numpy.savez(path, codes=..., factors=...).")
         with np.load(path, allow_pickle=False) as file:
             unknown = [name for name in file.files if name not in MEMBERS]
             if unknown and "codes" not in file.files:
@@ -83,7 +83,7 @@ def _members(path: Path) -> dict[str, np.ndarray]:
     except DistkError:
         raise
     except Exception as error:  # zipfile and zlib raise a family of their own for damaged archives
-        raise DistkError(f"'{path}' is no sound npz file ({type(error).__name__}).") from error
+        raise DistkError(f"'{path}' is not a valid npz file ({type(error).__name__}).") from error
 
 
 def _numbers(

@@ -1,4 +1,4 @@
-"""Commands that are known by their path and imported when they run.
+"""The command line: commands that are known by their path and imported when they run.
 
 `distk --help` shows names and summaries from the registry; only the command that is called gets built. A plugin that
 gave a typer app instead of paths has that app built alone, so that it can neither take away nor replace a command.
@@ -6,13 +6,16 @@ gave a typer app instead of paths has that app built alone, so that it can neith
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Annotated, Any
 
 import typer
 
+import distk
+from distk import console
 from distk.errors import nearest
 from distk.options import command as built_from
-from distk.registry import Command, Plugin, registry
+from distk.registry import PAPERS, Command, Plugin, registry
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
@@ -38,6 +41,7 @@ class LazyGroup(typer.core.TyperGroup):
         entry = registry().commands.get((self.place, args[0]))
         if entry is None:
             ctx.fail(self._told(ctx, args))
+        assert entry is not None  # else `fail` has raised
         return args[0], loaded(entry), args[1:]
 
     def _entries(self) -> list[Command]:
@@ -61,7 +65,7 @@ def shown(entry: Command) -> Any:
     if entry.built is not None:
         return entry.built
     made = typer.core.TyperCommand(entry.name, help=entry.summary)
-    made.rich_help_panel = entry.panel or None  # type: ignore[attr-defined]
+    made.rich_help_panel = entry.panel or None
     return made
 
 
@@ -72,6 +76,7 @@ def loaded(entry: Command) -> Any:
     if not entry.path:
         return group_of(entry)
     found = entry.load()
+    made: typer.core.TyperCommand | typer.core.TyperGroup
     if isinstance(found, typer.Typer):
         made = typer.main.get_group(found)
     elif isinstance(found, (typer.core.TyperCommand, typer.core.TyperGroup)):
@@ -104,9 +109,13 @@ def _about(entry: Command) -> str:
     return "\n\n".join(lines)
 
 
-def collect_apps() -> None:
-    """Give the commands of typer apps their places, each plugin's built alone; what fails is a fault of its plugin."""
+def collect_apps(warn: bool = True) -> None:
+    """Give the commands of typer apps their places, each plugin's built alone.
+
+    What fails, or asks for a place that is taken, is a fault of its plugin. warn: say so on stderr.
+    """
     found = registry()
+    known = set(found.problems)
     for implementation in found.manager.hook.distk_register_commands.get_hookimpls():
         plugin = found.plugins[implementation.plugin_name]
         if "app" in implementation.argnames and plugin.name not in found.merged:
@@ -115,6 +124,9 @@ def collect_apps() -> None:
                 _merge(plugin, implementation)
             except (Exception, SystemExit) as error:  # a plugin's broken command must not take the others away
                 plugin.faults.append(f"its commands are left out: {type(error).__name__}: {error}")
+    for problem in found.problems:
+        if warn and problem not in known:
+            console.warn(problem)
 
 
 def _merge(plugin: Plugin, implementation: Any) -> None:
@@ -122,10 +134,62 @@ def _merge(plugin: Plugin, implementation: Any) -> None:
     found = registry()
     app = typer.Typer(add_completion=False)
     app.callback()(lambda: None)
-    given = {"app": app}
+    given: dict[str, Any] = {"app": app}
     if "register" in implementation.argnames:
         given["register"] = lambda *args, **named: found.register_command(plugin, *args, **named)
     implementation.function(**given)
     group = typer.main.get_group(app)  # typer reads the signatures only now, and raises what is wrong with them
     for name, command in group.commands.items():
         found.register_command(plugin, name, "", command.get_short_help_str(200), built=command)
+
+
+FIRST = ("train", "resume", "eval", "traverse", "reconstruct", "sample", "swap", "transfer", "info", "list", "data")
+"""Commands that `distk --help` lists first, in the order in which one needs them; the others follow by name."""
+
+
+class Root(LazyGroup):
+    """The top level: commands that serve many methods, then a line per paper."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        collect_apps()
+        papers = [name for (_, name), command in registry().commands.items() if command.panel == PAPERS]
+        names = [name for name in super().list_commands(ctx) if name not in papers]
+        return [n for n in FIRST if n in names] + sorted(n for n in names if n not in FIRST) + sorted(papers)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if ("", args[0]) not in registry().commands:
+            collect_apps()
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=Root,
+    name="distk",
+    help="Train, look into, measure and compare disentangled representations.",
+    epilog="Start with: distk train cascadevae --preset demo, then distk traverse and distk eval --metric dci.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings=HELP_OPTIONS,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"distk {distk.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+) -> None:
+    if debug:
+        os.environ["DISTK_DEBUG"] = "1"
+
+
+def program() -> Any:
+    """The click command of the whole program."""
+    return typer.main.get_command(app)

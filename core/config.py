@@ -16,13 +16,17 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, ClassVar, Generic, Literal, Union, cast
 
-from distk.errors import UsageError, nearest
+from typing_extensions import TypeVar
 
-C = TypeVar("C")
+from distk.errors import UsageError, nearest, unknown
+
+C = TypeVar("C", default=Any)
+"""The config of a method, data set, metric or penalty. Without a parameter a type checker knows nothing of it."""
+T = TypeVar("T")
 
 
 def option(
@@ -47,6 +51,28 @@ class NoConfig:
     """For objects without settings."""
 
 
+class Configured(Generic[C]):
+    """What has settings: `class Mine(Method[Config])` has `Mine.Config`, and its `self.config` is a `Config`.
+
+    A class may set `Config` by hand instead. One whose parameter is still a type variable takes that one's default.
+    """
+
+    Config: ClassVar[type] = NoConfig
+    config: C
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "Config" in cls.__dict__:
+            return
+        for base in cls.__dict__.get("__orig_bases__", ()):
+            origin = typing.get_origin(base)
+            if isinstance(origin, type) and issubclass(origin, Configured):
+                for argument in typing.get_args(base):
+                    settings = getattr(argument, "__default__", argument)
+                    if isinstance(settings, type) and dataclasses.is_dataclass(settings):
+                        cls.Config = settings
+
+
 @functools.cache
 def hints(config: type) -> dict[str, Any]:
     """Field name -> resolved type annotation of a config dataclass."""
@@ -62,13 +88,13 @@ def split_optional(annotation: Any) -> tuple[Any, bool]:
     return annotation, False
 
 
-def from_dict(config: type[C], values: Mapping[str, Any], where: str) -> C:
+def from_dict(config: type[T], values: Mapping[str, Any], where: str) -> T:
     """Build and check a config from untrusted values.
 
     where: what the message calls the source, as "option --beta-h" or "[model] in run.toml".
     Raises UsageError naming the field, for an unknown name, a wrong type or a value out of range.
     """
-    annotations = hints(config)
+    annotations = hints(cast(type, config))
     for name in values:
         if name not in annotations:
             raise UsageError(f"{where} has no setting '{name}'.{nearest(str(name), annotations)}")
@@ -137,6 +163,29 @@ def _type_name(annotation: Any) -> str:
     return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(
         annotation, str(annotation)
     )
+
+
+def assignments(
+    pairs: Iterable[str], section: str = "", sections: Collection[str] = (), option: str = "--set"
+) -> dict[str, dict[str, Any]]:
+    """Texts as the user types them, `SECTION.KEY=VALUE` or `KEY=VALUE`, as values by section and key.
+
+    section: where a key without one belongs. sections: the others that may be named. A dash in a key is an underscore,
+    `true` and `false` are truth values, every other value stays text. A later text wins.
+    Raises UsageError for a text without a key or "=", and for an unknown section.
+    """
+    values: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        where, _, key = name.rpartition(".")
+        if not equals or not key:
+            raise UsageError(f"{option} '{pair}' is not understood; write NAME=VALUE.")
+        if where and where != section and where not in sections:
+            raise unknown(f"section in {option} '{pair}':", where, {section, *sections} - {""})
+        values.setdefault(where or section, {})[key.replace("-", "_")] = {"true": True, "false": False}.get(
+            value.lower(), value
+        )
+    return values
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -67,6 +67,16 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     out.print(made, soft_wrap=False)
 
 
+def listing(rows: Sequence[tuple[str, str]]) -> None:
+    """Print words, indented, each with text that wraps beside it."""
+    made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    made.add_column(no_wrap=True)
+    made.add_column(overflow="fold")
+    for word, text in rows:
+        made.add_row(Text(f"  {clean(word)}"), Text(clean(text)))
+    out.print(made, soft_wrap=False)
+
+
 def emit_json(value: Any) -> None:
     """Print strict JSON on stdout: NaN and infinities become null."""
     out.file.write(json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -113,6 +123,7 @@ def progress(what: str, total: int, done: int = 0, quiet: bool = False) -> Itera
         task = bar.add_task(what, total=total, completed=done, note="")
 
         def advance(n: int = 1, note: str | None = None) -> None:
-            bar.update(task, advance=n, **({} if note is None else {"note": note}))
+            fields: dict[str, Any] = {} if note is None else {"note": note}
+            bar.update(task, advance=n, **fields)
 
         yield advance

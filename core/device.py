@@ -34,7 +34,7 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"--device '{name}' is no device; use auto, cpu, cuda or cuda:N.") from None
+        raise UsageError(f"--device '{name}' is not a device; use auto, cpu, cuda or cuda:N.") from None
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if not torch.cuda.is_available() or (device.index or 0) >= count:

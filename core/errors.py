@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -30,6 +29,8 @@ class NotServed(UsageError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`" Did you mean 'x'?"`, or an empty string where nothing in `known` is close to `name`."""
+    import difflib  # its tables of expressions cost more than the rest of a start
+
     found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
     return f" Did you mean '{found[0]}'?" if found else ""
 

@@ -112,7 +112,7 @@ def evaluate(
     data: what to encode; by default the data set that the model was trained on. rows: at most so many items.
     repeats: seeds per metric; None takes each metric's own number. cache: file for the table of codes.
     options: settings of the metrics (`protocol="cascadevae"`), each given to those metrics that have it and know the
-    value; the others keep their default and say so under `reasons`.
+    value; the others keep their default and say so under `reasons`. `{"recall.ks": "1,5"}` is for one metric alone.
     Raises UsageError for an unknown metric, and for an option or a value that none of the metrics has.
     """
     names = expand([metrics] if isinstance(metrics, str) else metrics)
@@ -120,7 +120,7 @@ def evaluate(
     if isinstance(model, CodeTable):
         table = model
     else:
-        data = data if data is not None else model.__dict__["dataset"]()
+        data = data if data is not None else model.dataset()
         coded = can(model, "encode") and any(_loads(name) and _loads(name).needs_codes for name in names)
         table = _cached_table(model, data, split, rows, seed, cache) if coded else _uncoded_table(model, data)
     results = {name: score(table, name, given[name], seed, repeats) for name in names}
@@ -143,11 +143,15 @@ def _share_out(names: list[str], options: Mapping[str, Any]) -> tuple[dict[str, 
     given: dict[str, dict[str, Any]] = {name: {} for name in names}
     passed_over: dict[str, str] = {}
     known = {name: set(hints(cls.Config)) for name in names if (cls := _loads(name)) is not None}
-    for key, value in options.items():
-        takers = [name for name in names if key in known.get(name, ())]
+    for option, value in options.items():
+        metric, _, key = option.rpartition(".")
+        asked = [registry().find("metric", metric).name] if metric else names
+        if not set(asked) <= set(names):
+            raise UsageError(f"'{option}' is a setting of '{metric}', which is none of the metrics {', '.join(names)}.")
+        takers = [name for name in asked if key in known.get(name, ())]
         if not takers:
-            close = nearest(key, {k for keys in known.values() for k in keys})
-            raise UsageError(f"none of the metrics {', '.join(names)} has the setting '{key}'.{close}")
+            close = nearest(key, {k for name in asked for k in known.get(name, ())})
+            raise UsageError(f"none of the metrics {', '.join(asked)} has the setting '{key}'.{close}")
         refusals: dict[str, UsageError] = {}
         for name in takers:
             try:

@@ -25,6 +25,12 @@ class Latent:
     """One group: `kind` continuous or categorical, `size` dimensions or classes, `steps` > 0 for one per time step.
 
     low, high: what a traversal walks through for a continuous group.
+    prior: what `Method.prior` draws: "normal" (standard normal, the default of a continuous group), "uniform" (over
+        low..high), "categorical" (every class alike, the default and only prior of a categorical group).
+    encoded: False for a group that `encode` does not give, such as a generator's noise; `decode` gets it drawn.
+    scored: whether the group is part of the table of codes; one that is not encoded never is.
+    walked: whether a traversal moves it; noise that only varies what nobody asks about stays where it is.
+    Raises ValueError for another kind or prior.
     """
 
     name: str
@@ -33,6 +39,20 @@ class Latent:
     steps: int = 0
     low: float = -2.0
     high: float = 2.0
+    prior: str = ""
+    encoded: bool = True
+    scored: bool = True
+    walked: bool = True
+
+    def __post_init__(self) -> None:
+        usual = {"continuous": "normal", "categorical": "categorical"}
+        if self.kind not in usual:
+            raise ValueError(f"latent group '{self.name}' is of kind {self.kind!r}; kinds are {', '.join(usual)}")
+        priors = ("normal", "uniform") if self.kind == "continuous" else ("categorical",)
+        if self.prior not in ("", *priors):
+            raise ValueError(f"latent group '{self.name}' has prior {self.prior!r}; it can be {' or '.join(priors)}")
+        object.__setattr__(self, "prior", self.prior or usual[self.kind])
+        object.__setattr__(self, "scored", self.scored and self.encoded)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,34 +94,63 @@ class LatentSpace:
         raise unknown("latent group", name, [group.name for group in self.groups])
 
     @property
+    def encoded(self) -> tuple[Latent, ...]:
+        """The groups that `encode` gives."""
+        return tuple(group for group in self if group.encoded)
+
+    @property
+    def scored(self) -> tuple[Latent, ...]:
+        """The groups that a table of codes holds."""
+        return tuple(group for group in self if group.scored)
+
+    @property
     def columns(self) -> list[str]:
         """Names of the columns of `flatten`: `z1 ... z6, d`."""
-        return [name for group in self for name in group.columns]
+        return [name for group in self.scored for name in group.columns]
 
     @property
     def column_kinds(self) -> list[str]:
         """Kind of each column of `flatten`."""
-        return [group.kind for group in self for _ in group.columns]
+        return [group.kind for group in self.scored for _ in group.columns]
 
     def flatten(self, code: Code) -> Tensor:
-        """Code -> float `[batch, columns]`; a categorical group becomes one column with its most probable class."""
+        """Code -> float `[batch, columns]` of the scored groups; a categorical group becomes one column with its
+        most probable class."""
         parts = []
-        for group in self:
+        for group in self.scored:
             value = code[group.name]
             if group.kind == "categorical":
                 value = value.argmax(-1, keepdim=True).to(torch.get_default_dtype())
             parts.append(value.flatten(1))
         return torch.cat([part.float() for part in parts], dim=1)
 
-    def check(self, code: Code, batch: int) -> None:
-        """Hold a code against this space.
+    def unflatten(self, table: Tensor) -> Code:
+        """Rows of a table `[n, columns]` -> a code of the scored groups, the inverse of `flatten`: a class's column
+        becomes one-hot. Raises ValueError for another number of columns."""
+        if table.dim() != 2 or table.shape[1] != len(self.columns):
+            raise ValueError(
+                f"a table of shape {tuple(table.shape)} has not the {len(self.columns)} columns of the code"
+            )
+        code, place = {}, 0
+        for group in self.scored:
+            width = len(group.columns)
+            part = table[:, place : place + width]
+            place += width
+            if group.kind == "categorical":
+                part = one_hot(part.long().view(-1, group.steps) if group.steps else part[:, 0].long(), group.size)
+            code[group.name] = part.reshape(len(table), *group.shape)
+        return code
+
+    def check(self, code: Code, batch: int, whole: bool = False) -> None:
+        """Hold a code against this space: what `encode` gives, or with `whole` all groups.
 
         Raises ValueError naming the group for a missing, surplus or misshapen group.
         """
-        names = [group.name for group in self]
+        groups = tuple(self) if whole else self.encoded
+        names = [group.name for group in groups]
         if sorted(code) != sorted(names):
             raise ValueError(f"the code has groups {sorted(code)}, the latent space {sorted(names)}")
-        for group in self:
+        for group in groups:
             expected = (batch, *group.shape)
             if tuple(code[group.name].shape) != expected:
                 raise ValueError(f"group '{group.name}' has shape {tuple(code[group.name].shape)}, expected {expected}")
@@ -110,6 +159,19 @@ class LatentSpace:
         """Exchange one group between two codes; the others stay."""
         self[group]
         return {**a, group: b[group]}, {**b, group: a[group]}
+
+    def between(self, a: Code, b: Code, share: Tensor) -> Code:
+        """Straight lines from code a to code b, both of n items: share `[s]` -> a code of `s * n` items, share by
+        share. A class changes halfway."""
+        code = {}
+        for group in self:
+            if group.name not in a:
+                continue
+            weight = share.view(-1, *[1] * a[group.name].dim())
+            if group.kind == "categorical":
+                weight = (weight >= 0.5).float()
+            code[group.name] = ((1 - weight) * a[group.name] + weight * b[group.name]).flatten(0, 1)
+        return code
 
     def to_list(self) -> list[dict[str, Any]]:
         """Plain values for the checkpoint header."""

@@ -7,19 +7,20 @@ parameters, how often and in which order. Everything in `loss` is tensor code on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from distk.config import NoConfig
+from distk.config import C, Configured
 from distk.errors import UsageError
 from distk.latents import Code, LatentSpace, one_hot
 
 if TYPE_CHECKING:
-    from distk.data import DataSpec, Source
+    from distk.data import Dataset, DataSpec, Source
 
 OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
@@ -126,37 +127,60 @@ class Objective:
         return step % self.every == 0 and step >= first and (last is None or step < last)
 
 
-class Method(nn.Module):
+class Method(nn.Module, Configured[C]):
     """A trainable model: networks, objectives, and what it can do once trained.
 
-    Subclasses set `Config` (a frozen dataclass), `latents`, and may set `presets`, `training` (their own
-    defaults of the trainer's options) and `data` (the default data set). `__init__` must build every tensor that
-    a checkpoint holds from (config, data) alone.
+    A subclass names its settings, a frozen dataclass, as `class Mine(Method[Config])`; it sets `latents`, and may set
+    `presets`, `train_defaults` and `data` (the default data set). `__init__` must build every tensor that a checkpoint
+    holds from (config, data) alone.
     """
 
-    Config: ClassVar[type] = NoConfig
     data: ClassVar[str] = ""
     kinds: ClassVar[tuple[str, ...]] = ("image",)
     """The kinds of data (`DataSpec.kind`) that this method takes."""
     presets: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
     """Preset name -> {"model": {...}, "data": {...}, "train": {...}}."""
-    training: ClassVar[Mapping[str, Any]] = {}
-    capturable: ClassVar[bool | str] = True
+    train_defaults: ClassVar[Mapping[str, Any]] = {}
+    """This method's own defaults of the trainer's options, such as {"steps": 2000, "batch": 64}."""
+    capturable: bool | str = True
     """False or a reason, when the step cannot be captured as a CUDA graph."""
     taps: ClassVar[tuple[str, ...]] = ()
     """Layers that the losses hand over with `step.tap`, so that a penalty on them needs no pass of its own."""
-    instead: ClassVar[Mapping[str, str]] = {}
+    instead: Mapping[str, str] = {}
     """Generic command that makes no sense here -> the command to use, for the message."""
-    unscored: ClassVar[Mapping[str, str]] = {}
+    own_commands: ClassVar[Mapping[str, str]] = {}
+    """Generic command -> the command that does its work for this method, as {"transfer": "text rewrite"}."""
+    unscored: Mapping[str, str] = {}
     """Metric that makes no sense here -> why, for the message."""
     latents: LatentSpace
     run_steps: int = 0
     """Steps that this run is to take, set by the trainer, for schedules that end with it; 0 outside training."""
+    opens: Callable[[], Dataset] | None = None
+    """What `dataset()` calls, set where a model is trained or loaded."""
 
-    def __init__(self, config: Any, data: DataSpec) -> None:
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if isinstance(cls.__dict__.get("training"), Mapping):
+            raise UsageError(
+                f"{cls.__module__}.{cls.__qualname__} sets 'training', which torch keeps for train and eval mode: "
+                "call it 'train_defaults'."
+            )
+
+    def __init__(self, config: C, data: DataSpec) -> None:
         super().__init__()
         self.config = config
         self.spec = data
+
+    def dataset(self) -> Dataset:
+        """The data that this model is or was trained on; a loaded model opens it anew.
+
+        Raises UsageError for a model that was neither trained nor loaded here.
+        """
+        if self.opens is None:
+            raise UsageError(
+                f"this {type(self).__name__} comes from no run, so no data set is known that belongs to it."
+            )
+        return self.opens()
 
     def objectives(self) -> list[Objective]:
         """The training step, in order. Called once, when the trainer is built."""
@@ -174,8 +198,12 @@ class Method(nn.Module):
     def before_step(self, step: int, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
         """Called on the host before a step, outside any captured graph; for rare events such as resetting moments."""
 
-    def collect(self, source: Source) -> dict[str, Tensor]:
-        """The batch of a step. Override to gather experience with a policy."""
+    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
+        """The batch of a step. Override to gather experience with a policy, or to draw different data per objective.
+
+        objective: of an objective with `fresh_batch` its name (of a stage, its first one's), so that one update can
+        draw frames and the next clips; "" for the batch that the other objectives share.
+        """
         return source.sample()
 
     def training_state(self) -> dict[str, Tensor]:
@@ -208,6 +236,37 @@ class Method(nn.Module):
             code[name] = one_hot(torch.full((n,), index, device=generator.device), classes)
         return self.decode(code)
 
+    def filled(self, code: Code, seed: int = 0) -> Code:
+        """A code with the groups that it lacks drawn from the prior: the same draw for every item, so that nothing
+        but the code differs between them. `decode` of a method with groups that are not encoded begins with this."""
+        if all(group.name in code for group in self.latents):
+            return code
+        like = next(iter(code.values()))
+        draw = self.prior(1, torch.Generator(device=like.device).manual_seed(seed))
+        return {
+            group.name: code[group.name] if group.name in code else draw[group.name].expand(len(like), *group.shape)
+            for group in self.latents
+        }
+
+    def bound(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """The evidence bound of each item, from one draw of its posterior: `elbo` float `[n]` in nats, and the terms
+        that it is made of, `[n]` or `[n, k]`. log p(x) is at least the mean of `elbo` over draws; a beta is no part
+        of it. `log_weight` `[n]`, where given, is log p(x, z) - log q(z|x) of the draw, for importance sampling."""
+        raise NotImplementedError
+
+    def predict(self, x: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+        """Clips or states `[n, t, *item]` -> the `steps` items that follow, `[n, steps, *item]`."""
+        raise NotImplementedError
+
+    def plan(self, start: Tensor, goal: Tensor, horizon: int, generator: torch.Generator) -> Tensor:
+        """Items start, goal `[n, *spec.shape]` -> actions `[n, horizon, ...]` that lead from one towards the other."""
+        raise NotImplementedError
+
+    def interpolate(self, a: Code, b: Code, share: Tensor) -> Code:
+        """Codes on the way from a to b, each of n items: share `[s]` in 0..1 -> a code of `s * n` items, of one share
+        after the other. Straight lines; of a class the nearer end's, unless overridden."""
+        return self.latents.between(a, b, share)
+
     def posterior(self, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Items -> for each continuous group with a Gaussian posterior: (mean, standard deviation)."""
         raise NotImplementedError
@@ -221,12 +280,15 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def prior(self, n: int, generator: torch.Generator) -> Code:
-        """`n` codes from the prior: standard normal and uniform unless overridden."""
+        """`n` codes from the prior, all groups, each as its `Latent.prior` says unless overridden."""
         code: Code = {}
         for group in self.latents:
             shape = (n, *group.shape)
-            if group.kind == "continuous":
+            if group.prior == "normal":
                 code[group.name] = torch.randn(shape, generator=generator, device=generator.device)
+            elif group.prior == "uniform":
+                unit = torch.rand(shape, generator=generator, device=generator.device)
+                code[group.name] = group.low + (group.high - group.low) * unit
             else:
                 gumbel = -torch.rand(shape, generator=generator, device=generator.device).log().neg().log()
                 code[group.name] = (gumbel == gumbel.amax(-1, keepdim=True)).float()
@@ -239,6 +301,18 @@ def can(method: Method | type[Method], name: str) -> bool:
     if name == "sample" and can(cls, "decode"):
         return True
     return getattr(cls, name) is not getattr(Method, name)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Within, every module of the model is in eval mode; afterwards each is in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def adam(
@@ -254,7 +328,7 @@ def adam(
         rate: Any = torch.tensor(lr, device=parameters[0].device) if cuda else lr
         weights = [p for p in parameters if p.dim() > 1]
         others = [p for p in parameters if p.dim() <= 1]
-        groups = [{"params": weights, "weight_decay": weight_l2}, {"params": others}]
+        groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": weight_l2}, {"params": others}]
         groups = [group for group in groups if group["params"]] if weight_l2 else [{"params": parameters}]
         return torch.optim.Adam(groups, lr=rate, betas=betas, eps=eps, fused=True, capturable=cuda)
 

@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from distk.config import NoConfig
+from distk.config import C, Configured
 from distk.console import progress
 from distk.data import Dataset, FactorDataset, Split
 from distk.errors import UsageError
 from distk.latents import Code
-from distk.method import Method, can
+from distk.method import Method, can, eval_mode
 from distk.nn import gaussian_kl
 
 
@@ -58,7 +58,7 @@ class CodeTable:
         return len(self.codes)
 
     def sample_rows(self, n: int, generator: torch.Generator) -> Tensor:
-        """P1: `n` rows of this table, uniformly and with replacement, int64 `[n]` on the codes' device."""
+        """`n` rows of this table, uniformly and with replacement, int64 `[n]` on the codes' device."""
         drawn = torch.randint(len(self), (n,), generator=generator, device=generator.device)
         return drawn.to(self.codes.device)
 
@@ -82,8 +82,8 @@ class Picture(Protocol):
         """Lines for a terminal; empty where it has no such form."""
 
 
-class Metric:
-    """A score of a representation. Subclasses define `compute`.
+class Metric(Configured[C]):
+    """A score of a representation. Subclasses define `compute`; settings as in `class Mine(Metric[Config])`.
 
     headline: the key of the result that stands for the metric in tables, in `--keep` and in progress lines.
     higher_is_better: direction of the headline. repeats: default number of seeds (1 for a deterministic score).
@@ -91,14 +91,13 @@ class Metric:
     needs_codes: False for a metric that reads only model and data; where none needs codes, nothing is encoded.
     """
 
-    Config: ClassVar[type] = NoConfig
     headline: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
     repeats: ClassVar[int] = 1
     needs_model: ClassVar[bool] = False
     needs_codes: ClassVar[bool] = True
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: C) -> None:
         self.config = config
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
@@ -132,24 +131,19 @@ def encode_table(
     if not whole:
         order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:rows].sort().values
         index = index[order.to(dataset.device)]
-    was_training = model.training
-    model.eval()
     codes, stds, kl = [], [], torch.zeros(len(model.latents.columns), dtype=torch.float64, device=dataset.device)
-    try:
-        off = torch.autocast(dataset.device.type, enabled=False)
-        with progress("encoding", len(index)) as advance, off:
-            for part in index.split(batch):
-                x = dataset.batch(part)["x"]
-                code = model.encode(x)
-                _refuse_half(model, code)
-                codes.append(model.latents.flatten(code))
-                if can(model, "posterior"):
-                    std, nats = _posterior_columns(model, x)
-                    stds.append(std)
-                    kl += nats.double().sum(0)
-                advance(len(part))
-    finally:
-        model.train(was_training)
+    off = torch.autocast(dataset.device.type, enabled=False)
+    with eval_mode(model), progress("encoding", len(index)) as advance, off:
+        for part in index.split(batch):
+            x = dataset.batch(part)["x"]
+            code = model.encode(x)
+            _refuse_half(model, code)
+            codes.append(model.latents.flatten(code))
+            if can(model, "posterior"):
+                std, nats = _posterior_columns(model, x)
+                stds.append(std)
+                kl += nats.double().sum(0)
+            advance(len(part))
     table = CodeTable(
         torch.cat(codes),
         model.latents.columns,
@@ -182,7 +176,7 @@ def _posterior_columns(model: Method, x: Tensor) -> tuple[Tensor, Tensor]:
     """Standard deviation and KL to N(0, 1), each `[batch, columns]`; NaN for columns without a Gaussian posterior."""
     posterior = model.posterior(x)
     std, kl = [], []
-    for group in model.latents:
+    for group in model.latents.scored:
         if group.name in posterior:
             mean, sd = (value.flatten(1).float() for value in posterior[group.name])
             std.append(sd)

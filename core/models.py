@@ -17,7 +17,7 @@ def open_model(path: Path, device: str = "auto") -> tuple[Method, checkpoint.Hea
     """A trained model in eval mode, with `model.dataset()` to open the data that it was trained on."""
     model, header = checkpoint.load(path, choose_device(device))
     target = next(model.parameters()).device
-    model.__dict__["dataset"] = lambda: trained_data(header, target)
+    model.opens = lambda: trained_data(header, target)
     return model, header
 
 

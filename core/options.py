@@ -83,7 +83,8 @@ class Bundle:
     """Base of dataclasses whose fields are options that travel together through many commands.
 
     A command takes one as a parameter, `on: OnModel` or `on: OnModel = OnModel(out=...)` for other defaults, and gets
-    its fields as options. `Annotated[OnModel, Without("out")]` leaves some away. Fields with `init=False` are none.
+    its fields as options; a field without a default is an option that must be given, one with `init=False` is none.
+    `Annotated[OnModel, Without("out")]` leaves some away.
     """
 
 
@@ -96,7 +97,10 @@ class Without(tuple[str, ...]):
 
 @dataclasses.dataclass
 class _Bundled:
-    """A parameter of a command that stands for several options. names: the fields that are offered."""
+    """A parameter of a command that stands for several options.
+
+    defaults: an instance whose values are the defaults, or the empty mark for the fields' own. names: what is offered.
+    """
 
     name: str
     cls: type[Bundle]
@@ -105,9 +109,14 @@ class _Bundled:
 
     def parameters(self) -> list[inspect.Parameter]:
         types = typing.get_type_hints(self.cls, include_extras=True)
+        own = {f.name: f.default for f in dataclasses.fields(self.cls) if f.default is not dataclasses.MISSING}  # type: ignore[arg-type]
+        defaults = own if self.defaults is inspect.Parameter.empty else vars(self.defaults)
         return [
             inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=getattr(self.defaults, name), annotation=types[name]
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=defaults.get(name, inspect.Parameter.empty),
+                annotation=types[name],
             )
             for name in self.names
         ]
@@ -118,15 +127,14 @@ class _Bundled:
 
 
 def _bundled(parameter: inspect.Parameter) -> _Bundled | None:
-    annotation, left_out = parameter.annotation, ()
+    annotation, left_out = parameter.annotation, Without()
     if typing.get_origin(annotation) is Annotated:
         annotation, *notes = typing.get_args(annotation)
-        left_out = next((note for note in notes if isinstance(note, Without)), ())
+        left_out = next((note for note in notes if isinstance(note, Without)), left_out)
     if not (isinstance(annotation, type) and issubclass(annotation, Bundle)):
         return None
-    defaults = annotation() if parameter.default is parameter.empty else parameter.default
     names = [f.name for f in dataclasses.fields(annotation) if f.init and f.name not in left_out]  # type: ignore[arg-type]
-    return _Bundled(parameter.name, annotation, defaults, names)
+    return _Bundled(parameter.name, annotation, parameter.default, names)
 
 
 def command(

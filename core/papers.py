@@ -37,13 +37,14 @@ class Row:
 class Paper:
     """A paper in a package of its own.
 
-    package: pass `__name__`; paths are relative to it, and its last part names the group of the paper's commands.
+    package: pass `__name__`; paths are relative to it, and its last part, with dashes for underscores, names the group
+        of the paper's commands.
     cite: short citation. tags: of each of its methods, beside their own.
     """
 
     def __init__(self, package: str, *, cite: str = "", tags: tuple[str, ...] = ()) -> None:
         self.package, self.cite, self.tags = package, cite, tags
-        self.name = package.rpartition(".")[2]
+        self.name = package.rpartition(".")[2].replace("_", "-")
         self.rows: list[Row] = []
 
     @property

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from distk.config import NoConfig, from_dict, hints
+from distk.config import C, Configured, assignments, from_dict, hints
 from distk.data import Dataset
 from distk.device import Ranks, seeded
 from distk.errors import UsageError, nearest, unknown
@@ -28,18 +28,19 @@ if TYPE_CHECKING:
 CODE = "code"
 
 
-class Penalty:
-    """A term on activations. Subclasses define `value`, and may set `Config` and the default of `weight`.
+class Penalty(Configured[C]):
+    """A term on activations. Subclasses define `value`, and may set the default of `weight`.
+
+    A subclass names its settings as `class Mine(Penalty[Config])`.
 
     name: as it is registered. weight: its factor. layers: the layers that it acts on. The trainer sets all three.
     """
 
-    Config: ClassVar[type] = NoConfig
     name: str = ""
     weight: float = 1.0
     layers: tuple[str, ...] = (CODE,)
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: C) -> None:
         self.config = config
 
     def value(self, activations: Mapping[str, Tensor]) -> Tensor:
@@ -115,25 +116,23 @@ def _build(text: str, config: TrainConfig) -> Penalty:
     elif config.penalty_weight is not None:
         penalty.weight = config.penalty_weight
     if not 0 <= penalty.weight < float("inf"):
-        raise UsageError(f"--penalty '{text}': the weight {penalty.weight:g} is no finite number of at least 0.")
+        raise UsageError(f"--penalty '{text}': the weight {penalty.weight:g} is not a finite number of at least 0.")
     return penalty
 
 
 def _share_out(penalties: list[Penalty], options: Sequence[str]) -> None:
-    """Give each of the options `key=value` to the penalties that have it."""
+    """Give each of the options `key=value` to the penalties that have it, `penalty.key=value` to that one."""
     chosen: list[dict[str, Any]] = [{} for _ in penalties]
-    for pair in options:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise UsageError(f"--penalty-option '{pair}' is not understood; write NAME=VALUE.")
-        takers = [i for i, p in enumerate(penalties) if key in hints(p.Config)]
+    sections = assignments(options, sections=[p.name for p in penalties], option="--penalty-option")
+    for section, key, value in ((s, k, v) for s, values in sections.items() for k, v in values.items()):
+        takers = [i for i, p in enumerate(penalties) if section in ("", p.name) and key in hints(p.Config)]
         if not takers:
             known = {k for p in penalties for k in hints(p.Config)}
             have = f"they have {', '.join(sorted(known))}" if known else "they have none"
             names = ", ".join(p.name for p in penalties)
-            raise UsageError(f"--penalty-option: '{key}' is no setting of {names}; {have}.{nearest(key, known)}")
+            raise UsageError(f"--penalty-option: '{key}' is not a setting of {names}; {have}.{nearest(key, known)}")
         for i in takers:
-            chosen[i][key] = {"true": True, "false": False}.get(value, value)
+            chosen[i][key] = value
     for penalty, values in zip(penalties, chosen, strict=True):
         penalty.config = from_dict(penalty.Config, values, f"penalty '{penalty.name}'")
 

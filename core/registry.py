@@ -9,7 +9,7 @@ import inspect
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pluggy
 
@@ -188,8 +188,13 @@ class Registry:
         if self.manager.has_plugin(plugin.name):
             self.manager.unregister(name=plugin.name)
         plugin.provides.clear()
+        plugin.faults.clear()
+        self.merged.discard(plugin.name)
         self.papers = {n: p for n, p in self.papers.items() if self.commands[("", n)].plugin is not plugin}
         self.commands = {place: c for place, c in self.commands.items() if c.plugin is not plugin}
+        standing = {f"{group} {name}".strip() for group, name in self.commands}
+        kept = {was: [word for word in words if word in standing] for was, words in self.moved.items()}
+        self.moved = {was: words for was, words in kept.items() if words}
         for kind in KINDS:
             for name, claims in self._names[kind].items():
                 claims[:] = [claim for claim in claims if claim.plugin != plugin.name]
@@ -235,7 +240,7 @@ class Registry:
 
     def _register_paper(self, plugin: Plugin, paper: Paper | str) -> None:
         if isinstance(paper, str):
-            paper = importlib.import_module(paper).paper
+            paper = cast(Paper, importlib.import_module(paper).paper)
         for row in paper.rows:
             if row.kind != "command":
                 self._register(
@@ -284,7 +289,10 @@ class Registry:
             plugin.faults.append(f"its command '{words}' is left out: {first.plugin} has that name")
             return False
         self.commands[(group, name)] = Command(group, name, path, summary, plugin, panel, built)
-        plugin.brings("command", words)
+        if path:
+            plugin.brings("command", words)
+        for inner in _words_below(words, built) if built is not None else ():
+            plugin.brings("command", inner)
         if was:
             self.moved.setdefault(was, []).append(words)
         return True
@@ -385,6 +393,12 @@ class Registry:
                 warn_once(f"{plugin} failed in {hook}: {_told(error)}")
 
 
+def _words_below(words: str, built: Any) -> list[str]:
+    """What a click command is called by, or the commands within a group."""
+    inner = getattr(built, "commands", {})
+    return [word for name, command in inner.items() for word in _words_below(f"{words} {name}", command)] or [words]
+
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 _PATH = re.compile(r"\w+(\.\w+)*:\w+")
 
@@ -413,7 +427,7 @@ def _hold_against_contract(module: Any) -> None:
             continue
         marked = hasattr(value, "distk_impl")
         if marked and name not in known:
-            raise RuntimeError(f"'{name}' is no hook of distk; the hooks are {', '.join(sorted(known))}")
+            raise RuntimeError(f"'{name}' is not a hook of distk; the hooks are {', '.join(sorted(known))}")
         if name in known and not marked and getattr(value, "__module__", None) == module.__name__:
             raise RuntimeError(f"'{name}' is not marked: put @distk.hookimpl above it")
         if marked and callable(value):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distk.config import from_dict, hints, option, read_toml, to_dict
+from distk.data import Dataset
 from distk.errors import UsageError, nearest, unknown
 from distk.method import Method
 from distk.registry import Registration, registry
@@ -76,7 +77,9 @@ def resolve(
     """
     entry = registry().find("method", method)
     cls: type[Method] = entry.load()
-    layers: list[tuple[str, Mapping[str, Mapping[str, Any]]]] = [("the method's defaults", {"train": cls.training})]
+    layers: list[tuple[str, Mapping[str, Mapping[str, Any]]]] = [
+        ("the method's defaults", {"train": cls.train_defaults})
+    ]
     if preset is not None:
         if preset not in cls.presets:
             raise unknown(f"preset of '{entry.name}'", preset, cls.presets)
@@ -90,7 +93,7 @@ def resolve(
     folder = data.pop("dir", None)
     if not name:
         raise UsageError(f"method '{entry.name}' has no default data set: name one with --data.")
-    model = from_dict(cls.Config, merged["model"], f"method '{entry.name}'")
+    model: Any = from_dict(cls.Config, merged["model"], f"method '{entry.name}'")
     train = from_dict(TrainConfig, merged["train"], "training")
     return Settings(entry, cls, model, name, data, folder, train)
 
@@ -121,7 +124,9 @@ def _from_file(file: Path, entry: Registration) -> dict[str, Any]:
     return content
 
 
-def split_options(cls: type[Method], dataset: type | None, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def split_options(
+    cls: type[Method], dataset: type[Dataset] | None, given: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
     """Sort flat options (as from Python keywords) into sections: the method's, the trainer's, the data set's.
 
     `data` and `data_dir` choose the data set. Raises UsageError for a name that none of them has.

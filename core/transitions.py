@@ -95,13 +95,15 @@ class Actions:
                 return cls(tuple(map(str, extra.get("action_names") or range(len(low)))), low, high)
             count = extra["actions"]
             if not isinstance(count, int) or isinstance(count, bool) or not 0 < count <= MOST:
-                raise ValueError(f"{count!r} is no number of actions")
+                raise ValueError(f"{count!r} is not a number of actions")
             names = tuple(map(str, extra.get("action_names") or range(count)))
             if len(names) != count:
                 raise ValueError(f"{count} actions have {len(names)} names")
             return cls(names)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise UsageError(f"the data description of kind '{spec.kind}' names no sound actions: {error}.") from error
+            raise UsageError(
+                f"the data description of kind '{spec.kind}' does not name its actions: {error}."
+            ) from error
 
 
 class TransitionDataset(Dataset):

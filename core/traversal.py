@@ -25,9 +25,13 @@ class Row:
 
 @dataclass
 class Traversal:
-    """Input, reconstruction and rows; `values` are what a continuous latent runs through, one per column."""
+    """Input, reconstruction and rows; `values` are what a continuous latent runs through, one per column.
 
-    input: Tensor
+    input: the item that the walk starts at, None where it starts at a draw from the prior. reconstruction: where it
+    starts, decoded.
+    """
+
+    input: Tensor | None
     reconstruction: Tensor
     rows: list[Row]
     values: list[float]
@@ -44,21 +48,40 @@ def order_by_kl(model: Method, dataset: Dataset, items: int = 1000, seed: int = 
 
 
 @torch.no_grad()
-def traverse(
-    model: Method, x: Tensor, kl: dict[str, float], columns: int, span: tuple[float, float] | None, top: int | None
-) -> Traversal:
-    """Traverse every latent from the code of one item.
+def start_of(model: Method, x: Tensor | None, seed: int = 0) -> Code:
+    """The code `[1, ...]` of all groups that a walk starts at: of one item `[1, *spec.shape]`, with what `encode` does
+    not give drawn from `seed`; without an item a draw from the prior."""
+    if x is not None:
+        return model.filled(model.encode(x), seed)
+    device = next(model.parameters()).device
+    return model.prior(1, torch.Generator(device=device).manual_seed(seed))
 
-    x: one item `[1, *spec.shape]`. kl: as from `order_by_kl`. columns: values per row. span: lowest and highest value
-    of continuous latents, None takes each group's own. top: only so many continuous latents.
-    A categorical code gives one block of rows per class (papers/23, slide 26).
+
+@torch.no_grad()
+def traverse(
+    model: Method,
+    x: Tensor | None,
+    kl: dict[str, float],
+    columns: int,
+    span: tuple[float, float] | None,
+    top: int | None,
+    seed: int = 0,
+) -> Traversal:
+    """Traverse every latent that is walked from one code; the rest of the code, noise included, stays along all rows.
+
+    x: one item `[1, *spec.shape]`, or None to start at a draw from the prior. kl: as from `order_by_kl`. columns:
+    values per row. span: lowest and highest value of continuous latents, None takes each group's own. top: only so
+    many continuous latents. seed: of what is drawn.
+    A categorical code gives one block of rows per class (Jeong & Song 2019).
     """
-    base = model.encode(x)
-    shape = x.shape[1:]
-    continuous = [(group, i) for group in model.latents if group.kind == "continuous" for i in range(group.size)]
+    base = start_of(model, x, seed)
+    reconstruction = model.decode(base)
+    shape = x.shape[1:] if x is not None else reconstruction.shape[1:]
+    walked = [group for group in model.latents if group.walked]
+    continuous = [(group, i) for group in walked if group.kind == "continuous" for i in range(group.size)]
     continuous.sort(key=lambda pair: -_nats(kl, *pair))
     continuous = continuous[:top]
-    categorical = [group for group in model.latents if group.kind == "categorical"]
+    categorical = [group for group in walked if group.kind == "categorical"]
     low, high = span if span is not None else (model.latents.groups[0].low, model.latents.groups[0].high)
     rows: list[Row] = []
     blocks: Sequence[tuple[str, Code]] = [("", base)]
@@ -68,7 +91,7 @@ def traverse(
     for name, code in blocks:
         for group, i in continuous:
             lowest, highest = (low, high) if span is not None else (group.low, group.high)
-            values = torch.linspace(lowest, highest, columns, device=x.device)
+            values = torch.linspace(lowest, highest, columns, device=code[group.name].device)
             moved = {key: value.expand(columns, *value.shape[1:]).clone() for key, value in code.items()}
             moved[group.name][..., i] = values.view(-1, *[1] * (moved[group.name].dim() - 2))
             label = f"{group.name}{i + 1}" + (f"  KL {_nats(kl, group, i):.2f}" if kl else "")
@@ -78,7 +101,7 @@ def traverse(
         items = torch.cat([model.decode(code) for code in codes]).view(group.size, *shape)
         rows.append(Row(f"{group.name} 0..{group.size - 1}", _pad(items, columns)))
     values = torch.linspace(low, high, columns).tolist()
-    return Traversal(x[0], model.decode(base).view(1, *shape)[0], rows, values)
+    return Traversal(None if x is None else x[0], reconstruction.view(1, *shape)[0], rows, values)
 
 
 def _nats(kl: dict[str, float], group: Latent, i: int) -> float:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from distk import console
 from distk.commands.arguments import Json
+from distk.config import assignments
 from distk.errors import DistkError, UsageError, unknown
-from distk.registry import Registration, registry
+from distk.registry import Registration, canonical, registry
 
 if TYPE_CHECKING:
     from distk.metric import CodeTable
@@ -31,7 +33,10 @@ def check(
     data: Annotated[
         str | None, typer.Option("--data", help="Data set to train a method on; default: the method's own.")
     ] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method: NAME=VALUE.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the method, NAME=VALUE, or of its data, data.NAME=VALUE."),
+    ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of a data set's own files.")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Checkpoint or run to score, for a metric that needs a certain model.")
@@ -45,19 +50,17 @@ def check(
 
     Example: distk check cascadevae dsprites mig
     """
-    from distk import console
-
     entries = _named(names or [], plugin, kind)
     table = _table(checkpoint, rows)
-    settings = _settings(set_ or [])
-    found: list[tuple[Registration, str, Check]] = []
+    settings = assignments(set_ or [], "model", ["data"])
+    made_checks: list[tuple[Registration, str, Check]] = []
     for entry, name in entries:
         console.note(f"{entry.kind} {name}, {entry.owner}")
         for made in _checks(entry, name, data, settings, data_dir, table, steps, batch):
-            found.append((entry, name, made))
-    failed = sum(bool(made.problem) for *_, made in found)
-    skipped = sum(bool(made.skipped) for *_, made in found)
-    passed = len(found) - failed - skipped
+            made_checks.append((entry, name, made))
+    failed = sum(bool(made.problem) for *_, made in made_checks)
+    skipped = sum(bool(made.skipped) for *_, made in made_checks)
+    passed = len(made_checks) - failed - skipped
     if json:
         checks = [
             {
@@ -69,11 +72,11 @@ def check(
                 "result": "failed" if made.problem else "skipped" if made.skipped else "passed",
                 "reason": made.problem or made.skipped,
             }
-            for entry, name, made in found
+            for entry, name, made in made_checks
         ]
         console.emit_json({"checks": checks, "passed": passed, "failed": failed, "skipped": skipped})
     else:
-        shown = [(entry.kind, name, made.name, _result(made)) for entry, name, made in found]
+        shown = [(entry.kind, name, made.name, _result(made)) for entry, name, made in made_checks]
         console.table("", ("kind", "name", "check", "result"), shown)
         console.note(f"{passed} passed, {failed} failed, {skipped} skipped")
     if failed or not passed:
@@ -111,8 +114,6 @@ def _claimed(kind: str, name: str) -> bool:
 
 def _of_plugin(plugin: str, kinds: list[str]) -> list[tuple[Registration, str]]:
     """Everything of one plugin. Raises DistkError for one that is unknown, not in use, or registers nothing."""
-    from distk.registry import canonical
-
     wanted = canonical(plugin)
     plugins = [p for p in registry().plugins.values() if wanted in (canonical(p.name), canonical(p.distribution))]
     if not plugins:
@@ -127,16 +128,6 @@ def _of_plugin(plugin: str, kinds: list[str]) -> list[tuple[Registration, str]]:
     return found
 
 
-def _settings(pairs: list[str]) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise UsageError(f"--set '{pair}' is not understood; write NAME=VALUE.")
-        settings[name.replace("-", "_")] = {"true": True, "false": False}.get(value, value)
-    return settings
-
-
 def _table(checkpoint: Path | None, rows: int) -> CodeTable | None:
     """Codes of a trained model, for the metrics."""
     if checkpoint is None:
@@ -146,14 +137,14 @@ def _table(checkpoint: Path | None, rows: int) -> CodeTable | None:
     from distk.testing import model_table
 
     model, _ = open_model(find_checkpoint(checkpoint))
-    return model_table(model, model.__dict__["dataset"](), rows)
+    return model_table(model, model.dataset(), rows)
 
 
 def _checks(
     entry: Registration,
     name: str,
     data: str | None,
-    settings: dict[str, Any],
+    settings: dict[str, dict[str, Any]],
     data_dir: Path | None,
     table: CodeTable | None,
     steps: int,
@@ -168,5 +159,5 @@ def _checks(
     if entry.kind == "penalty":
         return testing.penalty_checks(name)
     folder = {"dir": str(data_dir)} if data_dir is not None else {}
-    chosen = {**({"name": data} if data is not None else {}), **folder}
-    return testing.method_checks(name, steps, batch, model=settings, data=chosen)
+    chosen = {**({"name": data} if data is not None else {}), **folder, **settings.get("data", {})}
+    return testing.method_checks(name, steps, batch, model=settings.get("model", {}), data=chosen)

@@ -1,13 +1,15 @@
 """`distk data NAME`: look into a data set, draw it, export it, hold a renderer against the official file."""
 
 # No `from __future__ import annotations`: typer reads annotations that are made from local values.
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from distk import console, options
 from distk.commandline import LazyGroup
-from distk.commands.arguments import Json
+from distk.commands.arguments import Device, Json, Split
 from distk.errors import UsageError
 from distk.registry import Registration, registry
 
@@ -46,8 +48,6 @@ app.callback()(lambda: None)
 
 
 def _dataset_command(entry: Registration, name: str) -> Any:
-    from distk import options
-
     config = entry.load().Config
 
     def run(
@@ -56,24 +56,23 @@ def _dataset_command(entry: Registration, name: str) -> Any:
         ] = None,
         preview: Annotated[Path | None, typer.Option(help="Draw items into this PNG (clips also as GIF).")] = None,
         n: Annotated[int, typer.Option("--n", "-n", help="Items in the preview.", min=1, max=1024)] = 64,
-        split: Annotated[str, typer.Option(help="all, train or test.")] = "all",
+        split: Split = "all",
         seed: Annotated[int, typer.Option(help="Seed of the items in the preview.", min=0)] = 0,
         export: Annotated[
             Path | None, typer.Option(help="Write the data set's official file, where it has a writer.")
         ] = None,
         compare: Annotated[Path | None, typer.Option(help="Hold the renderer against the official file.")] = None,
         stats: Annotated[bool, typer.Option("--stats", help="Count what the data set knows of itself.")] = False,
-        device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+        device: Device = "auto",
         json: Json = False,
         **values: Any,
     ) -> None:
-        from distk import console
         from distk.data import open_dataset
         from distk.device import choose_device
 
         chosen = options.given(config, values)
         dataset = open_dataset(name, chosen, device=choose_device(device), folder=data_dir)
-        facts = _facts(dataset, split)
+        facts = _facts(dataset)
         if preview is not None:
             facts["preview"] = _preview(dataset, preview, n, split, seed)
         if export is not None:
@@ -108,11 +107,9 @@ def _able(dataset: "Dataset", ability: str, name: str) -> Any:
     return getattr(dataset, ability)
 
 
-def _facts(dataset: "Dataset", split: str) -> dict[str, Any]:
+def _facts(dataset: "Dataset") -> dict[str, Any]:
     from distk.data import FactorDataset
 
-    if split not in ("all", "train", "test"):
-        raise UsageError(f"--split '{split}' is none of all, train, test.")
     facts: dict[str, Any] = {
         "data": dataset.name,
         "origin": dataset.origin,
@@ -122,7 +119,7 @@ def _facts(dataset: "Dataset", split: str) -> dict[str, Any]:
         "range": list(dataset.spec.range),
     }
     for part in ("train", "test"):
-        rows = dataset.rows(part)  # type: ignore[arg-type]
+        rows = dataset.rows(part)
         if rows is not None:
             facts[part] = len(rows)
     if dataset.spec.classes:
@@ -134,8 +131,6 @@ def _facts(dataset: "Dataset", split: str) -> dict[str, Any]:
 
 
 def _preview(dataset: "Dataset", path: Path, n: int, split: str, seed: int) -> list[str]:
-    import math
-
     from distk import images
     from distk.commands.shared import choose_rows
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from distk import options
-from distk.commands.arguments import Checkpoint, DataDir, DataName, Device, Json, Out, Seed
-from distk.commands.shared import its_data, opened, require
+from distk import console, options
+from distk.codefile import table_from_arrays
+from distk.commands.shared import OnRows, require
+from distk.config import assignments
+from distk.device import choose_device
 from distk.errors import DistkError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from distk.metric import Picture
+from distk.evaluation import arrays_path, expand, write_results
+from distk.evaluation import evaluate as score
+from distk.files import write_atomic
+from distk.metric import Picture
+from distk.options import Bundle
+from distk.registry import registry
 
 HOW = "How to score"
+_SETTING = "distk.setting."
 
 
 class EvalCommand(typer.core.TyperCommand):
@@ -38,9 +44,6 @@ class EvalCommand(typer.core.TyperCommand):
 
 def _own_options(args: list[str], taken: set[str | None]) -> list[Any]:
     """Options for the settings of the metrics in `args`, except `taken` ones; their values go to `ctx.meta`."""
-    from distk.evaluation import expand
-    from distk.registry import registry
-
     named = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg in ("--metric", "-m")]
     named += [arg.partition("=")[2] for arg in args if arg.startswith("--metric=")]
     extra: dict[str, Any] = {}
@@ -56,16 +59,61 @@ def _own_options(args: list[str], taken: set[str | None]) -> list[Any]:
 
     def keep(ctx: Any, parameter: Any, value: Any) -> None:
         if value not in (None, [], ()):
-            ctx.meta[f"distk.setting.{parameter.name}"] = value
+            ctx.meta[f"{_SETTING}{parameter.name}"] = value
 
     for option in made:
         option.expose_value, option.callback = False, keep
     return made
 
 
+@dataclass(kw_only=True)
+class How(Bundle):
+    """How the metrics score: the settings that many of them share, and `--set` for any other."""
+
+    repeats: Annotated[
+        int | None,
+        typer.Option(help="Seeds per metric; default: 1, or 5 for sampled scores.", min=1, rich_help_panel=HOW),
+    ] = None
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Variant of the metric, for example dlib, cascadevae, paper.", rich_help_panel=HOW),
+    ] = None
+    code: Annotated[
+        str | None,
+        typer.Option(help="mean (default), or sample: draws from the posterior.", rich_help_panel=HOW),
+    ] = None
+    predictor: Annotated[
+        str | None, typer.Option(help="Of dci: gbt, lasso, rf; of downstream: lr, gbt, svm.", rich_help_panel=HOW)
+    ] = None
+    bins: Annotated[
+        int | None,
+        typer.Option(help="Bins per code (default: 20), and of continuous factors.", min=2, rich_help_panel=HOW),
+    ] = None
+    exact: Annotated[
+        bool, typer.Option("--exact", help="scikit-learn's boosting instead of the fast one.", rich_help_panel=HOW)
+    ] = False
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Another setting: NAME=VALUE for all metrics, METRIC.NAME=VALUE for one.", rich_help_panel=HOW
+        ),
+    ] = None
+
+    def settings(self, metrics: list[str]) -> dict[str, Any]:
+        """The settings that were given, by name, or by "metric.name" where they are for one of `metrics`."""
+        named = {"protocol": self.protocol, "code": self.code, "predictor": self.predictor, "bins": self.bins}
+        chosen: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+        if self.exact:
+            chosen["exact"] = True
+        for metric, values in assignments(self.set_ or [], sections=metrics).items():
+            chosen |= {f"{metric}.{name}" if metric else name: value for name, value in values.items()}
+        return chosen
+
+
 def evaluate(
     context: typer.Context,
-    checkpoint: Checkpoint = None,
+    on: OnRows = OnRows(split="all"),
+    how: How = How(),
     metric: Annotated[
         list[str] | None, typer.Option("--metric", "-m", help="Metric, repeatable; `all` for every one.")
     ] = None,
@@ -73,39 +121,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Score an npz with `codes` [n, D] and `factors` [n, K] instead; `codes_test`, `std`, ..."),
     ] = None,
-    data: DataName = None,
-    data_dir: DataDir = None,
-    split: Annotated[str, typer.Option(help="all, train or test.")] = "all",
     rows: Annotated[int | None, typer.Option(help="Encode at most so many items; default: all.", min=1)] = None,
-    repeats: Annotated[
-        int | None,
-        typer.Option(help="Seeds per metric; default: 1, or 5 for sampled scores.", min=1, rich_help_panel=HOW),
-    ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(help="Variant of the metric, for example dlib, cascadevae, paper.", rich_help_panel=HOW),
-    ] = None,
-    code: Annotated[
-        str | None,
-        typer.Option(help="mean (default), or sample: draws from the posterior.", rich_help_panel=HOW),
-    ] = None,
-    predictor: Annotated[
-        str | None, typer.Option(help="Of dci: gbt, lasso, rf; of downstream: lr, gbt, svm.", rich_help_panel=HOW)
-    ] = None,
-    bins: Annotated[
-        int | None,
-        typer.Option(help="Bins per code (default: 20), and of continuous factors.", min=2, rich_help_panel=HOW),
-    ] = None,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="scikit-learn's boosting instead of the fast one.", rich_help_panel=HOW)
-    ] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Another setting of the metric: NAME=VALUE.", rich_help_panel=HOW),
-    ] = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    out: Out = None,
     plots: Annotated[
         bool | None,
         typer.Option(
@@ -117,7 +133,6 @@ def evaluate(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if any metric fails, not only if all do.")
     ] = False,
-    json: Json = False,
 ) -> None:
     """Measure a trained model, or anybody's codes, with one pass of encoding.
 
@@ -129,95 +144,71 @@ def evaluate(
     Example: distk eval runs/my-run --metric dci --metric factorvae
     Example: distk eval runs/my-run --metric recall --ks 1,5,10
     """
-    from distk import console
-    from distk.evaluation import evaluate as score
-    from distk.evaluation import expand
-
     names = expand(metric or [])
     if not names:
         raise UsageError("name at least one --metric; `distk list metrics` shows them.")
-    if split not in ("all", "train", "test"):
-        raise UsageError(f"--split '{split}' is none of all, train, test.")
-    shortcuts = {"protocol": protocol, "code": code, "predictor": predictor, "bins": bins, "exact": exact or None}
-    settings = {**{k: v for k, v in shortcuts.items() if v is not None}, **_settings(set_ or [])}
-    own = {k.removeprefix("distk.setting."): v for k, v in context.meta.items() if k.startswith("distk.setting.")}
-    settings |= {k: ",".join(map(str, v)) if isinstance(v, (list, tuple)) else v for k, v in own.items()}
+    settings = {"repeats": how.repeats, **how.settings(names), **_typed(context)}
     if codes is not None:
-        if checkpoint is not None:
-            raise UsageError("give a checkpoint or --codes, not both.")
-        if data or data_dir or rows or split != "all":
-            raise UsageError(
-                "--data, --data-dir, --split and --rows choose what to encode; --codes is encoded already."
-            )
-        path, result = codes, score(_table(codes, device), names, seed=seed, repeats=repeats, **settings)
+        path, target = codes, on.out
+        result = _of_codes(on, codes, rows, names, settings)
     else:
-        path, model, header = opened(checkpoint, device)
-        if all(_reads_codes(name) for name in names):
-            require(model, header, "eval", "encode")
-        dataset = its_data(model, header, data, data_dir)
-        cache = path.with_name(f".{path.stem}.codes.safetensors")
-        result = score(
-            model, names, data=dataset, split=split, rows=rows, seed=seed, repeats=repeats, cache=cache, **settings
-        )
-    target = out or (path.with_name(f"{path.stem}.eval.json") if codes is None else None)
+        result = _of_model(on, rows, names, settings)
+        path, target = on.path, on.out or on.path.with_name(f"{on.path.stem}.eval.json")
     drawn = {} if plots is False else _drawn(result["metrics"])
     result = {"checkpoint": str(path), **result}
     if target is not None:
         result = _written(target, result, drawn, both=bool(plots))
-    if json:
+    if on.json:
         console.emit_json(result)
     else:
-        _print(result)
-        for name, picture in drawn.items() if plots else ():
-            if text := picture.text():
-                console.out.print(f"\n{name}\n{console.clean(text)}", markup=False)
+        _print(result, drawn if plots else {})
     _exit_code(result["metrics"], strict)
 
 
-def _table(codes: Path, device: str) -> Any:
-    from distk.codefile import table_from_arrays
-    from distk.device import choose_device
+def _typed(context: typer.Context) -> dict[str, Any]:
+    """The metrics' own options that `EvalCommand` has read."""
+    found = {k.removeprefix(_SETTING): v for k, v in context.meta.items() if k.startswith(_SETTING)}
+    return {k: ",".join(map(str, v)) if isinstance(v, (list, tuple)) else v for k, v in found.items()}
 
-    return table_from_arrays(codes, choose_device(device))
+
+def _of_codes(on: OnRows, codes: Path, rows: int | None, names: list[str], settings: dict[str, Any]) -> dict[str, Any]:
+    """Scores of a file of codes."""
+    if on.checkpoint is not None:
+        raise UsageError("give a checkpoint or --codes, not both.")
+    if on.data or on.data_dir or rows or on.split != "all":
+        raise UsageError("--data, --data-dir, --split and --rows choose what to encode; --codes is encoded already.")
+    return score(table_from_arrays(codes, choose_device(on.device)), names, seed=on.seed, **settings)
+
+
+def _of_model(on: OnRows, rows: int | None, names: list[str], settings: dict[str, Any]) -> dict[str, Any]:
+    """Scores of a trained model, its table of codes cached beside it."""
+    on.open()
+    if all(_reads_codes(name) for name in names):
+        require(on.model, on.header, "eval", "encode")
+    cache = on.path.with_name(f".{on.path.stem}.codes.safetensors")
+    data = on.dataset()
+    return score(on.model, names, data=data, split=on.split, rows=rows, seed=on.seed, cache=cache, **settings)
 
 
 def _reads_codes(name: str) -> bool:
-    from distk.registry import registry
-
     try:
         return bool(registry().find("metric", name).load().needs_codes)
     except DistkError:  # it will be a row with its reason
         return True
 
 
-def _settings(pairs: list[str]) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        name, found, value = pair.partition("=")
-        if not found:
-            raise UsageError(f"--set '{pair}' is not understood; write NAME=VALUE.")
-        settings[name.replace("-", "_")] = {"true": True, "false": False}.get(value, value)
-    return settings
-
-
 def _drawn(results: dict[str, Any]) -> dict[str, Picture]:
     """The pictures of all metrics, by "metric.picture"."""
-    from distk.registry import registry
-
-    found = {}
+    drawn: dict[str, Picture] = {}
     for name, values in results.items():
         if "error" not in values:
             pictures = registry().find("metric", name).load().pictures(values)
-            found |= {f"{name}.{key}": picture for key, picture in pictures.items()}
-    return found
+            drawn |= {f"{name}.{key}": picture for key, picture in pictures.items()}
+    return drawn
 
 
 def _written(target: Path, result: dict[str, Any], drawn: dict[str, Picture], both: bool) -> dict[str, Any]:
     """Write JSON, arrays and pictures; what cannot be written is a warning, for the figures are there all the same."""
-    from distk import console
-    from distk.evaluation import arrays_path, write_results
-    from distk.files import write_atomic
-
     stem = arrays_path(target).name.removesuffix(".safetensors")
     files = dict(_contents(stem, drawn, both))
     if files:
@@ -240,9 +231,7 @@ def _contents(stem: str, drawn: dict[str, Picture], both: bool) -> Iterator[tupl
             yield f"{stem}.{name}.svg", picture.svg().encode()
 
 
-def _print(result: dict[str, Any]) -> None:
-    from distk import console
-
+def _print(result: dict[str, Any], drawn: dict[str, Picture]) -> None:
     rows: list[tuple[Any, ...]] = []
     notes, failed = [], []
     for name, values in result["metrics"].items():
@@ -265,6 +254,9 @@ def _print(result: dict[str, Any]) -> None:
     if not rows:
         for name, reason in failed:
             console.error(f"{name}: {reason}")
+    for name, picture in drawn.items():
+        if text := picture.text():
+            console.out.print(f"\n{name}\n{console.clean(text)}", markup=False)
 
 
 def _exit_code(results: dict[str, Any], strict: bool) -> None:

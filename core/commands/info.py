@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from distk import checkpoint as files
+from distk import console
 from distk.commands.arguments import Checkpoint, Json
+from distk.run import find_checkpoint
 
 
 def info(
@@ -21,15 +25,11 @@ def info(
 
     Example: distk info runs/my-run --strip model.safetensors
     """
-    from distk import checkpoint as files
-    from distk import console
-    from distk.run import find_checkpoint
-
     path = find_checkpoint(checkpoint)
     header = files.read_header(path)
     tensors = files.sizes(path)
     model = {name: shape for name, shape in tensors.items() if name.startswith("model/")}
-    count = sum(_numel(shape) for shape in model.values())
+    count = sum(math.prod(shape) for shape in model.values())
     if strip is not None:
         loaded, _ = files.load(path)
         files.save(strip, loaded, header)
@@ -60,10 +60,3 @@ def info(
             ("best", f"{best['metric']} {best['key']} {console.number(best['value'])} at step {best['step']:,}")
         )
     console.table("", ("", ""), rows)
-
-
-def _numel(shape: list[int]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
+from distk import console
+from distk.commandline import collect_apps
 from distk.commands.arguments import Json
 from distk.errors import unknown
 from distk.registry import KINDS, registry
@@ -20,8 +23,6 @@ def list_(
 
     Example: distk list methods --tag vae
     """
-    from distk import console
-
     plural = {"methods": "method", "datasets": "dataset", "metrics": "metric", "penalties": "penalty"}
     if what is not None and what not in plural and what not in KINDS:
         raise unknown("list", what, plural)
@@ -41,22 +42,28 @@ def list_(
             console.out.print()
 
 
+ORDER = ("paper", *KINDS, "command", "logger")
+"""Kinds in the order in which `distk plugins` shows them; any other comes after."""
+PLURALS = {"dataset": "data sets", "penalty": "penalties"}
+
+
 def plugins(json: Json = False) -> None:
-    """List the plugins that were found, what they provide, and what is wrong with those that are not in use.
+    """List the plugins that were found, what each brings by name, and what is wrong with those that are not in use.
 
     Example: distk plugins
     """
-    from distk import console
-
+    collect_apps(warn=False)
     found = list(registry().plugins.values())
-    plurals = {"method": "methods", "dataset": "datasets", "metric": "metrics", "penalty": "penalties"}
     if json:
-        console.emit_json({"plugins": [vars(p) for p in found], "problems": registry().problems})
+        console.emit_json({"plugins": [vars(plugin) for plugin in found], "problems": registry().problems})
         return
-    rows = []
     for plugin in found:
-        provides = "; ".join(f"{len(n)} {k if len(n) == 1 else plurals[k]}" for k, n in plugin.provides.items())
-        rows.append((plugin.name, f"{plugin.distribution} {plugin.version}", plugin.error or provides or "commands"))
-    console.table("", ("plugin", "distribution", "provides"), rows)
+        console.out.print(Text(console.clean(f"{plugin.name}  {plugin.distribution} {plugin.version}"), style="bold"))
+        kinds = [*(k for k in ORDER if k in plugin.provides), *(k for k in plugin.provides if k not in ORDER)]
+        rows = [(PLURALS.get(kind, f"{kind}s"), ", ".join(plugin.provides[kind])) for kind in kinds]
+        if plugin.error:
+            rows = [("not in use", plugin.error)]
+        if rows:
+            console.listing(rows)
     for problem in registry().problems:
         console.warn(problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
 import re
 from pathlib import Path
@@ -9,8 +10,12 @@ from typing import Annotated
 
 import typer
 
+from distk import console
+from distk.commands import plugin_template
 from distk.commands.arguments import Json
 from distk.errors import DistkError, UsageError
+from distk.files import write_atomic
+from distk.registry import registry
 
 
 def new_plugin(
@@ -24,10 +29,6 @@ def new_plugin(
 
     Example: distk new-plugin acme, then pip install -e acme and distk check --plugin acme
     """
-    from distk import console
-    from distk.commands import plugin_template
-    from distk.files import write_atomic
-
     _usable(name)
     folder = out if out is not None else Path(name)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
@@ -50,12 +51,10 @@ def new_plugin(
 
 def _usable(name: str) -> None:
     """Raises UsageError for a name that is no package name, or one that something else already has."""
-    import importlib.util
-
-    from distk.registry import registry
-
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > 50:
-        raise UsageError(f"'{name}' is no plugin name: use lower-case letters and digits, words joined by dashes.")
+        raise UsageError(
+            f"'{name}' is not a valid plugin name: use lower-case letters and digits, words joined by dashes."
+        )
     package = name.replace("-", "_")
     if keyword.iskeyword(package):
         raise UsageError(f"'{name}' is a word of the Python language: choose another name.")

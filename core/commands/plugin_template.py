@@ -22,34 +22,23 @@ dependencies = ["distk"]
 """
 
 HOOKS = '''\
-"""@NAME@: a plugin for distk. A table of contents: nothing here imports torch."""
+"""@NAME@: a small VAE on pictures of two bars."""
 
-import typer
-from distk import hookimpl
+from distk import RegisterPaper, hookimpl
+from distk.papers import Paper
 
 DISTK_CONTRACT = 1
 
-
-@hookimpl
-def distk_register_methods(register) -> None:
-    register("@NAME@-vae", "@PACKAGE@.method:@CLASS@VAE", "a small VAE with a weighted KL term", tags=("vae",))
-
-
-@hookimpl
-def distk_register_datasets(register) -> None:
-    register("@NAME@-bars", "@PACKAGE@.dataset:Bars", "a horizontal and a vertical bar", tags=("image", "factors"))
+paper = Paper(__name__)
+paper.method("@NAME@-vae", "method:@CLASS@VAE", "a small VAE with a weighted KL term", tags=("vae",))
+paper.dataset("@NAME@-bars", "dataset:Bars", "a horizontal and a vertical bar", tags=("image", "factors"))
+paper.metric("@NAME@-alignment", "metric:Alignment", "is there one code for each factor")
+paper.command("spread", "commands:spread", "Show how far each code moves over the data.")
 
 
 @hookimpl
-def distk_register_metrics(register) -> None:
-    register("@NAME@-alignment", "@PACKAGE@.metric:Alignment", "is there one code for each factor")
-
-
-@hookimpl
-def distk_register_commands(app: typer.Typer) -> None:
-    from @PACKAGE@ import commands
-
-    app.command("@NAME@-spread")(commands.spread)
+def distk_register_papers(register: RegisterPaper) -> None:
+    register(paper)
 '''
 
 DATASET = '''\
@@ -68,10 +57,8 @@ class Config:
     places: int = option(8, "places of each bar", min=2, max=64)
 
 
-class Bars(FactorDataset):
+class Bars(FactorDataset[Config]):
     """Images float32 [1, side, side] in [0, 1], side = 2 * places; a bar is two pixels wide."""
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
@@ -115,12 +102,11 @@ class Config:
     lr: float = option(1e-3, "learning rate of Adam", above=0)
 
 
-class @CLASS@VAE(Method):
+class @CLASS@VAE(Method[Config]):
     """Code: `z`, continuous."""
 
-    Config = Config
     data = "@NAME@-bars"
-    training = {"steps": 2000, "batch": 64}
+    train_defaults = {"steps": 2000, "batch": 64}
 
     def __init__(self, config: Config, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -174,39 +160,36 @@ class Alignment(Metric):
         both = torch.cat([table.codes.double(), factors], dim=1)
         width = table.codes.shape[1]
         # A code that never changes correlates with nothing.
-        found = torch.corrcoef(both.T)[:width, width:].abs().nan_to_num().amax(0)
-        each = {name: float(value) for name, value in zip(table.factor_names, found, strict=True)}
-        return {"alignment": float(found.mean()), **each}
+        correlation = torch.corrcoef(both.T)[:width, width:].abs().nan_to_num().amax(0)
+        each = {name: float(value) for name, value in zip(table.factor_names, correlation, strict=True)}
+        return {"alignment": float(correlation.mean()), **each}
 '''
 
 COMMANDS = '''\
-"""`distk @NAME@-spread`."""
+"""`distk @NAME@ spread`."""
 
 from typing import Annotated
 
 import typer
-from distk.commands.arguments import Checkpoint, Json
+from distk import console, encode_table
+from distk.commands.shared import OnRows
 
 
 def spread(
-    checkpoint: Checkpoint = None,
+    on: OnRows,
     n: Annotated[int, typer.Option("--n", help="Items to encode.", min=2)] = 256,
-    json: Json = False,
 ) -> None:
     """Show how far each code moves over the data.
 
-    Example: distk @NAME@-spread runs/first --n 100
+    Example: distk @NAME@ spread runs/first --n 100
     """
-    import distk
-    from distk import console
-
-    model = distk.load(checkpoint)
-    table = distk.encode_table(model, model.dataset(), rows=n)
-    found = dict(zip(table.names, table.codes.std(0).tolist(), strict=True))
-    if json:
-        console.emit_json(found)
+    model = on.open("eval", "encode").model
+    table = encode_table(model, on.dataset(), rows=n, split=on.split, seed=on.seed)
+    deviations = dict(zip(table.names, table.codes.std(0).tolist(), strict=True))
+    if on.json:
+        console.emit_json(deviations)
     else:
-        console.table("", ("code", "standard deviation"), list(found.items()))
+        console.table("", ("code", "standard deviation"), list(deviations.items()))
 '''
 
 TESTS = '''\

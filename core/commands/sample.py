@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
+import torch
 import typer
 
-from distk.commands.arguments import Checkpoint, Device, Json, Out, Seed
+from distk.commands.arguments import Seed
+from distk.commands.shared import OnModel, present
+from distk.device import seeded
 from distk.errors import UsageError
 
 
 def sample(
-    checkpoint: Checkpoint = None,
+    on: OnModel,
     n: Annotated[int, typer.Option("--n", "-n", help="How many items.", min=1, max=100_000)] = 64,
     class_: Annotated[int | None, typer.Option("--class", help="Hold the categorical code at this class.")] = None,
     group: Annotated[
         str | None, typer.Option(help="Which categorical group --class means, if there are several.")
     ] = None,
     label: Annotated[str | None, typer.Option(help="Label by name, for methods of labelled data.")] = None,
-    out: Out = None,
     seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
 ) -> None:
     """Draw new items from the model.
 
     Example: distk sample runs/my-run --n 64 --class 2
     """
-    import math
-
-    import torch
-
-    from distk.commands import shared
-    from distk.device import seeded
-
-    path, model, header = shared.opened(checkpoint, device)
-    shared.require(model, header, "sample", "sample")
+    model = on.open("sample", "sample").model
     given: dict[str, int] = {}
     if class_ is not None:
         groups = [g.name for g in model.latents if g.kind == "categorical"]
@@ -48,13 +41,12 @@ def sample(
         given["label"] = model.spec.classes.index(label)
     with torch.no_grad():
         items = model.sample(n, seeded(seed, next(model.parameters()).device), **given)
-    if model.spec.kind == "sentence" and out is None:
+    if model.spec.kind == "sentence" and on.out is None:
         lines = model.text(items)
-        if json:
-            shared.report([], True, sentences=lines)
-        for line in lines if not json else []:
+        if on.json:
+            on.report([], sentences=lines)
+        for line in lines if not on.json else []:
             typer.echo(line)
         return
-    target = shared.beside(path, out, f"{path.stem}.samples.png")
     columns = max(1, math.isqrt(n) if math.isqrt(n) ** 2 == n else min(n, 10))
-    shared.report(shared.present(model, items, target, columns), json)
+    on.report(present(model, items, on.target("samples.png"), columns))

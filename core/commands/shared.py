@@ -59,7 +59,11 @@ class OnModel(Bundle):
 
     def target(self, name: str) -> Path:
         """`--out`, or the file `<checkpoint's stem>.name` beside the checkpoint."""
-        return beside(self.path, self.out, f"{self.path.stem}.{name}")
+        return self.beside(f"{self.path.stem}.{name}")
+
+    def beside(self, name: str) -> Path:
+        """`--out`, or the file `name` beside the checkpoint."""
+        return beside(self.path, self.out, name)
 
     def report(self, files: list[Path], **values: Any) -> None:
         """Say which files were written: JSON on stdout with `values`, or a line each."""

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from distk import console, options
 from distk.commands.arguments import Json
+from distk.config import read_toml
 from distk.errors import UsageError
 from distk.registry import Registration, registry
 
@@ -42,7 +44,6 @@ app.callback()(lambda: None)
 
 
 def _method_command(entry: Registration, args: list[str]) -> Any:
-    from distk import options
     from distk.settings import TrainConfig
 
     cls = entry.load()
@@ -50,7 +51,7 @@ def _method_command(entry: Registration, args: list[str]) -> Any:
     dataset = registry().find("dataset", name.partition(":")[0]) if name else None
     data_config = dataset.load().Config if dataset is not None else None
     method_parameters = options.parameters(cls.Config, f"Method: {entry.name}")
-    train_parameters = options.parameters(TrainConfig, "Training", defaults=cls.training)
+    train_parameters = options.parameters(TrainConfig, "Training", defaults=cls.train_defaults)
     taken = {*_RESERVED, *(p.name for p in method_parameters + train_parameters)}
     data_parameters = options.parameters(data_config, f"Data: {name}", taken, "data_") if data_config else []
 
@@ -113,8 +114,6 @@ def _data_name(args: list[str], default: str, cls: type) -> str:
     if named := found.get("--data") or found.get("--env"):
         return named
     if "--config" in found and Path(found["--config"]).is_file():
-        from distk.config import read_toml
-
         section = read_toml(Path(found["--config"])).get("data", {})
         if isinstance(section, dict) and isinstance(section.get("name"), str):
             return section["name"]
@@ -155,7 +154,6 @@ def _train(
 
 
 def _profile(method: str, preset: str | None, config: Path | None, sections: dict, json: bool) -> None:
-    from distk import console
     from distk.settings import resolve
     from distk.training.profile import profile, show
 
@@ -194,8 +192,6 @@ def _summary(run: Any) -> dict[str, Any]:
 
 def _all_finished(seeds: list[int], runs: list[Any], json: bool) -> None:
     """One document, or one table, for several seeds."""
-    from distk import console
-
     found = [_summary(run) for run in runs]
     if json:
         console.emit_json({"runs": [{"seed": seed, **made} for seed, made in zip(seeds, found, strict=True)]})
@@ -206,8 +202,6 @@ def _all_finished(seeds: list[int], runs: list[Any], json: bool) -> None:
 
 
 def _finished(run: Any, json: bool) -> None:
-    from distk import console
-
     if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks for all
         return
     log = run.log

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import torch
 import typer
+from torch import Tensor
 
-from distk.commands.arguments import Checkpoint, DataDir, DataName, Device, Json, Out, Seed
+from distk import images
+from distk.commands.shared import OnRows, scaled
 from distk.errors import UsageError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from distk.method import Method
-    from distk.traversal import Traversal
+from distk.method import Method
+from distk.traversal import Traversal, order_by_kl
+from distk.traversal import traverse as walk
 
 
 def traverse(
-    checkpoint: Checkpoint = None,
+    on: OnRows,
     row: Annotated[
         int | None, typer.Option(help="Row of the item to start from; default: drawn by --seed.", min=0)
     ] = None,
@@ -27,46 +27,31 @@ def traverse(
         str | None, typer.Option(help="Lowest and highest value, LOW:HIGH; default: -2:2 for most.")
     ] = None,
     top: Annotated[int | None, typer.Option(help="Only the so many most informative latents.", min=1)] = None,
-    data: DataName = None,
-    data_dir: DataDir = None,
-    split: Annotated[str, typer.Option(help="Where the item comes from: all, train or test.")] = "test",
-    out: Out = None,
     gif: Annotated[bool, typer.Option("--gif/--no-gif", help="Also write a GIF that sweeps all latents.")] = True,
-    seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
 ) -> None:
     """Draw what each latent does: a row per latent, ordered by KL, a block per class of a discrete code.
 
     Example: distk traverse runs/my-run --columns 12 --span=-3:3
     """
-    import torch
-
-    from distk.commands import shared
-    from distk.traversal import order_by_kl
-    from distk.traversal import traverse as walk
-
-    path, model, header = shared.opened(checkpoint, device)
-    shared.require(model, header, "traverse", "encode", "decode")
-    dataset = shared.its_data(model, header, data, data_dir)
+    model = on.open("traverse", "encode", "decode").model
+    dataset = on.dataset()
     if row is not None and row >= len(dataset):
         raise UsageError(f"--row {row} is outside the data set's rows 0 to {len(dataset) - 1}.")
-    rows = shared.choose_rows(dataset, 1, seed, split) if row is None else torch.tensor([row], device=dataset.device)
+    rows = on.rows(dataset, 1) if row is None else torch.tensor([row], device=dataset.device)
     kl = order_by_kl(model, dataset)
     x = dataset.batch(rows)["x"]
     made = walk(model, x, kl, columns, _span(span), top)
-    target = shared.beside(path, out, f"{path.stem}.traversal.png")
+    target = on.target("traversal.png")
     if model.spec.kind == "sentence":
         lines = {f"{r.block} {r.label}".strip(): model.text(r.items) for r in made.rows}
-        if json:
-            shared.report([], True, row=int(rows[0]), rows=lines)
-        for label, sentences in lines.items() if not json else []:
+        if on.json:
+            on.report([], row=int(rows[0]), rows=lines)
+        for label, sentences in lines.items() if not on.json else []:
             typer.echo(label + "".join(f"\n  {s}" for s in dict.fromkeys(sentences)))
         return
     files = draw(model, made, target, gif)
-    shared.report(
+    on.report(
         files,
-        json,
         row=int(rows[0]),
         kl=kl,
         values=made.values,
@@ -89,10 +74,6 @@ def _span(text: str | None) -> tuple[float, float] | None:
 
 def draw(model: Method, made: Traversal, target: Path, gif: bool) -> list[Path]:
     """Write the grid as PNG, and the sweep as GIF: each frame shows all latents at one value (or a clip playing)."""
-    import torch
-
-    from distk import images
-    from distk.commands.shared import scaled
 
     def still(items: Tensor) -> Tensor:
         """`[n, (t,) c, h, w]` in [0, 1], enlarged; of clips the middle frame."""

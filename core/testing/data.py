@@ -70,12 +70,14 @@ def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor], what: str) -> None:
 def loaded(kind: str, name: str, base: type) -> Any:
     """The registered class of a name.
 
-    Raises DistkError when it cannot be imported or is no subclass of `base`.
+    Raises DistkError when it cannot be imported or is not a subclass of `base`.
     """
     entry = registry().find(kind, name)
     found = entry.load()
     if not isinstance(found, type) or not issubclass(found, base):
-        raise DistkError(f"{kind} '{entry.name}' of {entry.owner} is '{entry.path}', no subclass of {base.__name__}.")
+        raise DistkError(
+            f"{kind} '{entry.name}' of {entry.owner} is '{entry.path}', not a subclass of {base.__name__}."
+        )
     return found
 
 
@@ -236,7 +238,7 @@ def _factors(dataset: FactorDataset) -> None:
     for factor in range(k):
         fixed = dataset.factors(dataset.sample_fixed(torch.full((4,), factor), 8, seeded(1, dataset.device)))
         assert bool((fixed[:, :, factor] == fixed[:, :1, factor]).all()), (
-            f"P2 does not fix '{dataset.factor_names[factor]}'"
+            f"`fixed` does not fix '{dataset.factor_names[factor]}'"
         )
 
 
@@ -265,7 +267,7 @@ def metric_checks(name: str, table: CodeTable | None = None) -> list[Check]:
 
     def headline() -> None:
         assert cls.headline in result, f"the headline '{cls.headline}' is missing among {sorted(result)}"
-        assert isinstance(result[cls.headline], float), "the headline is no float"
+        assert isinstance(result[cls.headline], float), "the headline is not a float"
 
     def repeatable() -> None:
         torch.manual_seed(1)  # a score that draws from the global generator now draws something else

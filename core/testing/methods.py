@@ -143,8 +143,13 @@ class _Watching(Trainer):
         self.handed: set[str] = set()
 
     def _update(self, stage: list[Objective], step: Step) -> None:
-        tap = Step.tap.__get__(step)
-        step.tap = lambda layer, h: (self.handed.add(layer), tap(layer, h))[1]  # type: ignore[method-assign]
+        tap = step.tap
+
+        def noted(layer: str, activations: Tensor) -> None:
+            self.handed.add(layer)
+            tap(layer, activations)
+
+        step.tap = noted  # type: ignore[method-assign]
         before = {n: p.detach().clone() for n, p in self.model.named_parameters()}
         super()._update(stage, step)
         changed = {n for n, p in self.model.named_parameters() if not torch.equal(p.detach(), before[n])}
@@ -227,7 +232,12 @@ class _Probe:
         same(straight, _everything(again), "the resumed and the uninterrupted run")
 
     def _save(self, trainer: Trainer, path: Path) -> None:
-        data = {"name": self.settings.data, "options": {}, "folder": None, "origin": trainer.dataset.origin}
+        data: dict[str, Any] = {
+            "name": self.settings.data,
+            "options": {},
+            "folder": None,
+            "origin": trainer.dataset.origin,
+        }
         header = checkpoint.header_for(trainer.model, self.settings.entry, data, trainer.index, 0, {})
         checkpoint.save(path, trainer.model, header, trainer.state())
 

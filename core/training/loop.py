@@ -74,7 +74,7 @@ def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Datas
             model = settings.method(settings.model, dataset.spec).to(device)
         except ValueError as error:
             raise UsageError(f"method '{settings.entry.name}' with data '{dataset.name}': {error}") from error
-    model.__dict__["dataset"] = lambda: dataset  # as `open_model` does for a trained one
+    model.opens = lambda: dataset  # as `open_model` does for a trained one
     torch.manual_seed(settings.train.seed)  # for layers that draw from the global generator, such as dropout
     return Trainer(model.train(), dataset, settings.train, ranks)
 
@@ -174,8 +174,7 @@ def _taken_up(run: Run, file: Path, steps: int | None, ranks: Ranks) -> Session:
 def _best_of(header: checkpoint.Header) -> dict[str, Any]:
     """What the header says about best.safetensors, as far as it makes sense."""
     best = header.metrics.get("best")
-    sound = isinstance(best, dict) and isinstance(best.get("value"), (int, float))
-    return dict(best) if sound else {}
+    return dict(best) if isinstance(best, dict) and isinstance(best.get("value"), (int, float)) else {}
 
 
 def _toml(run: Run) -> str:

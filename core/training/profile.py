@@ -209,7 +209,7 @@ def show(found: dict[str, Any]) -> None:
     title += f", {number(captured)} ms captured" if captured else ""
     columns = ("share", "ms")
     console.out.print(title)
-    rows = [(row["name"], f"{row['share']:.0%}", row["ms"]) for row in found["parts"]]
+    rows: list[tuple[Any, ...]] = [(row["name"], f"{row['share']:.0%}", row["ms"]) for row in found["parts"]]
     console.table("", ("part", *columns), rows)
     rows = [(row["name"], row["calls"], f"{row['share']:.0%}", row["ms"]) for row in found["operations"][:SHOWN]]
     console.out.print("\nThe operations that take most:")

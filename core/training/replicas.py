@@ -244,4 +244,5 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: a
 
 def _end_with_parent() -> None:
     """In the child: receive SIGTERM, and so save and stop, when the parent dies (prctl PR_SET_PDEATHSIG, Linux)."""
+    assert _LIBC is not None  # asked for on Linux only
     _LIBC.prctl(1, signal.SIGTERM)

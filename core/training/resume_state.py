@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import struct
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -81,14 +81,14 @@ def _check(trainer: InTraining, state: Mapping[str, Tensor]) -> None:
         raise ValueError(f"{len(state) - 1} tensors are there, {int(state['count'])} were written")
     step = state["step"]
     if step.dtype != torch.int64 or step.dim() or not 0 <= int(step) < 1 << 62:
-        raise ValueError("the step is no count")
+        raise ValueError("the step is not a count")
     owners = tuple(f"optim/{name}/" for name in trainer.optimizers)
     for name, value in state.items():
         if name in _GENERATORS:
             _check_generator(name, value)
         elif name.startswith("log/"):
             if value.dim() != 1 or value.dtype != torch.float32 or not 2 <= len(value) < 1 << 20:
-                raise ValueError(f"'{name}' is no sum of logged values")
+                raise ValueError(f"'{name}' is not a sum of logged values")
         elif name not in ("step", "count") and not name.startswith((*owners, "method/")):
             raise ValueError(f"'{name}' is nothing that this run keeps")
 
@@ -97,7 +97,7 @@ def _check_generator(name: str, value: Tensor) -> None:
     """torch checks the size and the ranges of a CPU generator's state, but a position that together with the numbers
     still left runs past its 624 words would be read beyond its end."""
     if value.dtype != torch.uint8 or value.dim() != 1 or len(value) not in (16, 5056):
-        raise ValueError(f"'{name}' is no state of a random generator")
+        raise ValueError(f"'{name}' is not a state of a random generator")
     if len(value) == 5056:
         left, _, following = struct.unpack("<iiQ", bytes(value[8:24].tolist()))
         if not (1 <= left <= 624 and following <= 624 and left + following <= 625):
@@ -112,8 +112,8 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     slots: dict[int, dict[str, Tensor]] = {}
     for name, value in state.items():
-        i, _, slot = name.partition("/")
-        slots.setdefault(int(i), {})[slot] = value
+        number, _, slot = name.partition("/")
+        slots.setdefault(int(number), {})[slot] = value
     expected = _slots(optimizer)
     for i, found in slots.items():
         if not 0 <= i < len(parameters):
@@ -139,7 +139,9 @@ def _slots(optimizer: torch.optim.Optimizer) -> set[str] | None:
     probe = nn.Parameter(torch.zeros(2, device=device))
     probe.grad = torch.ones_like(probe)
     # A learning rate on the device is one tensor for all: the probe gets its own.
-    settings = {k: v.clone() if isinstance(v, Tensor) else v for k, v in optimizer.defaults.items() if k in known}
+    settings: dict[str, Any] = {
+        k: v.clone() if isinstance(v, Tensor) else v for k, v in optimizer.defaults.items() if k in known
+    }
     twin = kind([probe], **settings)
     twin.step()
     return {slot for slot, value in twin.state[probe].items() if isinstance(value, Tensor)}

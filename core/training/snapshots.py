@@ -11,7 +11,7 @@ from distk import images
 from distk.console import warn_once
 from distk.data import Dataset
 from distk.device import seeded
-from distk.method import Method, can
+from distk.method import Method, can, eval_mode
 
 COLUMNS = 8
 
@@ -24,12 +24,10 @@ def snapshot(model: Method, dataset: Dataset, folder: Path, step: int) -> Path |
     """
     if dataset.spec.kind not in ("image", "video") or len(dataset.spec.shape) not in (3, 4):
         return None
-    was_training = model.training
     devices = [dataset.device] if dataset.device.type == "cuda" else []
     path = folder / f"step-{step:07d}.png"
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            model.eval()
+        with torch.no_grad(), eval_mode(model), torch.random.fork_rng(devices=devices):
             rows = _rows(model, dataset)
             if not rows:
                 return None
@@ -39,8 +37,6 @@ def snapshot(model: Method, dataset: Dataset, folder: Path, step: int) -> Path |
     except Exception as error:  # any fault of a method's decoder
         warn_once(f"no picture for samples/: {type(error).__name__}: {error}")
         return None
-    finally:
-        model.train(was_training)
     return path
 
 

@@ -6,6 +6,7 @@ Nothing in a step reads a value back to the host. Losses and logged terms are su
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Hashable, Iterable
 from typing import Any
@@ -47,6 +48,7 @@ class Trainer:
         self.stages = _stages(model.objectives())
         self.objectives = [objective for stage in self.stages for objective in stage]
         self.optimizers = {o.name: o.optimizer(list(o.parameters)) for o in self.objectives if o.optimizer is not None}
+        self._per_objective = "objective" in inspect.signature(model.collect).parameters
         self.penalties = attach(model, dataset, config, self.objectives, self.ranks)
         self.counter = torch.zeros((), dtype=torch.long, device=self.device)
         self.sums: dict[str, Tensor] = {}
@@ -95,10 +97,14 @@ class Trainer:
             taking = [o for o in stage if o.name in active]
             for _ in range(taking[0].updates if taking else 0):
                 if taking[0].fresh_batch:
-                    step.batch = self.model.collect(source)
+                    step.batch = self._fresh(source, taking[0].name)
                 self._update(taking, step)
         self.counter.add_(1)
         self._average_statistics()
+
+    def _fresh(self, source: Source, objective: str) -> dict[str, Tensor]:
+        """The batch that one objective draws for itself; a method may take no notice of which one it is."""
+        return self.model.collect(source, objective) if self._per_objective else self.model.collect(source)
 
     def _average_statistics(self) -> None:
         """Batch normalisation's running statistics as of the whole batch; each rank saw its share of it."""

@@ -183,7 +183,7 @@ def read_strip(path: Path, fit: Fit, frame: int | None = None) -> np.ndarray:
         count = length // along
         if count < 2:
             raise DistkError(
-                f"'{path}' has {width}x{height} pixels, which is a single picture and no strip of frames"
+                f"'{path}' has {width}x{height} pixels, which is a single picture, not a strip of frames"
                 f"{'' if frame is None else f' {frame} pixels long'}."
             )
         if length % along:

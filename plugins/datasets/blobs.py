@@ -21,7 +21,7 @@ class Config:
     positions: int = option(32, "values of each coordinate, evenly from 16 to 48 of 64 pixels", min=2, max=512)
 
 
-class Blobs(FactorDataset):
+class Blobs(FactorDataset[Config]):
     """Factors posX and posY; peak 1, real-valued pixels.
 
     The published text gives neither the blob's width nor the grid. The grid is a choice. The width is such that a code
@@ -29,7 +29,6 @@ class Blobs(FactorDataset):
     cov(position, pixel)^2 / (p (1 - p)), p the mean pixel, which is 278 at 64x64, and 92 for half this width.
     """
 
-    Config = Config
     factor_names = ("posX", "posY")
     factor_kinds = ("ordinal", "ordinal")
 

@@ -12,7 +12,7 @@ import re
 import tarfile
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class Cifar10(Dataset):
         found = _find(files)
         if found is None:
             self.stand_in = made = open_dataset("deadleaves", device=device)
-            self.spec, self._split = made.spec, {split: made.rows(split) for split in ("train", "test")}
+            self.spec, self.parts = made.spec, {split: made.rows(split) for split in ("train", "test")}
             self.origin = f"no CIFAR-10 files found: stand-in deadleaves, {made.origin}"
             warn_once(
                 f"no CIFAR-10 files found, so '{files.name}' is the stand-in deadleaves; name them with --data-dir."
@@ -62,13 +62,10 @@ class Cifar10(Dataset):
         self.origin = f"{len(records):,} images read from {found}{part}"
         everything = torch.arange(len(records), device=device)
         split: dict[str, Tensor | None] = {"train": everything[:cut], "test": everything[cut:]}
-        self._split = split if cut < len(records) else dict(permuted_split(cut, 0.1, 0, device))
+        self.parts = split if cut < len(records) else dict(permuted_split(cut, 0.1, 0, device))
 
     def __len__(self) -> int:
         return len(self.stand_in) if self.stand_in is not None else len(self.images)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, 32, 32]` in [0, 1], `label` int64 `[n]` (not for the stand-in)."""
@@ -102,7 +99,7 @@ def _read_folder(folder: Path) -> dict[str, np.ndarray]:
             if path is plain and plain.stat().st_size > WHOLE:  # before anything is read
                 raise _wrong(name, plain.stat().st_size)
             with gzip.open(path) if path is zipped else path.open("rb") as file:
-                parts[name] = _records(name, file)
+                parts[name] = _records(name, cast(IO[bytes], file))
         except (OSError, EOFError, zlib.error) as error:
             raise DistkError(f"cannot read '{path}': {error}.") from error
     return parts

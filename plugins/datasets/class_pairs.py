@@ -48,7 +48,7 @@ class Config:
             )
 
 
-class ClassPairs(Dataset):
+class ClassPairs(Dataset[Config]):
     """Rows are the primary's. `sample` adds the partners from the secondary.
 
     primary, secondary: the two data sets. validation: rows `[n]` kept back by `val_per_class`, of all runs the same.
@@ -56,7 +56,6 @@ class ClassPairs(Dataset):
     spec.extra: `secondary`, shape of y; `primary_classes`, `secondary_classes`, names of the classes that occur.
     """
 
-    Config = Config
     reads = "the files of both data sets, in DIR or in DIR/<their names>"
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
@@ -67,10 +66,10 @@ class ClassPairs(Dataset):
         self._renamed = torch.tensor([names.index(c) for c in self.secondary.spec.classes], device=device)
         self._label = _labels(self.primary)
         self._other = self._renamed[_labels(self.secondary)]
-        self._splits = {"train": _rows(self.primary, "train"), "test": _rows(self.primary, "test")}
+        self.parts = {"train": _rows(self.primary, "train"), "test": _rows(self.primary, "test")}
         self._others = {"train": self._apart(), "test": _rows(self.secondary, "test")}
         self._by_class = self._grouped(len(names))
-        occurring = [self._occurring(self._label[self._splits["train"]], names)]
+        occurring = [self._occurring(self._label[self.parts["train"]], names)]
         occurring.append(self._occurring(self._other[self._others["train"]], names))
         self._blind = not config.matched or set(occurring[0]) != set(occurring[1])
         self._tables = {split: self._table(rows, len(names)) for split, rows in self._others.items()}
@@ -83,8 +82,8 @@ class ClassPairs(Dataset):
             "names": [self.primary.name, self.secondary.name],
         }
         self.spec = DataSpec("image", tuple(shapes[0]), classes=names, extra=extra)
-        held = {"train": torch.cat([rest for _, rest in self._by_class]), "test": self._splits["test"]}
-        self._splits = {name: rows.sort().values for name, rows in held.items()}
+        held = {"train": torch.cat([rest for _, rest in self._by_class]), "test": self.parts["test"]}
+        self.parts = {name: rows.sort().values for name, rows in held.items()}
         self.validation = torch.cat([kept for kept, _ in self._by_class])
         self.origin = (
             f"primary {self.primary.name}, {config.labels_per_class} labels per class ({self.primary.origin}); "
@@ -134,7 +133,7 @@ class ClassPairs(Dataset):
 
     def _grouped(self, classes: int) -> list[tuple[Tensor, Tensor]]:
         """For each class of the primary that occurs: rows kept for validation, rows to draw labels from."""
-        train, config = self._splits["train"], self.config
+        train, config = self.parts["train"], self.config
         label = self._label[train]
         found = []
         for c in range(classes):
@@ -204,9 +203,6 @@ class ClassPairs(Dataset):
 
     def __len__(self) -> int:
         return len(self.primary)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._splits.get(split)
 
     def secondary_rows(self, split: Split) -> Tensor:
         """Rows of the secondary that belong to a split, int64 `[n]`; all of them for "all"."""

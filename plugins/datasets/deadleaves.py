@@ -31,10 +31,8 @@ class Config:
     test: int = option(10_000, "test images", min=1, max=10_000_000)
 
 
-class DeadLeaves(Dataset):
+class DeadLeaves(Dataset[Config]):
     """Colour images of overlapping, softly shaded discs, without labels."""
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
@@ -42,13 +40,10 @@ class DeadLeaves(Dataset):
         total = config.train + config.test
         self.origin = f"{total:,} dead-leaves images, rendered on the device"
         everything = torch.arange(total, device=device)
-        self._split = {"train": everything[: config.train], "test": everything[config.train :]}
+        self.parts = {"train": everything[: config.train], "test": everything[config.train :]}
 
     def __len__(self) -> int:
         return self.config.train + self.config.test
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, size, size]` in [0, 1]; a row's image does not depend on the batch."""

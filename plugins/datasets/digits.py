@@ -19,10 +19,8 @@ class Config:
     size: Literal[8, 16, 28, 32, 64] = option(32, "height and width in pixels; above 8 enlarged bicubically")
 
 
-class Digits(Dataset):
+class Digits(Dataset[Config]):
     """Grey digits, label 0..9; the first 1,197 rows are the training split, the other 600 (other writers) the test."""
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
@@ -37,13 +35,10 @@ class Digits(Dataset):
         self.spec = DataSpec("image", (1, config.size, config.size), classes=tuple("0123456789"))
         self.origin = "real handwriting bundled with scikit-learn"
         everything = torch.arange(len(x), device=device)
-        self._split = {"train": everything[:1197], "test": everything[1197:]}
+        self.parts = {"train": everything[:1197], "test": everything[1197:]}
 
     def __len__(self) -> int:
         return len(self.x)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 1, size, size]` in [0, 1], `label` int64 `[n]`."""

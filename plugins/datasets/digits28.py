@@ -33,14 +33,12 @@ class Config:
             raise ValueError(f"size {self.size} with a margin of {self.margin} leaves no room for a digit")
 
 
-class Digits28(Dataset):
+class Digits28(Dataset[Config]):
     """Grey digits on black, label 0..9. Originals are split before they are bent: no test image has a training twin.
 
     Rotation +-12 degrees, shear +-0.2, scale 0.85 to 1.1, translation +-1 pixel (at 28 pixels), all uniform; then
     shrunk where necessary so that the ink leaves `margin` pixels free, and shifts up to that lose nothing.
     """
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
@@ -63,7 +61,7 @@ class Digits28(Dataset):
             f"{len(which):,} images from the 1,797 real digits bundled with scikit-learn, rendered on the device"
         )
         everything = torch.arange(len(which), device=device)
-        self._split = {"train": everything[:train], "test": everything[train:]}
+        self.parts = {"train": everything[:train], "test": everything[train:]}
 
     def _bends(self, n: int) -> tuple[Tensor, Tensor]:
         """Matrix from the original's pixels to the image's `[n, 2, 2]` and translation in pixels `[n, 2]`."""
@@ -99,9 +97,6 @@ class Digits28(Dataset):
 
     def __len__(self) -> int:
         return len(self.which)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 1, size, size]` in [0, 1], `label` int64 `[n]`."""

@@ -26,14 +26,12 @@ class Config:
     test_copies: int = option(4, "bent copies of each of the 360 test originals", min=1, max=1000)
 
 
-class DigitsAug(Dataset):
+class DigitsAug(Dataset[Config]):
     """Grey digits on black, 28x28, label 0..9; the copies of one original stand together and never in two splits.
 
     Each copy is rotated by up to 10 degrees, scaled by 0.85 to 1.15, sheared by up to 0.15 and shifted by up to 2
     pixels, all uniform. `validation` is the part of `train` that comes from its first 120 originals.
     """
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
@@ -54,13 +52,10 @@ class DigitsAug(Dataset):
         self.spec = DataSpec("image", (1, SIDE, SIDE), classes=tuple("0123456789"))
         self.origin = f"{len(which):,} bent copies of the 1,797 real digits bundled with scikit-learn"
         rows, cut = torch.arange(len(which), device=device), TRAIN * config.copies
-        self._split = {"train": rows[:cut], "test": rows[cut:], "validation": rows[: VALIDATION * config.copies]}
+        self.parts = {"train": rows[:cut], "test": rows[cut:], "validation": rows[: VALIDATION * config.copies]}
 
     def __len__(self) -> int:
         return len(self.which)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 1, 28, 28]` in [0, 1], `label` int64 `[n]`."""

@@ -1,4 +1,4 @@
-"""dimred: vectors of few dimensions in a space of more (Kageback & Mogren 2016, section 4.1).
+"""dimred: vectors of few dimensions in a space of more (Kageback & Mogren 2016).
 
 z ~ N(0, diag(sd^2)) with sd_i ~ U(0.5, 2), a projection Omega `[dims, factors]` of N(0, 1) entries, and x = Omega z,
 without noise. Which sd, Omega and z is decided by the setting `projection`.
@@ -29,10 +29,8 @@ class Config:
             raise ValueError(f"{self.factors} factors do not fit into {self.dims} dimensions")
 
 
-class Dimred(Dataset):
+class Dimred(Dataset[Config]):
     """Vectors `[dims]`, the factors behind them as `z` `[factors]`."""
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
@@ -49,13 +47,10 @@ class Dimred(Dataset):
             f"projection {config.projection}"
         )
         everything = torch.arange(total, device=device)
-        self._split = {"train": everything[: config.items], "test": everything[config.items :]}
+        self.parts = {"train": everything[: config.items], "test": everything[config.items :]}
 
     def __len__(self) -> int:
         return len(self.x)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, dims]`, unbounded, and `z` float32 `[n, factors]`."""

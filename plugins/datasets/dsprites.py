@@ -19,7 +19,7 @@ from torch import Tensor
 
 from distk import DataSpec, DistkError, FactorDataset, Files, UsageError, option
 from distk.console import note, progress
-from distk.data import Split, permuted_split
+from distk.data import permuted_split
 
 NPZ = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 SHAPES = ("square", "ellipse", "heart")
@@ -87,13 +87,12 @@ class Config:
             raise ValueError("scales must name at least one scale, each once")
 
 
-class DSprites(FactorDataset):
+class DSprites(FactorDataset[Config]):
     """Factors shape 3, scale 6, orientation 40, posX 32, posY 32 (colour has one value and is dropped).
 
     The orientations are the official grid 0..2 pi INCLUSIVE, so that the first and the last give the same image.
     """
 
-    Config = Config
     reads = NPZ
     factor_names = ("shape", "scale", "orientation", "posX", "posY")
     factor_kinds = ("categorical", "ordinal", "circular", "ordinal", "ordinal")
@@ -110,7 +109,7 @@ class DSprites(FactorDataset):
             torch.linspace(0, 1, config.positions, device=device),
         ]
         self.renderer = Renderer(config.size, device)
-        self._split = permuted_split(len(self), config.holdout, 0, device) if config.holdout else {}
+        self.parts = permuted_split(len(self), config.holdout, 0, device) if config.holdout else {}
         self.packed: Tensor | None = None
         self._bits = torch.arange(7, -1, -1, device=device, dtype=torch.uint8)
         path = files.find(NPZ, f"*/{NPZ}") if files.required else files.find(NPZ)
@@ -120,9 +119,6 @@ class DSprites(FactorDataset):
             self.origin = "rendered on the device from the published geometry (no file)"
             if device.type == "cuda" or len(self) * config.size**2 <= 1 << 26:
                 self.packed = self._render_all()
-
-    def rows(self, split: Split) -> Tensor | None:
-        return self._split.get(split)
 
     def _use_file(self, path: Path) -> None:
         config: Config = self.config
@@ -233,7 +229,7 @@ def read_packed(path: Path) -> Tensor:
         raise
     except Exception as error:  # zipfile, zlib, numpy and the tokenizer that reads headers raise each their own
         reason = " ".join(str(error).split())[:200]
-        raise DistkError(f"'{path}' is no sound npz file ({reason}); {expected}.") from error
+        raise DistkError(f"'{path}' is not a valid npz file ({reason}); {expected}.") from error
 
 
 def _stream(path: Path, member: Any, expected: str) -> Tensor:

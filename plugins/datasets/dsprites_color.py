@@ -25,14 +25,13 @@ class Config(GreyConfig):
     copies: int = option(1, "differently coloured copies of each image", min=1, max=1024)
 
 
-class DSpritesColor(FactorDataset):
+class DSpritesColor(FactorDataset[Config]):
     """Factors of dSprites and hue 10, saturation 3, value 3 (bins of continuous colours).
 
     Every image of dSprites is there `copies` times, each time in a colour of its own, drawn once and for all. So the
-    rows are no full grid; `observe` nevertheless draws any combination of factors, colours at the middle of their bin.
+    rows are not a full grid; `observe` still draws any combination of factors, colours at the middle of their bin.
     """
 
-    Config = Config
     reads = NPZ
     factor_names = (*DSprites.factor_names, "hue", "saturation", "value")
     factor_kinds = (*DSprites.factor_kinds, "circular", "ordinal", "ordinal")

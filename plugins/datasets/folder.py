@@ -29,10 +29,9 @@ class Config:
     test: float = option(0.1, "share of the images kept for the test split", above=0, max=0.9)
 
 
-class Folder(Dataset):
+class Folder(Dataset[Config]):
     """Images below a folder, in sorted order. Where all lie in subfolders, those are the classes."""
 
-    Config = Config
     reads = "a folder of PNG, JPEG, GIF, BMP, WebP or TIFF images"
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
@@ -55,13 +54,10 @@ class Folder(Dataset):
         names = tuple(classes) if self.label is not None else ()
         self.spec = DataSpec("image", tuple(images.shape[1:]), classes=names)
         self.origin = f"{len(paths):,} images below {root}"
-        self._split = permuted_split(len(paths), config.test, 0, device) if len(paths) > 1 else {}
+        self.parts = permuted_split(len(paths), config.test, 0, device) if len(paths) > 1 else {}
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, channels, size, size]` in [0, 1]; `label` int64 `[n]` where subfolders name classes."""
@@ -70,7 +66,7 @@ class Folder(Dataset):
 
 
 def _read(path: Path, config: Config) -> np.ndarray:
-    """uint8 `[channels, size, size]`. Raises DistkError naming a file that is no sound image."""
+    """uint8 `[channels, size, size]`. Raises DistkError naming a file that is not a valid image."""
     from PIL import Image, ImageOps
 
     try:

@@ -12,12 +12,13 @@ import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from distk import Dataset, DataSpec, DistkError, Files, UsageError, option, permuted_split
 from distk.console import warn_once
@@ -43,7 +44,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             head = file.read(4 + 4 * dimensions)
             if len(head) < 4 + 4 * dimensions or head[:2] != b"\0\0" or head[2] != 8 or head[3] != dimensions:
                 raise DistkError(
-                    f"'{path}' is no IDX file of {dimensions}-dimensional bytes (first bytes {head[:4].hex(' ')})."
+                    f"'{path}' is not an IDX file of {dimensions}-dimensional bytes (first bytes {head[:4].hex(' ')})."
                 )
             shape = tuple(int(n) for n in np.frombuffer(head, ">u4", offset=4))
             expected = math.prod(shape)
@@ -78,13 +79,15 @@ class EmnistConfig(Config):
     )
 
 
-class IdxImages(Dataset):
+Idx = TypeVar("Idx", bound=Config, default=Config)
+
+
+class IdxImages(Dataset[Idx]):
     """Grey images with labels from a pair of IDX files, and the test pair if there is one (else a tenth is kept back).
 
     stems: names of (training, test) files before `-images-idx3-ubyte`. transposed: the file exchanges rows and columns.
     """
 
-    Config: ClassVar[type] = Config
     stems: ClassVar[tuple[str, str]] = ("train", "t10k")
     own_names: ClassVar[bool] = False
     """Whether the file names differ from MNIST's, so that a shared folder cannot confuse them."""
@@ -92,7 +95,7 @@ class IdxImages(Dataset):
     classes: ClassVar[tuple[str, ...]] = tuple("0123456789")
     reads = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-..., plain or .gz"
 
-    def __init__(self, config: Any, device: torch.device, files: Files) -> None:
+    def __init__(self, config: Idx, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
         if not files.required and not self.own_names:
             files.folders = files.folders[:-1]  # $DISTK_DATA itself may hold some other set under the same names
@@ -113,7 +116,7 @@ class IdxImages(Dataset):
         self.origin = f"{len(images):,} images read from {found.parent}"
         everything = torch.arange(len(images), device=device)
         split = {"train": everything[:cut], "test": everything[cut:]}
-        self._split = split if cut < len(images) else permuted_split(cut, 0.1, 0, device) if cut > 1 else {}
+        self.parts = split if cut < len(images) else permuted_split(cut, 0.1, 0, device) if cut > 1 else {}
 
     def _stems(self) -> tuple[str, str]:
         return self.stems
@@ -156,9 +159,6 @@ class IdxImages(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
-
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 1, size, size]` in [0, 1], `label` int64 `[n]`."""
         return {"x": self.images[rows].float() / 255, "label": self.label[rows]}
@@ -188,7 +188,7 @@ class Mnist(IdxImages):
     def _without_files(self, files: Files) -> None:
         size = self.config.size
         made = Digits28(DigitsConfig(size=size, margin=5 + (size - 28) // 2), self.device, files)
-        self.stand_in, self.spec, self._split = made, made.spec, made._split
+        self.stand_in, self.spec, self.parts = made, made.spec, made.parts
         self.origin = f"no MNIST files found: stand-in digits28, {made.origin}"
         warn_once(f"no MNIST files found, so '{files.name}' is the stand-in digits28; name them with --data-dir.")
 
@@ -211,10 +211,9 @@ class Kmnist(IdxImages):
     classes = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 
 
-class Emnist(IdxImages):
+class Emnist(IdxImages[EmnistConfig]):
     """EMNIST (Cohen et al. 2017): digits and letters, stored with rows and columns exchanged."""
 
-    Config = EmnistConfig
     own_names = True
     transposed = True
     reads = "emnist-<variant>-train-images-idx3-ubyte and so on, plain or .gz"

@@ -41,13 +41,12 @@ class Config:
     )
 
 
-class Omniglot(Dataset):
+class Omniglot(Dataset[Config]):
     """Bright ink on black; the label is the character. A fifth of the drawings are the test split.
 
     Without files the stand-in `strokes28` takes its place.
     """
 
-    Config = Config
     reads = "images_background.zip or another part, or the folder unpacked from it"
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
@@ -59,7 +58,7 @@ class Omniglot(Dataset):
             warn_once(
                 f"no Omniglot files found, so '{files.name}' is the stand-in strokes28; name them with --data-dir."
             )
-            self.stand_in, self.spec, self._split = made, made.spec, made._split
+            self.stand_in, self.spec, self.parts = made, made.spec, made.parts
             self.origin = f"no Omniglot files found: stand-in strokes28, {made.origin}"
             return
         images, names = _read(path, config.size)
@@ -69,13 +68,10 @@ class Omniglot(Dataset):
         self.label = torch.tensor([number[name] for name in names], device=device)
         self.spec = DataSpec("image", (1, config.size, config.size), classes=tuple(classes))
         self.origin = f"{len(images):,} drawings of {len(classes):,} characters read from {path}"
-        self._split = permuted_split(len(images), 0.2, 0, device) if len(images) > 1 else {}
+        self.parts = permuted_split(len(images), 0.2, 0, device) if len(images) > 1 else {}
 
     def __len__(self) -> int:
         return len(self.stand_in or self.images)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 1, size, size]` in [0, 1], `label` int64 `[n]`."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from distk import DataSpec, FactorDataset, Files, option
+from distk.config import C
 from distk.console import progress
 
 ATTRIBUTES = ("body", "armor", "arms", "greaves", "weapon", "gender", "hair")
@@ -215,7 +216,7 @@ class Config:
     fold: int = option(0, "which fifth of the identities is the test split", min=0, max=FOLDS - 1)
 
 
-class Characters(FactorDataset):
+class Characters(FactorDataset[C]):
     """Pictures of characters: label = identity, factors = attributes. The test split holds every fifth identity.
 
     pictures: rows -> uint8 `[n, 3, size, size]`. identity: int64 `[N]`, 0 ... C - 1.
@@ -235,20 +236,16 @@ class Characters(FactorDataset):
     def hold_out(self, test: Tensor) -> None:
         """test: bool `[C]`, the identities of the test split."""
         held = test[self.identity]
-        self._split = {"train": (~held).nonzero()[:, 0], "test": held.nonzero()[:, 0]}
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
+        self.parts = {"train": (~held).nonzero()[:, 0], "test": held.nonzero()[:, 0]}
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, size, size]` in [0, 1], `label` int64 `[n]` the identity, `factors` int64 `[n, 7]`."""
         return {"x": self.pictures(rows).float() / 255, "label": self.identity[rows], "factors": self.table[rows]}
 
 
-class Puppets(Characters):
+class Puppets(Characters[Config]):
     """672 drawn characters; factors body 3, armor 4, arms 2, greaves 2, weapon 2, gender 2, hair 5."""
 
-    Config = Config
     factor_names, factor_sizes = ATTRIBUTES, SIZES
     factor_kinds = ("categorical",) * len(SIZES)
 

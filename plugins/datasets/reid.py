@@ -30,10 +30,9 @@ class Config:
     )
 
 
-class Reid(Dataset):
+class Reid(Dataset[Config]):
     """Pictures of persons, label = identity, renumbered 0, 1, ... in ascending order."""
 
-    Config = Config
     reads = "reid.npz, or the only .npz there, with imagedata uint8 [N, height, width, 3] and identity [N]"
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
@@ -50,7 +49,7 @@ class Reid(Dataset):
         self.label = torch.from_numpy(label.reshape(-1).astype(np.int64)).to(device)
         self.spec = DataSpec("image", tuple(self.images.shape[1:]))
         self.origin = f"{len(label):,} pictures of {len(kinds):,} persons read from {path}"
-        self._split = self._splits(path, {k: v[keep] for k, v in found.items() if k.endswith("_bool")}, len(kinds))
+        self.parts = self._splits(path, {k: v[keep] for k, v in found.items() if k.endswith("_bool")}, len(kinds))
 
     def _splits(self, path: Path, marks: dict[str, np.ndarray], kinds: int) -> dict[str, Tensor]:
         if "test_indices_bool" in marks:
@@ -68,9 +67,6 @@ class Reid(Dataset):
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, height, width]` in [0, 1], `label` int64 `[n]`."""

@@ -55,14 +55,13 @@ class Config:
                 raise ValueError(f"'{shape}' is none of the shapes {', '.join(SHAPES)}")
 
 
-class Shapes2D(FactorDataset):
+class Shapes2D(FactorDataset[Config]):
     """Factors shape 3, x 16, y 16, scale 6, rotation 60: a full grid.
 
     Splits (70 : 15 : 15 of each shape): `train`, `test`, `validation`. They hold one row for each different image,
     while sampling by factors covers the whole grid.
     """
 
-    Config = Config
     factor_names = ("shape", "x", "y", "scale", "rotation")
     factor_kinds = ("categorical", "ordinal", "ordinal", "ordinal", "circular")
 
@@ -76,7 +75,7 @@ class Shapes2D(FactorDataset):
         self._first = self._survivors(sprites)
         self._views = sprites.unfold(1, SIDE, 1).unfold(2, SIDE, 1)
         self._kept = self._keep()
-        self._split = self._divide()
+        self.parts = self._divide()
         how = "drawn by Pillow" if config.renderer == "pillow" else "rendered on the device"
         unique = int((self._first == torch.arange(len(self), device=device)).sum())
         self.origin = f"{how} ({config.renderer} renderer), {unique:,} of {len(self):,} images are different"
@@ -151,17 +150,14 @@ class Shapes2D(FactorDataset):
         mixed = {k: rows[torch.randperm(len(rows), generator=generator).to(self.device)] for k, rows in joined.items()}
         return {name: rows for name, rows in mixed.items() if len(rows)}
 
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
-
     def stats(self) -> list[dict[str, Any]]:
         """Per shape and in all: combinations of factors, different images, and rows of the splits."""
         rows = torch.arange(len(self), device=self.device)
         shape = self.factors(rows)[:, 0]
         survives = self._first == rows
-        found = []
+        found: list[dict[str, Any]] = []
         for k, name in enumerate(self.config.shapes):
-            split = {part: int((shape[r] == k).sum()) for part, r in self._split.items()}
+            split = {part: int((shape[r] == k).sum()) for part, r in self.parts.items()}
             counts = {"combinations": int((shape == k).sum()), "unique": int((survives & (shape == k)).sum())}
             found.append({"shape": name, **counts, "kept": len(self._kept[k]), **split})
         totals = {key: sum(row[key] for row in found) for key in found[0] if key != "shape"}

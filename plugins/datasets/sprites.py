@@ -42,13 +42,12 @@ class Config(PuppetsConfig):
     )
 
 
-class Sprites(Characters):
+class Sprites(Characters[Config]):
     """Characters of the files: label = character, factors = the seven attributes, all frames of all animations.
 
     animation: int64 `[N]` 0 ... 20 (five actions of four views and a single frontal one). frame: int64 `[N]`.
     """
 
-    Config = Config
     reads = "sprites_<i>.mat (MATLAB v7.3) and sprites_splits.mat of nips2015-analogy-data.tar.gz, unpacked"
     factor_names = NAMES
     factor_kinds = ("categorical",) * len(NAMES)
@@ -76,7 +75,7 @@ class Sprites(Characters):
             made.factor_kinds,
         )
         self.spec, self.table, self.identity = made.spec, made.table, made.identity
-        self._split, self.pictures = made._split, made.pictures
+        self.parts, self.pictures = made.parts, made.pictures
         self.origin = f"no files of the sprites found: stand-in puppets, {made.origin}"
         warn_once("no files of the sprites found, so 'sprites' is the stand-in puppets; name them with --data-dir.")
 
@@ -210,4 +209,4 @@ def read_splits(path: Path) -> dict[str, list[int]]:
     except FileNotFoundError:
         raise DistkError(f"'{path}' does not exist; without it use --split folds.") from None
     except Exception as error:  # a damaged file makes scipy raise errors of every kind
-        raise DistkError(f"'{path}' is no MATLAB v5 file with {', '.join(names)} ({_short(error)}).") from error
+        raise DistkError(f"'{path}' is not a MATLAB v5 file with {', '.join(names)} ({_short(error)}).") from error

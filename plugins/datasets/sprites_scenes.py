@@ -1,4 +1,4 @@
-"""Scenes of several sprites on black, added and clipped, as in the experiments of Nash et al. (2017), section 4.
+"""Scenes of several sprites on black, added and clipped, as in the experiments of Nash et al. (2017).
 
 Training scenes are drawn anew for every batch, on the device, and never repeat; the rows of the data set are further,
 fixed scenes for thresholds and tests. Lengths are in units of the image's side, places from its top left corner.
@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distk import DataSpec, FactorDataset, Files, UsageError, option
+from distk import DataSpec, FactorDataset, Files, Split, UsageError, option
 from distk.plugins.datasets.dsprites import NPZ, SHAPES, read_packed
 
 RADIUS = 0.19
@@ -92,14 +92,13 @@ class Config:
     test: int = option(12_800, "fixed scenes of the test split", paper="12,800", min=1, max=10_000_000)
 
 
-class SpritesScenes(FactorDataset):
+class SpritesScenes(FactorDataset[Config]):
     """Sprites with independent existence, shape, scale, orientation, place and colour; the factor is their count.
 
     `sample` draws new scenes for the train split; rows, and the other splits, are the fixed ones. Blending adds: where
     sprites overlap the image is brighter, up to 1, and none lies before the other.
     """
 
-    Config = Config
     reads = f"{NPZ} (optional: its pictures as sprites)"
     factor_names = ("count",)
     factor_kinds = ("ordinal",)
@@ -126,7 +125,7 @@ class SpritesScenes(FactorDataset):
         self.factor_sizes = (most + 1,)
         self.table = self.scenes["count"].unsqueeze(1)
         everything = torch.arange(len(self.table), device=device)
-        self._split = {"train": everything[: config.fixed], "test": everything[config.fixed :]}
+        self.parts = {"train": everything[: config.fixed], "test": everything[config.fixed :]}
 
     def _use_file(self, files: Files) -> None:
         path = files.find(NPZ, f"*/{NPZ}")
@@ -136,15 +135,12 @@ class SpritesScenes(FactorDataset):
         self.sprites = read_packed(path).to(self.device)
         self.origin = f"up to {self.config.max_sprites} sprites whose pictures are read from {path}"
 
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
-
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """The fixed scenes of these rows: `x` float32 `[n, 3, size, size]`, `label` int64 `[n]`, and a `Scene`."""
         return self._with_image({key: value[rows] for key, value in self.scenes.items()})
 
     def sample(
-        self, n: int, generator: torch.Generator, split: str = "train", bucket: Hashable = None
+        self, n: int, generator: torch.Generator, split: Split = "train", bucket: Hashable = None
     ) -> dict[str, Tensor]:
         """`n` scenes: new ones for the train split, else fixed ones with replacement."""
         if split != "train":

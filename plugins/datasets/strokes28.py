@@ -25,14 +25,12 @@ class Config:
     instances: int = option(20, "images per character", min=1, max=10_000)
 
 
-class Strokes28(Dataset):
+class Strokes28(Dataset[Config]):
     """Bright strokes on black; the label is the character. A fifth of the images are the test split.
 
     A character is 2 to 4 quadratic Bezier curves with control points uniform in [6, 22] x [6, 22]; each instance moves
     every control point by up to 0.8 pixels along both axes. Ink = 1 - smoothstep(distance / 1.3).
     """
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
@@ -46,13 +44,10 @@ class Strokes28(Dataset):
         names = tuple(f"character {i + 1}" for i in range(config.characters))
         self.spec = DataSpec("image", (1, config.size, config.size), classes=names)
         self.origin = f"{config.characters} invented characters of 2 to 4 strokes, rendered on the device"
-        self._split = permuted_split(len(self), 0.2, 0, device) if len(self) > 1 else {}
+        self.parts = permuted_split(len(self), 0.2, 0, device) if len(self) > 1 else {}
 
     def __len__(self) -> int:
         return len(self.control)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 1, size, size]` in [0, 1], `label` int64 `[n]`."""

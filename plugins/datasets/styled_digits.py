@@ -32,7 +32,7 @@ class Config:
     test: int = option(10_000, "test images, a tenth per class", min=10, max=1_000_000)
 
 
-class StyledDigits(Dataset):
+class StyledDigits(Dataset[Config]):
     """Coloured digits, label 0..9, of equally many images per class. Writers of test images are in no training image.
 
     Mask: rotation +-0.3 rad (easy 0.15), the frame showing 0.8 to 1.3 of the glyph's box, shear +-0.25, shift +-10 %
@@ -42,8 +42,6 @@ class StyledDigits(Dataset):
 
     which: int64 `[N]`, the original behind each image, as numbered by scikit-learn.
     """
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
@@ -78,7 +76,7 @@ class StyledDigits(Dataset):
             f"{sum(SOURCES.values())} real digits bundled with scikit-learn, rendered on the device"
         )
         rows = torch.arange(len(beside), device=device)
-        self._split = {"train": rows[: config.train], "test": rows[config.train :]}
+        self.parts = {"train": rows[: config.train], "test": rows[config.train :]}
 
     def _render(self, glyphs: Tensor, which: Tensor, beside: Tensor, draw: torch.Generator) -> Tensor:
         """Originals `[n]`, neighbours `[n]` -> images uint8 `[n, 3, 32, 32]`."""
@@ -109,9 +107,6 @@ class StyledDigits(Dataset):
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, 32, 32]` in [0, 1], `label` int64 `[n]`."""

@@ -88,13 +88,10 @@ class Svhn(Dataset):
         self.origin = f"{len(images):,} digits read from {path.parent}"
         rows = torch.arange(len(images), device=device)
         split = {"train": rows[:cut], "test": rows[cut:]}
-        self._split = split if cut < len(images) else permuted_split(cut, 0.1, 0, device) if cut > 1 else {}
+        self.parts = split if cut < len(images) else permuted_split(cut, 0.1, 0, device) if cut > 1 else {}
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, 32, 32]` in [0, 1], `label` int64 `[n]`."""

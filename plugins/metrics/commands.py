@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
+from torch import Tensor
 
-from distk.commands.arguments import DataDir, DataName, Device, Json, Seed
-from distk.commands.shared import its_data
+from distk import CodeTable, console, encode_table
+from distk.checkpoint import Header, read_header
+from distk.codefile import table_from_arrays
+from distk.commands.shared import OnRows, require
+from distk.device import choose_device
 from distk.errors import DistkError, UsageError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from distk import CodeTable
-    from distk.checkpoint import Header
+from distk.files import write_atomic
+from distk.options import Without
+from distk.plugins.metrics import functional
+from distk.run import find_checkpoint
 
 
 @dataclass
@@ -33,18 +36,13 @@ def udr(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="Runs or checkpoints of one method; or npz with codes, kl.")
     ],
-    matrix: Annotated[str, typer.Option(help="How codes are compared: lasso or spearman.")] = "lasso",
+    on: Annotated[OnRows, Without("checkpoint", "out")] = OnRows(split="all"),
+    matrix: Annotated[Literal["lasso", "spearman"], typer.Option(help="How codes are compared.")] = "lasso",
     n: Annotated[int, typer.Option("--n", "-n", help="Images that every model encodes.", min=10)] = 1000,
     threshold: Annotated[
         float, typer.Option(help="KL in nats above which a code counts as informative.", min=0)
     ] = 0.01,
-    data: DataName = None,
-    data_dir: DataDir = None,
-    split: Annotated[str, typer.Option(help="all, train or test.")] = "all",
-    seed: Seed = 0,
-    device: Device = "auto",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the JSON here.")] = None,
-    json: Json = False,
 ) -> None:
     """Rank models that differ in their seed by how well their codes agree (UDR, Duan et al. 2020); no labels needed.
 
@@ -52,14 +50,6 @@ def udr(
 
     Example: distk udr runs/seed-0 runs/seed-1 runs/seed-2 runs/seed-3
     """
-    from distk import console
-    from distk.files import write_atomic
-    from distk.plugins.metrics import functional
-
-    if matrix not in ("lasso", "spearman"):
-        raise UsageError(f"--matrix '{matrix}' is neither lasso nor spearman.")
-    if split not in ("all", "train", "test"):
-        raise UsageError(f"--split '{split}' is none of all, train, test.")
     files = [path.suffix == ".npz" for path in runs]
     if any(files) and not all(files):
         raise UsageError("give checkpoints or npz files of codes, not both.")
@@ -69,24 +59,26 @@ def udr(
             "UDR compares models with each other, so it needs at least two runs that differ in their seed."
         )
     if all(files):
-        entrants = [_from_file(path, device) for path in paths]
+        entrants = [_from_file(path, on.device) for path in paths]
     else:
-        _comparable(paths, data)
-        entrants = [_encoded(path, device, data, data_dir, split, n, seed) for path in paths]
+        _comparable(paths, on.data)
+        entrants = [_encoded(path, on, n) for path in paths]
     counts = {len(entrant.codes) for entrant in entrants}
     if len(counts) > 1:
         raise UsageError(f"the files hold codes of different numbers of items: {sorted(counts)}; UDR needs the same.")
     try:
-        found = functional.udr([e.codes for e in entrants], [e.kl for e in entrants], matrix, kl_threshold=threshold)
+        agreement = functional.udr(
+            [e.codes for e in entrants], [e.kl for e in entrants], matrix, kl_threshold=threshold
+        )
     except ValueError as error:
         raise UsageError(f"{error}.") from error
-    result = _result(entrants, found) | {"matrix": matrix, "images": counts.pop(), "seed": seed}
+    result = _result(entrants, agreement) | {"matrix": matrix, "images": counts.pop(), "seed": on.seed}
     if len(entrants) < 6:
         result["reasons"]["models"] = f"{len(entrants)} models: the paper compares each with at least 5 others"
     if out is not None:
-        text = __import__("json").dumps(console.jsonable(result), indent=2, allow_nan=False)
+        text = json.dumps(console.jsonable(result), indent=2, allow_nan=False)
         write_atomic(out, f"{text}\n".encode())
-    if json:
+    if on.json:
         console.emit_json(result)
         return
     for line in result["reasons"].values():
@@ -97,8 +89,6 @@ def udr(
 
 def _checkpoints(runs: list[Path]) -> list[Path]:
     """The checkpoint of each run. Raises UsageError when one is named twice."""
-    from distk.run import find_checkpoint
-
     paths = [find_checkpoint(run) for run in runs]
     seen: dict[Path, Path] = {}
     for given, path in zip(runs, paths, strict=True):
@@ -109,9 +99,6 @@ def _checkpoints(runs: list[Path]) -> list[Path]:
 
 def _comparable(paths: list[Path], data: str | None) -> None:
     """Raise UsageError unless the checkpoints hold one method trained on one data set; warn about other differences."""
-    from distk.checkpoint import read_header
-    from distk.console import warn
-
     headers = [read_header(path) for path in paths]
     first = headers[0]
     for path, header in zip(paths[1:], headers[1:], strict=True):
@@ -127,10 +114,12 @@ def _comparable(paths: list[Path], data: str | None) -> None:
             )
         other = sorted(k for k in header.config if header.config[k] != first.config.get(k))
         if other:
-            warn(f"'{path}' differs from '{paths[0]}' in {', '.join(other)}, not only in the seed.")
+            console.warn(f"'{path}' differs from '{paths[0]}' in {', '.join(other)}, not only in the seed.")
     seeds = [header.seed for header in headers]
     if len(set(seeds)) < len(seeds):
-        warn(f"the seeds of these runs are {', '.join(map(str, seeds))}; equal ones say nothing about agreement.")
+        console.warn(
+            f"the seeds of these runs are {', '.join(map(str, seeds))}; equal ones say nothing about agreement."
+        )
 
 
 def _data(header: Header) -> tuple[Any, ...]:
@@ -143,21 +132,15 @@ def _named(header: Header) -> str:
     return f"{header.data['name']}" + (f" ({options})" if options else "")
 
 
-def _encoded(path: Path, device: str, data: str | None, folder: Path | None, split: Any, n: int, seed: int) -> Entrant:
-    from distk import encode_table
-    from distk.commands.shared import opened, require
-
-    _, model, header = opened(path, device)
-    require(model, header, "eval", "encode")
-    table = encode_table(model, its_data(model, header, data, folder), rows=n, split=split, seed=seed)
-    codes, kl = _continuous(table, f"method '{header.method}'")
-    return Entrant(path, header, codes, kl)
+def _encoded(path: Path, on: OnRows, n: int) -> Entrant:
+    one = replace(on, checkpoint=path).open()
+    require(one.model, one.header, "eval", "encode")
+    table = encode_table(one.model, one.dataset(), rows=n, split=on.split, seed=on.seed)
+    codes, kl = _continuous(table, f"method '{one.header.method}'")
+    return Entrant(path, one.header, codes, kl)
 
 
 def _from_file(path: Path, device: str) -> Entrant:
-    from distk.codefile import table_from_arrays
-    from distk.device import choose_device
-
     return Entrant(path, None, *_continuous(table_from_arrays(path, choose_device(device)), f"'{path}'"))
 
 
@@ -168,8 +151,8 @@ def _continuous(table: CodeTable, what: str) -> tuple[Tensor, Tensor]:
     return table.codes[:, usable], table.kl[usable]
 
 
-def _result(entrants: list[Entrant], found: dict[str, Any]) -> dict[str, Any]:
-    scores, counts = found["model_scores"].tolist(), found["informative_codes"].tolist()
+def _result(entrants: list[Entrant], agreement: dict[str, Any]) -> dict[str, Any]:
+    scores, counts = agreement["model_scores"].tolist(), agreement["informative_codes"].tolist()
     order = sorted(range(len(entrants)), key=lambda i: (-scores[i], i))
     ranking = [
         {
@@ -177,10 +160,10 @@ def _result(entrants: list[Entrant], found: dict[str, Any]) -> dict[str, Any]:
             "run": str(entrants[i].path),
             "score": scores[i],
             "informative_codes": int(counts[i]),
-            "seed": entrants[i].header.seed if entrants[i].header is not None else None,
+            "seed": header.seed if (header := entrants[i].header) is not None else None,
         }
         for place, i in enumerate(order)
     ]
     runs = [str(entrant.path) for entrant in entrants]
     reasons = {f"model {i}": f"'{runs[i]}' has no informative code" for i, count in enumerate(counts) if not count}
-    return {"ranking": ranking, "runs": runs, "pairwise": found["pairwise"], "reasons": reasons}
+    return {"ranking": ranking, "runs": runs, "pairwise": agreement["pairwise"], "reasons": reasons}

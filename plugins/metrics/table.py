@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -12,8 +11,11 @@ import torch
 from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, option
+from distk.config import C
 from distk.metric import Picture
 from distk.plugins.metrics.functional import checks
+from distk.plugins.metrics.functional.sentences import Names, Unfit, in_words
+from distk.plugins.metrics.pictures import of_result
 
 TRAIN, TEST = 10_000, 5_000
 """Rows that disentanglement_lib draws for predictors; other scores take the first number."""
@@ -42,7 +44,7 @@ class PredictorConfig(FactorConfig):
     discrete: Literal["index", "onehot"] = option("index", "a discrete code as one column of indices or as indicators")
 
 
-class Scored(Metric):
+class Scored(Metric[C]):
     """A score that an array function of `functional` computes; its messages speak of names instead of numbers.
 
     matrices: keys of `[codes, factors]` arrays to draw -> "hinton" or "heat". bars: keys of vectors to draw.
@@ -56,43 +58,24 @@ class Scored(Metric):
         """As `compute`; a ValueError of an array function becomes a UsageError there."""
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        source = table.source or "this data"
         try:
             result = dict(self.score(table, seed))
+        except Unfit as error:
+            names = Names(table.names, table.factor_names, source)
+            raise UsageError(f"{error.sentence.named(names)}.") from error
         except ValueError as error:
-            told = in_words(str(error), table.names, table.factor_names)
-            raise UsageError(
-                re.sub(r"^no two rows\b", f"{table.source or 'this data'} has no two items that", told)
-            ) from error
+            raise UsageError(f"{error}.") from error
         result = {"code_names": list(table.names), "factor_names": list(table.factor_names), **result}
         if "reasons" in result:
-            names = (result["code_names"], result["factor_names"])
-            result["reasons"] = {in_words(k, *names): in_words(v, *names) for k, v in result["reasons"].items()}
+            names = Names(result["code_names"], result["factor_names"], source)
+            result["reasons"] = {in_words(k, names): in_words(v, names) for k, v in result["reasons"].items()}
         return result
 
     @classmethod
     def pictures(cls, result: Mapping[str, Any]) -> Mapping[str, Picture]:
         """The declared matrices and bars, as far as the result holds them."""
-        from distk.plugins.metrics.pictures import of_result
-
         return of_result(result, cls.matrices, cls.bars)
-
-
-def in_words(text: str, code_names: Sequence[str], factor_names: Sequence[str]) -> str:
-    """A message of an array function with the names of factors and codes in place of their column numbers."""
-
-    def name(names: Sequence[str], place: str) -> str:
-        return f"'{names[int(place)]}'" if int(place) < len(names) else place
-
-    text = re.sub(r"\bfactor (\d+)\b", lambda found: f"factor {name(factor_names, found[1])}", text)
-    text = re.sub(r"\bfactors \[(\d[\d, ]*)\]", lambda f: _list("factors", factor_names, f[1]), text)
-    text = re.sub(r"\bcodes \[(\d[\d, ]*)\]", lambda f: _list("codes", code_names, f[1]), text)
-    text = re.sub(r"(NaN or inf, first in) column (\d+)", lambda f: f"{f[1]} code {name(code_names, f[2])}", text)
-    text = text.replace("cut it with factor_bins (--bins)", "cut it with --bins N")
-    return text.replace("dci with predictor='lasso'", "dci with --predictor lasso (predictor=lasso)")
-
-
-def _list(what: str, names: Sequence[str], places: str) -> str:
-    return f"{what} {', '.join(names[int(p)] if int(p) < len(names) else p for p in places.split(','))}"
 
 
 def codes(table: CodeTable, config: Any, seed: int) -> Tensor:
@@ -154,13 +137,13 @@ def quantities(values: Tensor, table: CodeTable) -> tuple[Tensor, list[str], dic
     keep = [d for d, kind in enumerate(table.kinds) if kind == "continuous"]
     left = [name for name, kind in zip(table.names, table.kinds, strict=True) if kind != "continuous"]
     if not keep:
-        raise UsageError("this representation has only discrete codes, whose indices are no quantities.")
-    reasons = {", ".join(left): "discrete code left out: its indices are no quantities"} if left else {}
+        raise UsageError("this representation has only discrete codes, whose indices are not quantities.")
+    reasons = {", ".join(left): "discrete code left out: its indices are not quantities"} if left else {}
     return values[:, keep], [table.names[d] for d in keep], reasons
 
 
 def draw(table: CodeTable, config: FactorConfig, seed: int, rows: int = TRAIN) -> tuple[Tensor, Tensor]:
-    """(codes, factors) of the rows to score: P1 on a full grid, a shuffle of other data, every row of a file."""
+    """(codes, factors) of the rows to score: drawn from a full grid, a shuffle of other data, every row of a file."""
     values, truth = codes(table, config, seed), factors(table, config.bins)
     picked = chosen(table, rows, seed)
     return values[picked], truth[picked]
@@ -206,3 +189,8 @@ def chosen(table: CodeTable, rows: int, seed: int, predict: bool = False) -> Ten
         # A file is taken as it is, so that the array function gives the same figure; predictors have their limit.
         return torch.arange(len(table), device=device)
     return torch.randperm(len(table), generator=generator)[:rows].to(device)
+
+
+def without(left: dict[str, str], result: dict[str, Any]) -> dict[str, Any]:
+    """A result with the reasons why some codes are not in it."""
+    return {**result, "reasons": {**left, **result.get("reasons", {})}} if left else result

@@ -24,7 +24,7 @@ from distk.plugins.sequence.networks import last_states
 
 REQUIRED = 0.99
 """Test accuracy that every head must have before the judge's word counts."""
-COMMAND = "distk judge train --data {data} --out judge.safetensors"
+COMMAND = "distk dsvae judge --data {data} --out judge.safetensors"
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def load_judge(path: Path, device: torch.device) -> Judge:
                 raise DistkError(f"the tensors of '{path}' do not fit the judge that its header describes.")
             state = {name: file.get_tensor(name) for name in sketch}
     except (SafetensorError, OSError) as error:
-        raise DistkError(f"'{path}' is truncated or no safetensors file ({error}).") from error
+        raise DistkError(f"'{path}' is truncated or not a safetensors file ({error}).") from error
     with initialised(0, device):
         judge = Judge(info)
     judge.load_state_dict(state)
@@ -178,7 +178,7 @@ def _info(path: Path, text: str | None) -> JudgeInfo:
         raise DistkError(f"the header of judge '{path}' is damaged ({type(error).__name__}).") from error
     sound = len(shape) == 4 and all(0 < n <= 4096 for n in (*shape, *heads.values(), info.width))
     if not sound or not heads or any("." in name for name in heads):
-        raise DistkError(f"the header of judge '{path}' describes no possible judge.")
+        raise DistkError(f"the header of judge '{path}' does not describe a judge.")
     return info
 
 

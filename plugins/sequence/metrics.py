@@ -67,10 +67,9 @@ class PairsConfig:
     pairs: int = option(1000, "pairs of test clips (per cell, for similarity)", min=2, max=1_000_000)
 
 
-class SwapError(Metric):
+class SwapError(Metric[PairsConfig]):
     """Appearance of A with motion of B, against the true clip. swap_gain: 1 perfect, 0 no better than a copy."""
 
-    Config = PairsConfig
     headline = "swap_gain"
     needs_model = True
 
@@ -158,14 +157,13 @@ def cell_pairs(
     return torch.cat(firsts), torch.cat(seconds)
 
 
-class Similarity(Metric):
+class Similarity(Metric[PairsConfig]):
     """Cosines of static codes and of whole motion codes, plain and centred on the training mean, in four cells.
 
     Headline: how well the centred cosines tell the cells apart, the smaller of (cos f with the same appearance - with
     another) and (cos z with the same motion - with another).
     """
 
-    Config = PairsConfig
     headline = "separation"
     needs_model = True
 
@@ -219,11 +217,11 @@ def mean_kl(p: Tensor, q: Tensor) -> float:
 class JudgeConfig:
     """Which judge, and how many clips it sees."""
 
-    judge: str = option("", "file of the judge (`distk judge train`)")
+    judge: str = option("", "file of the judge (`distk dsvae judge`)")
     clips: int = option(1008, "test clips, the same number of every motion", min=1, max=1_000_000)
 
 
-class Disagreement(Metric):
+class Disagreement(Metric[JudgeConfig]):
     """The motion must survive a redrawn static code, the appearance a redrawn motion.
 
     accuracy_<motion>, inception_score, h_y_given_x, h_y: static code from the prior, motion kept. accuracy_<attribute>
@@ -232,7 +230,6 @@ class Disagreement(Metric):
     the reconstruction's and another random clip's.
     """
 
-    Config = JudgeConfig
     headline = "accuracy_action"
     repeats = 3
     needs_model = True

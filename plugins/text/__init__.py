@@ -72,7 +72,8 @@ def distk_register_metrics(register: Register) -> None:
 @hookimpl
 def distk_register_commands(register: RegisterCommand) -> None:
     at = _AT + "commands:"
-    register("text", "", "Sentences: score rewrites, train evaluators and taggers.")
+    register("text", "", "Sentences: rewrite and score them, train evaluators and taggers.")
+    register("rewrite", _AT + "rewrite:rewrite", "Rewrite sentences with another label.", group="text")
     register("score", at + "score", "Score rewritten sentences: label, content, fluency.", group="text")
     register("train-evaluator", at + "train_evaluator", "Train what judges rewrites.", group="text")
     register("train-tagger", at + "train_tagger", "Train a tagger of nouns.", group="text")

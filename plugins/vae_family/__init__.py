@@ -36,8 +36,4 @@ def distk_register_metrics(register: Register) -> None:
 
 @hookimpl
 def distk_register_commands(register: RegisterCommand) -> None:
-    at = __name__
-    register("study", f"{at}.commands:study", "The papers' experiments, from one command each.")
-    register("embed", f"{at}.fstat.commands:embed", "Embed a data set: codes, labels and factors of its items.")
-    register("tuning", f"{at}.betavae.commands:tuning", "Draw each latent's mean over a grid of two factors.")
-    register("covmap", f"{at}.covreg.commands:covmap", "Draw the covariance and correlation of a code's units.")
+    register("study", f"{__name__}.commands:study", "The papers' experiments, from one command each.")

@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
-from distk import Code, DataSpec, Latent, LatentSpace, Method, Step, adam, option
+from distk import Code, DataSpec, Latent, LatentSpace, Method, Step, UsageError, adam, option
 from distk.nn import bernoulli_nll
 from distk.plugins.vae_family.networks import Architecture, decoder, encoder
 
@@ -58,15 +59,17 @@ class Bound:
     kl: Tensor
 
 
-class GaussianVAE(Method):
+G = TypeVar("G", bound=GaussianConfig, default=GaussianConfig)
+
+
+class GaussianVAE(Method[G]):
     """Base of the VAEs with one continuous group `z` and a diagonal Gaussian posterior. It has no objective."""
 
-    Config: ClassVar[type] = GaussianConfig
     data = "dsprites"
     kinds = ("image", "vector")
-    training: ClassVar[Mapping[str, Any]] = {"steps": 300_000, "batch": 64}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 300_000, "batch": 64}
 
-    def __init__(self, config: Any, data: DataSpec) -> None:
+    def __init__(self, config: G, data: DataSpec) -> None:
         super().__init__(config, data)
         check_likelihood(config.likelihood, data)
         self.latents = LatentSpace.of(*self.groups())
@@ -103,7 +106,7 @@ class GaussianVAE(Method):
         """The decoder's output as values in the data's range: sigmoid for [0, 1], unchanged for other data."""
         return values(output, self.spec)
 
-    def bound(self, step: Step) -> Bound:
+    def batch_bound(self, step: Step) -> Bound:
         """Both terms of the bound on the step's batch, logged as `reconstruction` and `kl`.
 
         A subclass whose loss calls this may declare `taps = ("code",)`.
@@ -128,8 +131,26 @@ class GaussianVAE(Method):
         mean, logvar = self.infer(x)
         return {"z": (mean, (0.5 * logvar).exp())}
 
+    def bound(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """`elbo` = -(reconstruction + kl) of each item, nats, and both: `[n]` and `[n, z]`.
+
+        Raises UsageError with the likelihood `gaussian`, whose reconstruction is no number of nats.
+        """
+        require_nats(self.config.likelihood)
+        mean, logvar = self.infer(x)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        z = torch.addcmul(mean, (0.5 * logvar.clamp(-20, 10)).exp(), noise)
+        reconstruction, kl = self.nll(self.decoder(z), x), kl_to_prior(mean, logvar)
+        return {"elbo": -(reconstruction + kl.sum(1)), "reconstruction": reconstruction, "kl": kl}
+
     def decode(self, code: Code) -> Tensor:
         return self.values(self.decoder(torch.cat([code[group.name] for group in self.latents], 1)))
+
+
+def require_nats(likelihood: str) -> None:
+    """Raise UsageError for the likelihood `gaussian`, a sum of squared errors without its constant and variance."""
+    if likelihood != "bernoulli":
+        raise UsageError("with --likelihood gaussian the reconstruction is a sum of squared errors: there is no bound.")
 
 
 def kl_to_prior(mean: Tensor, logvar: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class Config:
     active: float = option(0.1, "KL in nats above which a latent is active", min=0)
 
 
-class VaeBound(Metric):
+class VaeBound(Metric[Config]):
     """The bound of a Gaussian VAE on the data, from one sample of each posterior.
 
     elbo = -(reconstruction + kl), nats per item. reconstruction: -log p(x|z), sum over pixels. floor: the smallest
@@ -33,7 +33,6 @@ class VaeBound(Metric):
     are undefined.
     """
 
-    Config = Config
     headline = "elbo"
     needs_model = True
     needs_codes = False

@@ -144,11 +144,13 @@ def test_info_list_data_and_assign(trained, tmp_path) -> None:
     assert (facts["items"], facts["train"]) == (1797, 1197)
     assert (tmp_path / "d.png").stat().st_size > 1000
     said = json.loads(
-        distk("assign", "--rule", "argmin", "--out", tmp_path / "a.safetensors", "--json", cwd=trained).stdout
+        distk(
+            "cascadevae", "assign", "--rule", "argmin", "--out", tmp_path / "a.safetensors", "--json", cwd=trained
+        ).stdout
     )
     assert sum(said["counts"]) == 3 * 36
     assert np.array(said["contingency"]).sum() == 3 * 36
-    bench = json.loads(distk("mcf", "bench", "--repeats", "2", "--json", cwd=trained).stdout)
+    bench = json.loads(distk("cascadevae", "mcf", "--repeats", "2", "--json", cwd=trained).stdout)
     exact = {row["grid_objective"] for row in bench["solvers"] if row["solver"] != "argmin"}
     assert len(exact) == 1
 

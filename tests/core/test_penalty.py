@@ -23,7 +23,8 @@ from distk.penalty import build_penalties, layers_of
 from distk.registry import registry
 from distk.run import Run
 from distk.settings import TrainConfig, resolve
-from distk.testing import NoHostReads, _unwatched, check_penalty, method_checks, penalty_checks
+from distk.testing import NoHostReads, check_penalty, method_checks, penalty_checks
+from distk.testing.methods import _unwatched
 from distk.training import loop
 from distk.training.loop import build
 from distk.training.trainer import NonFinite, Trainer
@@ -249,15 +250,15 @@ def test_the_forms_of_an_option() -> None:
     ("settings", "message"),
     [
         ({"penalty": ("covregg",)}, "unknown penalty 'covregg'. Did you mean 'covreg'"),
-        ({"penalty": ("covreg:-1",)}, "the weight -1 is no finite number of at least 0"),
-        ({"penalty": ("covreg:inf",)}, "the weight inf is no finite number"),
-        ({"penalty": ("covreg:nan",)}, "the weight nan is no finite number"),
+        ({"penalty": ("covreg:-1",)}, "the weight -1 is not a finite number of at least 0"),
+        ({"penalty": ("covreg:inf",)}, "the weight inf is not a finite number"),
+        ({"penalty": ("covreg:nan",)}, "the weight nan is not a finite number"),
         ({"penalty": ("covreg:x",)}, "write NAME:WEIGHT, as covreg:0.1"),
         ({"penalty_weight": 0.1}, "--penalty-weight is about a penalty, but none is named"),
         ({"penalty_option": ("diag=drop",)}, "--penalty-option is about a penalty, but none is named"),
         ({"penalty": ("covreg",), "penalty_option": ("diag",)}, "write NAME=VALUE"),
-        ({"penalty": ("covreg",), "penalty_option": ("diagg=drop",)}, "'diagg' is no setting of covreg; they have"),
-        ({"penalty": ("l1act",), "penalty_option": ("diag=drop",)}, "'diag' is no setting of l1act; they have none"),
+        ({"penalty": ("covreg",), "penalty_option": ("diagg=drop",)}, "'diagg' is not a setting of covreg; they have"),
+        ({"penalty": ("l1act",), "penalty_option": ("diag=drop",)}, "'diag' is not a setting of l1act; they have none"),
         ({"penalty": ("covreg",), "penalty_option": ("diag=some",)}, "'some' is none of keep, drop"),
         ({"penalty": ("covreg@nowhere",)}, "unknown layer of method Coder 'nowhere'. Available: a, b, code"),
         ({"penalty": ("covreg",), "batch": 1}, r"covreg needs at least 2 examples per batch \(got 1\)"),

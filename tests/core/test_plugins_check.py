@@ -153,7 +153,7 @@ def test_check_reports_third_party_faults_and_exits_with_1(distk, faulty) -> Non
     assert "'k' has no help text" in reasons["bad-loose", "every option is documented"]
     assert "global generator" in reasons["bad-loose", "one seed gives one result"]
     assert "ZeroDivisionError: by design" in reasons["bad-raises", "it scores the table"]
-    assert "no subclass of Metric" in reasons["bad-outside", "it can be imported"]
+    assert "not a subclass of Metric" in reasons["bad-outside", "it can be imported"]
     assert "no_such_module_here" in reasons["bad-gone", "it can be imported"]
     assert "origin is empty" in reasons["bad-data", "items fit the spec"]
     assert "overlap" in reasons["bad-data", "splits hold rows of the data, apart from each other"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from distk import cli, hookspecs
 from distk.errors import DistkError, UsageError
@@ -189,10 +190,114 @@ def test_commands_that_cannot_be_built_are_left_out(plugged, monkeypatch, capsys
 
     plugged("strange", distk_register_commands=commands)
     plugged("breaks", distk_register_commands=breaks)
-    code, out, err = called(monkeypatch, capsys, "list", "metrics", "--json")
+    code, out, err = called(monkeypatch, capsys, "--help")
     assert code == 0
-    assert json.loads(out)["metric"]
+    assert "traverse" in out
     assert "plugin 'strange' (dist-strange 1.0): its commands are left out: AssertionError" in err
     assert "plugin 'breaks' (dist-breaks 1.0): its commands are left out: ZeroDivisionError: on purpose" in err
     code, _, err = called(monkeypatch, capsys, "acme-half")
     assert code == 2, "half of a broken plugin's commands stayed"
+
+
+# Side by side: what one plugin does to commands is no matter of the others
+
+
+def words_of(plugins: dict) -> set[str]:
+    """What every plugin of the program brings to the command line."""
+    return {word for plugin in plugins.values() for word in plugin.provides.get("command", [])}
+
+
+def test_an_app_cannot_take_a_group_or_a_command_away(plugged, monkeypatch, capsys) -> None:
+    before = {place: (c.plugin.name, c.path) for place, c in registry().commands.items()}
+
+    def commands(app) -> None:
+        study = typer.Typer(help="studies of somebody else")
+        study.command("mine")(lambda: print("mine"))
+        app.add_typer(study, name="study")
+        app.command("train")(lambda: print("not training"))
+        app.command("acme-side")(lambda: print("side"))
+
+    plugged("greedy", distk_register_commands=commands)
+    code, out, err = called(monkeypatch, capsys, "acme-side")
+    assert (code, out.strip()) == (0, "side")
+    for word in ("study", "train"):
+        owner = registry().commands[("", word)].plugin
+        assert f"plugin 'greedy' (dist-greedy 1.0): its command '{word}' is left out: {owner} has that name" in err
+    after = {place: (c.plugin.name, c.path) for place, c in registry().commands.items()}
+    assert after == {**before, ("", "acme-side"): ("greedy", "")}
+    code, out, _ = called(monkeypatch, capsys, "train", "--help")
+    assert "cascadevae" in out
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_an_app_that_is_emptied_is_only_the_plugins_own(raises: bool, plugged, monkeypatch, capsys) -> None:
+    before = words_of(registry().plugins)
+
+    def commands(app) -> None:
+        app.command("acme-gone")(lambda: None)
+        app.registered_commands.clear()
+        app.registered_groups.clear()
+        if raises:
+            raise RuntimeError("after clearing")
+
+    plugged("clears", distk_register_commands=commands)
+    plugged("beside", distk_register_commands=lambda app: app.command("acme-beside")(lambda: print("beside")) and None)
+    code, out, err = called(monkeypatch, capsys, "acme-beside")
+    assert (code, out.strip()) == (0, "beside")
+    assert ("RuntimeError: after clearing" in err) == raises
+    assert words_of(registry().plugins) == before | {"acme-beside"}
+
+
+def test_two_plugins_that_claim_one_command_are_both_named(plugged, monkeypatch, capsys) -> None:
+    def claims(register) -> None:
+        register("acme-both", f"{__name__}:said", "says who it is")
+
+    def app_claims(app) -> None:
+        app.command("acme-both")(lambda: print("second"))
+
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__, types.ModuleType(__name__)))
+    monkeypatch.setattr(sys.modules[__name__], "said", lambda: print("first"), raising=False)
+    plugged("first", distk_register_commands=lambda register: claims(register))
+    plugged("second", distk_register_commands=lambda register: claims(register))
+    plugged("third", distk_register_commands=lambda app: app_claims(app))
+    code, out, err = called(monkeypatch, capsys, "acme-both")
+    assert (code, out.strip()) == (0, "first")
+    # Another plugin with the same path is another claim all the same: who removes the first one shall know it.
+    for late in ("second", "third"):
+        line = (
+            f"plugin '{late}' (dist-{late} 1.0): its command 'acme-both' is left out: plugin 'first' (dist-first 1.0)"
+        )
+        shown = called(monkeypatch, capsys, "plugins")[2] if late == "third" else err
+        assert line in shown
+
+
+def test_a_command_by_path_and_one_by_app_run_and_are_listed(plugged, monkeypatch, capsys, tmp_path) -> None:
+    (tmp_path / "acme_by_path.py").write_text(
+        'def hello(name: str = \'world\') -> None:\n    """Greet."""\n    print(f\'hello {name}\')\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def by_path(register) -> None:
+        register("acme", "", "a group")
+        register("hello", "acme_by_path:hello", "Greet.", group="acme")
+
+    def by_app(app) -> None:
+        group = typer.Typer()
+        group.command("deep")(lambda: print("deep"))
+        group.command("deeper")(lambda: print("deeper"))
+        app.add_typer(group, name="acme-app")
+
+    plugged("path", distk_register_commands=by_path)
+    plugged("app", distk_register_commands=by_app, distk_run_logged=lambda run, step, values: None)
+    assert called(monkeypatch, capsys, "acme", "hello", "--name", "you")[:2] == (0, "hello you\n")
+    assert called(monkeypatch, capsys, "acme-app", "deep")[:2] == (0, "deep\n")
+    out = called(monkeypatch, capsys, "plugins", "--json")[1]
+    brought = {plugin["name"]: plugin["provides"] for plugin in json.loads(out)["plugins"]}
+    assert brought["path"] == {"command": ["acme hello"]}
+    assert brought["app"] == {"command": ["acme-app deep", "acme-app deeper"], "logger": ["app"]}
+    monkeypatch.setenv("COLUMNS", "80")
+    out = called(monkeypatch, capsys, "plugins")[1]
+    assert max(map(len, out.splitlines())) <= 80
+    said = " ".join(out.split())
+    assert "app dist-app 1.0 commands acme-app deep, acme-app deeper loggers app" in said
+    assert "cascadevae mcf" in said

@@ -71,7 +71,7 @@ def test_actions_that_do_not_fit_are_named(actions, u, word) -> None:
     ],
 )
 def test_a_description_without_sound_actions_is_refused(extra) -> None:
-    with pytest.raises(UsageError, match="names no sound actions"):
+    with pytest.raises(UsageError, match="does not name its actions"):
         Actions.of(DataSpec("environment", (1, 2, 2), extra=extra))
 
 
@@ -91,7 +91,7 @@ def test_transitions_of_environments(name, generator) -> None:
 
 
 def test_what_no_transitions_are_drawn_from() -> None:
-    with pytest.raises(UsageError, match="'digits' is no environment"):
+    with pytest.raises(UsageError, match="'digits' is not an environment"):
         open_dataset("transitions:digits")
     with pytest.raises(UsageError, match="add --data-dir FILE"):
         open_dataset("transitions:recorded")

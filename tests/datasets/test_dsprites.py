@@ -113,7 +113,7 @@ def test_other_npz_files_are_refused(tmp_path, members, message) -> None:
 
 def test_damaged_archives_are_refused(tmp_path) -> None:
     (tmp_path / NPZ).write_bytes(b"PK\x03\x04 nonsense")
-    with pytest.raises(DistkError, match="no sound npz"):
+    with pytest.raises(DistkError, match="not a valid npz"):
         open_dataset("dsprites", folder=tmp_path)
     # A header that promises all images, with only a few behind it.
     buffer = io.BytesIO()

@@ -203,7 +203,7 @@ def test_damaged_files_are_named(change: str, words: str, folder: Path) -> None:
 
 def test_what_is_missing_is_said(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     (folder / "data" / "sprites" / "sprites_splits.mat").write_bytes(b"nothing")
-    with pytest.raises(DistkError, match="is no MATLAB v5 file with trainidx"):
+    with pytest.raises(DistkError, match="is not a MATLAB v5 file with trainidx"):
         open_dataset("sprites", {"split": "published"}, folder=folder)
     (folder / "data" / "sprites" / "sprites_splits.mat").unlink()
     with pytest.raises(DistkError, match="does not exist; without it use --split folds"):

@@ -228,9 +228,9 @@ def test_rows_without_a_grid(rng: np.random.Generator) -> None:
     assert "10 bins" in result["reasons"]["factor 2"]
     assert fn.beta_vae(codes, factors=factors, seed=_seed(rng))["eval"] > 0.98
     diagonal = np.stack([np.arange(40), np.arange(40)], 1)
-    with pytest.raises(ValueError, match=r"differ only in factor 'pose'.*P4"):
+    with pytest.raises(ValueError, match=r"differ only in factor 'pose'"):
         fn.higgins_change(diagonal, factors=diagonal, factor_names=["pose", "light"], train_points=50)
-    with pytest.raises(ValueError, match=r"share a value of factor '[01]'.*P3"):
+    with pytest.raises(ValueError, match=r"share a value of factor '[01]'"):
         fn.beta_vae(diagonal, factors=diagonal)
     # P2 repeats the single row of a bucket: no variance at all
     singles = fn.factor_vae(diagonal, factors=diagonal)

@@ -153,7 +153,7 @@ def test_files_that_are_no_codes(tmp_path, codes) -> None:
     with pytest.raises(DistkError, match="does not exist"):
         table_from_arrays(tmp_path / "none.npz")
     np.save(tmp_path / "c.npy", np.zeros((3, 3)))
-    with pytest.raises(DistkError, match="is no npz file"):
+    with pytest.raises(DistkError, match="is not an npz file"):
         table_from_arrays(tmp_path / "c.npy")
     whole = codes.read_bytes()
     codes.write_bytes(whole[:800] + b"\0" * 200 + whole[1000:])

@@ -117,5 +117,5 @@ def test_posterior_draws_and_repeated_frames(generator, seed) -> None:
 
 
 def test_codes_without_time_say_what_is_missing() -> None:
-    with pytest.raises(UsageError, match="protocol P7"):
+    with pytest.raises(UsageError, match="codes of consecutive frames"):
         build_metric("ksg")[1].compute(synthetic_table(), 0)

@@ -11,7 +11,8 @@ import torch
 from distk import CodeTable, UsageError, evaluate
 from distk.evaluation import build_metric, score
 from distk.plugins.metrics import functional as fn
-from distk.plugins.metrics.table import chosen, in_words
+from distk.plugins.metrics.functional.sentences import Column, Columns, Names, Sentence, in_words
+from distk.plugins.metrics.table import chosen
 from distk.testing import synthetic_table
 
 
@@ -179,7 +180,7 @@ def test_a_discrete_code_enters_predictors_as_index_or_as_indicators(generator) 
     assert run("explicitness", table, discrete="onehot")["explicitness_test"] > 0.99
     left = run("linear-correlation", table)
     assert (left["code_names"], left["active_codes"]) == (["z1"], 1.0)
-    assert "no quantities" in left["reasons"]["z0"]
+    assert "not quantities" in left["reasons"]["z0"]
 
 
 def test_continuous_factors_need_bins_or_the_lasso(generator) -> None:
@@ -208,8 +209,31 @@ def test_messages_name_factors_codes_and_data(loose) -> None:
     alone = table_of(torch.arange(40.0)[:, None], torch.stack([torch.arange(40), torch.arange(40)], 1) // 20)
     alone.source = "data set 'celeba'"
     error = score(alone, "higgins-change", {}, 0, 1)["error"]
-    assert error == ("data set 'celeba' has no two items that differ only in factor 'a'; this score needs protocol P4")
-    assert in_words("codes contains NaN or inf, first in column 1", ["x", "y"], []).endswith("first in code 'y'")
+    assert error == "data set 'celeba' has no two items that differ only in factor 'a'; this score compares such pairs."
+    loose.codes[3, 1] = math.nan
+    assert score(loose, "dci", {}, 0, 1)["error"] == "codes contains NaN or inf, first in code 'z1'."
+
+
+def test_a_sentence_reads_with_numbers_or_with_names() -> None:
+    names = Names(["x", "y", "z"], ["shape", "size"])
+    one = Sentence("{} is constant: dropped", Column("factor", 1))
+    several = Sentence("constant {} left out", Columns("code", (0, 2)))
+    assert (one, several) == ("factor 1 is constant: dropped", "constant codes [0, 2] left out")
+    both = Sentence.joined([one, "", "and a text of {braces}", several])
+    assert both == "factor 1 is constant: dropped; and a text of {braces}; constant codes [0, 2] left out"
+    assert in_words(both, names) == (
+        "factor 'size' is constant: dropped; and a text of {braces}; constant codes x, z left out"
+    )
+    beyond = Sentence("{}", Column("factor", 2))
+    assert (in_words(beyond, names), in_words("factor 1", names)) == ("factor 2", "factor 1")
+
+
+def test_factors_left_out_of_the_question_do_not_shift_the_names(loose) -> None:
+    """With the first factor ignored, the second is column 0 of what is sampled, and is called by its own name."""
+    loose.factors[:, 1] = 2
+    reasons = run("factorvae", loose, ignore_factors=("a",))["reasons"]
+    assert "factor 'b'" in reasons
+    assert "factor 'a'" not in reasons
 
 
 def test_undefined_numbers_have_a_reason_and_repeats_a_spread(loose) -> None:

@@ -171,9 +171,9 @@ def test_judges_that_are_refused(oracle: Oracle, data: object, tmp_path: Path) -
         with pytest.raises(error, match=match):
             metric.compute(table, 0)
 
-    refused("", "distk judge train --data sprites-sim")
+    refused("", "distk dsvae judge --data sprites-sim")
     refused(tmp_path / "absent", "does not exist")
-    refused(perfect_judge(data, oracle, tmp_path / "weak", 0.98), "0.98.*required 0.99.*distk judge train")
+    refused(perfect_judge(data, oracle, tmp_path / "weak", 0.98), "0.98.*required 0.99.*distk dsvae judge")
     other = open_dataset("sprites-sim:das-dandi", {"size": 16})
     refused(perfect_judge(other, oracle, tmp_path / "other"), "names .*'body': 7.*has .*'body': 6")
     (tmp_path / "cut").write_bytes(good.read_bytes()[:-100])
@@ -234,7 +234,7 @@ def test_scores_say_why_they_are_undefined(oracle: Oracle, data: object) -> None
     for name in ("swap-error", "similarity"):
         result = evaluate(flat, [name], data=data, rows=40)["metrics"][name]  # type: ignore[arg-type]
         assert "a static group and a group per frame" in result["error"]
-    assert "dsvae only" in evaluate(oracle, ["elbo"], data=data, rows=40)["metrics"]["elbo"]["error"]  # type: ignore
+    assert "bound log p(x)" in evaluate(oracle, ["elbo"], data=data, rows=40)["metrics"]["elbo"]["error"]  # type: ignore
 
 
 @pytest.mark.parametrize("name", ["swap-error", "similarity", "elbo"])

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -100,7 +99,7 @@ def test_flip_by_labels_by_pair_and_by_the_model(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["runs/a", "x", "--to", "blue"], 2, b"'blue' is no label; there are negative (0), positive (1)"),
+        (["runs/a", "x", "--to", "blue"], 2, b"'blue' is not a label; there are negative (0), positive (1)"),
         (["runs/a", "x"], 2, b"--to negative or --to positive"),
         (["runs/a", "--input", "missing", "--to", "1"], 1, b"cannot read 'missing'"),
         (["runs/a", "--input", "latin", "--to", "1"], 1, b"line 2, byte offset 7; try --encoding latin-1"),
@@ -109,37 +108,18 @@ def test_flip_by_labels_by_pair_and_by_the_model(folder: Path) -> None:
     ],
 )
 def test_wrong_requests(folder: Path, arguments: list[str], code: int, message: bytes) -> None:
-    """In this process: the messages and codes are what main() shows."""
-    from distk.commands.transfer import transfer
-    from distk.errors import DistkError
-
     (folder / "latin").write_bytes(b"fine\nok\xe9\n")
     (folder / "one").write_text("0\n")
-    options: dict[str, Any] = {"device": "cpu"}
-    words = []
-    rest = iter(arguments)
-    for word in rest:
-        if word.startswith("--"):
-            name = {"--input": "input_"}.get(word, word[2:])
-            options[name] = next(rest) if name != "labels" else Path(next(rest))
-        else:
-            words.append(word)
-    here = Path.cwd()
-    os.chdir(folder)
-    try:
-        with pytest.raises(DistkError) as caught:
-            transfer(None, words, **options)
-    finally:
-        os.chdir(here)
-    assert caught.value.exit_code == code
-    assert message.decode() in str(caught.value)
+    told = in_process("transfer", *arguments, "--device", "cpu", cwd=folder)
+    assert told.returncode == code
+    assert message in told.stderr
 
 
 def test_error_of_the_real_command(folder: Path) -> None:
     wrong = distk_command("transfer", "runs/a", "x", "--to", "blue", cwd=folder)
     assert wrong.returncode == 2
     assert wrong.stdout == b""
-    assert b"'blue' is no label" in wrong.stderr
+    assert b"'blue' is not a label" in wrong.stderr
     assert b"Traceback" not in wrong.stderr
 
 

@@ -13,7 +13,10 @@ paper.metric(
     tags=("gan", "model"),
 )
 paper.command(
-    "experts", "commands:list_", "List the experts: what each wins, and which mechanism it undoes.", was="experts list"
+    "experts",
+    "commands:experts",
+    "List the experts: what each wins, and which mechanism it undoes.",
+    was="experts list",
 )
 paper.command(
     "apply",

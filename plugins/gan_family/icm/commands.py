@@ -1,21 +1,27 @@
-"""`distk experts ...`: use the experts of an `icm` model, look at them, and take the set apart or together."""
+"""`distk icm ...`: use the experts of an `icm` model, and look at them. Taking sets of them apart: assembly.py."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import numpy as np
+import torch
 import typer
+from PIL import Image
+from torch import Tensor
 
-from distk.commands.arguments import Checkpoint, DataDir, DataName, Device, Json, Seed
+from distk import console
+from distk import images as pictures
+from distk.commands.arguments import Seed
+from distk.commands.shared import OnData, OnModel, choose_rows
+from distk.device import seeded
 from distk.errors import DistkError, UsageError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from distk.checkpoint import Header
-    from distk.plugins.gan_family.icm.method import ICM
+from distk.options import Without
+from distk.plugins.gan_family.icm.mechanisms import Mixture, parse
+from distk.plugins.gan_family.icm.method import ICM
+from distk.plugins.gan_family.icm.metrics import best_shift, observe, specialisation
 
 LARGEST = 8_000_000
 """Pixels of an image that an expert is applied to; its activations take some hundred bytes per pixel."""
@@ -28,125 +34,105 @@ Mechanism = Annotated[
 
 
 def apply(
-    checkpoint: Checkpoint = None,
+    on: OnData,
     images: Annotated[Path | None, typer.Option(help="An image, or a folder of images, of any size.")] = None,
-    data: DataName = None,
-    data_dir: DataDir = None,
     expert: Annotated[str, typer.Option(help="Number of an expert, or `winner`.")] = "winner",
     mechanism: Mechanism = None,
     channels: Annotated[
         int | None, typer.Option(help="1 turns colour images grey for a model of grey ones.", min=1, max=1)
     ] = None,
     n: Annotated[int, typer.Option("--n", "-n", help="How many images of a data set.", min=1, max=10_000)] = 16,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results.")] = None,
     replica: Replica = 0,
     seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
 ) -> None:
     """Put images through one expert, or each through the one that wins it.
 
-    A single expert takes any size; the winner is chosen by the discriminator, which takes the trained size.
+    A single expert takes any size; the winner is chosen by the discriminator, which takes the trained size. Results go
+    into the folder --out; default: `experts` beside the checkpoint.
 
-    Example: distk experts apply runs/my-run --images scans/ --expert 3 --out cleaned/
+    Example: distk icm apply runs/my-run --images scans/ --expert 3 --out cleaned/
     """
-    from distk import images as pictures
-    from distk.commands import shared
-
-    path, model, header = opened(checkpoint, device, replica)
-    folder = out if out is not None else path.parent / "experts"
+    model = with_experts(on, replica)
     chosen = _number(model, expert)
-    results = []
-    if images is not None:
-        if data is not None:
-            raise UsageError("give --images or --data, not both.")
+    folder = on.out if on.out is not None else on.path.parent / "experts"
+    if images is None:
+        results = _applied_to_data(on, model, folder, chosen, mechanism, n, seed)
+    elif on.data is not None:
+        raise UsageError("give --images or --data, not both.")
+    else:
+        results = []
         for file, image in _read_all(images, model.spec.shape[0], channels):
             moved = _transform(model, image.unsqueeze(0), mechanism, seed)
-            made, winners = _through(model, moved, chosen, str(file))
+            outputs, winners = _through(model, moved, chosen, str(file))
             inside = file.relative_to(images).parent if images.is_dir() else Path()
             make_folder(folder / inside)
             target = folder / inside / f"{file.stem}.expert{winners[0]}.png"
-            pictures.save_png(target, made[0])
+            pictures.save_png(target, outputs[0])
             results.append({"image": str(file), "expert": winners[0], "file": str(target)})
-    else:
-        dataset = shared.its_data(model, header, data, data_dir)
-        rows = shared.choose_rows(dataset, n, seed, "test")
-        moved = _transform(model, dataset.batch(rows)["x"], mechanism, seed)
-        made, winners = _through(model, moved, chosen, f"data set '{dataset.name}'")
-        make_folder(folder)
-        target = folder / f"{dataset.name}.expert{'s' if chosen is None else chosen}.png"
-        pairs = _under(model, moved, made)
-        pictures.save_png(target, pictures.grid(pictures.enlarge(pairs), min(n, 16)))
-        results = [
-            {"row": row, "expert": winner, "file": str(target)}
-            for row, winner in zip(rows.tolist(), winners, strict=True)
-        ]
     files = [Path(name) for name in dict.fromkeys(str(result["file"]) for result in results)]
-    shared.report(files, json, results=results)
+    on.report(files, results=results)
+
+
+def _applied_to_data(
+    on: OnData, model: ICM, folder: Path, chosen: int | None, mechanism: str | None, n: int, seed: int
+) -> list[dict[str, Any]]:
+    """One picture of `n` images of the data set above what the experts make of them; a result per image."""
+    dataset = on.dataset()
+    rows = choose_rows(dataset, n, seed, "test")
+    moved = _transform(model, dataset.batch(rows)["x"], mechanism, seed)
+    outputs, winners = _through(model, moved, chosen, f"data set '{dataset.name}'")
+    make_folder(folder)
+    target = folder / f"{dataset.name}.expert{'s' if chosen is None else chosen}.png"
+    pairs = torch.cat([moved, outputs], 2)  # each image above its output
+    pictures.save_png(target, pictures.grid(pictures.enlarge(pairs), min(n, 16)))
+    return [
+        {"row": row, "expert": winner, "file": str(target)} for row, winner in zip(rows.tolist(), winners, strict=True)
+    ]
 
 
 def grid(
-    checkpoint: Checkpoint = None,
-    data: DataName = None,
-    data_dir: DataDir = None,
+    on: OnData,
     mechanism: Mechanism = None,
     n: Annotated[int, typer.Option("--n", "-n", help="Images, one per column.", min=1, max=100)] = 12,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="PNG file; default: beside the checkpoint.")] = None,
     replica: Replica = 0,
     seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
 ) -> None:
     """Draw what every expert makes of the same images: a row per expert, a column per image (Figure 2).
 
     Also says which whole shift, in pixels, comes closest to what each expert does.
 
-    Example: distk experts grid runs/my-run --data strokes28
+    Example: distk icm grid runs/my-run --data strokes28
     """
-    import torch
-
-    from distk import console
-    from distk import images as pictures
-    from distk.commands import shared
-    from distk.plugins.gan_family.icm.metrics import best_shift
-
-    path, model, header = opened(checkpoint, device, replica)
-    dataset = shared.its_data(model, header, data, data_dir)
-    x = dataset.batch(shared.choose_rows(dataset, n, seed, "test"))["x"]
+    model = with_experts(on, replica)
+    dataset = on.dataset()
+    x = dataset.batch(choose_rows(dataset, n, seed, "test"))["x"]
     moved = _transform(model, x, mechanism, seed)
     with torch.no_grad():
-        outputs = model.experts(moved)[:, _mine(model)]
+        outputs = model.experts(moved)[:, _shown(model)]
     shifts = [best_shift(moved, outputs[:, j], model.config.depth + 1) for j in range(model.number)]
     rows = torch.cat([moved.unsqueeze(1), outputs], 1).transpose(0, 1).flatten(0, 1)
     big = pictures.enlarge(rows)
-    sheet = pictures.labelled(
-        pictures.grid(big, n), ["input", *(f"expert {j}" for j in range(model.number))], big.shape[-2]
-    )
-    target = shared.beside(path, out, f"{path.stem}.experts.png")
-    pictures.save_png(target, sheet)
-    if not json:
+    labels = ["input", *(f"expert {j}" for j in range(model.number))]
+    target = on.target("experts.png")
+    pictures.save_png(target, pictures.labelled(pictures.grid(big, n), labels, big.shape[-2]))
+    if not on.json:
         named = "; ".join(f"{j}: right {dx}, down {dy}" for j, (dx, dy) in enumerate(shifts))
         console.note(f"closest shift of each expert, in pixels: {named}")
-    shared.report([target], json, shifts=[{"expert": j, "right": s[0], "down": s[1]} for j, s in enumerate(shifts)])
+    on.report([target], shifts=[{"expert": j, "right": s[0], "down": s[1]} for j, s in enumerate(shifts)])
 
 
-def list_(
-    checkpoint: Checkpoint = None,
+def experts(
+    on: Annotated[OnModel, Without("out")],
     images: Annotated[int, typer.Option(help="Test images to compete for.", min=1)] = 1000,
     replica: Replica = 0,
     seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
 ) -> None:
     """List the experts: what share of the mixture each wins, and which mechanism it is matched to.
 
-    Example: distk experts list runs/my-run --json
+    Example: distk icm experts runs/my-run --json
     """
-    from distk import console
-
-    _, model, _ = opened(checkpoint, device, replica)
-    found = census(model, images, seed)
-    if json:
+    found = census(with_experts(on, replica), images, seed)
+    if on.json:
         console.emit_json({"experts": found})
         return
     rows = [
@@ -161,23 +147,19 @@ def list_(
     console.table("", ["expert", "wins of all", "matched mechanism", "wins of it"], rows)
 
 
-# Helpers
+# Models and images
 
 
-def opened(checkpoint: Path | None, device: str, replica: int) -> tuple[Path, ICM, Header]:
-    from distk.commands import shared
-    from distk.plugins.gan_family.icm.method import ICM
-
-    path, model, header = shared.opened(checkpoint, device)
-    if not isinstance(model, ICM):
-        raise UsageError(f"'{path}' holds a model of method '{header.method}'; only models of 'icm' have experts.")
+def with_experts(on: OnModel, replica: int) -> ICM:
+    """The model of method icm that `on` names, showing one of its replicas."""
+    model = on.open().of(ICM, "icm")
     if replica >= model.replicas:
-        raise UsageError(f"--replica {replica}: '{path}' holds the replicas 0 to {model.replicas - 1}.")
+        raise UsageError(f"--replica {replica}: '{on.path}' holds the replicas 0 to {model.replicas - 1}.")
     model.shown = replica
-    return path, model, header
+    return model
 
 
-def _mine(model: ICM) -> slice:
+def _shown(model: ICM) -> slice:
     """The shown replica's experts on the axis of all experts."""
     return slice(model.shown * model.number, (model.shown + 1) * model.number)
 
@@ -193,11 +175,6 @@ def _number(model: ICM, text: str) -> int | None:
 
 def _transform(model: ICM, x: Tensor, mechanism: str | None, seed: int) -> Tensor:
     """Images under a mechanism, under the model's mixture (mechanisms taking turns), or as they are."""
-    import torch
-
-    from distk.device import seeded
-    from distk.plugins.gan_family.icm.mechanisms import Mixture, parse
-
     if mechanism is None:
         return x
     try:
@@ -210,8 +187,6 @@ def _transform(model: ICM, x: Tensor, mechanism: str | None, seed: int) -> Tenso
 
 def _through(model: ICM, x: Tensor, chosen: int | None, where: str) -> tuple[Tensor, list[int]]:
     """Outputs like x, and which expert made each."""
-    import torch
-
     with torch.no_grad():
         if chosen is not None:
             return model.expert(chosen)(x)[:, 0], [chosen] * len(x)
@@ -224,14 +199,8 @@ def _through(model: ICM, x: Tensor, chosen: int | None, where: str) -> tuple[Ten
         return restored[:, model.shown], winner[:, model.shown].tolist()
 
 
-def _under(model: ICM, x: Tensor, made: Tensor) -> Tensor:
-    """Each input above its output `[n, c, 2 h, w]`."""
-    import torch
-
-    return torch.cat([x, made], 2)
-
-
 def make_folder(folder: Path) -> None:
+    """Make a folder, with those above it. Raises DistkError where that is not possible."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -255,10 +224,6 @@ def _read(path: Path, model_channels: int, asked: int | None) -> Tensor:
 
     Raises UsageError for colour where the model takes grey, DistkError for a file that is no sound image.
     """
-    import numpy as np
-    import torch
-    from PIL import Image
-
     try:
         with Image.open(path) as image:
             if image.width * image.height > LARGEST:
@@ -279,22 +244,18 @@ def _read(path: Path, model_channels: int, asked: int | None) -> Tensor:
 
 
 def census(model: ICM, images: int, seed: int) -> list[dict[str, Any]]:
-    """What each expert of the shown replica wins on test images."""
-    import torch
-
-    from distk.plugins.gan_family.icm.metrics import observe, specialisation
-
+    """What each expert of the shown replica wins on test images, and which mechanism it undoes."""
     with torch.no_grad():
-        seen = observe(model, model.__dict__["dataset"](), images, seed, None)
+        seen = observe(model, model.dataset(), images, seed, None)
     winner = seen["winner"][:, model.shown : model.shown + 1]
-    told = specialisation(winner, seen["mechanism"], len(model.mixture), model.number)
-    shares, expert_of = told["win_matrix"][0], told["expert_of"][0].tolist()
-    found = []
+    matching = specialisation(winner, seen["mechanism"], len(model.mixture), model.number)
+    shares, expert_of = matching["win_matrix"][0], matching["expert_of"][0].tolist()
+    experts = []
     for j in range(model.number):
         k = expert_of.index(j) if j in expert_of else None
         if k is not None and shares[k, j] == 0:  # the assignment fills up with experts that win nothing
             k = None
-        found.append(
+        experts.append(
             {
                 "expert": j,
                 "win_share": float((winner[:, 0] == j).double().mean()),
@@ -303,4 +264,4 @@ def census(model: ICM, images: int, seed: int) -> list[dict[str, Any]]:
                 "shares": {m.name: float(s) for m, s in zip(model.mixture.mechanisms, shares[:, j], strict=True)},
             }
         )
-    return found
+    return experts

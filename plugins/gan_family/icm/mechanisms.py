@@ -137,6 +137,12 @@ def shift(x: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
 class Mixture(nn.Module):
     """K mechanisms as a table on the device (no parameters, nothing in the checkpoint)."""
 
+    dx: Tensor
+    dy: Tensor
+    invert: Tensor
+    noise: Tensor
+    matrix: Tensor
+
     def __init__(self, mechanisms: Sequence[Mechanism]) -> None:
         super().__init__()
         self.mechanisms = tuple(mechanisms)

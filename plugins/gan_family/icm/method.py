@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distk import (
     Code,
@@ -90,15 +90,14 @@ class Config:
         return self.experts or len(parse(self.mechanisms))
 
 
-class ICM(Method):
+class ICM(Method[Config]):
     """S replicas of N competing experts and a critic. Code: `expert`, which expert wins an image (of replica `shown`).
 
     shown: the replica that `encode`, `sample` and `restore` speak of.
     """
 
-    Config: ClassVar[type] = Config
     data = "digits28"
-    training: ClassVar[Mapping[str, Any]] = {"steps": 2200, "batch": 32}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 2200, "batch": 32}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
             "model": {
@@ -112,10 +111,10 @@ class ICM(Method):
         },
         "paper": {"data": {"name": "mnist"}, "train": {"steps": 2200, "log_every": 50}},
     }
-    instead: ClassVar[Mapping[str, str]] = {
-        "traverse": "distk experts grid",
-        "reconstruct": "distk experts apply",
-        "swap": "distk experts apply",
+    instead: Mapping[str, str] = {
+        "traverse": "distk icm grid",
+        "reconstruct": "distk icm apply",
+        "swap": "distk icm apply",
     }
     pending: Tensor
 
@@ -131,7 +130,7 @@ class ICM(Method):
         self.mixture = Mixture(parse(config.mechanisms))
         self.experts = Experts(self.replicas * self.number, channels, config.width, config.depth, config.convolution)
         if config.objective == "gan":
-            self.critic: nn.Module = Discriminator(self.replicas, data.shape, config.hidden)
+            self.critic: Discriminator | Autoencoder = Discriminator(self.replicas, data.shape, config.hidden)
         else:
             self.critic = Autoencoder(self.replicas, data.shape, config.hidden, config.ae_code)
         # 1 while an expert is still to become the identity; 0 once it has, or for one that came trained.
@@ -150,13 +149,14 @@ class ICM(Method):
 
     # What a step reads
 
-    def collect(self, source: Source) -> dict[str, Tensor]:
+    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         """`x`: reference images; `moved`: the mixture, images of the other half under mechanisms drawn afresh.
 
         Also `original`, the images under `moved`, and `mechanism`, int64: training does not read them.
         All replicas read the same batch.
         """
-        data, draw = source.dataset, {"generator": source.generator, "device": source.dataset.device}
+        data = source.dataset
+        draw: dict[str, Any] = {"generator": source.generator, "device": data.device}
         total, mine = source.batch * source.world, slice(source.rank * source.batch, (source.rank + 1) * source.batch)
         reference, transformed = self.halves(data, source.batch)
         rows = [half[torch.randint(len(half), (total,), **draw)][mine] for half in (reference, transformed)]
@@ -307,7 +307,7 @@ class ICM(Method):
         """Figure 3: `n` transformed test images `[n, c, 2 h, w]`, each above what its winner makes of it."""
         if given:
             raise UsageError(f"a model of method 'icm' has no group or label to hold: {', '.join(given)}.")
-        data: Dataset = self.__dict__["dataset"]()
+        data: Dataset = self.dataset()
         x = data.sample(n, generator, "test")["x"]
         which = torch.randint(len(self.mixture), (n,), generator=generator, device=x.device)
         moved = self.mixture(x, which, torch.randn(x.shape, generator=generator, device=x.device))

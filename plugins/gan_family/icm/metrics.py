@@ -31,7 +31,7 @@ class Config:
     transfer_images: int = option(200, "images of it per mechanism", min=1)
 
 
-class ICMScore(Metric):
+class ICMScore(Metric[Config]):
     """Scores of a model of method `icm`, in eval mode, averaged over its replicas. Arrays have a leading replica axis.
 
     purity: mean over mechanisms of the largest share that one expert wins. specialised: mechanisms with a share of at
@@ -43,7 +43,6 @@ class ICMScore(Metric):
     mechanisms whose expert moves that data's clean images by exactly the opposite shift.
     """
 
-    Config = Config
     headline = "purity"
     needs_model = True
     needs_codes = False

@@ -216,7 +216,11 @@ class ExpertAdam(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, parameters: list[nn.Parameter], lr: float | Tensor, betas: tuple[float, float] = (0.9, 0.999), eps=1e-8
+        self,
+        parameters: list[nn.Parameter],
+        lr: float | Tensor,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps})
 

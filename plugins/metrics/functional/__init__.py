@@ -7,13 +7,13 @@ or was left out.
 """
 
 from .agreement import best_dimension_auc, reconstruction, unsupervised_accuracy
-from .change import change_one_factor
+from .change import change_one_factor, higgins_change
 from .importance import dci
 from .information import mig, mig_aggregate, modularity
 from .neighbours import info_mec, ksg, recall_at_k
 from .predictors import downstream, explicitness, sap
 from .structure import active_units, irs, linear_correlation, udr, unsupervised
-from .voting import beta_vae, factor_vae, higgins_change
+from .voting import beta_vae, factor_vae
 
 __all__ = [
     "active_units",

@@ -14,7 +14,7 @@ from .solvers import auc, contingency
 
 
 def unsupervised_accuracy(code_index: Array, label: Array) -> Result:
-    """Accuracy of a discrete code as a classifier found without labels (papers/23); higher is better.
+    """Accuracy of a discrete code as a classifier found without labels (Jeong & Song 2019); higher is better.
 
     code_index [n] and label [n]: class indices, S and T values, S != T allowed. `hungarian`: best one-to-one
     map of code values to labels (headline); `majority`: every code value takes its most frequent label. In
@@ -38,7 +38,7 @@ def unsupervised_accuracy(code_index: Array, label: Array) -> Result:
 
 
 def best_dimension_auc(emb: Array, attributes: Array) -> Result:
-    """Best single-dimension AUC per attribute value (papers/12 section 3); in [0.5, 1], higher is better.
+    """Best single-dimension AUC per attribute value (Ridgeway & Mozer 2017); in [0.5, 1], higher is better.
 
     For every value of every attribute against the attribute's other values: AUC of each dimension of emb [n,
     d], free of direction (max(AUC, 1 - AUC)), and the best of them. Binary attributes contribute one value,

@@ -2,8 +2,8 @@
 
 Follows GradientBoostingClassifier's defaults (100 stages, learning rate 0.1, depth 3, multinomial deviance,
 squared-error splits, Newton leaf values) on codes cut into at most ~255 quantile bins, so that one sparse
-product per tree level builds the histograms of every class, node, code and bin. Agreement with scikit-learn:
-metrics.md section 18.
+product per tree level builds the histograms of every class, node, code and bin. How well it agrees with scikit-learn:
+the figures of docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Boosted(NamedTuple):
 
 
 class _Bins(NamedTuple):
-    """index int64 [n, D]; low, high [D, B]: extreme training values of a bin; one-hot CSR [D*B, n]."""
+    """bins int64 [n, D]; low, high [D, B]: extreme training values of a bin; one-hot CSR [D*B, n]."""
 
-    index: Tensor
+    bins: Tensor
     low: Tensor
     high: Tensor
     one_hot: Tensor
@@ -84,7 +84,7 @@ def gradient_boosting(
             histogram = _histograms(table, residual, node, level, histogram)
             split = _best_splits(*histogram, table, generator)
             importance.index_add_(0, split.code.reshape(-1), split.gain.reshape(-1))
-            node = _route(node, split.code, split.bin, table.index)
+            node = _route(node, split.code, split.bin, table.bins)
             node_test = _route(node_test, split.code, split.threshold, x_test)
         value = scale * _leaf_values(node, residual, p, 2**depth)
         scores += value.gather(0, node)

@@ -1,4 +1,4 @@
-"""The score of papers/08: one factor changed between two items, and a linear probe tells which."""
+"""Scores of change: one factor changed between two items, and a linear probe tells which."""
 
 from __future__ import annotations
 
@@ -10,10 +10,40 @@ from torch import Tensor
 from . import checks
 from .checks import Array, Result
 from .sampling import GridSampler, Sampler
-from .voting import _Codes, _open
+from .voting import _classified, _Codes, _factors_of_votes, _open, _positive
 
 COLLISION = 1e-3
 """A pair whose codes differ by less than this everywhere is a code collision."""
+
+
+def higgins_change(
+    codebook: Array,
+    sizes: Sequence[int] | None = None,
+    seed: int = 0,
+    *,
+    factors: Array | None = None,
+    factor_names: Sequence[str] | None = None,
+    std: Array | None = None,
+    train_points: int = 10_000,
+    eval_points: int = 5_000,
+) -> Result:
+    """Higgins score, 2016 version (Higgins et al. 2016): change one factor, tell which.
+
+    Feature = |z1 - z2| / max_d |z1 - z2|_d of one pair that differs in factor k only; the zero vector
+    where no code moves. Multinomial logistic regression (L2, C = 1) to convergence. Accuracy, chance 1/K,
+    higher is better. A pure rotation of the codes scores 1: the score does not measure axis alignment.
+    codebook, sizes, factors, std as in `factor_vae`. Keys: train, eval (headline), active_codes (codes that vary).
+    """
+    table, sampler = _open(codebook, sizes, factors, factor_names)
+    codes = _Codes(table, std, seed)
+    _positive(train_points=train_points, eval_points=eval_points)
+    generator = torch.Generator().manual_seed(seed)
+    factor = _factors_of_votes(sampler, train_points + eval_points, False, generator)
+    first, second = sampler.changing(factor, generator)
+    difference = (codes(first) - codes(second)).abs()
+    largest = difference.amax(1, keepdim=True)
+    features = difference / largest.where(largest > 0, torch.ones_like(largest))
+    return _classified(features, factor, train_points, sampler, table, max_iter=1000, tol=1e-6)
 
 
 def change_one_factor(
@@ -29,9 +59,9 @@ def change_one_factor(
     epochs: int = 5000,
     same: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Result:
-    """Change-one-factor accuracy as Peychev et al. (2017, papers/08) measured it: `higgins_change`, with their probe.
+    """Change-one-factor accuracy as Peychev et al. (2017) measured it: `higgins_change`, with their probe.
 
-    Pairs of rows that differ in one factor only (P4), the factors equally often; `fixed` lists factors that never
+    Pairs of rows that differ in one factor only, the factors equally often; `fixed` lists factors that never
     change (on a grid their values are equally often, too). Feature = |z1 - z2| / max_d |z1 - z2|_d; the zero vector for
     a collision, where the largest difference is below 0.001. A softmax regression is trained on 70 % of the pairs
     (Adam 1e-3, full batch, at most `epochs`), stopped after more than 20 epochs in a row without a better loss on 15 %;

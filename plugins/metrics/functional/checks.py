@@ -1,17 +1,19 @@
 """Input validation shared by every score: arrays in, float64 tensors and class indices out.
 
-Every message names the argument, the first offending column and what to do (metrics.md section 19).
+Every message names the argument, the first offending column and what to do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .sentences import Argument, Column, Columns, Mention, Plain, Sentence, Unfit
 
 Array = Any  # numpy array, torch tensor (any device, any real dtype) or nested sequence
 # Floats, float64 numpy arrays, and `reasons: dict[str, str]` when something is undefined
@@ -44,7 +46,8 @@ def matrix(array: Array, name: str = "codes", min_rows: int = 2) -> Tensor:
     finite = torch.isfinite(x).all(0)
     if not bool(finite.all()):
         column = int((~finite).nonzero()[0])
-        raise ValueError(f"{name} contains NaN or inf, first in column {column}")
+        kind: Literal["code", "factor"] = "factor" if name.startswith("factors") else "code"
+        raise Unfit(name + " contains NaN or inf, first in {}", Column(kind, column, "column"))
     return x
 
 
@@ -127,14 +130,14 @@ class Labels:
 
     def explain(self, *keys: str) -> dict[str, str]:
         """The reasons for dropped factors, repeated for each result key."""
-        text = "; ".join(self.reasons.values())
+        text = Sentence.joined(self.reasons.values())
         return dict.fromkeys(keys, text) if text else {}
 
 
 def discrete(
     factors: Tensor, factor_bins: int | None = None, min_per_value: int = 10, rows: int | None = None
 ) -> Labels:
-    """Factors [n, K] (float64) as class indices, constant columns dropped (metrics.md section 0, rule 7).
+    """Factors [n, K] (float64) as class indices, constant columns dropped.
 
     Non-integer columns are continuous: ValueError unless `factor_bins` cuts every column into equal-width
     bins. `rows` (default n) must reach `min_per_value` times the number of values of every factor.
@@ -148,21 +151,23 @@ def discrete(
     fractional = (factors != factors.round()).any(0)
     if bool(fractional.any()):
         k = int(fractional.nonzero()[0])
-        raise ValueError(
-            f"factor {k} is continuous but this score needs discrete factors: "
-            "cut it with factor_bins (--bins), or use dci with predictor='lasso'"
+        raise Unfit(
+            "{} is continuous but this score needs discrete factors: cut it with {}, or use dci with {}",
+            Column("factor", k),
+            Argument("factor_bins", "--bins N"),
+            Argument("predictor='lasso'", "--predictor lasso (predictor=lasso)"),
         )
     rows = len(factors) if rows is None else rows
-    columns, sizes, kept, values, reasons = [], [], [], [], {}
+    columns, sizes, kept, values = [], [], [], []
+    reasons: dict[str, str] = {}
     for k in range(total):
         found, index = factors[:, k].unique(return_inverse=True)
         if len(found) < 2:
-            reasons[f"factor {k}"] = f"factor {k} is constant: dropped"
+            reasons |= dropped(k)
             continue
         if rows < min_per_value * len(found):
-            raise ValueError(
-                f"factor {k} has {len(found)} values: needs at least {min_per_value * len(found)} rows, got {rows}"
-            )
+            wanted = f"needs at least {min_per_value * len(found)} rows, got {rows}"
+            raise Unfit(f"{{}} has {len(found)} values: {wanted}", Column("factor", k))
         columns.append(index)
         sizes.append(len(found))
         kept.append(k)
@@ -178,13 +183,27 @@ def varying(factors: Tensor) -> tuple[list[int], dict[str, str]]:
     kept = spread.nonzero()[:, 0].tolist()
     if not kept:
         raise ValueError("every factor is constant: nothing to score")
-    dropped = {f"factor {k}": f"factor {k} is constant: dropped" for k in range(len(spread)) if k not in kept}
-    return kept, dropped
+    reasons: dict[str, str] = {}
+    for k in range(len(spread)):
+        reasons |= {} if k in kept else dropped(k)
+    return kept, reasons
+
+
+def dropped(factor: int, name: str = "") -> dict[str, str]:
+    """The reason for leaving out a constant factor, by that factor; name: where the caller gave one."""
+    column: Mention = Plain(f"factor '{name}'") if name else Column("factor", factor)
+    return {Sentence("{}", column): Sentence("{} is constant: dropped", column)}
 
 
 def live_codes(codes: Tensor) -> Tensor:
-    """Mask [D] of the codes that are not constant (exact zero range: metrics.md section 0, rule 6)."""
+    """Mask [D] of the codes that are not constant (their range is exactly zero)."""
     return codes.amax(0) > codes.amin(0)
+
+
+def left_out(live: Tensor, rest: str = "") -> Sentence:
+    """That constant codes are left out. live: bool [D], those that are not."""
+    constant = Columns("code", tuple((~live).nonzero()[:, 0].tolist()))
+    return Sentence("constant {} left out" + rest, constant)
 
 
 def standardise(train: Tensor, *others: Tensor) -> list[Tensor]:

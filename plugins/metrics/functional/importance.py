@@ -15,6 +15,7 @@ from torch import Tensor
 from . import checks
 from .boosting import gradient_boosting
 from .checks import Array, Result
+from .sentences import Sentence
 from .solvers import lasso_gram
 
 DEPTHS: tuple[int | None, ...] = (2, 3, 4, 5, 6, 8, 10, 12, None)
@@ -46,7 +47,7 @@ def dci(
     factor_bins: int | None = None,
     n_jobs: int = 1,
 ) -> Result:
-    """Disentanglement, completeness, informativeness (Eastwood & Williams 2018, papers/14; section 3).
+    """Disentanglement, completeness, informativeness (Eastwood & Williams 2018).
 
     With importances R_dk >= 0 of code d for factor k: D_d = 1 - H_K(R_d. / sum_k R_dk), disentanglement =
     sum_d rho_d D_d with rho_d = sum_k R_dk / sum R; C_k = 1 - H_D(R_.k / sum_d R_dk), completeness = their
@@ -76,7 +77,7 @@ def dci(
             fit = _forest(c, f[:, kept], ct, ft[:, kept], tuple(depths), trees, seed)
     scores, reasons = _scores(fit.importance, smooth=predictor == "gbt")
     for key, text in labels.explain("disentanglement").items():
-        reasons[key] = "; ".join(filter(None, [text, reasons.get(key)]))
+        reasons[key] = Sentence.joined([text, reasons.get(key, "")])
     scores["completeness_per_factor"] = labels.widen(scores["completeness_per_factor"])
     result = scores | {
         "informativeness_train": float(fit.train.mean()),
@@ -197,19 +198,19 @@ def _forest(
     """One random forest per factor; its depth is the best on the last ninth of the rows (80 : 10 : 10 with
     the test).
     """
-    x, x_test = (a.cpu().numpy() for a in checks.standardise(x, x_test))
-    y, y_test = (a.cpu().numpy() for a in checks.standardise(y, y_test))
+    inputs, inputs_test = (a.cpu().numpy() for a in checks.standardise(x, x_test))
+    targets, targets_test = (a.cpu().numpy() for a in checks.standardise(y, y_test))
     cut = len(x) - max(1, len(x) // 9)
     importance, train, test = [], [], []
     for k in range(y.shape[1]):
         models = [
-            RandomForestRegressor(trees, max_depth=depth, random_state=seed).fit(x[:cut], y[:cut, k])
+            RandomForestRegressor(trees, max_depth=depth, random_state=seed).fit(inputs[:cut], targets[:cut, k])
             for depth in depths
         ]
-        errors = [float(np.square(m.predict(x[cut:]) - y[cut:, k]).mean()) for m in models]
+        errors = [float(np.square(m.predict(inputs[cut:]) - targets[cut:, k]).mean()) for m in models]
         best = models[int(np.argmin(errors))]
         importance.append(best.feature_importances_)
-        pairs = ((x[:cut], y[:cut, k]), (x_test, y_test[:, k]))
+        pairs = ((inputs[:cut], targets[:cut, k]), (inputs_test, targets_test[:, k]))
         scores = [_nrmse(torch.from_numpy(best.predict(a))[:, None], torch.from_numpy(b)[:, None])[0] for a, b in pairs]
         train.append(scores[0])
         test.append(scores[1])

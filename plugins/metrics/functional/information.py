@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import checks
 from .checks import Array, Labels, Result
+from .sentences import Column, Sentence
 from .solvers import CHUNK, contingency, entropy, mutual_information
 
 
@@ -104,7 +105,8 @@ def mig_aggregate(mean: Array, logvar: Array, factors: Array, grid: int = 4096) 
     for d in range(m.shape[1]):
         points, fine = _quadrature(m[:, d], sd[:, d], grid)
         if not fine:
-            reasons[f"code {d}"] = f"code {d}: the quadrature is coarser than its narrowest posterior"
+            code = Column("code", d)
+            reasons[Sentence("{}", code)] = Sentence("{}: the quadrature is coarser than its narrowest posterior", code)
         row, total = _aggregate_information(m[:, d], sd[:, d], points, labels)
         information.append(row)
         entropies.append(total)

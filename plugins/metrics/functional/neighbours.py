@@ -63,7 +63,7 @@ def _max_norm(points: Tensor, rows: Tensor) -> Tensor:
 
 
 def recall_at_k(emb: Array, labels: Array, ks: Sequence[int] = (1, 2, 4, 8), metric: str = "l2") -> Result:
-    """Recall@k (papers/12): share of items with a same-label item among their k nearest others; higher is
+    """Recall@k (Ridgeway & Mozer 2017): share of items with a same-label item among their k nearest others; higher is
     better.
 
     emb [n, d] is query and gallery at once, self excluded by index; labels [n] class indices. metric 'l2' or

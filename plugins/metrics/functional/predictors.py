@@ -13,6 +13,7 @@ from torch import Tensor
 from . import checks
 from .boosting import gradient_boosting
 from .checks import Array, Result
+from .sentences import Columns, Sentence
 from .solvers import LinearClassifier, auc, logistic_regression, squared_hinge_1d
 
 
@@ -92,7 +93,7 @@ def _svm_accuracy(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def explicitness(
     codes: Array, factors: Array, codes_test: Array | None = None, factors_test: Array | None = None
 ) -> Result:
-    """Explicitness (Ridgeway & Mozer 2018, section 3; disentanglement_lib's protocol).
+    """Explicitness (Ridgeway & Mozer 2018; disentanglement_lib's protocol).
 
     Per factor a multinomial logistic regression (L2, C = 1, at most 100 L-BFGS iterations) on standardised
     codes [n, D]; score = one-vs-rest ROC AUC, macro mean over the values present in both sets. In [0, 1],
@@ -112,9 +113,9 @@ def explicitness(
     reasons = labels.explain("explicitness_test")
     undefined = torch.isnan(per_factor).any(1)
     if bool(undefined.any()):
-        names = [labels.kept[j] for j in undefined.nonzero()[:, 0].tolist()]
-        text = f"factors {names} have a single value in the test rows: left out"
-        reasons["explicitness_test"] = "; ".join(filter(None, [reasons.get("explicitness_test"), text]))
+        single = Columns("factor", tuple(labels.kept[j] for j in undefined.nonzero()[:, 0].tolist()))
+        text = Sentence("{} have a single value in the test rows: left out", single)
+        reasons["explicitness_test"] = Sentence.joined([reasons.get("explicitness_test", ""), text])
     train, held_out = (float(v) for v in per_factor.nanmean(0))
     result = {
         "explicitness_train": train,
@@ -143,7 +144,7 @@ def downstream(
 ) -> Result:
     """Accuracy of predicting every factor from N labelled codes (disentanglement_lib's downstream task).
 
-    sizes: numbers N of leading training rows, or fractions below 1 of them (papers/08 uses 0.1, 0.3). model:
+    sizes: numbers N of leading training rows, or fractions below 1 of them (Peychev et al. 2017 use 0.1, 0.3). model:
     'lr' = logistic regression whose C is chosen among 10 by 5-fold unshuffled cross-validation; 'gbt' =
     gradient boosting (`exact=True`: scikit-learn's); 'svm' = RBF SVC and 'svm_linear' = linear SVC, C = 1, on
     standardised codes. Values missing among the N rows count as errors; with a single value among them it is

@@ -1,4 +1,4 @@
-"""Index samplers for the protocols P1-P4 of metrics.md section 2: many batches of row numbers at once.
+"""Index samplers: many batches of row numbers at once.
 
 Draws come from a CPU generator, so that a seed means the same rows on every device.
 """
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from . import checks
 from .checks import Array
+from .sentences import Column, Mention, NoTwoRows, Plain, Sentence, Unfit
 
-CONTINUOUS_BINS = 10  # equal-width bins of continuous factors (metrics.md section 2)
+CONTINUOUS_BINS = 10  # equal-width bins of continuous factors
 
 
 class Sampler(Protocol):
@@ -28,16 +29,16 @@ class Sampler(Protocol):
     reasons: dict[str, str]
 
     def uniform(self, n: int, generator: torch.Generator) -> Tensor:
-        """P1: [n] rows, independent and uniform."""
+        """[n] rows, independent and uniform."""
 
     def fixed(self, factor: Tensor, n: int, generator: torch.Generator, uniform_value: bool = False) -> Tensor:
-        """P2: [V, n] rows; row i shares one value of factor[i] (the first row's, or uniform over values)."""
+        """[V, n] rows; row i shares one value of factor[i] (the first row's, or uniform over values)."""
 
     def sharing(self, factor: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """P3: two [V, n]; each pair shares its value of factor[i], the other factors are independent."""
+        """Two [V, n]; each pair shares its value of factor[i], the other factors are independent."""
 
     def changing(self, factor: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """P4: two [V]; the rows of a pair differ in factor[i] only."""
+        """Two [V]; the rows of a pair differ in factor[i] only."""
 
 
 class GridSampler:
@@ -54,7 +55,9 @@ class GridSampler:
         self.factors = len(self.sizes)
         self.kept = (self.sizes > 1).nonzero()[:, 0].tolist()
         single = [k for k in range(self.factors) if k not in self.kept]
-        self.reasons = {f"factor {k}": f"factor {k} is constant: dropped" for k in single}
+        self.reasons: dict[str, str] = {}
+        for k in single:
+            self.reasons |= checks.dropped(k)
 
     def uniform(self, n: int, generator: torch.Generator) -> Tensor:
         return torch.randint(self.rows, (n,), generator=generator)
@@ -91,22 +94,23 @@ class TableSampler:
     def __init__(self, factors: Array, names: Sequence[str] | None = None) -> None:
         table = checks.matrix(factors, "factors").cpu()
         self.rows, self.factors = table.shape
-        self.names = [str(k) for k in range(self.factors)] if names is None else list(names)
-        if len(self.names) != self.factors:
-            raise ValueError(f"{len(self.names)} factor names for {self.factors} factors")
+        if names is not None and len(names) != self.factors:
+            raise ValueError(f"{len(names)} factor names for {self.factors} factors")
+        self.names = [""] * self.factors if names is None else list(names)
         self.reasons: dict[str, str] = {}
         columns = []
         for k in range(self.factors):
             column = table[:, k : k + 1]
             if bool((column != column.round()).any()):
                 column = checks.equal_width(column, column.amin(0), column.amax(0), CONTINUOUS_BINS)
-                self.reasons[f"factor {k}"] = f"factor {k} is continuous: cut into {CONTINUOUS_BINS} bins"
+                told = Sentence(f"{{}} is continuous: cut into {CONTINUOUS_BINS} bins", self._mention(k))
+                self.reasons[Sentence("{}", self._mention(k))] = told
             columns.append(column[:, 0].unique(return_inverse=True)[1])
         self.index = torch.stack(columns, 1)
         self.sizes = [int(column.max()) + 1 for column in columns]
         self.kept = [k for k, size in enumerate(self.sizes) if size > 1]
         for k in set(range(self.factors)) - set(self.kept):
-            self.reasons[f"factor {k}"] = f"factor {k} is constant: dropped"
+            self.reasons |= checks.dropped(k, self.names[k])
         self.order = self.index.argsort(dim=0, stable=True)
         self.counts = [torch.bincount(column, minlength=s) for column, s in zip(columns, self.sizes, strict=True)]
         self.starts = [count.cumsum(0) - count for count in self.counts]
@@ -139,7 +143,8 @@ class TableSampler:
             # Places in `order` with a companion in their bucket
             usable = (self.counts[k][value] > 1).nonzero()[:, 0]
             if len(usable) == 0:
-                raise ValueError(f"no two rows share a value of factor '{self.names[k]}'; this score needs protocol P3")
+                told = "{} share a value of {}; this score compares such pairs"
+                raise Unfit(told, NoTwoRows(), self._mention(k))
             mine = (factor == k).nonzero()[:, 0]
             place = usable[(draw[0, mine] * len(usable)).long().clamp_(max=len(usable) - 1)]
             start, count = self.starts[k][value[place]], self.counts[k][value[place]]
@@ -156,7 +161,8 @@ class TableSampler:
             others = (group[:, 1] - group[:, 0]) - (run[:, 1] - run[:, 0])
             usable = (others > 0).nonzero()[:, 0]
             if len(usable) == 0:
-                raise ValueError(f"no two rows differ only in factor '{self.names[k]}'; this score needs protocol P4")
+                told = "{} differ only in {}; this score compares such pairs"
+                raise Unfit(told, NoTwoRows(), self._mention(k))
             mine = (factor == k).nonzero()[:, 0]
             place = usable[(draw[0, mine] * len(usable)).long().clamp_(max=len(usable) - 1)]
             free = others[place]
@@ -165,6 +171,9 @@ class TableSampler:
             partner += torch.where(partner >= run[place, 0], run[place, 1] - run[place, 0], 0)
             first[mine], second[mine] = order[place], order[partner]
         return first, second
+
+    def _mention(self, k: int) -> Mention:
+        return Plain(f"factor '{self.names[k]}'") if self.names[k] else Column("factor", k)
 
     def _neighbours(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
         """Rows sorted by all other factors, then by k; and each place's group and equal-value run as [start,

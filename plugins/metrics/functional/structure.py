@@ -32,7 +32,7 @@ def irs(codes: Array, factors: Array, quantile: float = 0.99, bins: int = 20) ->
     live = checks.live_codes(c)
     reasons = labels.explain("irs")
     if not bool(live.all()):
-        reasons["irs_per_code"] = f"constant codes {(~live).nonzero()[:, 0].tolist()} left out"
+        reasons["irs_per_code"] = checks.left_out(live)
     x = c[:, live]
     largest = (x - x.mean(0)).abs().amax(0)
     spread = torch.stack(
@@ -101,7 +101,7 @@ def unsupervised(codes: Array, bins: int = 20) -> Result:
     nan = float("nan")
     reasons: dict[str, str] = {}
     if count < c.shape[1]:
-        reasons["active_codes"] = f"constant codes {(~live).nonzero()[:, 0].tolist()} left out"
+        reasons["active_codes"] = checks.left_out(live)
     keys = (
         "gaussian_total_correlation",
         "gaussian_wasserstein_correlation",
@@ -134,7 +134,7 @@ def unsupervised(codes: Array, bins: int = 20) -> Result:
 
 
 def linear_correlation(codes: Array, d: int | None = None) -> Result:
-    """Linear-dependence scores of papers/15, with C = covariance (ddof=1) of p codes [n, p].
+    """Linear-dependence scores (Kageback & Mogren 2016), with C = covariance (ddof=1) of p codes [n, p].
 
     l_sigma = ||C||_1 / p^2 (entrywise); mapc = mean absolute correlation over pairs of non-constant codes, in
     [0, 1]; cvr = ||C||_1 / tr C, in [1, p], 1 = uncorrelated; cvr_over_p2 = cvr / p^2 as printed in the paper
@@ -155,7 +155,7 @@ def linear_correlation(codes: Array, d: int | None = None) -> Result:
     count = int(live.sum())
     reasons: dict[str, str] = {}
     if count < p:
-        reasons["active_codes"] = f"constant codes {(~live).nonzero()[:, 0].tolist()} left out of mapc"
+        reasons["active_codes"] = checks.left_out(live, " of mapc")
     mapc = cvr = tdv = ud90 = float("nan")
     if count >= 2:
         root = variance[live].sqrt()

@@ -17,12 +17,13 @@ from torch import Tensor
 from . import checks
 from .checks import Array, Result
 from .sampling import GridSampler, Sampler, TableSampler
+from .sentences import Column, Unfit
 from .solvers import CHUNK, logistic_regression
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One published way to run the FactorVAE score (metrics.md section 5's table)."""
+    """One published way to run the FactorVAE score."""
 
     samples: int  # rows per vote
     train_votes: int
@@ -74,7 +75,7 @@ def _open(
         raise ValueError(f"codebook must have shape [rows, codes], got {tuple(table.shape)}")
     for column in range(table.shape[1]):
         if not bool(torch.isfinite(table[:, column]).all()):
-            raise ValueError(f"codebook contains NaN or inf, first in column {column}")
+            raise Unfit("codebook contains NaN or inf, first in {}", Column("code", column, "column"))
     if factors is not None:
         sampler: Sampler = TableSampler(factors, names)
     elif sizes is not None:
@@ -106,7 +107,7 @@ def factor_vae(
     train_votes: int | None = None,
     eval_votes: int | None = None,
 ) -> Result:
-    """FactorVAE score (Kim & Mnih 2018, papers/17 section 4): fix a factor, see which code varies least.
+    """FactorVAE score (Kim & Mnih 2018): fix a factor, see which code varies least.
 
     A vote: rows sharing one value of factor k; d* = argmin_d local variance / global variance (both ddof=1)
     over active codes, ties to the lowest. The majority table votes[d, k] of the training votes is the
@@ -280,10 +281,10 @@ def beta_vae(
     train_points: int = 10_000,
     eval_points: int = 5_000,
 ) -> Result:
-    """beta-VAE score, 2017 version (Higgins et al. 2017; papers/17 section 4; disentanglement_lib's
+    """beta-VAE score, 2017 version (Higgins et al. 2017; disentanglement_lib's
     protocol).
 
-    Feature = mean over `pairs` pairs that share factor k (P3) of |z1 - z2| in R^D, raw codes; a multinomial
+    Feature = mean over `pairs` pairs that share factor k of |z1 - z2| in R^D, raw codes; a multinomial
     logistic regression (L2, C = 1, at most 100 L-BFGS iterations) tells k. Accuracy, chance 1/K, higher is
     better. codebook, sizes, factors, std as in `factor_vae`. Keys: train, eval (headline), active_codes (codes
     that vary).
@@ -299,36 +300,6 @@ def beta_vae(
         [(codes(a) - codes(b)).abs().mean(1) for a, b in zip(first.split(step), second.split(step), strict=True)]
     )
     return _classified(features, factor, train_points, sampler, table, max_iter=100, tol=1e-4)
-
-
-def higgins_change(
-    codebook: Array,
-    sizes: Sequence[int] | None = None,
-    seed: int = 0,
-    *,
-    factors: Array | None = None,
-    factor_names: Sequence[str] | None = None,
-    std: Array | None = None,
-    train_points: int = 10_000,
-    eval_points: int = 5_000,
-) -> Result:
-    """Higgins score, 2016 version (papers/08 section 3.1.2): change one factor, tell which.
-
-    Feature = |z1 - z2| / max_d |z1 - z2|_d of one pair that differs in factor k only (P4); the zero vector
-    where no code moves. Multinomial logistic regression (L2, C = 1) to convergence. Accuracy, chance 1/K,
-    higher is better. A pure rotation of the codes scores 1: the score does not measure axis alignment.
-    codebook, sizes, factors, std as in `factor_vae`. Keys: train, eval (headline), active_codes (codes that vary).
-    """
-    table, sampler = _open(codebook, sizes, factors, factor_names)
-    codes = _Codes(table, std, seed)
-    _positive(train_points=train_points, eval_points=eval_points)
-    generator = torch.Generator().manual_seed(seed)
-    factor = _factors_of_votes(sampler, train_points + eval_points, False, generator)
-    first, second = sampler.changing(factor, generator)
-    difference = (codes(first) - codes(second)).abs()
-    largest = difference.amax(1, keepdim=True)
-    features = difference / largest.where(largest > 0, torch.ones_like(largest))
-    return _classified(features, factor, train_points, sampler, table, max_iter=1000, tol=1e-6)
 
 
 def _positive(**counts: int) -> None:

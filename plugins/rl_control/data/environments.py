@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from distk import Dataset, DataSpec, FactorDataset, Files, option
+from distk.config import C
 from distk.errors import UsageError
 
 
@@ -48,7 +49,7 @@ def permitted(env: Dataset, state: Tensor) -> Tensor:
 def starts(env: Dataset, n: int, generator: torch.Generator, rank: int = 0, world: int = 1) -> Tensor:
     """Start states for one of `world` devices. Where the states can be listed, each occurs equally often (+- 1)."""
     if table(env) is None:
-        return env.reset(n * world, generator)[rank * n : (rank + 1) * n]
+        return env.reset(n * world, generator)[rank * n : (rank + 1) * n]  # type: ignore[attr-defined]
     order = torch.rand(len(env), generator=generator, device=env.device).argsort()
     return order[torch.arange(rank * n, (rank + 1) * n, device=env.device) % len(env)]
 
@@ -58,7 +59,7 @@ def table(env: Dataset) -> Tensor | None:
     return getattr(env, "frames", None)
 
 
-class TableEnv(FactorDataset):
+class TableEnv(FactorDataset[C]):
     """Environment whose subclass fills either the tables (`frames`, `next_rows`) or only `examples`.
 
     frames: float32 `[S, c, h, w]` of all S states; next_rows: int64 `[S, A]`. A state is then a row.
@@ -174,6 +175,9 @@ class MazeConfig:
                 object.__setattr__(self, name, value)
         if self.permissible is None:
             object.__setattr__(self, "permissible", self.actions != "toggle6")
+        assert self.grid is not None
+        assert self.blocks is not None
+        assert self.switches is not None  # all filled above
         free = self.grid**2 - self.blocks
         if free < 2:
             raise ValueError(f"{self.blocks} blocks leave {max(free, 0)} free cells of {self.grid**2}; 2 are needed")
@@ -183,14 +187,12 @@ class MazeConfig:
             raise ValueError(f"{self.size} pixels are too few for {self.grid} cells; 2 per cell are needed")
 
 
-class Maze(TableEnv):
+class Maze(TableEnv[MazeConfig]):
     """An agent (red disc) in a grid with orange blocks and green switches, after MazeBase.
 
     A state vector is int64 `[2 + Ns + G*G + Ns]`: row and column, switch states, block map, cell of each switch. With a
     fixed layout and few states a state is a row instead.
     """
-
-    Config: ClassVar[type] = MazeConfig
 
     def __init__(self, config: MazeConfig, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
@@ -239,6 +241,7 @@ class Maze(TableEnv):
         The free cells are connected: of 16 candidates the first such one is taken, else no block is set.
         """
         cells = self.g**2
+        assert self.config.blocks is not None  # filled by the configuration itself
         rank = torch.rand(n, TRIES, cells, generator=generator, device=device).argsort(-1).argsort(-1)
         blocks = rank < self.config.blocks
         sound = self._connected(blocks.view(-1, self.g, self.g)).view(n, TRIES)
@@ -274,7 +277,7 @@ class Maze(TableEnv):
         if count * 3 * self.config.size**2 > TABLE_LIMIT:
             self.examples = states
             return
-        rows = torch.full((self._key(states).amax() + 1,), -1, device=self.device)
+        rows = torch.full((int(self._key(states).amax()) + 1,), -1, device=self.device)
         rows[self._key(states)] = torch.arange(count, device=self.device)
         actions = self.spec.extra["actions"]
         choices = torch.arange(actions, device=self.device).repeat(count)

@@ -10,7 +10,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -62,14 +62,13 @@ def _line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-class Gym(Dataset):
+class Gym(Dataset[Config]):
     """A Gymnasium environment. A state is its picture, float32 `[n, 3, size, size]`: what it is inside stays there.
 
     valid: float `[n]`, 0 where the last `step` was none. In Gymnasium's default mode the step after an episode's end
     ignores the action and returns the first frame of the next episode.
     """
 
-    Config: ClassVar[type] = Config
     valid: Tensor
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
@@ -104,7 +103,7 @@ class Gym(Dataset):
             except ValueError as error:
                 raise UsageError(f"the actions of '{self.id}' are {space}: {error}.") from error
         if kind == "Discrete":
-            sizes = (int(space.n),)
+            sizes: tuple[int, ...] = (int(space.n),)
             self._first = np.array([int(space.start)])
         elif kind == "MultiDiscrete" and np.asarray(space.nvec).ndim == 1:
             sizes = tuple(int(n) for n in space.nvec)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ class Config:
     digit_seed: int = option(0, "which pair is drawn when the digits are fixed", min=0)
 
 
-class MnistGrid(TableEnv):
+class MnistGrid(TableEnv[Config]):
     """Two digits of 14x14 pixels on positions 6 pixels apart; where they overlap the brighter pixel wins.
 
     A state vector is int64 `[6]`: row and column of the odd digit, of the even digit, and the picture of each. With
@@ -38,7 +38,6 @@ class MnistGrid(TableEnv):
     digit down, left, right, up, actions 4-7 the even one; a move over the border does nothing.
     """
 
-    Config: ClassVar[type] = Config
     reads = "MNIST idx files (train-images-idx3-ubyte and train-labels-idx1-ubyte, also gzipped)"
     factor_names = ("row1", "column1", "row2", "column2")
     factor_kinds = ("ordinal",) * 4

@@ -63,7 +63,7 @@ class Transitions(TransitionDataset):
     def _draw(self) -> None:
         env = self.env = open_dataset(self.config.variant, device=self.device)
         if env.spec.kind != "environment":
-            raise UsageError(f"'{self.config.variant}' is no environment but holds {env.spec.kind} data.")
+            raise UsageError(f"'{self.config.variant}' is not an environment: it holds {env.spec.kind} data.")
         if not env.spec.extra.get("branching", True):
             raise UsageError(
                 f"'{self.config.variant}' cannot be set to a state, so no transitions can be drawn from it."

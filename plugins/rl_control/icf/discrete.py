@@ -106,12 +106,12 @@ def share(dh: Tensor, direction: str, eps: float) -> Tensor:
     return amount / (eps + dh.abs().sum(-1, keepdim=True))
 
 
-class ICFDiscrete(SelectiveMethod):
+class ICFDiscrete(SelectiveMethod[Config]):
     """Discrete factors. Code: `h`, continuous; coordinate k is what policy k controls."""
 
-    Config: ClassVar[type] = Config
+    config: Config
     data = "mnistgrid"
-    training: ClassVar[Mapping[str, Any]] = {"steps": 20_000, "batch": 64}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 20_000, "batch": 64}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
             "model": {"entropy_steps": 800, "lr": 1e-3, "blur": 4.0},

@@ -116,12 +116,12 @@ class Config:
             warn_once("kernel inner with the simplex: phi has no negative entries, so only increases of h are selected")
 
 
-class ICF(SelectiveMethod):
+class ICF(SelectiveMethod[Config]):
     """Continuous factors. Code: `h`, continuous, whose changes the policies cause."""
 
-    Config: ClassVar[type] = Config
+    config: Config
     data = "maze"
-    training: ClassVar[Mapping[str, Any]] = {"steps": 20_000, "batch": 256}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 20_000, "batch": 256}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
             "model": {"encoder": "mlp", "factors": 48, "lr": 1e-3, "entropy_steps": 1600},
@@ -159,6 +159,7 @@ class ICF(SelectiveMethod):
 
     def reward(self, h0: Tensor, last: Tensor, phi: Tensor) -> Tensor:
         """R_i = log A(h', h, phi_i) - log mean_j A(h', h, phi_j) (equation 1), nats."""
+        assert self.config.kernel is not None  # filled by the configuration itself
         return s.contrast(s.log_kernel(last - h0.unsqueeze(1), phi, self.config.kernel, self.sigma))
 
     # Relative sigma
@@ -186,6 +187,7 @@ class ICF(SelectiveMethod):
         found = super().objectives()
         if self.transition is not None:
             parts = [*self.transition.parameters()]
+            assert self.config.lr is not None  # filled by the configuration itself
             build = adam(self.config.lr)
             found.append(Objective("model_based", self.model_based, parts, build, "step", clip=CLIP))
             if self.config.mb_grad == "all":

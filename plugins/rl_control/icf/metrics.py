@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -143,14 +143,13 @@ def clusters(dh: Tensor) -> np.ndarray:
     return MeanShift(bandwidth=bandwidth, bin_seeding=True).fit(points).labels_
 
 
-class ICFMetric(Metric):
+class ICFMetric(Metric[Config]):
     """Scores of factors and policies; the paper prints figures only. Numbers need an environment that can branch.
 
     modes: exp of the mean I(phi; effect | state), 1 = nothing controlled, at most the number of distinct effects.
     R^2 and orthogonality come from whitening and smoothing alone: they prove nothing about selectivity.
     """
 
-    Config: ClassVar[type] = Config
     headline = "modes"
     needs_model = True
 

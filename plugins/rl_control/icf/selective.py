@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from distk import Code, DataSpec, Method, Objective, Step, adam
+from distk.config import C
 from distk.console import note
 from distk.data import Source
 from distk.plugins.rl_control.data.environments import permitted, starts, table
@@ -41,13 +42,14 @@ class Rollout:
     valid: Tensor | None = None
 
 
-class SelectiveMethod(Method):
+class SelectiveMethod(Method[C]):
     """Encoder, decoder and policies trained by selectivity.
 
     Subclasses set `encoder`, `decoder`, `policy` (h `[E, P, K]`, h0, phi -> logits `[E, P, n, A]`, values
     `[E, P, n]`), `n` (factors per state) and `noise` (dimensions of z), and define `factors` and `reward`.
     """
 
+    config: Any  # two papers' settings, alike in what is read here
     kinds: ClassVar[tuple[str, ...]] = ("environment",)
     encoder: nn.Module
     decoder: nn.Module
@@ -55,7 +57,7 @@ class SelectiveMethod(Method):
     n: int
     noise: int
 
-    def __init__(self, config: Any, data: DataSpec) -> None:
+    def __init__(self, config: C, data: DataSpec) -> None:
         super().__init__(config, data)
         if not isinstance(data.extra.get("actions"), int) or data.extra["actions"] < 2:
             raise ValueError("it needs an environment with at least two Discrete actions")
@@ -66,7 +68,7 @@ class SelectiveMethod(Method):
         self.estimator = self._estimator(bool(data.extra.get("branching", True)))
         self._live: Tensor | None = None
         if not data.extra.get("branching", True):
-            self.capturable = "the environment runs on the host"  # type: ignore[misc]
+            self.capturable = "the environment runs on the host"
 
     def _estimator(self, branching: bool) -> str:
         wanted, steps = self.config.estimator, self.config.steps_per_policy
@@ -97,7 +99,7 @@ class SelectiveMethod(Method):
 
     # Experience
 
-    def collect(self, source: Source) -> dict[str, Tensor]:
+    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         """Transitions: all action sequences from each state, or one sequence of one factor's policy."""
         if self.estimator == "all-actions":
             state = starts(source.dataset, source.batch, source.generator, source.rank, source.world)

@@ -137,7 +137,7 @@ def frames_of(env: Dataset, visited: list[Tensor], e: int) -> dict[str, Tensor]:
     every = table(env)
     if every is not None and len(every) <= sum(len(state) for state in visited):
         return {"x": every, **{f"node{t}": state.view(e, -1) for t, state in enumerate(visited)}}
-    batch, start = {"x": torch.cat([env.render(state) for state in visited])}, 0
+    batch, start = {"x": torch.cat([env.render(state) for state in visited])}, 0  # type: ignore[attr-defined]
     for t, state in enumerate(visited):
         batch[f"node{t}"] = torch.arange(start, start + len(state), device=env.device).view(e, -1)
         start += len(state)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, DataSpec, FactorDataset, Files, UsageError, option
+from distk.config import C
 
 ACTIONS = tuple(
     f"{action} {direction}" for action in ("walk", "spellcard", "slash") for direction in ("front", "left", "right")
@@ -19,7 +20,7 @@ ATTRIBUTES = ("body", "bottom", "top", "hair")
 FRAMES = 8
 
 
-class ClipDataset(FactorDataset):
+class ClipDataset(FactorDataset[C]):
     """Clips of which some factors are static (the appearance) and the last one is the motion.
 
     `transfer_target`, `appearance` and `motion` are what the scores of exchanged codes ask for.
@@ -91,14 +92,13 @@ class VectorConfig:
     data_seed: int = option(0, "seed of the mixing matrix and of the clips", min=0, max=2**31)
 
 
-class VectorClips(Dataset):
+class VectorClips(Dataset[VectorConfig]):
     """Clips of 12 numbers over 8 frames: x_t = A s + B y_t + noise, [A|B] 12x6 with orthonormal columns.
 
     s ~ N(0, I_4) is the static part; y_t = 1.4 r (cos(phi + wt), sin(phi + wt)) turns at w = 0.5 or 1.2 per frame
     (the label), r ~ U[0.7, 1.3], phi ~ U[0, 2 pi). The exact result of every transfer is A s_a + B y_b.
     """
 
-    Config = VectorConfig
     speeds = (0.5, 1.2)
 
     def __init__(self, config: VectorConfig, device: torch.device, files: Files) -> None:

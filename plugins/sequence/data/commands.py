@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from distk import console
 from distk.commands.arguments import Json
+from distk.plugins.sequence.data import lpc
 
 
 def build_lpc(
@@ -25,9 +27,6 @@ def build_lpc(
 
     Example: distk data build-lpc --sheets Sprites/lpc --out npy
     """
-    from distk import console
-    from distk.plugins.sequence.data import lpc
-
     files = lpc.build_lpc(sheets, out, characters)
     if json:
         console.emit_json({"files": [str(f) for f in files]})

@@ -85,7 +85,7 @@ class Composer:
 
     def __call__(self, factors: Tensor) -> Tensor:
         """Factors int64 `[n, 5]` -> uint8 `[n, 8, 3, 64, 64]`: source over, from opaque black, rounded at the end."""
-        image: Tensor | float = 0.0
+        image = torch.zeros((), device=factors.device)
         for k, layer in enumerate(self.layers):
             variant = factors[:, k] if k < 4 else torch.zeros_like(factors[:, 0])
             tile = layer[variant, factors[:, 4]].float()
@@ -94,10 +94,9 @@ class Composer:
         return image.round().to(torch.uint8).permute(0, 1, 4, 2, 3).contiguous()
 
 
-class LpcSprites(ClipDataset):
+class LpcSprites(ClipDataset[NoConfig]):
     """Factors body, bottom, top, hair (6 values each) and action (9); 1,000 train and 296 test characters."""
 
-    Config = NoConfig
     reads = "lpc_layers.npz, or the sheets body/0.png ... shoes/1.png, or the npy files walk_front_frames_train.npy ..."
 
     def __init__(self, config: NoConfig, device: torch.device, files: Files) -> None:
@@ -198,7 +197,7 @@ def _mapped(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DistkError(f"'{path}' is no sound npy file ({error}).") from error
+        raise DistkError(f"'{path}' is not a valid npy file ({error}).") from error
 
 
 def _frames(path: Path) -> np.ndarray:

@@ -7,6 +7,7 @@ colour. The weights are drawn once (20 MB at 64x64); every batch is then rendere
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -157,10 +158,8 @@ class Config:
     size: Literal[16, 32, 64, 128] = option(64, "height and width in pixels")
 
 
-class SpritesSim(ClipDataset):
+class SpritesSim(ClipDataset[Config]):
     """Factors body, bottom, top, hair, action; clips of 8 frames; train and test characters are disjoint."""
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
@@ -189,6 +188,7 @@ class SpritesSim(ClipDataset):
         colours = torch.stack([bottom, shoes, top, body, hair, eyes], 2)  # [n, 3, parts]
         pictures = self.weights[factors[:, 4] * STYLES + factors[:, 3] % STYLES]
         # Float32 proper, whatever the training run allows its matrix products: pixels must not depend on it.
-        x = sum(colours[:, None, :, i, None] * pictures[:, :, None, i] for i in range(len(PARTS)))
+        terms = (colours[:, None, :, i, None] * pictures[:, :, None, i] for i in range(len(PARTS)))
+        x = functools.reduce(torch.add, terms)
         x = (x * 255).round().div(255).view(len(rows), *self.spec.shape)
         return {"x": x, "label": factors[:, 4], "factors": factors}

@@ -9,9 +9,6 @@ paper.method(
     "a sequence VAE with one static code per clip and one code per frame",
     aliases=("disentangled-sequential-autoencoder", "dsa"),
 )
-paper.metric(
-    "elbo", "metrics:Elbo", "the bound on log p(x) of a clip, and its parts, in nats", cite="", tags=("clips",)
-)
 paper.command("transfer-clips", "commands:transfer_clips", "Exchange the motion of two clips.", was="transfer-clips")
 paper.command(
     "similarity",

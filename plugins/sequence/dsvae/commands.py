@@ -1,37 +1,25 @@
-"""Commands for models of clips: transfer-clips, similarity, generate, judge train, data build-lpc."""
+"""`distk dsvae ...`, commands for models of clips: transfer-clips, similarity, generate, judge."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 import typer
+from torch import Tensor
 
-from distk.commands.arguments import Checkpoint, DataDir, Device, Json, Out, Seed
+from distk import Code, Dataset, FactorDataset, Method, choose_device, console, open_dataset
+from distk.commands.arguments import DataDir, Device, Json, Seed
+from distk.commands.shared import OnRows, beside, present
 from distk.errors import UsageError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from distk import Code, Dataset, Method
-
-Split = Annotated[Literal["train", "test", "all"], typer.Option("--split", help="Where clips are taken from.")]
-
-
-def _clips(checkpoint: Path | None, device: str) -> tuple[Path, Method, Dataset, list[str], list[str]]:
-    """Model, data, static groups and motion groups of a checkpoint that can encode and decode clips."""
-    from distk.commands.shared import its_data, opened, require
-    from distk.plugins.sequence.metrics import halves
-
-    path, model, header = opened(checkpoint, device)
-    require(model, header, "swap", "encode", "decode")
-    static, moving = halves(model)
-    return path, model, its_data(model, header, None, None), static, moving
+from distk.options import Without
+from distk.plugins.sequence.dsvae.method import DSVAE
+from distk.plugins.sequence.judge import REQUIRED, save_judge, train_judge
+from distk.plugins.sequence.metrics import CELLS, cell_pairs, cosine, encode_halves, halves, training_mean
 
 
 def _checked(dataset: Dataset, rows: list[int]) -> Tensor:
-    import torch
-
     for row in rows:
         if not 0 <= row < len(dataset):
             raise UsageError(
@@ -40,15 +28,18 @@ def _checked(dataset: Dataset, rows: list[int]) -> Tensor:
     return torch.tensor(rows, device=dataset.device)
 
 
+def _clips(on: OnRows) -> tuple[Method, Dataset, list[str], list[str]]:
+    """Model, data, static groups and motion groups of a checkpoint that can encode and decode clips."""
+    model = on.open("swap", "encode", "decode").model
+    static, moving = halves(model)
+    return model, on.dataset(), static, moving
+
+
 def draw_pairs(dataset: Dataset, n: int, seed: int, split: str, differ: str) -> tuple[Tensor, Tensor]:
     """`n` pairs of rows of a split, int64 `[n]` each, of different clips.
 
     differ: `both` = pairs that differ in every attribute and in the motion; `any` = whatever is drawn.
     """
-    import torch
-
-    from distk import FactorDataset
-
     rows = dataset.rows(split)  # type: ignore[arg-type]
     rows = torch.arange(len(dataset), device=dataset.device) if rows is None else rows
     draw = torch.Generator().manual_seed(seed)
@@ -69,39 +60,29 @@ def _mix(code_a: Code, code_b: Code, moving: list[str]) -> Code:
 
 
 def transfer_clips(
-    checkpoint: Checkpoint = None,
+    on: Annotated[OnRows, Without("data", "data_dir")],
     a: Annotated[int | None, typer.Option("--a", help="Clip whose appearance is shown in the motion of --b.")] = None,
     b: Annotated[int | None, typer.Option("--b", help="The other clip.")] = None,
     pairs: Annotated[int, typer.Option("--pairs", help="Without --a and --b: this many random pairs.", min=1)] = 7,
     differ: Annotated[
         Literal["both", "any"], typer.Option("--differ", help="both: pairs that differ in every attribute and motion.")
     ] = "both",
-    split: Split = "test",
-    seed: Seed = 0,
-    out: Out = None,
-    device: Device = "auto",
-    json: Json = False,
 ) -> None:
     """Exchange the motion of two clips: rows A, B, A's appearance with B's motion, B's appearance with A's motion.
 
     Writes a PNG with a row of frames per clip and a GIF. Where the data know the true result of a transfer, its error
     is printed: gain 1 is perfect, 0 no better than copying A or B.
 
-    Example: distk transfer-clips runs/dsvae --pairs 7 --seed 1 --out transfer.png
+    Example: distk dsvae transfer-clips runs/dsvae --pairs 7 --seed 1 --out transfer.png
     """
-    import torch
-
-    from distk import console
-    from distk.commands.shared import beside, present, report
-
-    path, model, dataset, _, moving = _clips(checkpoint, device)
+    model, dataset, _, moving = _clips(on)
     if (a is None) != (b is None):
         raise UsageError("name both --a and --b, or neither of them.")
     if a is not None and a == b:
         raise UsageError(f"--a and --b are both clip {a}; a transfer needs two different clips.")
-    target = beside(path, out, "transfer.png")
+    target = beside(on.path, on.out, "transfer.png")
     first, second = (
-        draw_pairs(dataset, pairs, seed, split, differ)
+        draw_pairs(dataset, pairs, on.seed, on.split, differ)
         if a is None or b is None
         else (_checked(dataset, [a]), _checked(dataset, [b]))
     )
@@ -113,10 +94,9 @@ def transfer_clips(
     items = torch.stack([x_a, x_b, *made], 1).flatten(0, 1)  # four rows per pair
     files = present(model, items, target, 4)
     rows = [[i, j, *g] for i, j, g in zip(first.tolist(), second.tolist(), gains, strict=True)]
-    if not json:
+    if not on.json:
         console.table("A's appearance with B's motion", ["A", "B", "error", "gain"], rows)
-    found = [dict(zip(("a", "b", "error", "gain"), row, strict=True)) for row in rows]
-    report(files, json, pairs=found)
+    on.report(files, pairs=[dict(zip(("a", "b", "error", "gain"), row, strict=True)) for row in rows])
 
 
 def _gains(dataset: Dataset, a: Tensor, b: Tensor, made: Tensor) -> list[tuple[float | None, float | None]]:
@@ -131,56 +111,51 @@ def _gains(dataset: Dataset, a: Tensor, b: Tensor, made: Tensor) -> list[tuple[f
 
 
 def similarity(
-    checkpoint: Checkpoint = None,
+    on: Annotated[OnRows, Without("data", "data_dir", "out")],
     pairs: Annotated[int, typer.Option("--pairs", help="How many pairs of clips.", min=1, max=10_000)] = 12,
-    split: Split = "test",
-    seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
 ) -> None:
     """Cosine similarity of f and of the whole z over pairs of clips (Das & Dandi's table).
 
     The pairs go round: same appearance with another motion, another appearance with the same motion, both different,
     and the clip itself. A cosine depends on the codes' mean, so each is also given centred on the training mean.
 
-    Example: distk similarity runs/dsvae --pairs 12
+    Example: distk dsvae similarity runs/dsvae --pairs 12
     """
-    import torch
-
-    from distk import console
-    from distk.plugins.sequence.metrics import CELLS, cell_pairs, cosine, encode_halves, training_mean
-
-    _, model, dataset, _, _ = _clips(checkpoint, device)
-    rows = dataset.rows(split)
-    rows = torch.arange(len(dataset), device=dataset.device) if rows is None else rows
-    draw = torch.Generator(device=rows.device).manual_seed(seed)
-    labelled = hasattr(dataset, "appearance") and hasattr(dataset, "motion")
-    found: list[tuple[int, int, str, str]] = []
-    if labelled:
-        appearance, motion = dataset.appearance(rows), dataset.motion(rows)  # type: ignore[attr-defined]
-        order = [list(CELLS)[k] for k in (1, 2, 3, 0)]
-        for k, cell in enumerate(order):
-            one = cell_pairs(appearance, motion, CELLS[cell], len(range(k, pairs, 4)), draw)
-            words = [("yes" if same else "no") for same in CELLS[cell]]
-            found += [(i, j, *words) for i, j in zip(*(rows[p].tolist() for p in one), strict=True)]  # type: ignore
-    else:
-        console.note(f"data set '{dataset.name}' has no labels of appearance and motion: any pairs")
-        a, b = draw_pairs(dataset, pairs, seed, split, "any")
-        found = [(i, j, "?", "?") for i, j in zip(a.tolist(), b.tolist(), strict=True)]
-    used = torch.tensor([[i, j] for i, j, *_ in found], device=dataset.device).flatten()
+    model, dataset, _, _ = _clips(on)
+    compared = _labelled_pairs(dataset, on, pairs)
+    used = torch.tensor([[i, j] for i, j, *_ in compared], device=dataset.device).flatten()
     f, z = encode_halves(model, dataset, used)
     mean_f, mean_z = training_mean(model, dataset)
     columns = ["A", "B", "same appearance", "same motion", "cos f", "cos z", "centred f", "centred z"]
     values = [cosine(u[::2], u[1::2]).tolist() for u in (f, z, f - mean_f, z - mean_z)]
-    lines = [[*pair, *(v[i] for v in values)] for i, pair in enumerate(found)]
-    if json:
+    lines = [[*pair, *(v[i] for v in values)] for i, pair in enumerate(compared)]
+    if on.json:
         console.emit_json({"pairs": [dict(zip(columns, line, strict=True)) for line in lines]})
     else:
         console.table("", columns, lines)
 
 
+def _labelled_pairs(dataset: Dataset, on: OnRows, n: int) -> list[tuple[int, int, str, str]]:
+    """(row, row, same appearance, same motion) of `n` pairs of clips; any pairs where the data have no such labels."""
+    if not (hasattr(dataset, "appearance") and hasattr(dataset, "motion")):
+        console.note(f"data set '{dataset.name}' has no labels of appearance and motion: any pairs")
+        a, b = draw_pairs(dataset, n, on.seed, on.split, "any")
+        return [(i, j, "?", "?") for i, j in zip(a.tolist(), b.tolist(), strict=True)]
+    rows = dataset.rows(on.split)
+    rows = torch.arange(len(dataset), device=dataset.device) if rows is None else rows
+    draw = torch.Generator(device=rows.device).manual_seed(on.seed)
+    appearance, motion = dataset.appearance(rows), dataset.motion(rows)
+    pairs: list[tuple[int, int, str, str]] = []
+    for k, cell in enumerate([list(CELLS)[k] for k in (1, 2, 3, 0)]):
+        one = cell_pairs(appearance, motion, CELLS[cell], len(range(k, n, 4)), draw)
+        same_appearance, same_motion = ("yes" if same else "no" for same in CELLS[cell])
+        first, second = (rows[p].tolist() for p in one)
+        pairs += [(i, j, same_appearance, same_motion) for i, j in zip(first, second, strict=True)]
+    return pairs
+
+
 def generate(
-    checkpoint: Checkpoint = None,
+    on: Annotated[OnRows, Without("data", "data_dir", "split")],
     fix: Annotated[
         Literal["f", "z", "none"],
         typer.Option(
@@ -192,49 +167,40 @@ def generate(
         int | None, typer.Option("--row", help="The clip whose code is fixed; default: a test clip.")
     ] = None,
     frames: Annotated[int | None, typer.Option("--frames", help="Frames to draw z for.", min=1, max=10_000)] = None,
-    seed: Seed = 0,
-    out: Out = None,
-    device: Device = "auto",
-    json: Json = False,
 ) -> None:
     """Draw new clips, with the appearance (f) or the motion (z) of a given clip kept.
 
-    Example: distk generate runs/dsvae --fix f --n 8 --seed 1 --out motions.png
+    Example: distk dsvae generate runs/dsvae --fix f --n 8 --seed 1 --out motions.png
     """
-    import torch
-
-    from distk.commands.shared import beside, choose_rows, present, report
-
-    path, model, dataset, static, moving = _clips(checkpoint, device)
+    model, dataset, static, moving = _clips(on)
     if fix == "none" and row is not None:
         raise UsageError("--row names the clip whose code is kept: add --fix f or --fix z.")
     if fix == "z" and frames is not None:
         raise UsageError("--fix z keeps a clip's own frames, so --frames cannot be chosen.")
-    target = beside(path, out, f"generated-{fix}.png")
-    draw = torch.Generator(device=dataset.device).manual_seed(seed)
+    target = beside(on.path, on.out, f"generated-{fix}.png")
+    draw = torch.Generator(device=dataset.device).manual_seed(on.seed)
     with torch.no_grad():
         code = _drawn(model, n, draw, frames)
         given: int | None = None
         if fix != "none":
-            rows = choose_rows(dataset, 1, seed, "test") if row is None else _checked(dataset, [row])
+            rows = on.rows(dataset, 1) if row is None else _checked(dataset, [row])
             given = int(rows[0])
             kept = model.encode(dataset.batch(rows)["x"])
             code |= {name: kept[name].expand(n, *kept[name].shape[1:]) for name in (static if fix == "f" else moving)}
         items = model.decode(code)
-    report(present(model, items, target, min(n, 8)), json, fix=fix, row=given, n=n, frames=items.shape[1])
+    on.report(present(model, items, target, min(n, 8)), fix=fix, row=given, n=n, frames=items.shape[1])
 
 
 def _drawn(model: Method, n: int, draw: Any, frames: int | None) -> Code:
     """Codes from the prior, over another number of frames where one is asked for."""
-    from distk.console import warn
-    from distk.plugins.sequence.dsvae.method import DSVAE
-
     if not isinstance(model, DSVAE):
         if frames is not None:
             raise UsageError("only dsvae draws clips of another length; leave --frames out.")
         return model.prior(n, draw)
     if frames is not None and model.config.prior == "standard":
-        warn("the standard prior draws every frame by itself: there is no model of the motion (train --prior learned)")
+        console.warn(
+            "the standard prior draws every frame by itself: there is no model of the motion (train --prior learned)"
+        )
     return model.prior(n, draw, frames)
 
 
@@ -255,11 +221,8 @@ def judge_train(
 
     Its accuracy stands in its file; `distk eval --metric disagreement --set judge=FILE` wants 0.99 of every head.
 
-    Example: distk judge train --data sprites-sim --out judge.safetensors
+    Example: distk dsvae judge --data sprites-sim --out judge.safetensors
     """
-    from distk import choose_device, console, open_dataset
-    from distk.plugins.sequence.judge import REQUIRED, save_judge, train_judge
-
     if not 0 < lr < 1:
         raise UsageError(f"--lr {lr} must lie between 0 and 1.")
     if not out.parent.is_dir():

@@ -75,13 +75,12 @@ class Terms(NamedTuple):
     p_z: tuple[Tensor, Tensor]
 
 
-class DSVAE(Method):
+class DSVAE(Method[Config]):
     """Disentangled sequential autoencoder. Code: `f`, one per clip, and `z`, one per frame."""
 
-    Config: ClassVar[type] = Config
     data = "sprites-sim"
     kinds = ("video", "vector-clip")
-    training: ClassVar[Mapping[str, Any]] = {"steps": 7_000, "batch": 64}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 7_000, "batch": 64}
     presets: ClassVar[Mapping[str, Any]] = {
         "das-dandi": {"train": {"steps": 7_000, "batch": 64}},
         "paper": {"train": {"steps": 7_000, "batch": 64}},
@@ -110,7 +109,7 @@ class DSVAE(Method):
             "train": {"steps": 1200, "batch": 64, "log_every": 100},
         },
     }
-    instead: ClassVar[Mapping[str, str]] = {"transfer": "distk transfer-clips"}
+    own_commands: ClassVar[Mapping[str, str]] = {"transfer": "dsvae transfer-clips"}
 
     def __init__(self, config: Config, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -165,7 +164,7 @@ class DSVAE(Method):
         zero = torch.zeros_like(f)
         return Terms(
             squares,
-            gaussian_kl(*q_f, zero, zero),
+            gaussian_kl(q_f[0], q_f[1], zero, zero),
             gaussian_kl(mean, logvar, *p_z),
             f,
             z,
@@ -189,6 +188,28 @@ class DSVAE(Method):
         log_f = log_normal(t.f, zero, zero) - log_normal(t.f, *t.q_f)
         log_z = log_normal(t.z, *t.p_z) - log_normal(t.z, *t.q_z)
         return self.log_likelihood(t.squares, x.shape[1]) + log_f.sum(1) + log_z.sum((1, 2))
+
+    def bound(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """`elbo` = log_likelihood - kl_f - kl_z of each clip, nats, with the Gaussian's constant on the model's scale;
+        the KL of each dimension `[n, f]` and, summed over time, `[n, z]`; the mean squared error of a pixel."""
+        n, t = x.shape[:2]
+        noise_f = torch.randn(n, self.config.f_dim, generator=generator, device=x.device)
+        noise_z = torch.randn(n, t, self.config.z_dim, generator=generator, device=x.device)
+        terms = self.terms(x, noise_f, noise_z)
+        likelihood = self.log_likelihood(terms.squares.double(), t)
+        kl_f, kl_z = terms.kl_f.double(), terms.kl_z.double().sum(1)
+        elbo = likelihood - kl_f.sum(1) - kl_z.sum(1)
+        return {
+            "elbo": elbo,
+            "elbo_per_frame": elbo / t,
+            "log_likelihood": likelihood,
+            "kl_f": kl_f.sum(1),
+            "kl_z": kl_z.sum(1),
+            "mse": terms.squares.double() / (t * self.pixels),
+            "kl_f_by_dimension": kl_f,
+            "kl_z_by_dimension": kl_z,
+            "log_weight": self.log_weight(x, noise_f, noise_z).double(),
+        }
 
     # Networks over a whole clip: frames are folded into the batch
 

@@ -75,12 +75,11 @@ class Config:
     lr_classifier: float = option(3e-3, "learning rate of the code classifier", paper="1e-4 (code)", above=0)
 
 
-class ARAE(SentenceMethod):
+class ARAE(SentenceMethod[Config]):
     """Code: `code`, a unit vector without the label, and `label`, which chooses the decoder."""
 
-    Config: ClassVar[type] = Config
     data = "standin-reviews"
-    training: ClassVar[Mapping[str, Any]] = {"steps": 69_000, "batch": 128}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 69_000, "batch": 128}
     presets: ClassVar[Mapping[str, Any]] = {
         "ae": {"model": {"lambda1": 0.0, "lambda2": 0.0}},
         "ae+cls": {"model": {"lambda1": 0.0, "lambda2": 1.0}},
@@ -111,7 +110,7 @@ class ARAE(SentenceMethod):
             "train": {"steps": 1000, "batch": 64},
         },
     }
-    instead: ClassVar[Mapping[str, str]] = {"traverse": "distk text interpolate"}
+    instead: Mapping[str, str] = {"traverse": "distk text interpolate"}
 
     def __init__(self, config: Config, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -139,7 +138,7 @@ class ARAE(SentenceMethod):
     def f(self, code: Tensor) -> Tensor:
         """The critic: codes `[n, h]` -> `[n]`; never in bf16, which its weights of 0.01 would not survive."""
         with torch.autocast(code.device.type, enabled=False):
-            return self.critic(code.to(self.critic[0].weight.dtype)).squeeze(1)
+            return self.critic(code.to(next(self.critic.parameters()).dtype)).squeeze(1)
 
     def label_logits(self, code: Tensor) -> Tensor:
         """The code classifier p_u: codes `[n, h]` -> `[n, K]`. With two labels one score s stands for (0, s)."""
@@ -180,7 +179,7 @@ class ARAE(SentenceMethod):
         ramp = min(1.0, step / self.config.warmup) if self.config.warmup else 1.0
         return {"noise": self.config.noise * self.config.noise_anneal ** (step // 100), "ramp": ramp}
 
-    def collect(self, source: Source) -> dict[str, Tensor]:
+    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         """The autoencoder's batch (one length bucket), and `fresh`, all sentences that the adversaries will see.
 
         The critic gets sentences of all lengths: those of one bucket against the generator's would differ by length.
@@ -259,7 +258,7 @@ class ARAE(SentenceMethod):
     @torch.no_grad()
     def clamp(self) -> None:
         """Every weight of the critic into [-eps, eps]."""
-        weights = list(self.critic.parameters())
+        weights: list[Tensor] = list(self.critic.parameters())
         torch._foreach_clamp_min_(weights, -self.config.clip_eps)
         torch._foreach_clamp_max_(weights, self.config.clip_eps)
 

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
-from distk import Dataset, DataSpec, Files, UsageError, option
+from distk import Dataset, DataSpec, Files, Split, UsageError, option
 from distk.console import note, warn
 from distk.plugins.text.common.files import Part
 from distk.plugins.text.common.vocab import EOS, PAD, UNK, Vocab
@@ -42,18 +43,20 @@ class TextConfig:
     tagger_file: str = option("", "tagger trained by `distk text train-tagger`")
 
 
-class SentenceDataset(Dataset):
+S = TypeVar("S", bound=TextConfig, default=TextConfig)
+
+
+class SentenceDataset(Dataset[S]):
     """Labelled sentences. Subclasses define `read`.
 
     A row `x` is words, `<eos>`, `<pad>`...; `spec.extra` holds the vocabulary, so that a checkpoint holds it as well.
     """
 
-    Config: type = TextConfig
     raw = False
     """Whether the corpus comes as ordinary text, for `tokenize auto`."""
     charset = "utf-8"
 
-    def __init__(self, config: Any, device: torch.device, files: Files) -> None:
+    def __init__(self, config: S, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
         self.encoding = self.charset if config.encoding == "auto" else config.encoding
         parts, classes, self.origin = self.read(files)
@@ -89,7 +92,7 @@ class SentenceDataset(Dataset):
 
     def _tensors(self, parts: dict[str, Part], words: dict[str, list[list[str]]], kept: dict[str, list[int]]) -> None:
         flat: list[int] = []
-        offset, labels, nouns = [0], [], []
+        offset, labels, nouns = [0], list[int](), list[bool]()
         self._split: dict[str, Tensor] = {}
         self.unknown: dict[str, float] = {}
         mark = self._noun_marker()
@@ -166,6 +169,12 @@ class SentenceDataset(Dataset):
         """Rows of train, dev, test (and unsup, where there is unlabelled text); None for all."""
         return self._split.get(split)
 
+    def split(self, name: str) -> Tensor:
+        """The rows of a split, int64. Raises UsageError for one that this data set does not have."""
+        if name not in self._split:
+            raise UsageError(f"data set '{self.name}' has no split '{name}'.")
+        return self._split[name]
+
     def batch(self, rows: Tensor, width: int | None = None) -> dict[str, Tensor]:
         """`x` int64 `[n, max_len + 1]` (or `width` columns), `label` int64 `[n]`, `noun` bool like x where known."""
         place = torch.arange(width or self.spec.shape[0], device=self.device)
@@ -185,7 +194,7 @@ class SentenceDataset(Dataset):
         return next((b for b, total in enumerate(self._cumulated) if u < total), len(self.edges) - 1)
 
     def sample(
-        self, n: int, generator: torch.Generator, split: str = "train", bucket: Hashable = None
+        self, n: int, generator: torch.Generator, split: Split = "train", bucket: Hashable = None
     ) -> dict[str, Tensor]:
         """`n` sentences with replacement; of the training split in equal shares of labels, row i of label i mod K.
 
@@ -198,11 +207,11 @@ class SentenceDataset(Dataset):
         drawn = []
         for k in range(classes):
             first, count = self._start[k][0], sum(self._count[k])
-            if bucket is not None:
+            if isinstance(bucket, int):
                 first, count = self._start[k][bucket], self._count[k][bucket]
             drawn.append(first + torch.randint(count, (each,), generator=generator, device=self.device))
         rows = self._sorted[torch.stack(drawn, 1).flatten()[:n]]
-        return self.batch(rows, None if bucket is None else self.edges[bucket])
+        return self.batch(rows, self.edges[bucket] if isinstance(bucket, int) else None)
 
     def lines(self, rows: Tensor) -> list[str]:
         """Rows as lines of text."""

@@ -10,6 +10,7 @@ import torch
 
 from distk import DistkError, Files, UsageError, option
 from distk.data import names_of
+from distk.files import write_atomic
 from distk.plugins.text.common import files as formats
 from distk.plugins.text.common import standin
 from distk.plugins.text.common.corpus import SentenceDataset, TextConfig, completed, divided
@@ -31,10 +32,8 @@ class StandinConfig(TextConfig):
     data_seed: int = option(0, "which corpus is generated", min=0)
 
 
-class StandinReviews(SentenceDataset):
+class StandinReviews(SentenceDataset[StandinConfig]):
     """Reviews from a grammar: tags, topics and gold rewrites are known."""
-
-    Config = StandinConfig
 
     def read(self, files: Files) -> tuple[dict[str, Part], tuple[str, ...], str]:
         config = self.config
@@ -100,10 +99,9 @@ class YelpConfig(TextConfig):
     layout: Literal["auto", "shen", "arae"] = option("auto", "file names: sentiment.train.0 or train1.txt")
 
 
-class Yelp(SentenceDataset):
+class Yelp(SentenceDataset[YelpConfig]):
     """Sentences of Yelp reviews by sentiment, and other corpora with the same file names."""
 
-    Config = YelpConfig
     reads = "sentiment.{train,dev,test}.{0,1}, or train1.txt train2.txt valid1.txt valid2.txt test0.txt test1.txt"
 
     def read(self, files: Files) -> tuple[dict[str, Part], tuple[str, ...], str]:
@@ -180,10 +178,9 @@ class FinegrainedConfig(TextConfig):
             raise ValueError("labels must be different ones of pos, neg, neu, mix, nr")
 
 
-class Finegrained(SentenceDataset):
+class Finegrained(SentenceDataset[FinegrainedConfig]):
     """Sentences of product reviews by sentiment (Täckström & McDonald 2011)."""
 
-    Config = FinegrainedConfig
     reads = "finegrained.txt (also in data/)"
     raw = True
 
@@ -203,10 +200,9 @@ class FilesConfig(TextConfig):
     tagged: bool = option(False, "the files hold word_TAG instead of words")
 
 
-class UserFiles(SentenceDataset):
+class UserFiles(SentenceDataset[FilesConfig]):
     """The user's own sentences: train.0 train.1 ... dev.0 ... test.0 ..., or train.txt with train.labels."""
 
-    Config = FilesConfig
     reads = "train.0 train.1 [...] dev.0 dev.1 test.0 test.1 (also train.0.conllu), or train.txt with train.labels"
 
     def read(self, files: Files) -> tuple[dict[str, Part], tuple[str, ...], str]:
@@ -256,7 +252,9 @@ class UserFiles(SentenceDataset):
         part = Part(tags=[] if self.config.tagged else None)
         for number, (line, label) in enumerate(zip(lines, labels, strict=True), 1):
             if label.strip() not in suffixes:
-                raise UsageError(f"line {number} of '{folder / split}.labels': '{label[:50]}' is no training label.")
+                raise UsageError(
+                    f"line {number} of '{folder / split}.labels': '{label[:50]}' is not a label of the training data."
+                )
             self._add(part, [line], suffixes.index(label.strip()), folder / f"{split}.txt")
         return part
 
@@ -293,10 +291,9 @@ class ImdbConfig(TextConfig):
     unsup: bool = option(False, "read the unlabelled reviews as well (split unsup)")
 
 
-class AclImdb(SentenceDataset):
+class AclImdb(SentenceDataset[ImdbConfig]):
     """Sentences of film reviews, each with its review's sentiment (Maas et al. 2011)."""
 
-    Config = ImdbConfig
     reads = "aclImdb/{train,test}/{pos,neg}/ID_RATING.txt"
     raw = True
 
@@ -329,10 +326,9 @@ class YahooConfig(TextConfig):
     text: Literal["title", "question", "answer"] = option("title", "which column")
 
 
-class Yahoo(SentenceDataset):
+class Yahoo(SentenceDataset[YahooConfig]):
     """Questions or answers of Yahoo Answers by topic."""
 
-    Config = YahooConfig
     reads = "train.csv, test.csv and classes.txt"
     raw = True
 
@@ -363,8 +359,6 @@ def write_standin(folder: Path, config: Any) -> dict[str, int]:
     gold/test.0 holds the rewrites of test.0 line by line, tagged/test.0 the same sentences as word_TAG.
     Returns file name -> lines. Raises DistkError when the folder cannot be written.
     """
-    from distk.files import write_atomic
-
     data = StandinReviews(config, torch.device("cpu"), Files("standin-reviews", None, ""))
     parts, names, _ = data.read(Files("standin-reviews", None, ""))
     written = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -41,8 +41,8 @@ def greedy(step: StepFn, state: State, n: int, width: int, device: torch.device)
 
 def _reorder(state: State, index: Tensor) -> State:
     if isinstance(state, Tensor):
-        return state[index]
-    return tuple(_reorder(part, index) for part in state)  # type: ignore[return-value, attr-defined]
+        return cast(State, state[index])
+    return cast(State, tuple(_reorder(part, index) for part in cast(tuple[Any, ...], state)))
 
 
 @torch.no_grad()

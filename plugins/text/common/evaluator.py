@@ -101,18 +101,20 @@ class Evaluator:
             vocab = Vocab.from_dict(meta)
             classes, raw, info = meta.get("classes"), meta.get("sizes"), meta.get("info")
             if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes) or len(classes) < 2:
-                raise DistkError(f"'{path}' is no sound evaluator: its list of labels is damaged.")
+                raise DistkError(f"'{path}' is not a valid evaluator: its list of labels is damaged.")
             if not isinstance(raw, dict) or not isinstance(info, dict) or set(raw) != set(vars(Sizes())):
-                raise DistkError(f"'{path}' is no sound evaluator: its settings are damaged.")
+                raise DistkError(f"'{path}' is not a valid evaluator: its settings are damaged.")
             if any(type(raw[k]) is not type(v) for k, v in vars(Sizes()).items()) or not 1 <= raw["bits"] <= 26:
-                raise DistkError(f"'{path}' is no sound evaluator: its settings are damaged.")
+                raise DistkError(f"'{path}' is not a valid evaluator: its settings are damaged.")
             sizes = Sizes(**raw)
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
             with torch.device("meta"):
                 parts = _models(len(vocab), len(classes), sizes)
                 wanted = {f"{p}.{n}": tuple(t.shape) for p, m in parts.items() for n, t in m.state_dict().items()}
             if shapes != wanted:
-                raise DistkError(f"'{path}' is no sound evaluator: its tensors do not fit its vocabulary and settings.")
+                raise DistkError(
+                    f"'{path}' is not a valid evaluator: its tensors do not fit its vocabulary and settings."
+                )
             parts = _models(len(vocab), len(classes), sizes)
             for p, m in parts.items():
                 m.load_state_dict({n: file.get_tensor(f"{p}.{n}") for n in m.state_dict()})
@@ -141,15 +143,13 @@ def train_evaluator(data: SentenceDataset, sizes: Sizes, seed: int, with_lm: boo
     """
     if len(data.spec.classes) < 2:
         raise UsageError(f"data set '{data.name}' has fewer than two labels, so there is nothing to evaluate.")
-    train, dev, test = (data.rows(name) for name in ("train", "dev", "test"))
+    train, dev, test = (data.split(name) for name in ("train", "dev", "test"))
     x = {name: data.batch(rows)["x"] for name, rows in (("train", train), ("dev", dev), ("test", test))}
     vocab, classes = data.vocab, data.spec.classes
-    parts = {
-        "classifier": classify.BagClassifier(len(classes), sizes.bits, sizes.ngrams).to(data.device),
-        "lm": _new_lm(len(vocab), sizes, seed, data.device),
-    }
-    classify.fit(parts["classifier"], x["train"], data.label[train], seeded(seed, data.device))
-    guessed = classify.predict(parts["classifier"], x["test"])
+    judge = classify.BagClassifier(len(classes), sizes.bits, sizes.ngrams).to(data.device)
+    lm = _new_lm(len(vocab), sizes, seed, data.device)
+    classify.fit(judge, x["train"], data.label[train], seeded(seed, data.device))
+    guessed = classify.predict(judge, x["test"])
     info = {
         "data": data.name,
         "origin": data.origin,
@@ -158,7 +158,7 @@ def train_evaluator(data: SentenceDataset, sizes: Sizes, seed: int, with_lm: boo
         "with_lm": with_lm,
     }
     if with_lm:
-        epochs = {"epochs": sizes.lm_epochs, "count_eos": sizes.count_eos}
-        language.fit(parts["lm"], x["train"], x["dev"], seeded(seed, data.device), **epochs)
-        info["real_perplexity"] = language.perplexity(parts["lm"], x["test"], count_eos=sizes.count_eos)
-    return Evaluator(vocab, classes, parts["classifier"].eval(), parts["lm"].eval(), sizes, info)
+        generator = seeded(seed, data.device)
+        language.fit(lm, x["train"], x["dev"], generator, epochs=sizes.lm_epochs, count_eos=sizes.count_eos)
+        info["real_perplexity"] = language.perplexity(lm, x["test"], count_eos=sizes.count_eos)
+    return Evaluator(vocab, classes, judge.eval(), lm.eval(), sizes, info)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distk import DistkError, UsageError
-from distk.commands.transfer import label_index
 
 LARGEST_FILE = 8 << 30
 """Bytes of one text file that we agree to read."""
@@ -52,7 +51,7 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
             "if the file is Latin-1, add --encoding latin-1."
         ) from error
     except LookupError as error:
-        raise UsageError(f"--encoding '{encoding}' is no known encoding.") from error
+        raise UsageError(f"--encoding '{encoding}' is not a known encoding.") from error
 
 
 def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
@@ -62,8 +61,22 @@ def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
         lines.pop()
     for i, line in enumerate(lines):
         if len(line) > LONGEST_LINE:
-            raise DistkError(f"line {i + 1} of '{path}' has {len(line):,} characters; that is no sentence.")
+            raise DistkError(f"line {i + 1} of '{path}' has {len(line):,} characters; that is not a sentence.")
     return [line.removesuffix("\r") for line in lines]
+
+
+def label_index(label: str, names: tuple[str, ...], where: str = "--to") -> int:
+    """A label by name, unique prefix or number. Raises UsageError that lists the labels."""
+    if label in names:
+        return names.index(label)
+    found = [i for i, name in enumerate(names) if label and name.startswith(label)]
+    if len(found) == 1:
+        return found[0]
+    if label.isdecimal() and label.isascii() and int(label) < len(names):
+        return int(label)
+    problem = "fits several labels" if found else "is not a label"
+    listed = ", ".join(f"{name} ({i})" for i, name in enumerate(names))
+    raise UsageError(f"{where}: '{label}' {problem}; there are {listed}.")
 
 
 def read_labels(path: Path, names: tuple[str, ...], encoding: str = "utf-8") -> list[int]:
@@ -128,7 +141,7 @@ def read_csv(path: Path, encoding: str, classes: dict[int, int], column: int) ->
             if label is not None and text:
                 part.add([" ".join(text.split())], label)
     except csv.Error as error:
-        raise DistkError(f"'{path}' is no sound CSV file: line {reader.line_num}, {error}.") from error
+        raise DistkError(f"'{path}' is not a valid CSV file: line {reader.line_num}, {error}.") from error
     return part
 
 

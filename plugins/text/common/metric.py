@@ -11,8 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from distk import CodeTable, Method, Metric, UsageError, can, option
+from distk.method import eval_mode
 from distk.plugins.text.common import scores, suite
 from distk.plugins.text.common.corpus import SentenceDataset
 from distk.plugins.text.common.datasets import StandinReviews
@@ -41,10 +43,12 @@ class Config:
     bits: int = option(20, "log2 of the classifier's table", min=4, max=26)
 
 
-class TextMetric(Metric):
+T = TypeVar("T", bound=Config, default=Config)
+
+
+class TextMetric(Metric[T]):
     """Sentences of the test split, rewritten to another label and judged; all directions pooled."""
 
-    Config: ClassVar[type] = Config
     headline = "j"
     repeats = 3
     needs_model = True
@@ -87,7 +91,7 @@ class TextMetric(Metric):
 
     def _rows(self, table: CodeTable, data: SentenceDataset) -> Tensor:
         """The rows of the table that are of this metric's split, or all of them where none is."""
-        own = data.rows(self.split)
+        own = data.split(self.split)
         rows = own if table.rows is None else own[torch.isin(own, table.rows)]
         if not len(rows) and table.rows is not None:
             rows = table.rows[data.label[table.rows] >= 0]
@@ -110,11 +114,11 @@ class TextMetric(Metric):
     def _reverse(
         self, model: Method, data: SentenceDataset, evaluator: Evaluator, rewrites: suite.Rewrites, seed: int
     ) -> dict[str, Any]:
-        train = data.rows("train")[: self.config.reverse_sentences]
+        train = data.split("train")[: self.config.reverse_sentences]
         sources, label = data.words(train), data.label[train].tolist()
         target = other_labels(label, len(data.spec.classes))
         outputs = _by_label(model, sources, label, target, self.config.beam)
-        dev = data.words(data.rows("dev"))
+        dev = data.words(data.split("dev"))
         return suite.reverse(evaluator, outputs, rewrites.sources, dev, seed)
 
 
@@ -126,10 +130,9 @@ class QuickConfig(Config):
     bits: int = option(18, "log2 of the classifier's table", min=4, max=26)
 
 
-class TransferMetric(TextMetric):
+class TransferMetric(TextMetric[QuickConfig]):
     """Accuracy and content on the dev split alone: cheap enough for `--eval-every` and `--keep best:transfer`."""
 
-    Config: ClassVar[type] = QuickConfig
     repeats = 1
     split = "dev"
     quick = True
@@ -182,11 +185,9 @@ def probes(model: Method, data: SentenceDataset, seed: int, n: int = 4000) -> di
     from sklearn.linear_model import LogisticRegression
     from sklearn.neural_network import MLPClassifier
 
-    was = model.training
-    model.eval()
-    x, y = _codes(model, data, data.rows("train")[:n])
-    held, truth = _codes(model, data, data.rows("test")[:n])
-    model.train(was)
+    with eval_mode(model):
+        x, y = _codes(model, data, data.split("train")[:n])
+        held, truth = _codes(model, data, data.split("test")[:n])
     x, held = (np.asarray((v - x.mean(0)) / (x.std(0) + 1e-6), dtype=np.float64) for v in (x, held))
     linear = LogisticRegression(max_iter=1000).fit(x, y)
     layers = MLPClassifier((128,), early_stopping=True, max_iter=50, random_state=seed).fit(x, y)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from distk import DataSpec, Method, UsageError
+from distk.config import C
 from distk.console import note, warn
 from distk.plugins.text.common.vocab import EOS, UNK, Vocab
 
 
-class SentenceMethod(Method):
+class SentenceMethod(Method[C]):
     """A method whose items are rows of token ids. Subclasses define `rewrite_ids`; `encode` gives `label`."""
 
     kinds: ClassVar[tuple[str, ...]] = ("sentence",)
+    own_commands: ClassVar[Mapping[str, str]] = {"transfer": "text rewrite"}
 
-    def __init__(self, config: Any, data: DataSpec) -> None:
+    def __init__(self, config: C, data: DataSpec) -> None:
         super().__init__(config, data)
         self.vocab = Vocab.from_spec(data)
         if data.shape != (self.vocab.max_len + 1,):

@@ -43,7 +43,7 @@ def bleu4(outputs: Sequence[Words], references: Sequence[Words]) -> float:
 def bleu(outputs: Sequence[Words], references: Sequence[Words]) -> tuple[float, str]:
     """Corpus BLEU-4 and the signature of what computed it: sacrebleu where it is installed, else `bleu4`."""
     try:
-        from sacrebleu.metrics import BLEU  # type: ignore[import-not-found]
+        from sacrebleu.metrics import BLEU
     except ImportError:
         warn_once("BLEU is computed by distk itself; for sacrebleu and its signature: pip install 'distk[text]'")
         return bleu4(outputs, references), "distk.bleu4|nrefs:1|tok:none|smooth:exp"

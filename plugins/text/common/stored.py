@@ -30,12 +30,12 @@ def opened(path: Path, kind: str) -> Iterator[tuple[dict[str, Any], Any]]:
             length = int.from_bytes(raw.read(8), "little")
         if size < 8 or length > min(size - 8, HEADER_LIMIT):
             raise DistkError(
-                f"'{path}' is truncated, no safetensors file, or has a header of more than {HEADER_LIMIT} bytes."
+                f"'{path}' is truncated, not a safetensors file, or has a header of more than {HEADER_LIMIT} bytes."
             )
         with safe_open(path, framework="pt") as file:
             meta = json.loads((file.metadata() or {}).get("distk.text", "null"))
             if not isinstance(meta, dict) or meta.get("kind") != kind:
-                raise DistkError(f"'{path}' is no {kind} file of distk.")
+                raise DistkError(f"'{path}' is not a {kind} file of distk.")
             if meta.get("format") != FORMAT:
                 raise DistkError(f"'{path}' has format {meta.get('format')!r:.20}; this distk reads {FORMAT}.")
             yield meta, file

@@ -63,7 +63,7 @@ class TextBlob:
     """The lexicon and rules that come inside textblob's wheel; no other data is needed."""
 
     def __init__(self) -> None:
-        from textblob.en import parser  # type: ignore[import-not-found]
+        from textblob.en import parser
 
         self.name, self._find = "textblob", parser.find_tags
 
@@ -213,9 +213,9 @@ class Perceptron:
                             made._move(feature, guess, -1.0, clock, totals, when)
                     two, one = one, tagset[guess]
         for feature, row in made.weights.items():
-            for tag, weight in row.items():
-                key = (feature, tag)
-                row[tag] = (totals[key] + (clock - when[key]) * weight) / max(1, clock)
+            for mark, weight in row.items():
+                key = (feature, mark)
+                row[mark] = (totals[key] + (clock - when[key]) * weight) / max(1, clock)
         return made
 
     def _move(self, feature: int, tag: int, by: float, clock: int, totals: dict, when: Counter) -> None:
@@ -243,16 +243,16 @@ class Perceptron:
         with opened(path, "tagger") as (meta, file):
             tagset = meta.get("tagset")
             if not isinstance(tagset, list) or not 0 < len(tagset) <= LARGEST_TAGSET:
-                raise DistkError(f"'{path}' is no sound tagger: its list of tags is damaged.")
+                raise DistkError(f"'{path}' is not a valid tagger: its list of tags is damaged.")
             if not all(isinstance(tag, str) and len(tag) <= 100 for tag in tagset):
-                raise DistkError(f"'{path}' is no sound tagger: its list of tags is damaged.")
+                raise DistkError(f"'{path}' is not a valid tagger: its list of tags is damaged.")
             held = {name: file.get_tensor(name) for name in ("feature", "tag", "weight")}
         sizes = {tensor.shape for tensor in held.values()}
         sound = (
             len(sizes) == 1 and held["feature"].dim() == 1 and held["feature"].dtype == held["tag"].dtype == torch.long
         )
         if not sound or (len(held["tag"]) and not 0 <= int(held["tag"].min()) <= int(held["tag"].max()) < len(tagset)):
-            raise DistkError(f"'{path}' is no sound tagger: its tensors do not fit together.")
+            raise DistkError(f"'{path}' is not a valid tagger: its tensors do not fit together.")
         weights: dict[int, dict[int, float]] = defaultdict(dict)
         rows = (held[name].tolist() for name in ("feature", "tag", "weight"))
         for feature, tag, weight in zip(*rows, strict=True):

@@ -75,7 +75,7 @@ class Vocab:
     def from_spec(cls, spec: DataSpec) -> Vocab:
         """The vocabulary in a data description, which may come from a stranger's checkpoint.
 
-        Raises DistkError for anything that is no sound vocabulary.
+        Raises DistkError for anything that is not a valid vocabulary.
         """
         return cls.from_dict(spec.extra)
 

@@ -14,8 +14,9 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
-from distk import Code, DataSpec, Latent, Objective, Step, UsageError, adam, one_hot, option
+from distk import Code, DataSpec, Latent, Method, Objective, Step, UsageError, adam, one_hot, option
 from distk.nn import he_truncated_, mlp
 from distk.plugins.vae_family.gaussian import GaussianConfig, GaussianVAE
 from distk.plugins.vae_family.networks import Architecture, reparameterise
@@ -103,10 +104,14 @@ class SupervisedConfig(Config):
     labels: bool = option(True, "give the item's class to the decoder; without it this is aae")
 
 
-class AAE(GaussianVAE):
+A = TypeVar("A", bound=Config, default=Config)
+
+
+class AAE(GaussianVAE[A]):
     """Adversarial autoencoder. Code: `z`, continuous; with labels also `y`, the given class."""
 
-    Config: ClassVar[type] = Config
+    bound = Method.bound  # a critic pulls the codes to the prior: there is no density whose bound this would be
+
     presets: ClassVar[Mapping[str, Any]] = {
         # Three shapes of one size on a grid of positions: a minute on two cores.
         "demo": {
@@ -117,7 +122,7 @@ class AAE(GaussianVAE):
         "paper": {"train": {"steps": 300_000}},
     }
 
-    def __init__(self, config: Config, data: DataSpec) -> None:
+    def __init__(self, config: A, data: DataSpec) -> None:
         # Before the networks are built: their sizes depend on the number of classes.
         self.given = given_class(data, config.label_factor) if config.labels else None
         super().__init__(config, data)
@@ -260,10 +265,8 @@ class AAE(GaussianVAE):
 
     def class_names(self) -> tuple[str, ...]:
         """What the classes of the group `y` are called."""
-        return self.given.names if self.classes else ()
+        return self.given.names if self.given is not None else ()
 
 
-class AAES(AAE):
+class AAES(AAE[SupervisedConfig]):
     """Adversarial autoencoder with a supervised discrete variable. Code: `z`, continuous, and `y`, given."""
-
-    Config: ClassVar[type] = SupervisedConfig

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ class Config:
     )
 
 
-class PriorMMD(Metric):
+class PriorMMD(Metric[Config]):
     """Squared maximum mean discrepancy of the continuous codes to N(0, I), their moments, and a probe of the class.
 
     mmd2: unbiased estimate (Gretton et al. 2012) with the prior's expectations in closed form, so that only the codes
@@ -35,7 +35,6 @@ class PriorMMD(Metric):
     the codes, of a logistic regression of the label on the first half; class_chance: of the most frequent class.
     """
 
-    Config: ClassVar[type] = Config
     headline = "mmd2"
     higher_is_better = False
 
@@ -49,16 +48,16 @@ class PriorMMD(Metric):
             raise UsageError(f"at least 3 codes are needed, and there are {len(rows)}.")
         rows = rows.to(table.codes.device)
         z = table.codes[rows][:, keep].double()
-        drawn = config.code == "sample" and table.std is not None
-        if drawn:
+        std = table.std if config.code == "sample" else None
+        if std is not None:
             noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-            z = z + table.std[rows][:, keep].double().nan_to_num(0.0) * noise.to(z.device)
+            z = z + std[rows][:, keep].double().nan_to_num(0.0) * noise.to(z.device)
         width = config.bandwidth or median_distance(len(keep))
         result: dict[str, Any] = {"mmd2": mmd2_to_prior(z, width), **moments(z)}
         found, reasons = class_probe(table, rows, z)
         result |= {**found, "code_names": [table.names[d] for d in keep], "bandwidth": width}
         result["estimator"] = (
-            f"{len(z)} {'posterior draws' if drawn else 'codes'}, Gaussian kernel of width {width:.3g}"
+            f"{len(z)} {'posterior draws' if std is not None else 'codes'}, Gaussian kernel of width {width:.3g}"
         )
         return {**result, "reasons": reasons} if reasons else result
 
@@ -106,11 +105,11 @@ def moments(z: Tensor) -> dict[str, Any]:
 
 def class_probe(table: CodeTable, rows: Tensor, z: Tensor) -> tuple[dict[str, float], dict[str, str]]:
     """(`class_probe` and `class_chance`, reasons): how well codes `[n, D]` of these rows tell their label."""
-    truth = _labels(table, rows)
+    labels = _labels(table, rows)
     half = len(z) // 2
-    if truth is None:
+    if labels is None:
         return {}, {"class_probe": "the data have no categorical factor and no label"}
-    truth = truth.cpu().numpy()
+    truth = labels.cpu().numpy()
     if len(set(truth[:half].tolist())) < 2:
         return {}, {"class_probe": "all codes are of one class"}
     import warnings
@@ -135,5 +134,5 @@ def _labels(table: CodeTable, rows: Tensor) -> Tensor | None:
                 return table.factors[rows.to(table.factors.device), k].long()
     if table.dataset is None or table.rows is None:
         return None
-    parts = [table.dataset.batch(part).get("label") for part in table.rows[rows].split(512)]
-    return None if parts[0] is None else torch.cat(parts)
+    batches = [table.dataset.batch(part) for part in table.rows[rows].split(512)]
+    return torch.cat([batch["label"] for batch in batches]) if "label" in batches[0] else None

@@ -34,12 +34,11 @@ class Config(VAEConfig):
     lr: float = option(1e-3, "learning rate of Adam", paper="1e-3 (code)", above=0)
 
 
-class BetaTCVAE(GaussianVAE):
+class BetaTCVAE(GaussianVAE[Config]):
     """beta-TCVAE: reconstruction + alpha MI + beta TC + gamma DWKL."""
 
-    Config: ClassVar[type] = Config
     taps = ("code",)
-    training: ClassVar[Mapping[str, Any]] = {"steps": 150_000, "batch": 256}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 150_000, "batch": 256}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
             "model": {"z": 4, "arch": "mlp", "lr": 3e-3, "beta": 30.0},
@@ -57,7 +56,7 @@ class BetaTCVAE(GaussianVAE):
     def _count(self) -> int:
         """Items of the training split. Raises UsageError for data that have no number of items."""
         try:
-            dataset = self.__dict__["dataset"]()
+            dataset = self.dataset()
             rows = dataset.rows("train")
             return len(dataset) if rows is None else len(rows)
         except (KeyError, NotImplementedError, TypeError):
@@ -68,7 +67,7 @@ class BetaTCVAE(GaussianVAE):
 
     def elbo(self, step: Step) -> Tensor:
         """Sum over pixels, mean over the batch, nats."""
-        config, bound = self.config, self.bound(step)
+        config, bound = self.config, self.batch_bound(step)
         # The density of z is that of what `draw` drew from, limits included.
         mi, tc, dwkl = decompose(bound.z, bound.mean, bound.logvar.clamp(-20, 10), config.estimator, self.items)
         for name, value in (("mi", mi), ("tc", tc), ("dwkl", dwkl)):

@@ -47,16 +47,15 @@ class Config(CapacityConfig):
             raise ValueError(f"marks names {len(self.marks)} capacities; at most 32 are kept")
 
 
-class FactorGen(Method):
+class FactorGen(Method[Config]):
     """Generator from noisy factors. Code: `z`, one dimension per factor.
 
     Reads `factors` int64 `[n, K]` of the batch. Factors are standardised: their values, counted 0, 1, ..., are shifted
     and scaled to mean 0 and variance 1 if all are equally frequent. Orientation is not wrapped.
     """
 
-    Config: ClassVar[type] = Config
     data = "dsprites"
-    training: ClassVar[Mapping[str, Any]] = {"steps": 100_000, "batch": 64}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 100_000, "batch": 64}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
             "model": {
@@ -73,7 +72,8 @@ class FactorGen(Method):
         },
         "paper": {"train": {"steps": 100_000}},
     }
-    instead: ClassVar[Mapping[str, str]] = dict.fromkeys(("eval", "traverse", "reconstruct"), "distk capacity")
+    instead: Mapping[str, str] = dict.fromkeys(("eval", "traverse", "reconstruct"), "distk betavae capacity")
+    sizes: Tensor
     centre: Tensor
     spread: Tensor
     shown: Tensor

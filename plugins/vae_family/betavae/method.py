@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from distk import Objective, Step, option
 from distk.console import warn_once
@@ -57,10 +58,12 @@ HIGGINS = {"model": {"arch": "higgins-fc", "optimizer": "adagrad", "lr": 1e-2}}
 """The network and optimizer of Higgins et al. 2017 for dSprites."""
 
 
-class VAE(GaussianVAE):
+V = TypeVar("V", bound=VAEConfig, default=VAEConfig)
+
+
+class VAE(GaussianVAE[V]):
     """A Gaussian VAE: reconstruction + KL."""
 
-    Config: ClassVar[type] = VAEConfig
     taps = ("code",)
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {"model": SMALL, "data": BLOBS, "train": {"steps": 1000, "log_every": 50}},
@@ -73,7 +76,7 @@ class VAE(GaussianVAE):
 
     def elbo(self, step: Step) -> Tensor:
         """Reconstruction (sum over pixels, mean over the batch, nats) + what is charged for the KL."""
-        bound = self.bound(step)
+        bound = self.batch_bound(step)
         return bound.reconstruction + self.charge(bound.kl.sum(), step)
 
     def charge(self, kl: Tensor, step: Step) -> Tensor:
@@ -81,10 +84,9 @@ class VAE(GaussianVAE):
         return kl
 
 
-class BetaVAE(VAE):
+class BetaVAE(VAE[BetaConfig]):
     """beta-VAE: reconstruction + beta KL."""
 
-    Config: ClassVar[type] = BetaConfig
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
             "model": {**SMALL, "beta": 20.0},
@@ -100,11 +102,10 @@ class BetaVAE(VAE):
         return self.config.beta * kl
 
 
-class AnnealedVAE(VAE):
+class AnnealedVAE(VAE[AnnealedConfig]):
     """beta-VAE of controlled capacity: reconstruction + gamma |KL - C(t)| (equation 8)."""
 
-    Config: ClassVar[type] = AnnealedConfig
-    training: ClassVar[Mapping[str, Any]] = {"steps": 100_000, "batch": 64}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 100_000, "batch": 64}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
             "model": {**SMALL, "gamma": 30.0, "c_max": 6.0, "c_steps": 800},

@@ -19,6 +19,4 @@ paper.command(
     "Give every image its discrete class, and hold the classes against the labels.",
     was="assign",
 )
-paper.command(
-    "mcf", "commands:bench", "Compare the exact solvers of the discrete code on random costs.", was="mcf bench"
-)
+paper.command("mcf", "commands:mcf", "Compare the exact solvers of the discrete code on random costs.", was="mcf bench")

@@ -6,12 +6,14 @@ network encodes: on every batch it is solved for, exactly, as a min-cost flow.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from distk import (
     Code,
@@ -83,13 +85,15 @@ class Config(ContinuousConfig):
         mincostflow.pair_units(self.pair_cost)
 
 
-class CascadeVAEContinuous(Method):
+K = TypeVar("K", bound=ContinuousConfig, default=ContinuousConfig)
+
+
+class CascadeVAEContinuous(Method[K]):
     """CascadeVAE-C: only the information cascade. Code: `z`, continuous."""
 
-    Config: ClassVar[type] = ContinuousConfig
     data = "dsprites"
     taps = ("code",)
-    training: ClassVar[Mapping[str, Any]] = {"steps": 300_000, "batch": 64}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 300_000, "batch": 64}
     presets: ClassVar[Mapping[str, Any]] = {
         # Three shapes of one size on a grid of positions: a minute on two cores. Without the L2 penalty, because in so
         # short a warm-up it would only serve to shrink the decoder's unused columns of d (see the method's card).
@@ -101,7 +105,7 @@ class CascadeVAEContinuous(Method):
         "paper": {"train": {"steps": 300_000, "eval_every": 10_000, "keep": "best:factorvae"}},
     }
 
-    def __init__(self, config: Any, data: DataSpec) -> None:
+    def __init__(self, config: K, data: DataSpec) -> None:
         super().__init__(config, data)
         self.classes = getattr(config, "classes", 0)
         self.latents = LatentSpace.of(*self._groups())
@@ -158,14 +162,27 @@ class CascadeVAEContinuous(Method):
     def posterior(self, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         return {"z": self.encoder(x)}
 
+    def bound(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """`elbo` of each item, nats; the class is the best one, a point mass that costs log S against the uniform
+        prior."""
+        mean, std = self.encoder(x)
+        z = reparameterise(mean, std, torch.randn(mean.shape, generator=generator, device=mean.device))
+        d = self.best_class(z, x)
+        reconstruction, kl = bernoulli_nll(self.decoder(torch.cat([z, d], 1)), x), gaussian_kl(mean, std + 1e-8)
+        elbo = -(reconstruction + kl.sum(1) + math.log(max(1, d.shape[1])))
+        return {"elbo": elbo, "reconstruction": reconstruction, "kl": kl}
+
+    def best_class(self, z: Tensor, x: Tensor) -> Tensor:
+        """The class of each item by itself, as the decoder's input `[n, S]`; there is none here."""
+        return z[:, :0]
+
     def decode(self, code: Code) -> Tensor:
         return self.decoder(torch.cat([code[group.name] for group in self.latents], 1)).sigmoid()
 
 
-class CascadeVAE(CascadeVAEContinuous):
+class CascadeVAE(CascadeVAEContinuous[Config]):
     """CascadeVAE. Code: `z`, continuous, and `d`, one of S classes."""
 
-    Config: ClassVar[type] = Config
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
             **CascadeVAEContinuous.presets["demo"],
@@ -216,4 +233,7 @@ class CascadeVAE(CascadeVAEContinuous):
     def encode(self, x: Tensor) -> Code:
         """z = posterior mean; d = the class that reconstructs best from it, whatever else is in the batch."""
         z = self.encoder(x)[0]
-        return {"z": z, "d": one_hot(self.cost(z, x).argmin(1), self.classes) * self.started}
+        return {"z": z, "d": self.best_class(z, x)}
+
+    def best_class(self, z: Tensor, x: Tensor) -> Tensor:
+        return one_hot(self.cost(z, x).argmin(1), self.classes) * self.started

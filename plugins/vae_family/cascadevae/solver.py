@@ -115,9 +115,9 @@ def solve(
     elif name == "triton":
         if importlib.util.find_spec("triton") is None:
             raise ImportError("the triton solver needs the package triton: pip install triton, or use torch")
-        from . import mincostflow_triton
+        from distk.plugins.vae_family.cascadevae import solver_triton
 
-        found = Solution(*mincostflow_triton.solve(*_integer_costs(flat, step), sweeps=SWEEPS))
+        found = Solution(*solver_triton.solve(*_integer_costs(flat, step), sweeps=SWEEPS))
     elif name == "torch":
         quick = cost.device.type == "cpu" if early_exit is None else early_exit
         length = default_iterations(n) if iterations is None else iterations
@@ -173,9 +173,9 @@ def _check(cost: Tensor) -> None:
 def _automatic(n: int, classes: int, device: torch.device) -> Solver:
     if device.type != "cuda" or importlib.util.find_spec("triton") is None:
         return "torch"
-    from . import mincostflow_triton
+    from distk.plugins.vae_family.cascadevae import solver_triton
 
-    return "triton" if mincostflow_triton.fits(n, classes) else "torch"
+    return "triton" if solver_triton.fits(n, classes) else "torch"
 
 
 def _pairs(assignment: Tensor, classes: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""`distk covmap`, the covariance of a code as pictures, and `distk study covreg`, the paper's experiments."""
+"""`distk study covreg`: the paper's experiments."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distk.commands.arguments import Checkpoint, DataDir, DataName, Device, Json
+from distk.commands.arguments import DataDir, Device, Json
 from distk.errors import DistkError, UsageError
 from distk.study.tables import as_png, rows_as_csv, windowless
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 NAMES = {"mapc": "MAPC", "cvr": "CVR", "tdv": "TdV", "ud90": "UD90", "mse": "squared error", "weight": "weight"}
 SHOWN = {
@@ -29,43 +29,6 @@ LAMBDAS = {
     # Printed as "[0.0, 0.2, ..., 10.24]", of which only this reading holds 10.24 and the 0.08 of the table.
     "cifar": (0.0, *(0.02 * 2**k for k in range(10))),
 }
-
-
-def covmap(
-    checkpoint: Checkpoint = None,
-    data: DataName = None,
-    data_dir: DataDir = None,
-    layer: Annotated[str, typer.Option(help="code for all continuous groups, or the name of one.")] = "code",
-    split: Annotated[str, typer.Option(help="all, train or test.")] = "all",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: cov.png beside the checkpoint.")] = None,
-    device: Device = "auto",
-    json: Json = False,
-) -> None:
-    """Draw the covariance and the correlation of a code's units, and write the covariance as CSV beside it.
-
-    Example: distk covmap runs/my-run --out cov.png
-    """
-    import torch
-
-    from distk import encode_table
-    from distk.commands import shared
-    from distk.files import write_atomic
-    from distk.plugins.vae_family.covreg.metrics import columns_of, correlation, statistics
-
-    if split not in ("all", "train", "test"):
-        raise UsageError(f"--split '{split}' is none of all, train, test.")
-    path, model, header = shared.opened(checkpoint, device)
-    dataset = shared.its_data(model, header, data, data_dir)
-    table = encode_table(model, dataset, split=split)  # type: ignore[arg-type]
-    columns = columns_of(table, layer)
-    names = [table.names[i] for i in columns]
-    c = torch.cov(table.codes[:, columns].double().T).reshape(len(columns), -1)
-    target = shared.beside(path, out, "cov.png")
-    _heat_maps(target, c.cpu().numpy(), correlation(c).cpu().numpy(), names)
-    beside = target.with_suffix(".csv")
-    matrix = [dict(zip(["unit", *names], [n, *r], strict=True)) for n, r in zip(names, c.tolist(), strict=True)]
-    write_atomic(beside, rows_as_csv(matrix))
-    shared.report([target, beside], json, **{k: float(v) for k, v in statistics(c).items()}, units=names)
 
 
 def covreg(
@@ -219,21 +182,6 @@ def _write(folder: Path, exp: str, rows: Sequence[Mapping[str, Any]], names: Seq
     write_atomic(table, rows_as_csv(rows))
     write_atomic(figure, _xor_figure(rows, names) if exp == "xor" else _curves(rows, names))
     return [table, figure]
-
-
-def _heat_maps(target: Path, c: np.ndarray, correlations: np.ndarray, names: Sequence[str]) -> None:
-    from distk.files import write_atomic
-
-    figure, axes = windowless(1, 2, 3.1, 2.9)
-    for axis, matrix, title in zip(axes[0], (c, correlations), ("covariance", "correlation"), strict=True):
-        limit = 1.0 if title == "correlation" else max(float(abs(c).max()), 1e-30)
-        shown = axis.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        figure.colorbar(shown, ax=axis, shrink=0.8)
-        axis.set_title(title, fontsize=10)
-        few = len(names) <= 24
-        axis.set_xticks(range(len(names)) if few else [], names if few else [], fontsize=7, rotation=90)
-        axis.set_yticks(range(len(names)) if few else [], names if few else [], fontsize=7)
-    write_atomic(target, as_png(figure, 90))
 
 
 def _curves(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bytes:

@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Objective, Source, Step, adam, option
+from distk.config import C
 
 
-class FullBatch(Method):
+class FullBatch(Method[C]):
     """A method whose batch, where `--batch` reaches the number of training items, is each of them once, in order."""
 
-    def collect(self, source: Source) -> dict[str, Tensor]:
+    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         data = source.dataset
         rows = data.rows(source.split)
         rows = torch.arange(len(data), device=data.device) if rows is None else rows
@@ -62,14 +63,13 @@ class LinearConfig:
     lr: float = option(1e-3, "learning rate of Adam", paper="1e-3", above=0)
 
 
-class CovregLinear(FullBatch):
+class CovregLinear(FullBatch[LinearConfig]):
     """Linear autoencoder with squared error. Code: `code`, the coding layer."""
 
-    Config: ClassVar[type] = LinearConfig
     data = "dimred"
     kinds = ("vector",)
     taps = ("code",)
-    training: ClassVar[Mapping[str, Any]] = {
+    train_defaults: ClassVar[Mapping[str, Any]] = {
         "steps": 10_000,
         "batch": 10_000,
         "log_every": 500,
@@ -132,14 +132,13 @@ class XorConfig:
     lr: float = option(1e-2, "learning rate of Adam", above=0)
 
 
-class CovregXor(FullBatch):
+class CovregXor(FullBatch[XorConfig]):
     """A 2-4-4-1 classifier. Code: `hidden1` and `hidden2`, its hidden layers; it decodes nothing."""
 
-    Config: ClassVar[type] = XorConfig
     data = "xor"
     kinds = ("vector",)
     taps = ("hidden1", "hidden2")
-    training: ClassVar[Mapping[str, Any]] = {
+    train_defaults: ClassVar[Mapping[str, Any]] = {
         "steps": 8000,
         "batch": 4,
         "log_every": 500,
@@ -210,13 +209,12 @@ class ConvConfig:
     lr: float = option(1e-3, "learning rate of Adam", paper="1e-3", above=0)
 
 
-class CovregConv(Method):
+class CovregConv(Method[ConvConfig]):
     """Convolutional autoencoder with squared error on pixels in [-1, 1]. Code: `code`, the coding layer."""
 
-    Config: ClassVar[type] = ConvConfig
     data = "cifar10"
     taps = ("code",)
-    training: ClassVar[Mapping[str, Any]] = {
+    train_defaults: ClassVar[Mapping[str, Any]] = {
         "steps": 45_000,
         "batch": 100,
         "penalty": ("covreg",),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -40,10 +40,9 @@ class Config:
     )
 
 
-class CovariancePenalty(Penalty):
+class CovariancePenalty(Penalty[Config]):
     """L_Sigma, summed over the layers that it is put on."""
 
-    Config: ClassVar[type] = Config
     weight = 0.08
 
     def value(self, activations: Mapping[str, Tensor]) -> Tensor:

@@ -22,9 +22,9 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from distk import Dataset, UsageError, adam, open_dataset, seeded
 from distk.console import progress
+from distk.covariance import statistics
 from distk.device import initialised
 from distk.plugins.vae_family.covreg.method import ConvNet, LinearNet, XorNet, to_signed
-from distk.plugins.vae_family.covreg.metrics import statistics
 from distk.plugins.vae_family.covreg.penalty import covariance, l_sigma
 from distk.training.capture import Captured
 

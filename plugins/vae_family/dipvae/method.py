@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from distk import DataSpec, Objective, Source, Step, UsageError, adam, option
 from distk.console import warn_once
@@ -66,14 +67,16 @@ class ConfigII(Config):
     variant: Literal["i", "ii"] = option("ii", "covariance of the posterior means (i) or of sampled codes (ii)")
 
 
-class DIPVAE(GaussianVAE):
+D = TypeVar("D", bound=Config, default=Config)
+
+
+class DIPVAE(GaussianVAE[D]):
     """DIP-VAE. Code: `z`, continuous.
 
     Buffers with --cov running, sums over past batches with decaying weights: first `[z]` of mu, second `[z, z]` of
     mu mu^T, spread `[z]` of sigma^2, weight `()` of ones, so that dividing by it corrects the start.
     """
 
-    Config: ClassVar[type] = Config
     presets: ClassVar[Mapping[str, Any]] = {
         # A fast learning rate wants a short memory: the penalty acts on the past, and with a long one it overshoots.
         "demo": {
@@ -89,7 +92,7 @@ class DIPVAE(GaussianVAE):
     spread: Tensor
     weight: Tensor
 
-    def __init__(self, config: Config, data: DataSpec) -> None:
+    def __init__(self, config: D, data: DataSpec) -> None:
         super().__init__(config, data)
         if config.cov == "running":
             z = config.z
@@ -103,14 +106,14 @@ class DIPVAE(GaussianVAE):
         warmup = self.config.lambda_warmup
         return {"warmup": min(1.0, (step + 1) / warmup) if warmup else 1.0}
 
-    def collect(self, source: Source) -> dict[str, Tensor]:
+    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         """Raises UsageError for a batch of one where its covariance would be all that there is."""
         self._check(source)
         return source.sample()
 
     def loss(self, step: Step) -> Tensor:
         """Negative bound plus the penalty, nats; the running moments are brought up to date here, once per step."""
-        bound = self.bound(step)
+        bound = self.batch_bound(step)
         c = self.covariance(bound.mean, bound.logvar)
         apart, scale = deviations(c)
         penalty = self.config.lambda_od * apart + self.config.lambda_d * scale
@@ -173,10 +176,8 @@ class DIPVAE(GaussianVAE):
             )
 
 
-class DIPVAEII(DIPVAE):
+class DIPVAEII(DIPVAE[ConfigII]):
     """DIP-VAE whose variant is II by default."""
-
-    Config: ClassVar[type] = ConfigII
 
 
 def deviations(c: Tensor) -> tuple[Tensor, Tensor]:

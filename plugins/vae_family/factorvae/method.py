@@ -58,10 +58,9 @@ class Config(GaussianConfig):
             )
 
 
-class FactorVAE(GaussianVAE):
+class FactorVAE(GaussianVAE[Config]):
     """FactorVAE. Code: `z`, continuous."""
 
-    Config: ClassVar[type] = Config
     presets: ClassVar[Mapping[str, Any]] = {
         # Three shapes of one size on a grid of positions, with networks that train in half a minute on one core.
         "demo": {
@@ -117,7 +116,7 @@ class FactorVAE(GaussianVAE):
             ),
         ]
 
-    def collect(self, source: Source) -> dict[str, Tensor]:
+    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         """`x` for the autoencoder, and `critic`: the items of all the critic's updates together.
 
         Raises UsageError for a batch of one, whose permutation is the identity.
@@ -128,7 +127,7 @@ class FactorVAE(GaussianVAE):
 
     def vae(self, step: Step) -> Tensor:
         """Negative bound plus gamma times the critic's total correlation, nats; the critic gets no gradient of it."""
-        bound = self.bound(step)
+        bound = self.batch_bound(step)
         tc = self.total_correlation(bound.z)
         step.log("tc", tc)
         if self.config.critic_data == "shared":
@@ -190,7 +189,8 @@ def normal02_(model: nn.Module) -> None:
     for layer in model.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             nn.init.normal_(layer.weight, 0, 0.02)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def _check_batch(source: Source) -> None:

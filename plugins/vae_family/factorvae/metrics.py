@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ class Config:
     mws_batch: int = option(256, "batch of the minibatch-weighted estimate", min=2, max=1 << 16)
 
 
-class TotalCorrelation(Metric):
+class TotalCorrelation(Metric[Config]):
     """Total correlation of the continuous code, on samples of its posterior (of the codes as they are without one).
 
     gaussian: 0.5 (sum_j log C_jj - log det C) of the samples' covariance C: what their correlations tell. A lower
@@ -41,7 +41,6 @@ class TotalCorrelation(Metric):
         all, every total correlation is 0, and `reasons` says so.
     """
 
-    Config: ClassVar[type] = Config
     headline = "gaussian"
     higher_is_better = False
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, FactorDataset, UsageError
-from distk.console import progress, warn
+from distk.console import warn
 from distk.data import Split
-from distk.registry import registry
+from distk.embedding import having, label_of
 
 LABEL = "label"
 LARGE = 1024
@@ -66,7 +66,7 @@ def labellings(dataset: Dataset, split: Split, label: str, strict: bool) -> list
     rows = torch.arange(len(dataset), device=dataset.device) if rows is None else rows
     if label == "factors":
         if not isinstance(dataset, FactorDataset):
-            raise UsageError(f"data set '{dataset.name}' has no factors; {_which('factors')} have them.")
+            raise UsageError(f"data set '{dataset.name}' has no factors; {having('factors')} have them.")
         table = dataset.factors(rows)
         found = [_sorted(name, rows, table[:, k], strict, dataset.name) for k, name in enumerate(dataset.factor_names)]
     else:
@@ -76,24 +76,6 @@ def labellings(dataset: Dataset, split: Split, label: str, strict: bool) -> list
         what = "attribute with two values" if label == "factors" else "two classes"
         raise UsageError(f"data set '{dataset.name}' has no {what} of at least 2 images each in its training split.")
     return usable
-
-
-def label_of(dataset: Dataset, rows: Tensor) -> Tensor:
-    """The label of every row, int64 `[n]`. Raises UsageError, naming data sets that have one, where there is none."""
-    parts = []
-    with progress("reading labels", len(rows)) as advance:
-        for part in rows.split(4096):
-            found = dataset.batch(part).get("label")
-            if found is None or found.dim() != 1:
-                raise UsageError(f"data set '{dataset.name}' has no labels; {_which('labels')} have them.")
-            parts.append(found.long())
-            advance(len(part))
-    return torch.cat(parts)
-
-
-def _which(tag: str) -> str:
-    named = [e.name for e in registry().entries("dataset") if {"image", "vector"} & set(e.tags) and tag in e.tags]
-    return ", ".join(named) or "no data set here"
 
 
 def _sorted(name: str, rows: Tensor, values: Tensor, strict: bool, data: str) -> Labelling | None:

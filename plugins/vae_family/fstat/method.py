@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Objective, Step, adam, option
 from distk.console import warn_once
@@ -177,16 +178,18 @@ class BinomialConfig(EmbeddingConfig):
     c: float = option(10.0, "how much steeper negative pairs are punished", above=0)
 
 
-class Embedding(Method):
+E = TypeVar("E", bound=EmbeddingConfig, default=EmbeddingConfig)
+
+
+class Embedding(Method[E]):
     """What the four losses share: the encoder, class-balanced batches, one Adam. Code: `z`, continuous.
 
     distance: how `recall` compares embeddings of this loss, "l2" or "cosine" (paper section 2).
     """
 
-    Config: ClassVar[type] = EmbeddingConfig
     data = "sprites"
     kinds = ("image", "vector")
-    training: ClassVar[Mapping[str, Any]] = {"steps": 30_000, "batch": 120}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 30_000, "batch": 120}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
             "model": {"hidden": 128, "lr": 5e-4, "classes_per_batch": 8, "samples_per_class": 6},
@@ -200,7 +203,7 @@ class Embedding(Method):
     distance: ClassVar[str] = "l2"
     name: ClassVar[str] = "fstat"
 
-    def __init__(self, config: Any, data: DataSpec) -> None:
+    def __init__(self, config: E, data: DataSpec) -> None:
         super().__init__(config, data)
         kind = config.encoder if config.encoder != "auto" else "mlp" if data.kind == "vector" else "sprite"
         if (kind == "mlp") != (data.kind == "vector"):
@@ -211,8 +214,8 @@ class Embedding(Method):
         self._turn = 0
 
     def objectives(self) -> list[Objective]:
-        if "dataset" in self.__dict__:  # found wanting here, unsuitable labels are told before a run folder exists
-            self._prepare(self.__dict__["dataset"]())
+        if self.opens is not None:  # found wanting here, unsuitable labels are told before a run folder exists
+            self._prepare(self.dataset())
         return [Objective(self.name, self.loss, self.parameters(), adam(self.config.lr))]
 
     # Class-balanced batches
@@ -230,7 +233,7 @@ class Embedding(Method):
     def before_step(self, step: int, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
         self._turn = step
 
-    def collect(self, source: Source) -> dict[str, Tensor]:
+    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         """Images of several classes, class after class: `x` `[C * n, ...]`; `mask` `[C, n]`, 0 where a class ends."""
         if source.world > 1:
             raise UsageError("a batch of class pairs cannot be split over processes: train in one process.")
@@ -238,7 +241,7 @@ class Embedding(Method):
         chosen = self._prepare(source.dataset, source.split)
         labelling = chosen[self._turn % len(chosen)]
         rows, mask = labelling.draw(config.classes_per_batch, config.samples_per_class, source.generator)
-        if source.batch not in (len(rows.flatten()), type(self).training["batch"]):
+        if source.batch not in (len(rows.flatten()), type(self).train_defaults["batch"]):
             warn_once(
                 f"--batch {source.batch} has no effect: a batch is {rows.shape[0]} classes of {rows.shape[1]} images "
                 "(--classes-per-batch, --samples-per-class)"
@@ -265,10 +268,8 @@ class Embedding(Method):
         return {"z": self.encoder(x)}
 
 
-class FStat(Embedding):
+class FStat(Embedding[FStatConfig]):
     """F-statistic loss."""
-
-    Config: ClassVar[type] = FStatConfig
 
     def embedding_loss(self, z: Tensor, mask: Tensor, step: Step) -> Tensor:
         loss, log_p = f_statistic_loss(z, mask, self.config.d, self.config.grand_mean)
@@ -277,30 +278,27 @@ class FStat(Embedding):
         return loss
 
 
-class Triplet(Embedding):
+class Triplet(Embedding[TripletConfig]):
     """Triplet loss over all triplets of a batch."""
 
-    Config: ClassVar[type] = TripletConfig
     name = "triplet"
 
     def embedding_loss(self, z: Tensor, mask: Tensor, step: Step) -> Tensor:
         return triplet_loss(z, mask, self.config.margin)
 
 
-class Histogram(Embedding):
+class Histogram(Embedding[HistogramConfig]):
     """Histogram loss on the unit sphere."""
 
-    Config: ClassVar[type] = HistogramConfig
     name, distance = "histloss", "cosine"
 
     def embedding_loss(self, z: Tensor, mask: Tensor, step: Step) -> Tensor:
         return histogram_loss(z, mask, self.config.spacing)
 
 
-class BinomialDeviance(Embedding):
+class BinomialDeviance(Embedding[BinomialConfig]):
     """Binomial deviance on the unit sphere."""
 
-    Config: ClassVar[type] = BinomialConfig
     name, distance = "bindev", "cosine"
 
     def embedding_loss(self, z: Tensor, mask: Tensor, step: Step) -> Tensor:

@@ -104,7 +104,8 @@ def glorot_(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.xavier_uniform_(layer.weight)
-            nn.init.constant_(layer.bias, 0.01)
+            if layer.bias is not None:
+                nn.init.constant_(layer.bias, 0.01)
 
 
 ENCODERS = {"sprite": SpriteEncoder, "person": PersonEncoder, "mlp": VectorEncoder}

@@ -6,16 +6,15 @@ import copy
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from distk import CodeTable, Dataset, DistkError, UsageError, encode_table
+from distk import Dataset, UsageError, encode_table
 from distk.device import Ranks
-from distk.evaluation import score
-from distk.plugins.vae_family.fstat.batches import label_of
+from distk.embedding import best_dimensions, label_of, recall
 from distk.plugins.vae_family.fstat.method import Embedding
 from distk.registry import registry
 from distk.settings import Settings, resolve, split_options
@@ -89,32 +88,6 @@ def view(dataset: Dataset, rows: dict[str, Tensor]) -> Dataset:
     made = copy.copy(dataset)
     made.__dict__["rows"] = rows.get
     return made
-
-
-def recall(table: CodeTable, ks: Sequence[int], distance: str) -> dict[int, float]:
-    """Recall@k of the table's own labels (not of a factor), through the registered metric."""
-    bare = replace(table, factors=None, factor_names=(), factor_sizes=(), factor_kinds=())
-    result = _score(bare, "recall", {"ks": tuple(ks), "distance": distance})
-    return {k: float(result[f"recall@{k}"]) for k in ks}
-
-
-def best_dimensions(table: CodeTable) -> tuple[list[tuple[str, float, str, float]], list[str]]:
-    """(attribute, value, best dimension, AUC) of every nonredundant attribute value, and what was left out and why."""
-    result = _score(table, "best-dimension-auc", {})
-    names = table.factor_names or ("label",)
-    columns = ("attribute", "value", "best_dimension", "auc")
-    rows = [
-        (names[int(attribute)], float(value), result["code_names"][int(best)], float(area))
-        for attribute, value, best, area in zip(*(result[c] for c in columns), strict=True)
-    ]
-    return rows, [f"{key}: {text}" for key, text in result.get("reasons", {}).items()]
-
-
-def _score(table: CodeTable, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    result = score(table, name, options, 0, 1)
-    if "error" in result:
-        raise DistkError(f"{name}: {result['error']}")
-    return result
 
 
 def train_cell(

@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
 
+import torch
+import torch.nn.functional as F
 import typer
+from torch import Tensor
 
-from distk.commands.arguments import Checkpoint, DataDir, Device, Json, Out, Seed
-from distk.errors import NotServed, UsageError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from distk import Code, Dataset
-    from distk.plugins.vae_family.jade.method import Jade
+from distk import Code, Dataset, console, images, seeded
+from distk.commands.arguments import Seed
+from distk.commands.shared import OnData, OnModel
+from distk.errors import UsageError
+from distk.evaluation import evaluate
+from distk.files import write_atomic
+from distk.options import Without
+from distk.plugins.vae_family.jade.method import Jade
+from distk.plugins.vae_family.jade.metrics import ContentStyleVariance
+from distk.study.tables import as_csv
 
 Role = Literal["primary", "secondary"]
 Of = Annotated[str, typer.Option("--of", help="primary or secondary, or the data set's name.")]
+On = Annotated[OnData, Without("data")]
+SPLITS = "jade, which splits content from style"
 
 
 def transfer(
-    checkpoint: Checkpoint = None,
+    on: On,
     content: Annotated[str, typer.Option(help="primary or secondary; or rows of it, as primary:12,40.")] = "primary",
     style: Annotated[str, typer.Option(help="The same for the style. Its data set's decoder draws.")] = "secondary",
     n: Annotated[int, typer.Option("--n", "-n", help="Random test images where no rows are named.", min=1)] = 8,
-    data_dir: DataDir = None,
-    out: Out = None,
     seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
 ) -> None:
     """Draw every content image (a row each) in every style (a column each); the two may come from both data sets.
 
     Example: distk jade transfer runs/my-run --content primary:3,17 --style secondary
     """
-    import torch
-
-    from distk import images
-    from distk.commands import shared
-
-    path, model, dataset = opened(checkpoint, device, data_dir)
+    model, dataset = on.open().of(Jade, SPLITS), on.dataset()
     (content_of, content_rows), (style_of, style_rows) = (
         _chosen(dataset, text, n, seed + i) for i, text in enumerate((content, style))
     )
@@ -51,43 +49,32 @@ def transfer(
             "content": code_a["content"].repeat_interleave(len(style_rows), 0),
             "style": code_b["style"].repeat(len(content_rows), 1),
         }
-        made = decoded(model, pairs, style_of)
-        right = float((model.classify(made).argmax(1) == a["label"].repeat_interleave(len(style_rows))).float().mean())
+        mixed = decoded(model, pairs, style_of)
+        right = float((model.classify(mixed).argmax(1) == a["label"].repeat_interleave(len(style_rows))).float().mean())
     sheet = torch.cat([_square(b["x"][:1]).new_full((1, 3, 32, 32), images.MARGIN), _square(b["x"])])
-    for x, row in zip(_square(a["x"]), _square(made).split(len(style_rows)), strict=True):
+    for x, row in zip(_square(a["x"]), _square(mixed).split(len(style_rows)), strict=True):
         sheet = torch.cat([sheet, x[None], row])
-    target = shared.beside(path, out, f"{path.stem}.transfer.png").with_suffix(".png")
+    target = on.target("transfer.png").with_suffix(".png")
     images.save_png(target, images.grid(images.enlarge(sheet), len(style_rows) + 1))
     rows = {"content": {"of": content_of, "rows": content_rows.tolist()}}
     rows["style"] = {"of": style_of, "rows": style_rows.tolist()}
-    shared.report([target], json, **rows, class_kept=right)
+    on.report([target], **rows, class_kept=right)
 
 
 def traverse(
-    checkpoint: Checkpoint = None,
-    part: Annotated[str, typer.Option(help="content or style.")] = "content",
+    on: On,
+    part: Annotated[Literal["content", "style"], typer.Option(help="content or style.")] = "content",
     of: Of = "primary",
     row: Annotated[int | None, typer.Option(help="Row of the image to start from; default: drawn.", min=0)] = None,
     columns: Annotated[int, typer.Option(help="Values per latent.", min=2, max=100)] = 10,
     reach: Annotated[float, typer.Option(help="Values go from -REACH to REACH.", min=0.01)] = 2.0,
-    data_dir: DataDir = None,
-    out: Out = None,
     seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
 ) -> None:
     """Draw what each dimension of one half of the code does, in images of either data set.
 
     Example: distk jade traverse runs/my-run --part style --of secondary
     """
-    import torch
-
-    from distk import images
-    from distk.commands import shared
-
-    if part not in ("content", "style"):
-        raise UsageError(f"--part '{part}' is neither content nor style.")
-    path, model, dataset = opened(checkpoint, device, data_dir)
+    model, dataset = on.open().of(Jade, SPLITS), on.dataset()
     role, rows = _chosen(dataset, of if row is None else f"{_role(dataset, of)}:{row}", 1, seed)
     x = _items(dataset, role, rows)["x"]
     values = torch.linspace(-reach, reach, columns, device=x.device)
@@ -100,33 +87,25 @@ def traverse(
             moved = {name: value.expand(columns, -1).clone() for name, value in base.items()}
             moved[part][:, i] = values
             sheet.append(_square(decoded(model, moved, role)))
-    target = shared.beside(path, out, f"{path.stem}.traverse-{part}.png").with_suffix(".png")
+    target = on.target(f"traverse-{part}.png").with_suffix(".png")
     labels = ["input, reconstruction", *(f"{part}{i + 1}" for i in range(size))]
     big = images.enlarge(torch.cat(sheet))
     images.save_png(target, images.labelled(images.grid(big, columns), labels, big.shape[-2]))
-    shared.report([target], json, of=role, row=int(rows[0]), values=values.tolist())
+    on.report([target], of=role, row=int(rows[0]), values=values.tolist())
 
 
 def sample(
-    checkpoint: Checkpoint = None,
+    on: OnModel,
     class_: Annotated[str | None, typer.Option("--class", help="Name of a class; default: a row of each.")] = None,
     of: Of = "primary",
     n: Annotated[int, typer.Option("--n", "-n", help="Images of each class.", min=1, max=10_000)] = 10,
-    out: Out = None,
     seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
 ) -> None:
     """Draw new images of a class: its mean content, a style from the prior.
 
     Example: distk jade sample runs/my-run --class 3 --of secondary
     """
-    import torch
-
-    from distk import images, seeded
-    from distk.commands import shared
-
-    path, model, _ = opened(checkpoint, device, None, data=False)
+    model = on.open().of(Jade, SPLITS)
     names = model.spec.classes
     if class_ is not None and class_ not in names:
         raise UsageError(f"--class '{class_}' is none of {', '.join(names)}.")
@@ -135,70 +114,39 @@ def sample(
     generator = seeded(seed, next(model.parameters()).device)
     with torch.no_grad():
         codes = [model.drawn(n, generator, c, "x" if role == "primary" else "y") for c in chosen]
-        made = torch.cat([_square(decoded(model, code, role)) for code in codes])
-    target = shared.beside(path, out, f"{path.stem}.samples-{role}.png").with_suffix(".png")
-    images.save_png(target, images.grid(images.enlarge(made), n))
-    shared.report([target], json, of=role, classes=[names[c] for c in chosen])
+        drawn = torch.cat([_square(decoded(model, code, role)) for code in codes])
+    target = on.target(f"samples-{role}.png").with_suffix(".png")
+    images.save_png(target, images.grid(images.enlarge(drawn), n))
+    on.report([target], of=role, classes=[names[c] for c in chosen])
 
 
-def variance(
-    checkpoint: Checkpoint = None,
-    of: Of = "primary",
-    data_dir: DataDir = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; default: beside the checkpoint.")] = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
-) -> None:
+def variance(on: On, of: Of = "primary", seed: Seed = 0) -> None:
     """Write Figure 2: variance within classes (fixed_content.csv), over all images (all.csv), and a heat map.
+
+    They go into the folder --out; default: that of the checkpoint.
 
     Example: distk jade variance runs/my-run --out figure2
     """
-    from distk import console
-    from distk.evaluation import evaluate
-    from distk.files import write_atomic
-    from distk.plugins.vae_family.jade.metrics import ContentStyleVariance
-
-    path, model, dataset = opened(checkpoint, device, data_dir)
+    model, dataset = on.open().of(Jade, SPLITS), on.dataset()
     name = "content-style-variance"
-    found = evaluate(model, [name], data=dataset, seed=seed, of=_role(dataset, of))["metrics"][name]
-    if "error" in found:
-        raise UsageError(found["error"])
-    folder = out or path.parent
+    result = evaluate(model, [name], data=dataset, seed=seed, of=_role(dataset, of))["metrics"][name]
+    if "error" in result:
+        raise UsageError(result["error"])
+    folder = on.out or on.path.parent
     if not folder.is_dir():
         raise UsageError(f"--out '{folder}': that folder does not exist.")
-    names = found["code_names"]
+    names = result["code_names"]
     files = {
-        "fixed_content.csv": _csv(["class", *names], zip(dataset.spec.classes, found["fixed_content"], strict=False)),
-        "all.csv": _csv(["variance", *names], [("all", found["all"])]),
-        "variance.png": ContentStyleVariance.pictures(found)["variance"].png(),
+        "fixed_content.csv": _csv(["class", *names], zip(dataset.spec.classes, result["fixed_content"], strict=False)),
+        "all.csv": _csv(["variance", *names], [("all", result["all"])]),
+        "variance.png": ContentStyleVariance.pictures(result)["variance"].png(),
     }
     for file, held in files.items():
         write_atomic(folder / file, held)
-    told = {key: found[key] for key in ("content_ratio", "style_ratio", "ratio", "probe_content", "probe_style")}
-    if json:
-        console.emit_json({"files": [str(folder / file) for file in files], **told})
-        return
-    console.table("", ("score", "value"), list(told.items()))
-    for file in files:
-        console.out.print(str(folder / file))
-
-
-# Helpers
-
-
-def opened(checkpoint: Path | None, device: str, folder: Path | None, data: bool = True) -> tuple[Path, Jade, Any]:
-    """Path, model and (where wanted) data set of a checkpoint of method jade.
-
-    Raises NotServed for another method's.
-    """
-    from distk.commands import shared
-    from distk.plugins.vae_family.jade.method import Jade
-
-    path, model, header = shared.opened(checkpoint, device)
-    if not isinstance(model, Jade):
-        raise NotServed(f"{header.method} has no decoder that splits content from style; train jade.")
-    return path, model, shared.its_data(model, header, None, folder) if data else None
+    scores = {key: result[key] for key in ("content_ratio", "style_ratio", "ratio", "probe_content", "probe_style")}
+    if not on.json:
+        console.table("", ("score", "value"), list(scores.items()))
+    on.report([folder / file for file in files], **scores)
 
 
 def _role(held: Dataset | Jade, text: str) -> Role:
@@ -212,8 +160,6 @@ def _role(held: Dataset | Jade, text: str) -> Role:
 
 def _chosen(dataset: Any, text: str, n: int, seed: int) -> tuple[Role, Tensor]:
     """`primary:3,17` -> the rows named there; `primary` -> n random rows of its test split."""
-    import torch
-
     name, colon, listed = text.partition(":")
     role = _role(dataset, name)
     total = len(dataset) if role == "primary" else len(dataset.secondary)
@@ -240,15 +186,10 @@ def decoded(model: Jade, code: Code, role: Role) -> Tensor:
 
 def _square(x: Tensor) -> Tensor:
     """Images of either data set -> `[n, 3, 32, 32]` on the CPU, the smaller ones framed in black."""
-    import torch.nn.functional as F
-
-    from distk.images import as_rgb
-
     border = (32 - x.shape[-1]) // 2
-    return as_rgb(F.pad(x, (border,) * 4))
+    return images.as_rgb(F.pad(x, (border,) * 4))
 
 
-def _csv(header: list[str], rows: Any) -> bytes:
-    from distk.study.tables import as_csv
-
+def _csv(header: list[str], rows: Iterable[tuple[str, Sequence[float]]]) -> bytes:
+    """A table of named rows of numbers."""
     return as_csv(header, ([name, *(f"{float(v):.6g}" for v in values)] for name, values in rows))

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Objective, Step, UsageError, adam, one_hot, option
 from distk.console import warn_once
@@ -126,7 +127,8 @@ def initialise_(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def match_kl(mean_q: Tensor, logvar_q: Tensor, mean_p: Tensor, logvar_p: Tensor) -> Tensor:
@@ -143,13 +145,17 @@ def cosine(step: int, horizon: int, first: float, last: float) -> float:
 # The three methods
 
 
-class _Paired(Method):
+B = TypeVar("B", bound=BaselineConfig, default=BaselineConfig)
+
+
+class _Paired(Method[B]):
     """What all three share: the check of the data, the schedule of the rate, and how they classify."""
 
+    classifier: Classifier
     data = "class-pairs"
-    training: ClassVar[Mapping[str, Any]] = {"steps": 30_000, "batch": 100}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 30_000, "batch": 100}
 
-    def __init__(self, config: Any, data: DataSpec) -> None:
+    def __init__(self, config: B, data: DataSpec) -> None:
         super().__init__(config, data)
         if "secondary" not in data.extra:
             raise ValueError(
@@ -204,10 +210,9 @@ class _Paired(Method):
         return total
 
 
-class JadeSingle(_Paired):
+class JadeSingle(_Paired[BaselineConfig]):
     """Baseline: a classifier of the primary alone. Code: `content`, its bottleneck of 10."""
 
-    Config = BaselineConfig
     both: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
@@ -250,14 +255,13 @@ class JadePaired(JadeSingle):
     both = True
 
 
-class Jade(_Paired):
+class Jade(_Paired[Config]):
     """JADE. Code: `content` (z2 of the primary, z4 of the secondary) and `style` (z1, z3).
 
     `encode` takes images of either data set, told apart by their shape; `decode` makes images of the primary,
     `decode_secondary` of the secondary.
     """
 
-    Config = Config
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {**JadeSingle.presets["demo"], "model": {**_DEMO_MODEL, "alpha_cls": 1000.0}},
         "paper": JadeSingle.presets["paper"],
@@ -282,7 +286,9 @@ class Jade(_Paired):
         initialise_(self)
         with torch.no_grad():
             for net in (self.encoder_x, self.encoder_y):
-                net[-1].bias[total:] = config.logvar_init
+                last = net[-1]
+                assert isinstance(last, nn.Linear)
+                last.bias[total:] = config.logvar_init
         # Running mean of each class's content in either data set, for drawing new images of a class.
         self.register_buffer("class_content", torch.zeros(2, self.classes, k))
         self.register_buffer("class_seen", torch.zeros(self.classes))
@@ -307,7 +313,7 @@ class Jade(_Paired):
         """L_x + L_y + m M of equation (1): sums over pixels and dimensions, mean over the pairs, nats."""
         k, weight = self.config.content, step.schedule["kl_weight"]
         total: Tensor | float = 0.0
-        means, logvars, content = [], [], []
+        means, logvars, content = list[Tensor](), list[Tensor](), list[Tensor]()
         for name in ("x", "y"):
             images = step.batch[name]
             mean, logvar = self.infer(images)

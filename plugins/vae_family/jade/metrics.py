@@ -25,14 +25,13 @@ class ErrorConfig:
     of: Literal["test", "train"] = option("test", "split; train is everything that labels are drawn from")
 
 
-class ClassificationError(Metric):
+class ClassificationError(Metric[ErrorConfig]):
     """1 - accuracy, on the posterior means and without dropout.
 
     error_primary: on the primary (or another data set of its shape). error_secondary: on the secondary, for methods
     that read it. images, images_secondary: how many were classified.
     """
 
-    Config = ErrorConfig
     headline = "error_primary"
     higher_is_better = False
     needs_model = True
@@ -131,7 +130,7 @@ class VarianceConfig:
     images: int = option(2500, "random test images, at most", paper="2,500", min=10)
 
 
-class ContentStyleVariance(Metric):
+class ContentStyleVariance(Metric[VarianceConfig]):
     """Figure 2: how much each latent varies while the class stays, against how much it varies over all images.
 
     fixed_content: `[classes, D]` variance of the means within a class over `all`, their variance over random images
@@ -140,7 +139,6 @@ class ContentStyleVariance(Metric):
     by logistic regression on half of the images, tested on the others; chance is the largest class.
     """
 
-    Config = VarianceConfig
     headline = "ratio"
     higher_is_better = False
     needs_model = True

@@ -129,7 +129,7 @@ def summary(found: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     import numpy as np
     from scipy.stats import ttest_rel
 
-    methods = {}
+    methods: dict[str, dict[str, Any]] = {}
     for name, runs in found.items():
         methods[name] = {}
         for key in ("error_primary", "error_secondary"):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distk import Code, DataSpec, Latent, Objective, Step, adam, one_hot, option
 from distk.console import warn_once
-from distk.plugins.vae_family.gaussian import GaussianConfig, GaussianVAE, kl_to_prior
+from distk.plugins.vae_family.gaussian import GaussianConfig, GaussianVAE, kl_to_prior, require_nats
 from distk.plugins.vae_family.networks import Architecture
 
 
@@ -66,10 +66,9 @@ class Config(GaussianConfig):
         return sum(math.log(size) for size in self.disc)
 
 
-class JointVAE(GaussianVAE):
+class JointVAE(GaussianVAE[Config]):
     """JointVAE. Code: `z`, continuous; `c`, one of S classes, or `c1`, `c2`, ... where there are several variables."""
 
-    Config: ClassVar[type] = Config
     taps = ("code",)
     presets: ClassVar[Mapping[str, Any]] = {
         # The digits of scikit-learn and small dense networks: half a minute on one core.
@@ -183,9 +182,19 @@ class JointVAE(GaussianVAE):
         codes = {g.name: one_hot(part.argmax(1), g.size) for g, part in zip(self.discrete, log_alpha, strict=True)}
         return {"z": mean, **codes}
 
-    def log_posterior(self, x: Tensor, group: str) -> Tensor:
-        """log q(c|x) of one discrete variable, nats, `[n, S]`."""
-        return self.heads(x)[2][[g.name for g in self.discrete].index(group)]
+    def bound(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """As of a Gaussian VAE, with every discrete variable drawn from q(c|x) itself, not from its relaxation, and
+        `kl_discrete` `[n, variables]` against the uniform prior."""
+        require_nats(self.config.likelihood)
+        mean, logvar, log_alpha = self.heads(x)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        z = torch.addcmul(mean, (0.5 * logvar.clamp(-20, 10)).exp(), noise)
+        drawn = [torch.multinomial(part.exp(), 1, generator=generator)[:, 0] for part in log_alpha]
+        classes = [one_hot(index, part.shape[1]) for index, part in zip(drawn, log_alpha, strict=True)]
+        reconstruction = self.nll(self.decoder(torch.cat([z, *classes], 1)), x)
+        kl, kl_discrete = kl_to_prior(mean, logvar), torch.stack([kl_to_uniform(part) for part in log_alpha], 1)
+        elbo = -(reconstruction + kl.sum(1) + kl_discrete.sum(1))
+        return {"elbo": elbo, "reconstruction": reconstruction, "kl": kl, "kl_discrete": kl_discrete}
 
 
 def capacity(setting: tuple[float, ...], t: int) -> float:

@@ -1,28 +1,34 @@
-"""Commands for models with object slots: `distk build`, `klmap`, `count`, `objects swap` and `objects traverse`."""
+"""`distk mvae ...`: scenes as sets of objects: build, klmap, count, swap, traverse."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
+import torch
+import torch.nn.functional as F
 import typer
+from torch import Tensor
 
-from distk.commands.arguments import Checkpoint, DataDir, DataName, Device, Json, Out, Seed
+from distk import CodeTable, console
+from distk.checkpoint import Header
+from distk.commands.shared import OnData, OnRows
+from distk.config import from_dict
 from distk.errors import UsageError
+from distk.files import write_atomic
+from distk.plugins.vae_family.gaussian import kl_to_prior
+from distk.plugins.vae_family.mvae.figures import draw, images_of, pairs_of, read_image
+from distk.plugins.vae_family.mvae.method import MVAE, Objects
+from distk.plugins.vae_family.mvae.metrics import CountConfig, ObjectCount, peaks
+from distk.plugins.vae_family.mvae.slots import build_up
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from distk.checkpoint import Header
-    from distk.plugins.vae_family.mvae.method import MVAE
-
-Split = Annotated[Literal["train", "test", "all"], typer.Option("--split", help="Where scenes are taken from.")]
 Scenes = Annotated[int, typer.Option("--n", "-n", help="How many scenes.", min=1, max=100)]
 Image = Annotated[Path | None, typer.Option("--image", help="A picture of one's own instead, of the model's size.")]
 
 
 def swap(
-    checkpoint: Checkpoint = None,
+    on: OnRows,
     pairs: Annotated[int, typer.Option(help="How many random pairs, without --a and --b.", min=1, max=100)] = 8,
     rank: Annotated[int, typer.Option(help="Which object, 0 being the one with the largest KL.", min=0)] = 0,
     a_slot: Annotated[int | None, typer.Option(help="Object of A; default: --rank.", min=0)] = None,
@@ -31,26 +37,14 @@ def swap(
     b: Annotated[int | None, typer.Option("--b", help="Row of scene B.", min=0)] = None,
     a_image: Annotated[Path | None, typer.Option(help="A picture as scene A.")] = None,
     b_image: Annotated[Path | None, typer.Option(help="A picture as scene B.")] = None,
-    data: DataName = None,
-    data_dir: DataDir = None,
-    split: Split = "test",
-    out: Out = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
 ) -> None:
     """Exchange an object between scenes: inputs A and B, both reconstructions, A with B's object, B with A's object.
 
     `distk swap --group object1` is the same for one rank, in the generic layout.
 
-    Example: distk objects swap runs/my-run --pairs 8 --rank 0
+    Example: distk mvae swap runs/my-run --pairs 8 --rank 0
     """
-    import torch
-
-    from distk.commands import shared
-    from distk.plugins.vae_family.mvae.figures import draw, images_of, pairs_of, read_image
-
-    path, model, header = opened(checkpoint, device)
+    model = on.open().of(MVAE, "mvae")
     asked = (("--a-slot", a_slot), ("--b-slot", b_slot))
     i, j = (_slot(model, *(("--rank", rank) if slot is None else (name, slot))) for name, slot in asked)
     rows: list[list[int]] = []
@@ -59,16 +53,16 @@ def swap(
             raise UsageError("give both --a-image and --b-image, without --a and --b.")
         x_a, x_b = (read_image(file, model) for file in (a_image, b_image))
     else:
-        dataset = shared.its_data(model, header, data, data_dir)
-        both = pairs_of(dataset, a, b, pairs, seed, split)
+        dataset = on.dataset()
+        both = pairs_of(dataset, a, b) if a is not None or b is not None else on.rows(dataset, 2 * pairs).view(-1, 2)
         rows = both.tolist()
         x_a, x_b = (images_of(dataset, both[:, k]) for k in (0, 1))
     with torch.no_grad():
-        made = exchange(model, x_a, x_b, i, j)
+        images = (x_a, x_b, *exchange(model, x_a, x_b, i, j))
     names = ("input A", "input B", "A again", "B again", f"A with B's {j}", f"B with A's {i}")
-    target = shared.beside(path, out, f"{path.stem}.objects.png")
-    draw(target, dict(zip(names, (x_a, x_b, *made), strict=True)))
-    shared.report([target], json, rows=rows, a_slot=i, b_slot=j)
+    target = on.target("objects.png")
+    draw(target, dict(zip(names, images, strict=True)))
+    on.report([target], rows=rows, a_slot=i, b_slot=j)
 
 
 def exchange(model: MVAE, x_a: Tensor, x_b: Tensor, i: int, j: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -81,211 +75,152 @@ def exchange(model: MVAE, x_a: Tensor, x_b: Tensor, i: int, j: int) -> tuple[Ten
 
 
 def build(
-    checkpoint: Checkpoint = None,
+    on: OnRows,
     steps: Annotated[int | None, typer.Option(help="Up to so many objects; default: all.", min=1)] = None,
     n: Scenes = 8,
     over: Annotated[int, typer.Option(help="Scenes to average the errors over; 0 for none.", min=0)] = 500,
     image: Image = None,
-    data: DataName = None,
-    data_dir: DataDir = None,
-    split: Split = "test",
-    out: Out = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
 ) -> None:
     """Decode scenes from their 1, 2, ... objects with the largest KL (Figure 4), and measure what each one adds.
 
-    Example: distk build runs/my-run --steps 3
+    Example: distk mvae build runs/my-run --steps 3
     """
-    import torch
-
-    from distk import console
-    from distk.commands import shared
-    from distk.plugins.vae_family.mvae.figures import draw, read_image, some_images
-    from distk.plugins.vae_family.mvae.slots import build_up
-
-    path, model, header = opened(checkpoint, device)
+    model = on.open().of(MVAE, "mvae")
     last = model.slots if steps is None else steps
     if last > model.slots:
         raise UsageError(f"--steps {last}: the model has {model.slots} objects.")
-    dataset = shared.its_data(model, header, data, data_dir) if image is None or over else None
-    x = read_image(image, model) if image is not None else some_images(dataset, n, seed, split)
+    dataset = on.dataset() if image is None or over else None
+    if image is not None:
+        x = read_image(image, model)
+    else:
+        assert dataset is not None
+        x = images_of(dataset, on.rows(dataset, n))
     with torch.no_grad():
         features = model.features(model.objects(x).mean)
-        drawn = [model.render(model.pool(features[:, : k + 1])).sigmoid() for k in range(last)]
-    target = shared.beside(path, out, f"{path.stem}.build.png")
+        images = [model.render(model.pool(features[:, : k + 1])).sigmoid() for k in range(last)]
+    target = on.target("build.png")
     labels = [f"{k + 1} object{'s' if k else ''}" for k in range(last)]
-    draw(target, {"input": x, **dict(zip(labels, drawn, strict=True))})
-    found: dict[str, Any] = {}
+    draw(target, {"input": x, **dict(zip(labels, images, strict=True))})
+    errors: dict[str, Any] = {}
     if dataset is not None and over:
-        rows = dataset.rows(split)
-        total = len(dataset) if rows is None else len(rows)
-        found = build_up(model, dataset, shared.choose_rows(dataset, min(over, total), seed, split))
-        if not json:
-            rows_ = [(k + 1, float(e)) for k, e in enumerate(found["excess"])]
-            console.table("", ("objects", "nats above the floor"), rows_)
-            if "change" in found:
-                console.note(f"change of the error from k = count on: {found['change']:.1%}")
-    shared.report([target], json, **found)
+        split = dataset.rows(on.split)
+        total = len(dataset) if split is None else len(split)
+        errors = build_up(model, dataset, on.rows(dataset, min(over, total)))
+        if not on.json:
+            console.table(
+                "", ("objects", "nats above the floor"), [(k + 1, float(e)) for k, e in enumerate(errors["excess"])]
+            )
+            if "change" in errors:
+                console.note(f"change of the error from k = count on: {errors['change']:.1%}")
+    on.report([target], **errors)
 
 
 def traverse(
-    checkpoint: Checkpoint = None,
+    on: OnRows,
     slot: Annotated[int, typer.Option(help="Which object, 0 being the one with the largest KL.", min=0)] = 0,
     dims: Annotated[str, typer.Option(help="`all`, or numbers from 0: 0,3,5.")] = "all",
     range_: Annotated[str, typer.Option("--range", help="Lowest and highest value, LOW:HIGH.")] = "-2.25:2.25",
     steps: Annotated[int, typer.Option(help="Values per dimension.", min=2, max=100)] = 7,
     row: Annotated[int | None, typer.Option(help="Row of the scene; default: drawn by --seed.", min=0)] = None,
     image: Image = None,
-    data: DataName = None,
-    data_dir: DataDir = None,
-    split: Split = "test",
-    out: Out = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
 ) -> None:
     """Move each dimension of one object while the others stay at their posterior means: a row per dimension.
 
-    Example: distk objects traverse runs/my-run --slot 0 --range=-2.25:2.25 --steps 7
+    Example: distk mvae traverse runs/my-run --slot 0 --range=-2.25:2.25 --steps 7
     """
-    import torch
-
-    from distk.commands import shared
-    from distk.plugins.vae_family.gaussian import kl_to_prior
-    from distk.plugins.vae_family.mvae.figures import draw, images_of, read_image, some_images
-
-    path, model, header = opened(checkpoint, device)
+    model = on.open().of(MVAE, "mvae")
     _slot(model, "--slot", slot)
     chosen, (low, high) = _dims(dims, model.dims), _range(range_)
     if image is not None:
         x = read_image(image, model)
     else:
-        dataset = shared.its_data(model, header, data, data_dir)
+        dataset = on.dataset()
         if row is not None and row >= len(dataset):
             raise UsageError(f"--row {row} is outside the data set's rows 0 to {len(dataset) - 1}.")
-        x = some_images(dataset, 1, seed, split) if row is None else images_of(dataset, torch.tensor([row]))
+        x = images_of(dataset, on.rows(dataset, 1) if row is None else torch.tensor([row]))
     values = torch.linspace(low, high, steps, device=x.device)
     with torch.no_grad():
-        found = model.objects(x)
-        nats = kl_to_prior(found.mean, found.logvar)[0, slot].tolist()
+        objects = model.objects(x)
+        nats = kl_to_prior(objects.mean, objects.logvar)[0, slot].tolist()
         sheet = {}
         for d in chosen:
-            z = found.mean.repeat(steps, 1, 1)
+            z = objects.mean.repeat(steps, 1, 1)
             z[:, slot, d] = values
             sheet[f"{d}  KL {nats[d]:.2f}"] = model.logits(z).sigmoid()
         head = torch.full((steps, *x.shape[1:]), 0.35, device=x.device)
-        head[:2] = torch.cat([x, model.logits(found.mean).sigmoid()])
-    target = shared.beside(path, out, f"{path.stem}.slot{slot}.png")
+        head[:2] = torch.cat([x, model.logits(objects.mean).sigmoid()])
+    target = on.target(f"slot{slot}.png")
     draw(target, {"input, again": head, **sheet})
-    shared.report([target], json, slot=slot, dims=chosen, values=values, kl=[nats[d] for d in chosen])
+    on.report([target], slot=slot, dims=chosen, values=values, kl=[nats[d] for d in chosen])
 
 
-def klmap(
-    checkpoint: Checkpoint = None,
-    n: Scenes = 8,
-    image: Image = None,
-    data: DataName = None,
-    data_dir: DataDir = None,
-    split: Split = "test",
-    out: Out = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
-) -> None:
+def klmap(on: OnRows, n: Scenes = 8, image: Image = None) -> None:
     """Show where the objects are: input, KL of every cell, the cells that are kept, reconstruction.
 
-    After `distk count` it also says how many objects each scene has by the threshold found there.
+    After `distk mvae count` it also says how many objects each scene has by the threshold found there.
 
-    Example: distk klmap runs/my-run --n 8
+    Example: distk mvae klmap runs/my-run --n 8
     """
-    import torch
-    import torch.nn.functional as F
-
-    from distk import console
-    from distk.commands import shared
-    from distk.plugins.vae_family.mvae.figures import draw, read_image, some_images
-
-    path, model, header = opened(checkpoint, device)
-    x = (
-        read_image(image, model)
-        if image is not None
-        else some_images(shared.its_data(model, header, data, data_dir), n, seed, split)
-    )
+    model = on.open().of(MVAE, "mvae")
+    if image is not None:
+        x = read_image(image, model)
+    else:
+        dataset = on.dataset()
+        x = images_of(dataset, on.rows(dataset, n))
     grid, size = model.config.grid, model.spec.shape[-1]
     with torch.no_grad():
-        found = model.objects(x)
-        again = model.logits(found.mean).sigmoid()
-    kl = found.map.view(-1, 1, grid, grid)
-    kept = torch.zeros_like(found.map).scatter_(1, found.cells, 1.0).view_as(kl)
+        objects = model.objects(x)
+        again = model.logits(objects.mean).sigmoid()
+    kl = objects.map.view(-1, 1, grid, grid)
+    kept = torch.zeros_like(objects.map).scatter_(1, objects.cells, 1.0).view_as(kl)
     shades = [F.interpolate(part, size=(size, size)).expand(-1, 3, -1, -1) for part in (kl / kl.max(), kept)]
-    target = shared.beside(path, out, f"{path.stem}.klmap.png")
+    target = on.target("klmap.png")
     seen = x.expand(-1, 3, -1, -1)
     rows = {"input": seen, f"KL, 0 to {float(kl.max()):.1f} nats": shades[0], "kept": 0.6 * seen + 0.4 * shades[1]}
     draw(target, {**rows, "again": again.expand(-1, 3, -1, -1)})
-    said = _said(path, header, model, found)
-    if said is not None and not json:
-        console.out.print(f"objects counted: {', '.join(map(str, said))}")
-    cells = [[divmod(c, grid) for c in row] for row in found.cells.tolist()]
-    shared.report([target], json, kl=kl[:, 0], cells=cells, counts=said)
+    counts = _counts(on.path, on.header, objects)
+    if counts is not None and not on.json:
+        console.out.print(f"objects counted: {', '.join(map(str, counts))}")
+    cells = [[divmod(c, grid) for c in row] for row in objects.cells.tolist()]
+    on.report([target], kl=kl[:, 0], cells=cells, counts=counts)
 
 
-def _said(path: Path, header: Header, model: MVAE, found: Any) -> list[int] | None:
-    """Counts by the threshold that `distk count` stored for this checkpoint, if it did."""
-    import json
-
-    from distk.plugins.vae_family.mvae.metrics import peaks
-
+def _counts(path: Path, header: Header, objects: Objects) -> list[int] | None:
+    """Counts by the threshold that `distk mvae count` stored for this checkpoint, if it did."""
     try:
         stored = json.loads(path.with_name(f"{path.stem}.count.json").read_text())
         if stored["step"] != header.step:
             return None
-        kl = found.kl if stored["scope"] == "slots" else peaks(found.map) if stored["nms"] else found.map
+        kl = objects.kl if stored["scope"] == "slots" else peaks(objects.map) if stored["nms"] else objects.map
         return (kl > float(stored["threshold"])).sum(1).tolist()
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def count(
-    checkpoint: Checkpoint = None,
+    on: OnData,
     train: Annotated[int, typer.Option(help="At most so many train scenes, for the threshold.", min=1)] = 6400,
     test: Annotated[int, typer.Option(help="At most so many test scenes.", min=1)] = 12_800,
     scope: Annotated[Literal["map", "slots"], typer.Option(help="Count among all cells, or the kept ones.")] = "map",
     nms: Annotated[bool, typer.Option("--nms", help="Count only cells that are not below a neighbour.")] = False,
-    data: DataName = None,
-    data_dir: DataDir = None,
-    out: Out = None,
-    device: Device = "auto",
-    json: Json = False,
 ) -> None:
     """Count objects as the cells with a KL above a threshold, chosen on train scenes and tested on others.
 
     The threshold belongs to this checkpoint and is kept beside it, as <checkpoint>.count.json, with the step.
 
-    Example: distk count runs/my-run --scope map
+    Example: distk mvae count runs/my-run --scope map
     """
-    import json as plain
-
-    import torch
-
-    from distk import CodeTable, console
-    from distk.commands import shared
-    from distk.config import from_dict
-    from distk.files import write_atomic
-    from distk.plugins.vae_family.mvae.metrics import CountConfig, ObjectCount
-
-    path, model, header = opened(checkpoint, device)
-    dataset = shared.its_data(model, header, data, data_dir)
+    model = on.open().of(MVAE, "mvae")
+    dataset = on.dataset()
     settings = {"scope": scope, "nms": nms, "train": train, "test": test}
     metric = ObjectCount(from_dict(CountConfig, settings, "count"))
     names = model.latents.columns
     table = CodeTable(torch.zeros(0, len(names)), names, model.latents.column_kinds, model=model, dataset=dataset)
     result = console.jsonable(dict(metric.compute(table, 0)))
-    target = shared.beside(path, out, f"{path.stem}.count.json")
-    held = {**result, "scope": scope, "nms": nms, "step": header.step, "data": dataset.origin}
-    write_atomic(target, (plain.dumps(held, indent=2) + "\n").encode())
-    if json:
+    target = on.target("count.json")
+    held = {**result, "scope": scope, "nms": nms, "step": on.header.step, "data": dataset.origin}
+    write_atomic(target, (json.dumps(held, indent=2) + "\n").encode())
+    if on.json:
         console.emit_json({"file": str(target), **held})
         return
     keys = ("threshold", "train_accuracy", "accuracy", "majority", "bias")
@@ -294,18 +229,6 @@ def count(
     columns = ["objects", *(f"said {k}" for k in range(len(confusion))), "more"]
     console.table("", columns, [(k, *row) for k, row in enumerate(confusion)])
     console.out.print(str(target))
-
-
-# Helpers
-
-
-def opened(checkpoint: Path | None, device: str) -> tuple[Path, MVAE, Header]:
-    """The checkpoint, if it has object slots."""
-    from distk.commands import shared
-    from distk.plugins.vae_family.mvae.metrics import of_objects
-
-    path, model, header = shared.opened(checkpoint, device)
-    return path, of_objects(model, header.method), header
 
 
 def _slot(model: MVAE, name: str, slot: int) -> int:

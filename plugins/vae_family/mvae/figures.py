@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+from PIL import Image as Pillow
+from torch import Tensor
+
+from distk import Dataset, images
 from distk.errors import DistkError, UsageError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from distk import Dataset
-    from distk.plugins.vae_family.mvae.method import MVAE
+from distk.plugins.vae_family.mvae.method import MVAE, checked
 
 
 def images_of(dataset: Dataset, rows: Tensor) -> Tensor:
     """The images of these rows. Raises DistkError for values outside [0, 1]."""
-    from distk.plugins.vae_family.mvae.method import checked
-
     return checked(dataset.batch(rows.to(dataset.device))["x"], f"data set '{dataset.name}'")
 
 
-def some_images(dataset: Any, n: int, seed: int, split: str) -> Tensor:
-    """`n` images of a split, drawn from `seed`. Raises DistkError for values outside [0, 1]."""
-    from distk.commands import shared
-
-    return images_of(dataset, shared.choose_rows(dataset, n, seed, split))
-
-
-def pairs_of(dataset: Dataset, a: int | None, b: int | None, pairs: int, seed: int, split: str) -> Tensor:
-    """Rows of scenes A and B, int64 `[n, 2]`."""
-    import torch
-
-    from distk.commands import shared
-
-    if (a is None) != (b is None):
-        raise UsageError("give both --a and --b, or neither for random pairs.")
+def pairs_of(dataset: Dataset, a: int | None, b: int | None) -> Tensor:
+    """Rows of scenes A and B, int64 `[1, 2]`. Raises UsageError for one alone, and for a row that is none."""
     if a is None or b is None:
-        return shared.choose_rows(dataset, 2 * pairs, seed, split).view(-1, 2)
+        raise UsageError("give both --a and --b, or neither for random pairs.")
     for name, row in (("--a", a), ("--b", b)):
         if row >= len(dataset):
             raise UsageError(f"{name} {row} is outside the data set's rows 0 to {len(dataset) - 1}.")
@@ -49,10 +34,6 @@ def read_image(path: Path, model: MVAE) -> Tensor:
 
     Raises UsageError for another size, DistkError for a file that is no sound picture.
     """
-    import numpy as np
-    import torch
-    from PIL import Image as Pillow
-
     channels, height, width = model.spec.shape
     try:
         with Pillow.open(path) as image:
@@ -71,10 +52,6 @@ def read_image(path: Path, model: MVAE) -> Tensor:
 
 def draw(target: Path, rows: dict[str, Tensor]) -> None:
     """Write rows of images `[n, c, s, s]` under one another, each with its label."""
-    import torch
-
-    from distk import images
-
     big = [images.enlarge(images.as_rgb(row)) for row in rows.values()]
     sheet = images.grid(torch.cat(big), len(big[0]))
     images.save_png(target, images.labelled(sheet, list(rows), big[0].shape[-2]))

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from distk import Code, DataSpec, DistkError, Latent, LatentSpace, Method, Objective, Step, adam, option, seeded
 from distk.console import warn_once
@@ -144,13 +145,28 @@ class Noise(Protocol):
     def rand(self, rows: int, *shape: int) -> Tensor: ...
 
 
-class MVAEBaseline(Method):
+class Draws:
+    """Noise from a generator, drawn as a `Step` does."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+
+    def randn(self, rows: int, *shape: int) -> Tensor:
+        return torch.randn(rows, *shape, generator=self.generator, device=self.generator.device)
+
+    def rand(self, rows: int, *shape: int) -> Tensor:
+        return torch.rand(rows, *shape, generator=self.generator, device=self.generator.device)
+
+
+M = TypeVar("M", bound="BaselineConfig | Config", default=BaselineConfig)
+
+
+class MVAEBaseline(Method[M]):
     """The matched VAE without objects: the same encoder and decoder around one code `z` of 60 dimensions."""
 
-    Config: ClassVar[type] = BaselineConfig
     data = "sprites-scenes"
-    training: ClassVar[Mapping[str, Any]] = {"steps": 3_000_000, "batch": 32}
-    instead: ClassVar[Mapping[str, str]] = {"swap": "distk traverse"}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 3_000_000, "batch": 32}
+    instead: Mapping[str, str] = {"swap": "distk traverse"}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
             "model": {"anneal": 600, "lr_last": 3e-4},
@@ -161,7 +177,7 @@ class MVAEBaseline(Method):
         "paper": {"train": {"steps": 3_000_000, "batch": 32}},
     }
 
-    def __init__(self, config: Any, data: DataSpec) -> None:
+    def __init__(self, config: M, data: DataSpec) -> None:
         super().__init__(config, data)
         channels, height, width = data.shape
         if height != width or height not in (16, 32, 64):
@@ -174,6 +190,7 @@ class MVAEBaseline(Method):
         self._build(height)
 
     def _build(self, size: int) -> None:
+        assert isinstance(self.config, BaselineConfig)  # a subclass with other settings builds otherwise
         z = self.config.z
         self.latents = LatentSpace.of(Latent("z", "continuous", z, low=-2.25, high=2.25))
         self.posterior_of = nn.Linear(CANDIDATE * self.config.grid**2, 2 * z)
@@ -183,8 +200,8 @@ class MVAEBaseline(Method):
 
     def before_step(self, step: int, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
         """Look at the data once, on the host, before the first step of a process."""
-        if not self._looked and "dataset" in self.__dict__:
-            dataset = self.__dict__["dataset"]()
+        if not self._looked and self.opens is not None:
+            dataset = self.dataset()
             checked(dataset.sample(64, seeded(0, dataset.device))["x"], f"data set '{dataset.name}'")
         self._looked = True
 
@@ -213,6 +230,11 @@ class MVAEBaseline(Method):
         mean, logvar = self.infer(x)
         z = torch.addcmul(mean, (0.5 * logvar).exp(), noise.randn(*mean.shape))
         return bernoulli_nll(self.render(self.object(z)), x), kl_to_prior(mean, logvar).sum(1, keepdim=True)
+
+    def bound(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """`elbo` = -(reconstruction + kl) of each image, nats; `kl` `[n, objects]`."""
+        reconstruction, kl = self.terms(x, Draws(generator))
+        return {"elbo": -(reconstruction + kl.sum(1)), "reconstruction": reconstruction, "kl": kl}
 
     def infer(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of q(z | x), each `[n, z]`."""
@@ -246,11 +268,10 @@ class Objects(NamedTuple):
     map: Tensor
 
 
-class MVAE(MVAEBaseline):
+class MVAE(MVAEBaseline[Config]):
     """The multi-entity VAE. Code: `object1` ... `objectN`, 12 continuous dimensions each, largest KL first."""
 
-    Config: ClassVar[type] = Config
-    instead: ClassVar[Mapping[str, str]] = {}
+    instead: Mapping[str, str] = {}
     presets: ClassVar[Mapping[str, Any]] = {
         **MVAEBaseline.presets,
         "demo": {

@@ -10,24 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distk import CodeTable, Dataset, FactorDataset, Method, Metric, UsageError, option, seeded
+from distk import CodeTable, Dataset, FactorDataset, Metric, UsageError, option, seeded
 from distk.console import progress
-from distk.plugins.vae_family.mvae.method import MVAE, MVAEBaseline, entropy
+from distk.plugins.vae_family.mvae.method import MVAE, Draws, MVAEBaseline, entropy
 
 
-def of_objects(model: Method | None, name: str) -> MVAE:
-    """The model, if it has object slots. Raises UsageError for another one, which the message calls `name`."""
-    if not isinstance(model, MVAE):
+def behind(table: CodeTable) -> tuple[MVAE, Dataset]:
+    """Model and data set of a table of codes. Raises UsageError for a model without object slots."""
+    if not isinstance(table.model, MVAE):
+        name = "mvae-baseline" if isinstance(table.model, MVAEBaseline) else type(table.model).__name__
         raise UsageError(f"{name} has no object slots; this is for models of method 'mvae'.")
-    return model
-
-
-def opened(table: CodeTable) -> tuple[MVAE, Dataset]:
-    """Model and data set behind a table. Raises UsageError for another model than an mvae."""
-    called = "mvae-baseline" if isinstance(table.model, MVAEBaseline) else type(table.model).__name__
-    model = of_objects(table.model, called)
     assert table.dataset is not None  # a table with a model has one
-    return model, table.dataset
+    return table.model, table.dataset
 
 
 def some_rows(dataset: Dataset, split: Literal["train", "test"], n: int) -> Tensor:
@@ -44,19 +38,6 @@ def batches(what: str, dataset: Dataset, rows: Tensor, size: int = 256) -> Itera
             advance(len(part))
 
 
-class _Noise:
-    """Draws noise as a Step does."""
-
-    def __init__(self, generator: torch.Generator) -> None:
-        self.generator = generator
-
-    def randn(self, rows: int, *shape: int) -> Tensor:
-        return torch.randn(rows, *shape, generator=self.generator, device=self.generator.device)
-
-    def rand(self, rows: int, *shape: int) -> Tensor:
-        return torch.rand(rows, *shape, generator=self.generator, device=self.generator.device)
-
-
 @dataclass(frozen=True)
 class BoundConfig:
     """How many scenes."""
@@ -64,13 +45,12 @@ class BoundConfig:
     scenes: int = option(12_800, "at most so many test scenes", paper="12,800", min=1)
 
 
-class Bound(Metric):
+class Bound(Metric[BoundConfig]):
     """The bound of an mvae or mvae-baseline on test scenes, one draw of the posterior each, nats per image.
 
     elbo = -(reconstruction + kl). excess: reconstruction less its floor, the entropy of the pixels as targets.
     """
 
-    Config = BoundConfig
     headline = "elbo"
     needs_model = True
     needs_codes = False
@@ -81,7 +61,7 @@ class Bound(Metric):
         if not isinstance(model, MVAEBaseline) or dataset is None:
             raise UsageError("the metric 'mvae-elbo' knows the bound of mvae and mvae-baseline only.")
         rows = some_rows(dataset, "test", self.config.scenes)
-        noise = _Noise(seeded(seed, dataset.device))
+        noise = Draws(seeded(seed, dataset.device))
         total, n = torch.zeros(3, dtype=torch.float64, device=dataset.device), len(rows)
         for batch in batches("measuring the bound", dataset, rows):
             nll, kl = model.terms(batch["x"], noise)
@@ -145,7 +125,7 @@ class CountConfig:
             raise ValueError("nms looks at neighbouring cells, so it needs scope map")
 
 
-class ObjectCount(Metric):
+class ObjectCount(Metric[CountConfig]):
     """The number of cells with more KL than a threshold, as the number of objects (section 4.3).
 
     threshold: nats, the best one on train scenes. accuracy, train_accuracy: share of the scenes counted right.
@@ -153,14 +133,13 @@ class ObjectCount(Metric):
     `[true count, said count]` over test scenes, the last column for that many and more.
     """
 
-    Config = CountConfig
     headline = "accuracy"
     needs_model = True
     needs_codes = False
 
     @torch.no_grad()
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        model, dataset = opened(table)
+        model, dataset = behind(table)
         if not isinstance(dataset, FactorDataset) or "count" not in dataset.factor_names:
             raise UsageError("object-count needs a data set with a 'count' factor.")
         kl, count = self._read(model, dataset, "train", self.config.train)

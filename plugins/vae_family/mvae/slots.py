@@ -14,7 +14,7 @@ from distk import CodeTable, Dataset, Metric, UsageError, option, seeded
 from distk.evaluation import score
 from distk.nn import bernoulli_nll
 from distk.plugins.vae_family.mvae.method import MVAE, entropy
-from distk.plugins.vae_family.mvae.metrics import batches, opened, some_rows
+from distk.plugins.vae_family.mvae.metrics import batches, behind, some_rows
 
 REGRESSED = ("x", "y", "scale", "r", "g", "b")
 
@@ -53,7 +53,7 @@ class SlotConfig:
     dci: bool = option(True, "also dci of the matched slots, by the metric of that name")
 
 
-class SlotFactors(Metric):
+class SlotFactors(Metric[SlotConfig]):
     """What a slot's 12 means tell of the sprite that is matched to it: the slot whose removal changes it most.
 
     r2: mean of the coefficients of determination of x, y, scale and the colours r, g, b (`r2_x` ...), ridge regression.
@@ -61,14 +61,13 @@ class SlotFactors(Metric):
     more in which no two have the same slot. dci_*: the metric `dci` with continuous factors in six bins.
     """
 
-    Config = SlotConfig
     headline = "r2"
     needs_model = True
     needs_codes = False
 
     @torch.no_grad()
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        model, dataset = opened(table)
+        model, dataset = behind(table)
         codes, factors, _ = self._matched(model, dataset, "train", self.config.train)
         codes_test, factors_test, distinct = self._matched(model, dataset, "test", self.config.test)
         if min(len(codes), len(codes_test)) < 2:
@@ -159,7 +158,7 @@ class ExchangeConfig:
     pairs: int = option(1000, "at most so many pairs of test scenes", min=1)
 
 
-class EntityExchange(Metric):
+class EntityExchange(Metric[ExchangeConfig]):
     """One sprite of a scene is replaced by one of another scene, by exchanging the slots that are matched to them.
 
     relative_error: squared error against the true scene, rendered anew, over that of the plain reconstruction (1 is
@@ -167,7 +166,6 @@ class EntityExchange(Metric):
     least one sprite; exchange_error, reconstruction_error, unchanged_error: the means per pixel and channel.
     """
 
-    Config = ExchangeConfig
     headline = "relative_error"
     higher_is_better: ClassVar[bool] = False
     needs_model = True
@@ -175,7 +173,7 @@ class EntityExchange(Metric):
 
     @torch.no_grad()
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        model, dataset = opened(table)
+        model, dataset = behind(table)
         draw = seeded(seed, dataset.device)
         sums, n = torch.zeros(3, dtype=torch.float64, device=dataset.device), 0
         for batch in batches("exchanging", dataset, some_rows(dataset, "test", 2 * self.config.pairs), 128):

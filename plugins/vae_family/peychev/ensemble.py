@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -131,12 +131,16 @@ class Ensemble:
     def _run(self, skeleton: nn.Module, seen: Tensor, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Both terms of the bound of every member, `[members]` each. Batch statistics are updated in place."""
 
-        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *batch: Tensor) -> tuple[Tensor, Tensor]:
-            return functional_call(skeleton, (parameters, buffers), batch)
+        def one(
+            parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *batch: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            return functional_call(skeleton, (dict(parameters), dict(buffers)), batch)
 
         if len(self.active) == 1:  # plain matrix products are faster than stacks of one
-            alone = [{name: value[0] for name, value in state.items()} for state in (self.parameters, self.buffers)]
-            terms = one(*alone, seen[0], clean[0], noise[0])
+            parameters, buffers = (
+                {name: value[0] for name, value in state.items()} for state in (self.parameters, self.buffers)
+            )
+            terms = one(parameters, buffers, seen[0], clean[0], noise[0])
             return terms[0].unsqueeze(0), terms[1].unsqueeze(0)
         return vmap(one)(self.parameters, self.buffers, seen, clean, noise)
 

@@ -42,12 +42,11 @@ class PeychevConfig:
     likelihood: ClassVar[str] = "bernoulli"
 
 
-class PeychevVAE(GaussianVAE):
+class PeychevVAE(GaussianVAE[PeychevConfig]):  # type: ignore[type-var]  # its networks are not those of --arch
     """What both variants share. `forward` is one batch's bound, so that `ensemble.py` can run many models at once."""
 
-    Config: ClassVar[type] = PeychevConfig
     data = "shapes2d"
-    training: ClassVar[Mapping[str, Any]] = {"steps": 20_000, "batch": 1000}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 20_000, "batch": 1000}
 
     def __init__(self, config: PeychevConfig, data: DataSpec) -> None:
         Method.__init__(self, config, data)  # not GaussianVAE's, which builds the networks of --arch
@@ -60,6 +59,9 @@ class PeychevVAE(GaussianVAE):
     def networks(self, large: bool) -> tuple[nn.Sequential, nn.Sequential]:
         """Encoder to `[n, 2 z]` and decoder from `[n, z]`. large: the plan for 64x64 images, not that for 28x28."""
         raise NotImplementedError
+
+    def _full(self, inputs: int, width: int, activation: type[nn.Module]) -> list[nn.Module]:
+        return hidden(nn.Linear(inputs, width, bias=False), nn.BatchNorm1d, width, self.config.bn_momentum, activation)
 
     def forward(self, seen: Tensor, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """The bound's two terms: images seen and to be reconstructed `[n, *shape]`, standard normal noise `[n, z]` ->
@@ -108,9 +110,6 @@ class PeychevFC(PeychevVAE):
         head, output = nn.Linear(width, 2 * config.z), nn.Linear(width, pixels)
         return nn.Sequential(*encoder, head), nn.Sequential(*decoder, output, nn.Unflatten(1, shape))
 
-    def _full(self, inputs: int, width: int, activation: type[nn.Module]) -> list[nn.Module]:
-        return hidden(nn.Linear(inputs, width, bias=False), nn.BatchNorm1d, width, self.config.bn_momentum, activation)
-
 
 class PeychevConv(PeychevVAE):
     """Convolutional: two 3x3 convolutions of stride 2 and one full layer; for images whose sides 4 divides.
@@ -143,8 +142,6 @@ class PeychevConv(PeychevVAE):
         decoder += [nn.Unflatten(1, start), *self._up(start[0], first), *self._up(first, 4)]
         decoder += [Upwards(4, channels, bias=True) if large else nn.Conv2d(4, channels, 3, 1, 1)]
         return nn.Sequential(*encoder), nn.Sequential(*decoder)
-
-    _full = PeychevFC._full
 
     def _down(self, inputs: int, outputs: int) -> list[nn.Module]:
         return hidden(Downwards(inputs, outputs), nn.BatchNorm2d, outputs, self.config.bn_momentum, nn.ReLU)

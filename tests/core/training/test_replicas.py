@@ -23,7 +23,7 @@ from distk.settings import TrainConfig, resolve
 from distk.training import loop, profile, replicas
 from distk.training.trainer import Trainer
 
-_spec = importlib.util.spec_from_file_location("soak", Path(__file__).parents[2] / "benchmarks" / "soak.py")
+_spec = importlib.util.spec_from_file_location("soak", Path(__file__).parents[3] / "benchmarks" / "soak.py")
 soak = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(soak)
 

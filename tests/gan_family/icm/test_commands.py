@@ -1,4 +1,4 @@
-"""`distk experts` and its generic neighbours on real files, through the program's own entry point."""
+"""`distk icm ...` and its generic neighbours on real files, through the program's own entry point."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_apply_one_expert_to_a_folder_of_images_of_any_size(run_folder: Path, di
     values = grey(in_folder / "in" / "a.png", 21, 34)
     grey(in_folder / "in" / "deeper" / "a.png", 16, 16)
     code, out, err = distk_command(
-        "experts", "apply", run_folder, "--images", "in", "--expert", 2, "--replica", 1, "--out", "o", "--json"
+        "icm", "apply", run_folder, "--images", "in", "--expert", 2, "--replica", 1, "--out", "o", "--json"
     )
     assert code == 0, err
     files = json.loads(out)["files"]
@@ -52,7 +52,7 @@ def test_apply_one_expert_to_a_folder_of_images_of_any_size(run_folder: Path, di
 
 def test_apply_the_winner_to_data_and_to_images(run_folder: Path, distk_command, in_folder: Path) -> None:
     code, out, err = distk_command(
-        "experts", "apply", run_folder, "--mechanism", "mixture", "--n", 8, "--out", "o", "--json"
+        "icm", "apply", run_folder, "--mechanism", "mixture", "--n", 8, "--out", "o", "--json"
     )
     assert code == 0, err
     told = json.loads(out)
@@ -60,7 +60,7 @@ def test_apply_the_winner_to_data_and_to_images(run_folder: Path, distk_command,
     assert all(0 <= r["expert"] < 3 for r in told["results"])
     assert (in_folder / told["files"][0]).exists()
     grey(in_folder / "ok.png", 16, 16)
-    assert distk_command("experts", "apply", run_folder, "--images", "ok.png", "--out", "o")[0] == 0
+    assert distk_command("icm", "apply", run_folder, "--images", "ok.png", "--out", "o")[0] == 0
 
 
 def test_apply_refuses_what_it_cannot_take(run_folder: Path, distk_command, in_folder: Path) -> None:
@@ -78,18 +78,16 @@ def test_apply_refuses_what_it_cannot_take(run_folder: Path, distk_command, in_f
         (("--images", "large.png", "--data", "digits28"), 2, "not both"),
         (("--replica", "2"), 2, "replicas 0 to 1"),
     ]:
-        code, _, err = distk_command("experts", "apply", run_folder, *arguments, "--out", "o")
+        code, _, err = distk_command("icm", "apply", run_folder, *arguments, "--out", "o")
         assert code == expected, (arguments, err)
         assert said in err
         assert err.count("\n") <= 3
-    assert (
-        distk_command("experts", "apply", run_folder, "--images", "colour.png", "--channels", 1, "--out", "o")[0] == 0
-    )
+    assert distk_command("icm", "apply", run_folder, "--images", "colour.png", "--channels", 1, "--out", "o")[0] == 0
 
 
 def test_grid_has_a_row_per_expert(run_folder: Path, distk_command, in_folder: Path) -> None:
     code, out, err = distk_command(
-        "experts", "grid", run_folder, "--data", "strokes28", "--n", 5, "--out", "g.png", "--json"
+        "icm", "grid", run_folder, "--data", "strokes28", "--n", 5, "--out", "g.png", "--json"
     )
     assert code == 0, err
     assert [s["expert"] for s in json.loads(out)["shifts"]] == [0, 1, 2]
@@ -99,14 +97,14 @@ def test_grid_has_a_row_per_expert(run_folder: Path, distk_command, in_folder: P
 
 
 def test_list_tells_every_experts_share(run_folder: Path, distk_command) -> None:
-    code, out, err = distk_command("experts", "list", run_folder, "--images", 200, "--json")
+    code, out, err = distk_command("icm", "experts", run_folder, "--images", 200, "--json")
     assert code == 0, err
     experts = json.loads(out)["experts"]
     assert sum(e["win_share"] for e in experts) == pytest.approx(1)
     assert set(experts[0]["shares"]) == {"right:2", "up:2", "invert", "noise:0.5"}
     mean = np.mean([[e["shares"][k] for k in e["shares"]] for e in experts], axis=1)
     assert mean == pytest.approx([e["win_share"] for e in experts], abs=0.02)
-    assert "matched mechanism" in distk_command("experts", "list", run_folder, "--images", 50)[1]
+    assert "matched mechanism" in distk_command("icm", "experts", run_folder, "--images", 50)[1]
 
 
 def test_experts_are_dropped_exported_added_and_trained_on(run_folder: Path, distk_command, in_folder: Path) -> None:
@@ -119,12 +117,12 @@ def test_experts_are_dropped_exported_added_and_trained_on(run_folder: Path, dis
 
     with torch.no_grad():
         before = original.experts(x)
-    assert distk_command("experts", "drop", run_folder, "--expert", 1, "--replica", 1, "--out", "less")[0] == 0
+    assert distk_command("icm", "drop", run_folder, "--expert", 1, "--replica", 1, "--out", "less")[0] == 0
     assert torch.allclose(outputs("less/checkpoint.safetensors", 0, 1), before[:, [3, 5]], atol=1e-6)
-    assert distk_command("experts", "export", run_folder, "--expert", 2, "--out", "one.safetensors")[0] == 0
+    assert distk_command("icm", "export", run_folder, "--expert", 2, "--out", "one.safetensors")[0] == 0
     assert torch.allclose(outputs("one.safetensors", 0), before[:, [2]], atol=1e-6)
     code, out, err = distk_command(
-        "experts", "add", "less", "--from", "one.safetensors", "--fresh", 2, "--out", "more", "--json"
+        "icm", "add", "less", "--from", "one.safetensors", "--fresh", 2, "--out", "more", "--json"
     )
     assert code == 0, err
     assert json.loads(out)["experts"] == 5
@@ -159,7 +157,7 @@ def test_taking_apart_refuses_nonsense(run_folder: Path, distk_command, in_folde
         (("add", run_folder, "--from", "other", "--out", "a"), "width 5"),
         (("export", run_folder, "--expert", 7, "--out", "a"), "0 to 2"),
     ]:
-        code, _, err = distk_command("experts", *arguments)
+        code, _, err = distk_command("icm", *arguments)
         assert code == 2, (arguments, err)
         assert said in err
     assert (in_folder / "there" / "checkpoint.safetensors").read_bytes() == b"keep me"
@@ -170,7 +168,7 @@ def test_commands_of_other_methods(run_folder: Path, distk_command, in_folder: P
     for command in ("traverse", "reconstruct", "swap"):
         code, _, err = distk_command(command, run_folder)
         assert code == 2
-        assert "distk experts" in err
+        assert "distk icm" in err
     code, _, err = distk_command("sample", run_folder, "--n", 4, "--out", "s.png")
     assert code == 0, err
     picture = Image.open(in_folder / "s.png")

@@ -50,7 +50,7 @@ def opened(path):
 def test_factors_rollout_predict_plan(runs, which, distk_command, tmp_path):
     run = runs[which]
     found = json.loads(
-        distk_command("factors", run, "--n", 50, "--state", "0,1", "--out", tmp_path / "f.png", "--json")
+        distk_command("icf", "factors", run, "--n", 50, "--state", "0,1", "--out", tmp_path / "f.png", "--json")
     )
     assert sum(found["preferred"].values()) == pytest.approx(1)
     assert found["state"] == "row 0, column 1"
@@ -58,7 +58,7 @@ def test_factors_rollout_predict_plan(runs, which, distk_command, tmp_path):
     assert [sum(p) for p in found["probabilities"]] == pytest.approx([1] * len(found["probabilities"]), abs=1e-5)
     assert opened(tmp_path / "f.png") == ("PNG", 1)
 
-    found = json.loads(distk_command("rollout", run, "--steps", 4, "--out", tmp_path / "r.gif", "--json"))
+    found = json.loads(distk_command("icf", "rollout", run, "--steps", 4, "--out", tmp_path / "r.gif", "--json"))
     assert len(found["actions"]) == 4
     assert opened(found["files"][0])[0] == "GIF"
     assert opened(found["files"][1])[0] == "PNG"
@@ -67,7 +67,7 @@ def test_factors_rollout_predict_plan(runs, which, distk_command, tmp_path):
     assert found["model"].startswith("decoder(T(h, phi))" if which == "two" else "decoder(h + dh)")
     assert found["latent_error"] >= 0
 
-    arguments = ("plan", run, "--start", "0,0", "--goal", "1,1", "--out", tmp_path / "plan.png")
+    arguments = ("icf", "plan", run, "--start", "0,0", "--goal", "1,1", "--out", tmp_path / "plan.png")
     found = json.loads(distk_command(*arguments, "--json"))
     env = open_dataset("maze", {"grid": 4, "size": 12})
     place = env.factors(torch.arange(15)).tolist().index([0, 0])
@@ -90,26 +90,28 @@ def test_phi_from_a_file(runs, distk_command, tmp_path):
     good = tmp_path / "z.json"
     good.write_text("[[0.5, -1.0], [2, 0]]")
     found = json.loads(
-        distk_command("rollout", runs["one"], "--phi-from", good, "--out", tmp_path / "r.gif", "--steps", 2, "--json")
+        distk_command(
+            "icf", "rollout", runs["one"], "--phi-from", good, "--out", tmp_path / "r.gif", "--steps", 2, "--json"
+        )
     )
     assert found["z"] == [[0.5, -1.0], [2.0, 0.0]]
     for text, message in (("[1, 2, 3]", "shape"), ("{", "no noise"), ('["a", "b"]', "no noise"), ("[]", "shape")):
         good.write_text(text)
         with pytest.raises(UsageError, match=message):
-            distk_command("rollout", runs["one"], "--phi-from", good, "--out", tmp_path / "r.gif")
+            distk_command("icf", "rollout", runs["one"], "--phi-from", good, "--out", tmp_path / "r.gif")
 
 
 @pytest.mark.parametrize("state", ["9,9", "x", "1,2,3", "99", "-1"])
 def test_states_that_do_not_exist(runs, distk_command, state):
     with pytest.raises(UsageError, match="write a row from 0 to 14, or 2 values: row, column"):
-        distk_command("factors", runs["one"], f"--state={state}")
+        distk_command("icf", "factors", runs["one"], f"--state={state}")
 
 
 def test_another_methods_checkpoint(distk_command, tmp_path):
     run = distk.train("cascadevae", preset="demo", steps=0, device="cpu", quiet=True, out=tmp_path / "run")
-    for command in ("factors", "rollout", "predict", "plan"):
-        with pytest.raises(UsageError, match="for icf and icf-discrete"):
-            distk_command(command, run.path)
+    for command in ("icf factors", "icf rollout", "predict", "icf plan"):
+        with pytest.raises(UsageError, match="this command serves icf and icf-discrete"):
+            distk_command(*command.split(), run.path)
 
 
 def test_from_a_shell(tmp_path):
@@ -120,7 +122,7 @@ def test_from_a_shell(tmp_path):
     done = subprocess.run(train, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     done = subprocess.run(
-        [distk_at, "plan", "--start", "0,0", "--goal", "7,7"], cwd=tmp_path, capture_output=True, text=True
+        [distk_at, "icf", "plan", "--start", "0,0", "--goal", "7,7"], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 2
     assert "has no state 7,7" in done.stderr

@@ -193,7 +193,7 @@ def test_npy_folder_that_does_not_fit(tmp_path: Path) -> None:
     refused(good.astype(np.uint8), "uint8")
     refused(np.full_like(good, np.nan), "values from nan")
     np.save(frames, np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(DistkError, match="no sound npy"):
+    with pytest.raises(DistkError, match="not a valid npy"):
         open_dataset("lpc-sprites", folder=out)
     frames.unlink()
     (out / "slash_right_attributes_train.npy").unlink()

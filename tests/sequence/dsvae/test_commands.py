@@ -55,7 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_transfer_writes_four_rows_per_pair(distk: Call, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "transfer.png"
-    found = json.loads(distk("transfer-clips", run, "--pairs", 2, "--seed", 1, "--out", out, "--json")[0])
+    found = json.loads(distk("dsvae", "transfer-clips", run, "--pairs", 2, "--seed", 1, "--out", out, "--json")[0])
     assert found["files"] == [str(out), str(out.with_suffix(".gif"))]
     for pair in found["pairs"]:
         assert pair["a"] != pair["b"]
@@ -64,7 +64,7 @@ def test_transfer_writes_four_rows_per_pair(distk: Call, run: Path, tmp_path: Pa
         assert picture.size == (8 * 50 + 2, 8 * 50 + 2)  # 8 frames of 16 pixels, enlarged to 48; 2 pairs of 4 rows
     with Image.open(out.with_suffix(".gif")) as film:
         assert film.n_frames == 8
-    assert "two.png" in distk("transfer-clips", run, "--a", 5, "--b", 17, "--out", tmp_path / "two.png")[0]
+    assert "two.png" in distk("dsvae", "transfer-clips", run, "--a", 5, "--b", 17, "--out", tmp_path / "two.png")[0]
 
 
 def test_transfer_refuses_pairs_that_make_no_sense(distk: Call, run: Path) -> None:
@@ -73,11 +73,11 @@ def test_transfer_refuses_pairs_that_make_no_sense(distk: Call, run: Path) -> No
         (("--a", 3), "both --a and --b"),
         (("--a", 3, "--b", 11_664), "the clips 0 to 11663"),
     ):
-        assert words in distk("transfer-clips", run, *args, code=2)[1]
+        assert words in distk("dsvae", "transfer-clips", run, *args, code=2)[1]
 
 
 def test_similarity_names_the_pairs(distk: Call, run: Path) -> None:
-    found = json.loads(distk("similarity", run, "--pairs", 8, "--json")[0])["pairs"]
+    found = json.loads(distk("dsvae", "similarity", run, "--pairs", 8, "--json")[0])["pairs"]
     kinds = [(pair["same appearance"], pair["same motion"]) for pair in found]
     assert sorted(set(kinds)) == [("no", "no"), ("no", "yes"), ("yes", "no"), ("yes", "yes")]
     assert len(found) == 8
@@ -90,12 +90,12 @@ def test_similarity_names_the_pairs(distk: Call, run: Path) -> None:
 def test_generate_keeps_what_it_is_told_to(distk: Call, run: Path, tmp_path: Path) -> None:
     for fix, more in (("f", ["--row", 9]), ("z", []), ("none", ["--frames", 12])):
         out = tmp_path / f"{fix}.png"
-        found = json.loads(distk("generate", run, "--fix", fix, "--n", 3, *more, "--out", out, "--json")[0])
+        found = json.loads(distk("dsvae", "generate", run, "--fix", fix, "--n", 3, *more, "--out", out, "--json")[0])
         assert found["frames"] == (12 if fix == "none" else 8)
         with Image.open(out.with_suffix(".gif")) as film:
             assert film.n_frames == found["frames"]
-    assert "add --fix f or --fix z" in distk("generate", run, "--row", 1, code=2)[1]
-    assert "--fix z keeps" in distk("generate", run, "--fix", "z", "--frames", 9, code=2)[1]
+    assert "add --fix f or --fix z" in distk("dsvae", "generate", run, "--row", 1, code=2)[1]
+    assert "--fix z keeps" in distk("dsvae", "generate", run, "--fix", "z", "--frames", 9, code=2)[1]
 
 
 def test_generic_commands_serve_clips(distk: Call, run: Path, tmp_path: Path) -> None:
@@ -117,17 +117,17 @@ def test_scores_from_the_command_line(distk: Call, run: Path) -> None:
     parts = found["elbo"]
     assert parts["elbo"] == pytest.approx(parts["log_likelihood"] - parts["kl_f"] - parts["kl_z"])
     assert sum(parts["kl_f_by_dimension"]) == pytest.approx(parts["kl_f"])
-    assert "distk judge train" in found["disagreement"]["error"]
+    assert "distk dsvae judge" in found["disagreement"]["error"]
 
 
 def test_judge_from_the_command_line(distk: Call, tmp_path: Path) -> None:
     out = tmp_path / "judge.safetensors"
     args = ["--data", "sprites-sim:das-dandi", "--size", 16, "--steps", 2, "--batch", 4, "--width", 4, "--out", out]
-    found = distk("judge", "train", *args, "--device", "cpu", "--json")
+    found = distk("dsvae", "judge", *args, "--device", "cpu", "--json")
     assert set(json.loads(found[0])["accuracy"]) == {"body", "bottom", "top", "hair", "action"}
     assert "below 0.99" in found[1]
     assert out.exists()
-    wrong = distk("judge", "train", "--out", tmp_path / "no" / "judge", code=2)
+    wrong = distk("dsvae", "judge", "--out", tmp_path / "no" / "judge", code=2)
     assert "does not exist" in wrong[1]
 
 
@@ -151,6 +151,15 @@ def test_real_sheets_to_npy_to_training(distk: Call, tmp_path: Path, real) -> No
     )  # fmt: skip
     assert "read from the npy files" in trained[1]
     moved = distk(
-        "transfer-clips", tmp_path / "run", "--pairs", 1, "--differ", "any", "--out", tmp_path / "t.png", "--json"
+        "dsvae",
+        "transfer-clips",
+        tmp_path / "run",
+        "--pairs",
+        1,
+        "--differ",
+        "any",
+        "--out",
+        tmp_path / "t.png",
+        "--json",
     )
     assert json.loads(moved[0])["pairs"][0]["error"] > 0

@@ -178,7 +178,7 @@ def test_number_of_items(seed) -> None:
     with pytest.raises(UsageError, match="give --dataset-size N"):
         bare.objectives()
     t = trainer()
-    t.model.__dict__["dataset"] = lambda: object.__new__(type("Stream", (type(t.dataset).__mro__[2],), {}))
+    t.model.opens = lambda: object.__new__(type("Stream", (type(t.dataset).__mro__[2],), {}))
     with pytest.raises(UsageError, match="give --dataset-size N"):
         t.model.objectives()
 

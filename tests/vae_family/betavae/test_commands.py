@@ -1,17 +1,15 @@
-"""`distk capacity`, `distk tuning` and the generic commands on models of this family, in the program itself."""
+"""`distk betavae capacity` and the generic commands on models of this family, in the program itself."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import distk
-from distk.plugins.vae_family.betavae.commands import correlations, factor_grid, opened_at
+from distk.plugins.vae_family.betavae.commands import opened_at
 
 SPRITES = {"data": "dsprites", "size": 32, "scales": [1, 5], "orientations": 4, "positions": 5}
 QUICK = {"device": "cpu", "quiet": True, "steps": 12, "batch": 16, "log_every": 2, "arch": "mlp"}
@@ -43,7 +41,9 @@ def size(path: Path | str) -> tuple[int, int]:
 
 
 def test_capacity_of_the_generator(runs, distk_command) -> None:
-    code, out, _ = distk_command("capacity", runs["factorgen"], "--out", "fig3.png", "--csv", "kl.csv", "--json")
+    code, out, _ = distk_command(
+        "betavae", "capacity", runs["factorgen"], "--out", "fig3.png", "--csv", "kl.csv", "--json"
+    )
     assert code == 0
     found = json.loads(out)
     assert [Path(f).name for f in found["files"]] == ["fig3.png", "fig3.reconstructions.png", "kl.csv"]
@@ -58,7 +58,7 @@ def test_capacity_of_the_generator(runs, distk_command) -> None:
     # Three rows of ten images: the images, and the reconstructions at both marks.
     assert size("fig3.png")[0] > 700
     assert size("fig3.reconstructions.png")[1] == 3 * (64 + 2) + 2
-    code, out, _ = distk_command("capacity", runs["factorgen"])
+    code, out, _ = distk_command("betavae", "capacity", runs["factorgen"])
     assert code == 0
     assert "posX" in out
     assert (runs["factorgen"] / "capacity.png").exists()
@@ -66,19 +66,19 @@ def test_capacity_of_the_generator(runs, distk_command) -> None:
 
 @pytest.mark.parametrize(("run", "latents"), [("annealedvae", ["z1", "z2", "z3"]), ("one", ["z1"])])
 def test_capacity_of_a_vae(runs, distk_command, run, latents) -> None:
-    code, out, _ = distk_command("capacity", runs[run], "--json", "--out", "c.png")
+    code, out, _ = distk_command("betavae", "capacity", runs[run], "--json", "--out", "c.png")
     assert code == 0
     assert sorted(json.loads(out)["kl"]) == latents
 
 
 def test_capacity_of_other_runs_is_refused(runs, distk_command, tmp_path) -> None:
-    code, _, err = distk_command("capacity", runs["betavae"])
+    code, _, err = distk_command("betavae", "capacity", runs["betavae"])
     assert code == 2
     assert "no log of a growing capacity" in err
     alone = tmp_path / "alone.safetensors"
     alone.write_bytes((runs["factorgen"] / "checkpoint.safetensors").read_bytes())
-    assert "no log of a growing capacity" in distk_command("capacity", alone)[2]
-    code, _, err = distk_command("capacity", runs["factorgen"], "--csv", "nowhere/kl.csv")
+    assert "no log of a growing capacity" in distk_command("betavae", "capacity", alone)[2]
+    code, _, err = distk_command("betavae", "capacity", runs["factorgen"], "--csv", "nowhere/kl.csv")
     assert code == 2
     assert "nowhere" in err
 
@@ -89,7 +89,7 @@ def test_a_log_of_nonsense_is_passed_over(runs, distk_command, tmp_path) -> None
     (folder / "checkpoint.safetensors").write_bytes((runs["one"] / "checkpoint.safetensors").read_bytes())
     lines = ['{"step": 2, "capacity": "x"}', '{"step": 4}', "[]", '{"step": 1e400}']
     (folder / "log.jsonl").write_text("\n".join(lines))
-    assert distk_command("capacity", folder)[0] == 2
+    assert distk_command("betavae", "capacity", folder)[0] == 2
 
 
 def test_open_means_open_to_the_end() -> None:
@@ -97,89 +97,6 @@ def test_open_means_open_to_the_end() -> None:
         {"capacity": float(c), "a": a, "b": b, "c": 0.0} for c, a, b in ((1, 0.5, 0.3), (2, 0.6, 0.05), (3, 1, 0.4))
     ]
     assert opened_at(rows, ["a", "b", "c"], 0.1) == {"a": 1.0, "b": 3.0, "c": None}
-
-
-# tuning
-
-
-def test_tuning_of_a_linear_code(runs, distk_command) -> None:
-    code, out, _ = distk_command("tuning", runs["betavae"], "--csv", "means.csv", "--out", "t.png", "--json")
-    assert code == 0
-    found = json.loads(out)
-    assert found["factors"] == ["posX", "posY"]
-    assert [Path(f).name for f in found["files"]] == ["t.png", "means.csv"]
-    nats = [latent["kl"] for latent in found["latents"]]
-    assert nats == sorted(nats, reverse=True)
-    table = np.loadtxt("means.csv", delimiter=",", skiprows=1)
-    assert table.shape == (36, 5)
-    assert Path("means.csv").read_text().splitlines()[0] == "posX,posY,z1,z2,z3"
-    model = distk.load(runs["betavae"] / "checkpoint.safetensors")
-    data = model.dataset()
-    with torch.no_grad():
-        means = model.encode(data.observe(torch.tensor(table[:, :2]).long()))["z"]
-    assert np.allclose(table[:, 2:], means.numpy(), rtol=1e-4, atol=1e-4)
-    for latent in found["latents"]:
-        column = table[:, 1 + int(latent["latent"][1:])]
-        for factor, k in (("posX", 0), ("posY", 1)):
-            expected = np.corrcoef(table[:, k], column)[0, 1]
-            assert latent[f"corr_{factor}"] == pytest.approx(expected, abs=1e-4)
-    assert size("t.png")[0] > 500
-
-
-def test_best_direction_is_that_of_a_regression(seed) -> None:
-    g = torch.Generator().manual_seed(seed)
-    pair = torch.cartesian_prod(torch.arange(5), torch.arange(7)).double()
-    z = pair @ torch.randn(2, 3, generator=g, dtype=torch.float64) + torch.randn(35, 3, generator=g).double()
-    z = torch.cat([z, torch.ones(35, 1).double()], 1)
-    design = torch.cat([pair, torch.ones(35, 1)], 1)
-    fitted = design @ torch.linalg.lstsq(design, z).solution
-    r2 = (fitted - z.mean(0)).square().sum(0) / (z - z.mean(0)).square().sum(0).clamp_min(1e-12)
-    found = correlations(z, pair)
-    assert [f[2] ** 2 for f in found[:3]] == pytest.approx(r2[:3].tolist(), abs=1e-9)
-    assert found[3] == (0.0, 0.0, 0.0)
-
-
-def test_tuning_with_fixed_factors(runs, distk_command) -> None:
-    data = distk.dataset("dsprites", size=32, scales=[1, 5], orientations=4, positions=5)
-    values = factor_grid(data, 3, 1, [1, 0, 2, 0, 3])
-    assert values.shape == (10, 5)
-    assert values[:, [0, 2, 4]].unique(dim=0).tolist() == [[1, 2, 3]]
-    assert values[:6, 3].tolist() == [0, 1, 2, 3, 4, 0]
-    line = ["tuning", runs["vae"], "--factors", "posX,scale", "--fix", "shape=2,orientation=1", "--top", 2]
-    code, out, _ = distk_command(*line, "--out", "t.png")
-    assert code == 0
-    assert "corr_scale" in out
-
-
-def test_tuning_of_data_that_are_no_grid(runs, distk_command) -> None:
-    code, out, _ = distk_command("tuning", runs["betatcvae"], "--factors", "hue,value", "--json")
-    assert code == 0
-    assert len(json.loads(out)["latents"]) == 3
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--factors", "posX"), "name two different factors"),
-        (("--factors", "posX,posX"), "name two different factors"),
-        (("--factors", "posX,colour"), "unknown factor 'colour'"),
-        (("--fix", "shape"), "write FACTOR=NUMBER"),
-        (("--fix", "shape=3"), "the values of 'shape' are 0 to 2"),
-        (("--fix", "posX=1"), "one of the two that vary"),
-        (("--data", "digits"), "data set 'digits' has no known factors"),
-        (("--out", "nowhere/t.png"), "the folder 'nowhere' does not exist"),
-    ],
-)
-def test_wrong_use_of_tuning(runs, distk_command, options, message) -> None:
-    code, _, err = distk_command("tuning", runs["vae"], *options)
-    assert code == 2
-    assert message in " ".join(err.split())
-
-
-def test_tuning_needs_codes(runs, distk_command) -> None:
-    code, _, err = distk_command("tuning", runs["factorgen"])
-    assert code == 2
-    assert "has no `distk tuning`" in err
 
 
 # Generic commands
@@ -209,7 +126,7 @@ def test_generic_commands_of_the_generator(runs, distk_command) -> None:
     for name in ("traverse", "reconstruct"):
         code, _, err = distk_command(name, runs["factorgen"])
         assert code == 2
-        assert "use `distk capacity`" in err
+        assert "use `distk betavae capacity`" in err
 
 
 @pytest.mark.parametrize(

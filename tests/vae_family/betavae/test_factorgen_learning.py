@@ -19,7 +19,7 @@ NAMES = ["shape", "scale", "orientation", "posX", "posY"]
 
 
 def trained(seed: int, steps: int = 1100, **model: Any) -> list[dict[str, float]]:
-    """Rows of `distk capacity`: means over 25 steps of capacity, reconstruction and the KL of each factor."""
+    """Rows of `distk betavae capacity`: means over 25 steps of capacity, reconstruction and the KL of each factor."""
     options = {"model": model, "train": {"seed": seed, "device": "cpu"}}
     trainer = build(resolve("factorgen", preset="demo", options=options), torch.device("cpu"), Ranks())
     rows = []

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from distk.commands.tuning import correlations, factor_grid, latent_means
 from distk.device import Ranks
 from distk.evaluation import evaluate
 from distk.plugins.vae_family.betatcvae.method import decompose
-from distk.plugins.vae_family.betavae.commands import correlations, factor_grid, latent_means
 from distk.settings import resolve
 from distk.training.loop import build
 from distk.training.trainer import Trainer

@@ -226,7 +226,7 @@ def test_codes_are_means_and_most_probable_classes(seed: int) -> None:
     out = t.model.encoder(x)
     assert torch.equal(code["z"], out[:, :2])
     assert torch.equal(code["c1"].argmax(1), out[:, 4:9].argmax(1))
-    assert torch.equal(code["c2"].argmax(1), t.model.log_posterior(x, "c2").argmax(1))
+    assert torch.equal(code["c2"].argmax(1), t.model.heads(x)[2][1].argmax(1))
     assert torch.equal(code["c1"].sum(1), torch.ones(9))
 
 
@@ -270,32 +270,37 @@ def distk(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return capsys.readouterr().out
 
 
-def test_assign_writes_the_posterior_of_a_variable(run: Path, tmp_path: Path, capsys: Any) -> None:
-    out = tmp_path / "a.safetensors"
-    found = json.loads(distk(capsys, "assign", run, "--group", "c1", "--out", out, "--json"))
-    assert found["rule"] == "argmax"
-    assert sum(found["counts"]) == 48
-    assert [sum(row) for row in found["contingency"]] == found["counts"]
+def test_embed_gives_the_classes_of_every_variable(run: Path, tmp_path: Path, capsys: Any) -> None:
+    from distk.models import open_model
+
+    out = tmp_path / "e.safetensors"
+    held = json.loads(distk(capsys, "embed", run, "--out", out, "--json"))["classes"]
+    assert [len(held[name]["counts"]) for name in ("c1", "c2")] == [3, 2]
+    model, _ = open_model(run / "checkpoint.safetensors", "cpu")
+    data = model.dataset()
+    batch = data.batch(torch.arange(48))
+    with torch.no_grad():
+        posterior = model.heads(batch["x"])[2]
     with safe_open(out, "pt") as file:
-        classes, cost = file.get_tensor("class"), file.get_tensor("cost")
-    assert cost.shape == (48, 3)
-    assert torch.allclose((-cost).exp().sum(1), torch.ones(48), atol=1e-5)
-    assert torch.equal(classes, cost.argmin(1))
+        for name, log_alpha in zip(("c1", "c2"), posterior, strict=True):
+            classes = file.get_tensor(f"class.{name}")
+            assert torch.equal(classes, log_alpha.argmax(1))
+            for k, row in enumerate(held[name]["contingency"]):
+                assert row == [int(((classes == k) & (batch["label"] == j)).sum()) for j in range(3)]
+    assert held["c1"]["labels"] == ["square", "ellipse", "heart"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("assign",), "several discrete variables: add --group with one of c1, c2"),
-        (("assign", "--group", "z"), "'z' is no discrete variable; there is c1, c2"),
-        (("assign", "--group", "c1", "--rule", "mcf"), "'mcf' is no rule of jointvae: argmax"),
+        (("cascadevae", "assign"), "method 'jointvae'; this command serves cascadevae"),
         (("sample", "--class", "1"), "--class needs --group, one of: c1, c2"),
     ],
 )
 def test_commands_say_which_variable_they_need(run: Path, capsys: Any, arguments: Any, message: str) -> None:
-    name, *rest = arguments
+    cut = 2 if arguments[0] == "cascadevae" else 1
     with pytest.raises(UsageError, match=message):
-        distk(capsys, name, run, *rest)
+        distk(capsys, *arguments[:cut], run, *arguments[cut:])
 
 
 def test_accuracy_wants_to_know_which_variable(run: Path) -> None:

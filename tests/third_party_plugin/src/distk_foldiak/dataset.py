@@ -15,10 +15,8 @@ class Config:
     bars: int = option(3, "bars in each direction; there are 4 ** bars images", min=1, max=8)
 
 
-class Foldiak(FactorDataset):
+class Foldiak(FactorDataset[Config]):
     """Images float32 [1, s, s] in [0, 1], s = 2 * bars + 1; pixels where bars cross are no brighter than a bar."""
-
-    Config = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)

@@ -18,12 +18,11 @@ class Config:
     lr: float = option(1e-2, "learning rate of Adam", above=0)
 
 
-class TiedLinear(Method):
+class TiedLinear(Method[Config]):
     """Code: `z`, continuous."""
 
-    Config = Config
     data = "foldiak"
-    training = {"steps": 500, "batch": 32}
+    train_defaults = {"steps": 500, "batch": 32}
 
     def __init__(self, config: Config, data: DataSpec) -> None:
         super().__init__(config, data)

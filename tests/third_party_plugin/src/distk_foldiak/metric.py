@@ -16,10 +16,9 @@ class Config:
     least: float = option(0.0, "factors explained less than this count as 0", min=0, max=1)
 
 
-class BestR2(Metric):
+class BestR2(Metric[Config]):
     """The largest squared correlation of each factor with one code; the headline is the mean over factors."""
 
-    Config = Config
     headline = "r2"
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:

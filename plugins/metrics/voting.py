@@ -1,10 +1,10 @@
-"""Scores that sample pairs or groups of items sharing a factor; each is index arithmetic on the table."""
+"""Scores that sample groups of items sharing a factor; each is index arithmetic on the table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ class FactorVaeConfig(VotingConfig):
     )
 
 
-def _where(table: CodeTable, config: VotingConfig) -> dict[str, Any]:
+def where(table: CodeTable, config: VotingConfig) -> dict[str, Any]:
     """The table as the array functions want it: a full grid by its sizes, anything else by its factors."""
     left_out = set(config.ignore_factors)
     if surplus := sorted(left_out - set(table.factor_names)):
@@ -44,13 +44,12 @@ def _where(table: CodeTable, config: VotingConfig) -> dict[str, Any]:
     return {"factors": factors(table, config.bins)[:, kept], "factor_names": [table.factor_names[k] for k in kept]}
 
 
-class FactorVae(Scored):
+class FactorVae(Scored[FactorVaeConfig]):
     """FactorVAE score (Kim & Mnih 2018): fix a factor, see which code varies least.
 
     The first discrete code votes with the Gini variance, under every protocol; further ones take no part.
     """
 
-    Config: ClassVar[type] = FactorVaeConfig
     headline = "eval"
     repeats = 5
     matrices = {"votes": "heat"}
@@ -78,7 +77,7 @@ class FactorVae(Scored):
                 kl=None if kl is None or bool(kl.isnan().any()) else kl,
                 std=None if std is None or not rest else std[:, rest],
                 **prune,
-                **_where(table, self.config),
+                **where(table, self.config),
             )
         )
         if discrete[1:]:
@@ -99,86 +98,14 @@ class FactorVae(Scored):
         return table.codes[:, discrete[0]].round().long() if discrete else None
 
 
-class BetaVae(Scored):
+class BetaVae(Scored[VotingConfig]):
     """beta-VAE score (Higgins et al. 2017): which factor do the pairs share?"""
 
-    Config: ClassVar[type] = VotingConfig
     headline = "eval"
     repeats = 5
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         std = deviations(table, self.config)
-        result = functional.beta_vae(table.codes, seed=seed, std=std, **_where(table, self.config))
+        result = functional.beta_vae(table.codes, seed=seed, std=std, **where(table, self.config))
         how = "mean difference of 64 pairs that share a factor; logistic regression, C = 1"
         return {**result, "draws": [10_000, 5_000], "estimator": how}
-
-
-@dataclass(frozen=True)
-class HigginsChangeConfig(VotingConfig):
-    """Settings of the score of 2016."""
-
-    protocol: Literal["logistic", "peychev"] = option(
-        "logistic", "logistic: every factor, logistic regression; peychev: categorical factors stay, papers/08's probe"
-    )
-    pairs: int | None = option(
-        None,
-        "pairs of protocol peychev; default: 50,000, at most ten per row",
-        paper="50,000 (code)",
-        min=20,
-        max=10_000_000,
-    )
-    epochs: int = option(5000, "most epochs of protocol peychev's probe", min=1)
-
-
-@dataclass(frozen=True)
-class ChangeOneFactorConfig(HigginsChangeConfig):
-    """The same, with protocol peychev unless another one is named."""
-
-    protocol: Literal["peychev", "logistic"] = option("peychev", "peychev or logistic, as in higgins-change")
-
-
-class HigginsChange(Scored):
-    """Higgins score of 2016 (papers/08): which factor changed?"""
-
-    Config: ClassVar[type] = HigginsChangeConfig
-    headline = "eval"
-    repeats = 5
-
-    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        config, std = self.config, deviations(table, self.config)
-        where = _where(table, config)
-        if config.protocol == "peychev":
-            fixed = [k for k, kind in enumerate(table.factor_kinds) if kind == "categorical"]
-            pairs = config.pairs or max(20, min(50_000, 10 * len(table)))
-            sampling: dict[str, Any] = {"fixed": fixed, "pairs": pairs, "epochs": config.epochs}
-            result = functional.change_one_factor(
-                table.codes, seed=seed, std=std, same=_shows_the_same(table), **sampling, **where
-            )
-            how = "normalised difference of a pair that differs in one factor; softmax regression by Adam"
-            return {**result, "draws": [pairs], "estimator": how}
-        result = functional.higgins_change(table.codes, seed=seed, std=std, **where)
-        how = "normalised difference of a pair that differs in one factor; logistic regression, C = 1"
-        return {**result, "draws": [10_000, 5_000], "estimator": how}
-
-
-class ChangeOneFactor(HigginsChange):
-    """Change-one-factor accuracy of Peychev et al. (2017): `higgins-change` under their protocol."""
-
-    Config: ClassVar[type] = ChangeOneFactorConfig
-    repeats = 1
-
-
-def _shows_the_same(table: CodeTable) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """Which pairs of rows of the table show identical items; None where the items are not at hand."""
-    dataset, own = table.dataset, table.rows
-    if dataset is None or own is None:
-        return None
-
-    def same(first: Tensor, second: Tensor) -> Tensor:
-        found = [torch.zeros(0, dtype=torch.bool)]
-        for a, b in zip(first.split(1024), second.split(1024), strict=True):
-            one, other = (dataset.batch(own[rows.to(own.device)])["x"].flatten(1) for rows in (a, b))
-            found.append((one == other).all(1).cpu())
-        return torch.cat(found)
-
-    return same

@@ -1,0 +1,140 @@
+"""`distk embed`: the codes of a data set as a file, held against labels and attributes."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from safetensors.torch import save
+from torch import Tensor
+
+from distk import console
+from distk.commands.arguments import Seed, Split
+from distk.commands.shared import OnData
+from distk.embedding import best_dimensions, histogram, label_of, neighbours, recall
+from distk.errors import UsageError
+from distk.files import write_atomic
+from distk.latents import LatentSpace
+from distk.metric import CodeTable, encode_table
+from distk.study.tables import as_csv
+
+Neighbours = Annotated[str, typer.Option("--ks", help="Numbers of neighbours of Recall@k, comma-separated.")]
+
+
+def embed(
+    on: OnData,
+    split: Split = "all",
+    rows: Annotated[int | None, typer.Option(help="At most so many items, drawn once; default: all.", min=1)] = None,
+    score: Annotated[
+        bool,
+        typer.Option("--score", help="Also Recall@k of the labels and the best dimension of every attribute value."),
+    ] = False,
+    ks: Neighbours = "1,5,10,20",
+    seed: Seed = 0,
+) -> None:
+    """Embed a data set: the codes of a trained model, with the labels and factors of the items.
+
+    Writes embedding.safetensors with `z` [N, K] float32, `class.NAME` [N] int64 for every discrete part of the code
+    and, where the data have them, `label` [N] and `factors` [N, F] int64; with --score also its .auc.csv. Classes are
+    counted, against the labels where there are any. Works for every method that encodes.
+
+    Example: distk embed runs/my-run --split test --score
+    """
+    numbers = neighbours(ks)
+    model = on.open("embed", "encode").model
+    dataset = on.dataset()
+    target = on.beside("embedding.safetensors")
+    table = encode_table(model, dataset, rows=rows, split=split, seed=seed)
+    assert table.rows is not None
+    tensors = {"z": table.codes.float(), **classes_of(table, model.latents)}
+    try:
+        tensors["label"] = label_of(dataset, table.rows)
+    except UsageError:
+        console.note(f"data set '{dataset.name}' has no label")
+    if table.factors is not None:
+        tensors["factors"] = table.factors
+    names = {"code_names": json.dumps(table.names), "factor_names": json.dumps(list(table.factor_names))}
+    write_atomic(target, save({k: v.cpu().contiguous() for k, v in tensors.items()}, metadata=names))
+    counts = {
+        group.name: contingency(tensors[f"class.{group.name}"], group.size, tensors.get("label"), dataset.spec.classes)
+        for group in model.latents
+        if group.kind == "categorical" and not group.steps
+    }
+    scores = _scores(table, numbers, getattr(model, "distance", "l2"), target, "label" in tensors) if score else {}
+    if on.json:
+        shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+        console.emit_json({"file": str(target), "tensors": shapes, "classes": counts, **scores})
+        return
+    for name, held in counts.items():
+        show_classes(name, held)
+    if score:
+        show_recall([("", scores["recall"])])
+        show_auc(scores["auc"])
+    console.out.print(str(target))
+
+
+def classes_of(table: CodeTable, latents: LatentSpace) -> dict[str, Tensor]:
+    """`class.NAME` -> the most probable class of every item, int64 `[N]`; `[N, steps]` for one per time step."""
+    found = {}
+    for group in latents:
+        if group.kind == "categorical":
+            index = table.codes[:, [table.names.index(column) for column in group.columns]].long()
+            found[f"class.{group.name}"] = index if group.steps else index[:, 0]
+    return found
+
+
+def contingency(index: Tensor, size: int, label: Tensor | None, names: tuple[str, ...]) -> dict[str, Any]:
+    """How many items have each class, and each label within it.
+
+    index: classes int64 `[N]` below `size`. label: int64 `[N]`, at least 0, or None. names: of the labels, where known.
+    Gives counts `[size]`, contingency `[size, labels]` or None, and the labels' names.
+    """
+    counts = torch.bincount(index, minlength=size).tolist()
+    if label is None:
+        return {"counts": counts, "contingency": None, "labels": []}
+    kinds = max(int(label.max()) + 1, len(names))
+    together = torch.bincount(index * kinds + label, minlength=size * kinds).view(size, kinds)
+    labels = [names[k] if k < len(names) else f"label {k}" for k in range(kinds)]
+    return {"counts": counts, "contingency": together.tolist(), "labels": labels}
+
+
+def show_classes(name: str, held: dict[str, Any], what: str = "items") -> None:
+    """Print what `contingency` gives, a row per class."""
+    shares = held["contingency"] or [[] for _ in held["counts"]]
+    rows = [(k, n, *share) for k, (n, share) in enumerate(zip(held["counts"], shares, strict=True))]
+    console.table(name, ["class", what, *held["labels"]], rows)
+
+
+def _scores(table: CodeTable, ks: list[int], distance: str, target: Path, labelled: bool) -> dict[str, Any]:
+    """Recall@k where there are labels, and the best dimension of every attribute value, also as CSV beside `target`."""
+    areas, left_out = best_dimensions(table)
+    for reason in left_out:
+        console.note(reason)
+    file = target.with_suffix(".auc.csv")
+    write_atomic(file, as_csv(("attribute", "value", "best_dim", "auc"), areas))
+    hits = recall(table, ks, distance) if labelled else {}
+    return {"distance": distance, "recall": hits, "auc": areas, "auc_file": str(file)}
+
+
+def show_recall(rows: list[tuple[str, dict[int, float]]]) -> None:
+    """Print Recall@k, a row per (name, {k: share})."""
+    if rows and rows[0][1]:
+        console.table(
+            "", ["", *(f"recall@{k}" for k in rows[0][1])], [(name, *shares.values()) for name, shares in rows]
+        )
+
+
+def show_auc(areas: list[tuple[str, float, str, float]]) -> None:
+    """Print rows (attribute, value, best dimension, AUC), their mean and median, and a histogram."""
+    from distk import console
+
+    values = [area for *_, area in areas]
+    console.table("", ["attribute", "value", "best dimension", "AUC"], areas)
+    middle = f"mean {statistics.fmean(values):.3f}, median {statistics.median(values):.3f}"
+    console.note(f"AUC of the best dimension: {middle}, above 0.95: {sum(v > 0.95 for v in values) / len(values):.0%}")
+    for line in histogram(values):
+        console.out.print(line, markup=False)

@@ -1,0 +1,120 @@
+"""Scores of a discrete code or a single code against labels, and of reconstructions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distk import CodeTable, Metric, UsageError, can, option
+from distk.method import eval_mode
+from distk.plugins.metrics import functional
+from distk.plugins.metrics.table import Config, Scored, codes, quantities
+
+
+def labels(table: CodeTable) -> tuple[Tensor, str]:
+    """The categorical truth of the items `[N]` int64, and what it is called: the data set's label, else the first
+    categorical factor.
+
+    Raises UsageError naming the factors that there are when none is categorical and there is no label.
+    """
+    categorical = [k for k, kind in enumerate(table.factor_kinds) if kind == "categorical"]
+    if table.dataset is not None and table.rows is not None:
+        some = torch.arange(0, len(table), max(1, len(table) // 64), device=table.rows.device)
+        label = table.dataset.batch(table.rows[some]).get("label")
+        if label is not None:
+            # A label that is one of the factors need not be read from the items again.
+            same = [k for k in categorical if torch.equal(table.needs_factors()[some, k].long(), label.long())]
+            if not same:
+                return torch.cat([table.dataset.batch(part)["label"] for part in table.rows.split(4096)]), "label"
+            categorical = same
+    if categorical:
+        return table.needs_factors()[:, categorical[0]].long(), table.factor_names[categorical[0]]
+    there = ", ".join(table.factor_names) or "none"
+    raise UsageError(f"{table.source or 'this data'} has no categorical factor and no label; its factors are: {there}.")
+
+
+def some_rows(table: CodeTable, seed: int) -> Tensor:
+    """At most 10 000 rows in their order, int64 on the codes' device."""
+    picked = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))[:10_000]
+    return picked.sort().values.to(table.codes.device)
+
+
+@dataclass(frozen=True)
+class ClsAccConfig:
+    """Settings of the classification accuracy."""
+
+    disc_index: int | None = option(None, "which discrete code, counted from 1, where there are several", min=1)
+
+
+class ClsAcc(Scored[ClsAccConfig]):
+    """Unsupervised classification accuracy (Jeong & Song 2019): the discrete code against the label."""
+
+    headline = "hungarian"
+    matrices = {"contingency": "heat"}
+
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        columns = [d for d, kind in enumerate(table.kinds) if kind == "categorical"]
+        if not columns:
+            raise UsageError("this representation has no discrete code to compare with labels.")
+        place, there = self.config.disc_index, ", ".join(table.names[d] for d in columns)
+        if place is None and len(columns) > 1:
+            raise UsageError(f"there are several discrete codes, {there}: choose one with --disc-index 1.")
+        if place is not None and place > len(columns):
+            raise UsageError(f"disc-index {place} is too large: the discrete codes are {there}.")
+        truth, name = labels(table)
+        index = table.codes[:, columns[(place or 1) - 1]].round().long()
+        result = dict(functional.unsupervised_accuracy(index, truth))
+        used, kinds = int(index.unique().numel()), int(truth.unique().numel())
+        if used != kinds:
+            result["reasons"] = {"hungarian": f"{used} code values meet {kinds} values of {name}: some stay unmatched"}
+        return result
+
+
+class BestDimensionAuc(Scored[Config]):
+    """Best single-dimension AUC per attribute value (Ridgeway & Mozer 2017)."""
+
+    headline = "mean"
+
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        truth = table.factors if table.factors is not None else labels(table)[0].unsqueeze(1)
+        picked = some_rows(table, seed)
+        values, names, left = quantities(codes(table, self.config, seed)[picked], table)
+        result = functional.best_dimension_auc(values, truth.to(values.device)[picked])
+        reasons = {**left, **result.pop("reasons", {})}
+        how = "AUC of one value against the others of its factor, either direction"
+        result |= {"code_names": names, "rows_used": [len(picked)], "estimator": how}
+        return {**result, "reasons": reasons} if reasons else result
+
+
+class Reconstruction(Metric):
+    """Reconstruction errors from posterior means, per pixel and per image, on items of the test split if there are."""
+
+    headline = "mse_pixel"
+    higher_is_better = False
+    needs_model = True
+
+    @torch.no_grad()
+    def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        model, dataset, rows = table.model, table.dataset, table.rows
+        assert model is not None
+        assert dataset is not None
+        assert rows is not None
+        if not can(model, "decode"):
+            raise UsageError(f"method {type(model).__name__} has no decoder.")
+        totals: dict[str, float] = {}
+        low, high = model.spec.range
+        held = dataset.rows("test")
+        if held is not None and bool((tested := torch.isin(rows, held)).any()):
+            rows = rows[tested]
+        with eval_mode(model):
+            for part in rows.split(512):
+                x = dataset.batch(part)["x"]
+                made = model.decode(model.encode(x)).view_as(x)
+                errors = functional.reconstruction((x - low) / (high - low), (made - low) / (high - low))
+                for key in ("mse_pixel", "bce_pixel", "nll_image"):
+                    totals[key] = totals.get(key, 0.0) + errors[key] * len(part)
+        return {**{key: total / len(rows) for key, total in totals.items()}, "rows_used": [len(rows)]}

@@ -1,0 +1,37 @@
+"""DCI: importances of codes for factors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from distk import CodeTable, option
+from distk.plugins.metrics import functional
+from distk.plugins.metrics.table import TRAIN, PredictorConfig, Scored, draw_split
+
+
+@dataclass(frozen=True)
+class DciConfig(PredictorConfig):
+    """Settings of DCI."""
+
+    predictor: Literal["gbt", "lasso", "rf"] = option("gbt", "boosted trees; or, for continuous factors, lasso or rf")
+    exact: bool = option(False, "scikit-learn's boosting instead of the fast histogram booster (minutes)")
+    alpha: float = option(0.02, "strength of the lasso", min=0)
+
+
+class Dci(Scored[DciConfig]):
+    """Disentanglement, completeness, informativeness (Eastwood & Williams 2018)."""
+
+    headline = "disentanglement"
+    matrices = {"importance": "hinton"}
+    bars = ("completeness_per_factor", "informativeness_per_factor", "disentanglement_per_code")
+
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        config: DciConfig = self.config
+        parts, names = draw_split(table, config, seed, continuous=config.predictor != "gbt")
+        jobs = -1 if config.exact and config.predictor == "gbt" and len(parts[0]) >= TRAIN // 2 else 1
+        result = functional.dci(*parts, config.predictor, seed, exact=config.exact, alpha=config.alpha, n_jobs=jobs)
+        booster = "scikit-learn's gradient boosting" if config.exact else "histogram gradient boosting"
+        how = {"gbt": booster, "lasso": f"lasso, alpha {config.alpha:g}", "rf": "random forests"}[config.predictor]
+        return {**result, "code_names": names, "rows_used": [len(parts[0]), len(parts[2])], "estimator": how}

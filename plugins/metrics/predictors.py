@@ -1,0 +1,74 @@
+"""Scores of predictors that read factors from codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from distk import CodeTable, option
+from distk.plugins.metrics import functional
+from distk.plugins.metrics.table import FactorConfig, PredictorConfig, Scored, draw_split
+
+
+@dataclass(frozen=True)
+class SapConfig(FactorConfig):
+    """Settings of SAP."""
+
+    continuous: bool = option(False, "squared correlation instead of the accuracy of a one-code classifier")
+
+
+class Sap(Scored[SapConfig]):
+    """Separated attribute predictability (Kumar et al. 2018)."""
+
+    headline = "sap"
+    matrices = {"score_matrix": "heat"}
+    bars = ("sap_per_factor",)
+
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        given, continuous = self.config, self.config.continuous
+        parts, _ = draw_split(table, PredictorConfig(given.code, given.bins), seed, continuous)
+        how = "squared correlation" if continuous else "one-code linear SVM, squared hinge, C = 0.01"
+        used = [len(parts[0])] if continuous else [len(parts[0]), len(parts[2])]
+        return {**functional.sap(*parts, continuous=continuous), "rows_used": used, "estimator": how}
+
+
+class Explicitness(Scored[PredictorConfig]):
+    """Explicitness (Ridgeway & Mozer 2018)."""
+
+    headline = "explicitness_test"
+    bars = ("explicitness_per_factor",)
+
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        parts, names = draw_split(table, self.config, seed)
+        used = [len(parts[0]), len(parts[2])]
+        how = "multinomial logistic regression, C = 1; AUC one against the rest"
+        return {**functional.explicitness(*parts), "code_names": names, "rows_used": used, "estimator": how}
+
+
+@dataclass(frozen=True)
+class DownstreamConfig(PredictorConfig):
+    """Settings of the downstream task."""
+
+    sizes: tuple[int, ...] = option((10, 100, 1000, 10_000), "numbers of labelled items", min=1)
+    predictor: Literal["lr", "gbt", "svm", "svm_linear"] = option("lr", "logistic regression, boosted trees or an SVM")
+    exact: bool = option(False, "scikit-learn's boosting instead of the fast histogram booster (minutes)")
+
+
+class Downstream(Scored[DownstreamConfig]):
+    """Accuracy of predicting every factor from N labelled codes (Locatello et al. 2019)."""
+
+    headline = "mean_largest"
+
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        """`mean_largest`: mean accuracy over factors with the largest number of labels that the data allow."""
+        config: DownstreamConfig = self.config
+        parts, names = draw_split(table, config, seed)
+        sizes = [n for n in config.sizes if n <= len(parts[0])] or [len(parts[0])]
+        result = dict(functional.downstream(*parts, sizes=sizes, model=config.predictor, exact=config.exact, seed=seed))
+        result["mean_largest"] = float(result["mean"][-1])
+        left = [n for n in config.sizes if n not in sizes]
+        if left:
+            result["reasons"] = {**result.get("reasons", {}), "sizes": f"too few items for {left}"}
+        used = [len(parts[0]), len(parts[2])]
+        return {**result, "code_names": names, "sizes": sizes, "rows_used": used, "estimator": config.predictor}

@@ -1,0 +1,106 @@
+"""Scores of how codes depend on factors, and on each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distk import CodeTable, option
+from distk.plugins.metrics import functional
+from distk.plugins.metrics.table import (
+    BINS,
+    TRAIN,
+    Config,
+    FactorConfig,
+    Scored,
+    chosen,
+    codes,
+    draw,
+    quantities,
+    without,
+)
+
+
+@dataclass(frozen=True)
+class IrsConfig(Config):
+    """Settings of IRS."""
+
+    bins: int = option(BINS, "equal-width bins of factors with more values, or continuous ones", min=2, max=10_000)
+    quantile: float = option(0.99, "quantile that stands for the maximum", paper="1.0", above=0, max=1)
+
+
+class Irs(Scored[IrsConfig]):
+    """Interventional robustness score (Suter et al. 2019)."""
+
+    headline = "irs"
+    matrices = {"irs_matrix": "heat"}
+    bars = ("irs_per_code",)
+
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        config: IrsConfig = self.config
+        values, truth = draw(table, FactorConfig(config.code), seed)
+        how = f"quantile {config.quantile:g} of the deviations within {config.bins} bins"
+        result = functional.irs(values, truth, config.quantile, config.bins)
+        return {**result, "rows_used": [len(values)], "estimator": how}
+
+
+@dataclass(frozen=True)
+class UnsupervisedConfig(Config):
+    """Settings of the unsupervised scores."""
+
+    bins: int = option(BINS, "equal-width bins per code", min=2, max=10_000)
+
+
+class Unsupervised(Scored[UnsupervisedConfig]):
+    """Dependence among the codes, without labels (Locatello et al. 2019)."""
+
+    headline = "gaussian_total_correlation"
+    higher_is_better = False
+
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        values, names, left = quantities(codes(table, self.config, seed), table)
+        values = values[chosen(table, TRAIN, seed)]
+        result = functional.unsupervised(values, self.config.bins)
+        how = f"covariance; plug-in information of {self.config.bins} bins, nats"
+        return without(left, {**result, "code_names": names, "rows_used": [len(values)], "estimator": how})
+
+
+@dataclass(frozen=True)
+class LinearConfig(Config):
+    """Settings of the linear-dependence scores."""
+
+    dimensions: int | None = option(None, "true dimension for tdv; default: the number of factors", min=1)
+
+
+class LinearCorrelation(Scored[LinearConfig]):
+    """Linear dependence among the codes (Kageback & Mogren 2016): mapc, cvr, tdv, ud90."""
+
+    headline = "mapc"
+    higher_is_better = False
+
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        values, names, left = quantities(codes(table, self.config, seed), table)
+        true = self.config.dimensions or len(table.factor_names) or None
+        result = functional.linear_correlation(values, true if true is None else min(true, values.shape[1]))
+        return without(left, {**result, "code_names": names, "rows_used": [len(values)], "estimator": "covariance"})
+
+
+@dataclass(frozen=True)
+class ActiveConfig:
+    """Settings of active units."""
+
+    threshold: float = option(0.01, "variance of the posterior mean above which a code is active", min=0)
+
+
+class ActiveUnits(Scored[ActiveConfig]):
+    """Number of active units (Burda et al. 2016)."""
+
+    headline = "active_units"
+    bars = ("variance",)
+
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        values, names, left = quantities(table.codes, table)
+        result = functional.active_units(values, self.config.threshold)
+        how = f"variance of posterior means above {self.config.threshold:g}"
+        return without(left, {**result, "code_names": names, "rows_used": [len(values)], "estimator": how})

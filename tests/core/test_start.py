@@ -1,0 +1,51 @@
+"""What a start of the program imports: the version needs no command line, a listing no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import distk
+
+CODE = """
+import sys
+before = set(sys.modules)
+sys.argv = ["distk", *sys.argv[1:]]
+from distk.cli import main
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+print("MODULES", *sorted(set(sys.modules) - before))
+"""
+"""Runs the program and prints, last, what it imported."""
+
+
+def started(*arguments: str) -> tuple[str, set[str]]:
+    """(stdout, modules imported) of `distk ARGUMENTS` in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", CODE, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    out, _, modules = done.stdout.rpartition("MODULES ")
+    return out, set(modules.split())
+
+
+def test_the_version_needs_no_command_line_and_no_plugin() -> None:
+    out, modules = started("--version")
+    assert out == f"distk {distk.__version__}\n"
+    assert sorted(name for name in modules if name.startswith("distk")) == ["distk", "distk.cli", "distk.errors"]
+    assert not modules & {"torch", "numpy", "typer", "rich", "pluggy"}
+    # What importlib.metadata brings, and little else: 97 on Python 3.11.
+    assert len(modules) <= 130, sorted(modules)
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("--help",), ("plugins",), ("study", "--help"), ("mvae", "--help")])
+def test_listings_import_neither_torch_nor_numpy(arguments: tuple[str, ...]) -> None:
+    out, modules = started(*arguments)
+    assert out.strip()
+    assert not modules & {"torch", "numpy", "scipy", "sklearn", "matplotlib"}
+
+
+def test_the_version_among_other_words_is_the_same() -> None:
+    assert started("--debug", "--version")[0] == started("--version")[0]

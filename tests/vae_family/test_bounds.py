@@ -1,0 +1,101 @@
+"""The bounds of the family against quadrature over a code of one dimension."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distk import DataSpec, Method, UsageError, can, one_hot
+from distk.registry import registry
+
+SPEC = DataSpec("image", (1, 4, 4))
+GRID = torch.linspace(-9, 9, 4001, dtype=torch.float64)
+GAUSSIAN = ("vae", "betavae", "annealedvae", "betatcvae")
+
+
+def made(name: str, seed: int, **settings: Any) -> Method:
+    torch.manual_seed(seed)
+    cls = registry().find("method", name).load()
+    model = cls(cls.Config(**settings), SPEC).eval()
+    for parameter in model.parameters():  # large enough that the posterior is not the prior
+        parameter.data.mul_(3)
+    return model
+
+
+def log_likelihood(model: Any, x: Tensor, *classes: Tensor) -> Tensor:
+    """log p(x | z, c) of each item at each point of the grid, float64 `[n, points]`."""
+    logits = torch.cat(
+        [
+            model.decoder(torch.cat([z[:, None], *(c.expand(len(z), -1) for c in classes)], 1))
+            for z in GRID.float().split(500)
+        ]
+    )
+    flat = logits.double().flatten(1)
+    return torch.stack(
+        [
+            -F.binary_cross_entropy_with_logits(flat, y.expand_as(flat), reduction="none").sum(1)
+            for y in x.double().flatten(1)
+        ]
+    )
+
+
+def parts(model: Any, x: Tensor, mean: Tensor, std: Tensor, *classes: Tensor) -> tuple[Tensor, Tensor]:
+    """E_q log p(x | z, c) - KL(q(z|x) || p(z)), and log of the integral of p(x | z, c) p(z): `[n]` each."""
+    mean, std = mean.double(), std.double()
+    prior = torch.distributions.Normal(0.0, 1.0).log_prob(GRID)
+    posterior = torch.distributions.Normal(mean, std).log_prob(GRID)
+    likelihood = log_likelihood(model, x, *classes)
+    width = float(GRID[1] - GRID[0])
+    expected = (posterior.exp() * (likelihood + prior - posterior)).sum(1) * width
+    return expected, (likelihood + prior).logsumexp(1) + math.log(width)
+
+
+def held(model: Any, x: Tensor, expected: Tensor, evidence: Tensor, generator: torch.Generator, draws: int) -> None:
+    """The mean of many draws is the expectation, within five standard errors, and below log p(x)."""
+    with torch.no_grad():
+        seen = torch.stack([model.bound(x, generator)["elbo"].double() for _ in range(draws)])
+    error = seen.std(0) / draws**0.5
+    assert bool(((seen.mean(0) - expected).abs() < 5 * error + 1e-4).all()), (seen.mean(0), expected, error)
+    assert bool((expected <= evidence + 1e-6).all())
+
+
+@pytest.mark.parametrize("name", GAUSSIAN)
+def test_a_gaussian_bound_is_its_expectation(name: str, seed: int, generator: torch.Generator) -> None:
+    model: Any = made(name, seed, z=1, arch="mlp")
+    x = torch.rand(3, 1, 4, 4, generator=generator)
+    with torch.no_grad():
+        mean, logvar = model.infer(x)
+        expected, evidence = parts(model, x, mean, (0.5 * logvar).exp())
+    held(model, x, expected, evidence, generator, 1500)
+
+
+def test_a_discrete_variable_is_summed_over_its_posterior(seed: int, generator: torch.Generator) -> None:
+    model: Any = made("jointvae", seed, z=1, disc=(3,), arch="mlp", c_disc=(0.0, 1.0, 100.0, 30.0))
+    x = torch.rand(3, 1, 4, 4, generator=generator)
+    with torch.no_grad():
+        mean, logvar, (log_q,) = model.heads(x)
+        of_class = [parts(model, x, mean, (0.5 * logvar).exp(), one_hot(torch.tensor([k]), 3)) for k in range(3)]
+        values = torch.stack([value for value, _ in of_class], 1)
+        log_q = log_q.double()
+        expected = (log_q.exp() * (values - math.log(3) - log_q)).sum(1)
+        evidence = (torch.stack([value for _, value in of_class], 1) - math.log(3)).logsumexp(1)
+    held(model, x, expected, evidence, generator, 1500)
+
+
+def test_there_is_no_bound_without_nats_or_density(generator: torch.Generator, seed: int) -> None:
+    x = torch.rand(3, 1, 4, 4, generator=generator)
+    with pytest.raises(UsageError, match="squared errors"):
+        made("vae", seed, z=1, arch="mlp", likelihood="gaussian").bound(x, generator)
+    assert not can(made("aae", seed, z=2, arch="mlp"), "bound")
+
+
+def test_the_terms_add_up(seed: int, generator: torch.Generator) -> None:
+    x = torch.rand(3, 1, 4, 4, generator=generator)
+    terms = made("vae", seed, z=2, arch="mlp").bound(x, generator)
+    assert torch.allclose(terms["elbo"], -(terms["reconstruction"] + terms["kl"].sum(1)))
+    assert terms["kl"].shape == (3, 2)
