@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -69,12 +68,19 @@ def write_forms(folder: Path, clips: Clips) -> dict[str, Path]:
 
 def measure(path: Path, size: int | None) -> dict[str, Any]:
     """Read clips in this process, which has done nothing before; seconds and bytes."""
-    resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident now
+    resident = _memory("VmRSS")
     began = time.perf_counter()
     found = read_clips(path, Fit(size))
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": seconds, "frames": len(found.frames), "kept": found.frames.nbytes, "peak": peak - resident}
+    grown = _memory("VmHWM") - resident
+    return {"seconds": seconds, "frames": len(found.frames), "kept": found.frames.nbytes, "peak": grown}
+
+
+def _memory(name: str) -> int:
+    """A line of this process's /proc/self/status, bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def reading(path: Path, size: int | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import math
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 
@@ -24,8 +24,8 @@ NUMBERS = "biuf"
 class Npz:
     """An open npz file. names: of its arrays, without `.npy`, in the order of the file. Use it through `open_npz`."""
 
-    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
-        self.path, self._archive = path, archive
+    def __init__(self, path: Path, archive: zipfile.ZipFile, hint: str = "") -> None:
+        self.path, self._archive, self._hint = path, archive, hint
         self.names = tuple(n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy"))
         self._size = path.stat().st_size
 
@@ -60,7 +60,9 @@ class Npz:
                 yield part
 
     @contextlib.contextmanager
-    def _member(self, name: str) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype, str]]:
+    def _member(self, name: str) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype, Literal["C", "F"]]]:
+        if name not in self.names:
+            raise DistkError(f"'{self.path}' lacks '{name}'{self._hint}.")
         info = self._archive.getinfo(f"{name}.npy")
         with self._archive.open(info) as file:
             version = np.lib.format.read_magic(file)
@@ -95,11 +97,9 @@ def open_npz(path: Path, expected: str = "") -> Iterator[Npz]:
     hint = f"; expected {expected}" if expected else ""
     try:
         with zipfile.ZipFile(path) as archive:
-            yield Npz(path, archive)
+            yield Npz(path, archive, hint)
     except (DistkError, NameError):  # what is no news about the file
         raise
-    except KeyError as error:
-        raise DistkError(f"'{path}' lacks {error.args[0] if error.args else error}{hint}.") from error
     except Exception as error:  # damaged archives raise a family of their own
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DistkError(f"'{path}' is not a valid npz file ({reason}){hint}.") from error
