@@ -67,16 +67,18 @@ def test_splits_are_by_clip(seed) -> None:
 
 
 def test_a_clip_is_drawn_as_often_as_any_other_or_by_its_windows(generator) -> None:
-    lengths, n = [4, 4, 103], 6000
+    lengths, n = [4, 13, 103], 6000
     by_clip = held(counting(lengths), frames=4).sample(n, generator, "all")
     long = (by_clip["clip"] == 2).float().mean()
     assert abs(long - 1 / 3) < 5 * (2 / 9 / n) ** 0.5
-    starts = torch.bincount(by_clip["start"][by_clip["clip"] == 2], minlength=100)
-    assert len(starts) == 100
-    assert (starts - long * n / 100).abs().max() < 6 * (float(long) * n / 100) ** 0.5
+    for clip, windows in ((1, 10), (2, 100)):
+        starts = torch.bincount(by_clip["start"][by_clip["clip"] == clip], minlength=windows)
+        assert len(starts) == windows
+        expected = float(starts.sum()) / windows
+        assert (starts - expected).abs().max() < 6 * expected**0.5
     by_window = held(counting(lengths), frames=4, draw="windows").sample(n, generator, "all")
     share = (by_window["clip"] == 2).float().mean()
-    assert abs(share - 100 / 102) < 5 * (100 / 102 * 2 / 102 / n) ** 0.5
+    assert abs(share - 100 / 111) < 5 * (100 / 111 * 11 / 111 / n) ** 0.5
 
 
 def test_sampling_reads_nothing_back_and_keeps_its_shapes(generator) -> None:
