@@ -100,13 +100,12 @@ def _about(entry: Command) -> str:
     paper = registry().papers.get(entry.name)
     if paper is None:
         return entry.summary
-    lines = [f"{entry.summary}."]
-    for kind, verb in (("method", "distk train"), ("dataset", "distk data"), ("metric", "distk eval --metric")):
-        if names := [row.name for row in paper.named(kind)]:
-            lines.append(f"{verb} {' | '.join(names)}")
-    if names := [row.name for row in paper.named("penalty")]:
-        lines.append(f"distk train METHOD --penalty {' | '.join(names)}")
-    return "\n\n".join(lines)
+    parts = [f"{entry.summary}."]
+    ways = {"method": "train", "dataset": "data", "metric": "eval --metric", "penalty": "train METHOD --penalty"}
+    for kind, words in ways.items():
+        parts.append("\n".join(f"distk {words} {row.name}: {row.summary}" for row in paper.named(kind)))
+    parts.append("What serves every method, such as traverse and eval, stands in `distk --help`.")
+    return "\n\n".join(filter(None, parts))
 
 
 def collect_apps(warn: bool = True) -> None:

@@ -48,6 +48,37 @@ def _literal(cls: type[Metric], key: str, value: Any) -> Any:
     return next((c for c in choices if str(c) == str(value)), value)
 
 
+def metric_settings(name: str, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A registered metric and settings of it, checked: (its name, the settings).
+
+    Raises UsageError for a setting or a value that the metric does not have.
+    """
+    entry = registry().find("metric", name)
+    cls = entry.load()
+    known = {key: _literal(cls, key, value) if key in hints(cls.Config) else value for key, value in values.items()}
+    from_dict(cls.Config, known, f"metric '{entry.name}'")
+    return entry.name, known
+
+
+def settings_by_metric(pairs: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """`METRIC.KEY=VALUE` of --eval-option -> settings by metric, checked; a value is JSON, or a word.
+
+    Raises UsageError for another form, an unknown metric, and what the metric does not have.
+    """
+    given: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        path, equals, text = pair.partition("=")
+        name, _, key = path.partition(".")
+        if not (equals and name and key):
+            raise UsageError(f"--eval-option '{pair}' is not understood; write METRIC.KEY=VALUE.")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        given.setdefault(registry().find("metric", name).name, {})[key.replace("-", "_")] = value
+    return dict(metric_settings(name, values) for name, values in given.items())
+
+
 def expand(names: Iterable[str]) -> list[str]:
     """Metric names with `all` replaced by every registered one; each once, in order."""
     every = [entry.name for entry in registry().entries("metric")]
@@ -105,6 +136,7 @@ def evaluate(
     seed: int = 0,
     repeats: int | None = None,
     cache: Path | None = None,
+    each: Mapping[str, Mapping[str, Any]] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Score a model, or a table of codes: {"metrics": {name: {key: value}}, "provenance": {...}}.
@@ -113,6 +145,7 @@ def evaluate(
     repeats: seeds per metric; None takes each metric's own number. cache: file for the table of codes.
     options: settings of the metrics (`protocol="cascadevae"`), each given to those metrics that have it and know the
     value; the others keep their default and say so under `reasons`. `{"recall.ks": "1,5"}` is for one metric alone.
+    each: settings of single metrics, by their name.
     Raises UsageError for an unknown metric, and for an option or a value that none of the metrics has.
     """
     names = expand([metrics] if isinstance(metrics, str) else metrics)
@@ -123,7 +156,8 @@ def evaluate(
         data = data if data is not None else model.dataset()
         coded = can(model, "encode") and any(_loads(name) and _loads(name).needs_codes for name in names)
         table = _cached_table(model, data, split, rows, seed, cache) if coded else _uncoded_table(model, data)
-    results = {name: score(table, name, given[name], seed, repeats) for name in names}
+    single = each or {}
+    results = {name: score(table, name, {**given[name], **single.get(name, {})}, seed, repeats) for name in names}
     for name, text in passed_over.items():
         if "error" not in results[name]:
             results[name]["reasons"] = {"settings": text, **results[name].get("reasons", {})}

@@ -5,16 +5,15 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from PIL import Image as Pillow
+from PIL import ImageDraw, ImageFont
+from PIL.Image import Image
 from torch import Tensor
 
 from distk.files import write_atomic
 from distk.video.writers import as_bytes, gif
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 PAD = 2
 MARGIN = 0.35
@@ -47,17 +46,12 @@ def enlarge(images: Tensor, smallest: int = 48) -> Tensor:
 
 def to_pil(image: Tensor) -> Image:
     """Image `[c, h, w]` -> a PIL image in RGB."""
-    from PIL import Image as Pillow
-
     array = (as_rgb(image.unsqueeze(0))[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     return Pillow.fromarray(array)
 
 
 def labelled(sheet: Tensor, row_labels: Sequence[str], row_height: int) -> Tensor:
     """A grid `[3, H, W]` with one line of text to the left of each row; `row_height` is that of its images."""
-    from PIL import Image as Pillow
-    from PIL import ImageDraw, ImageFont
-
     font = ImageFont.load_default(size=max(10, min(16, row_height // 4)))
     width = max((int(font.getlength(label)) for label in row_labels), default=0) + 10
     canvas = Pillow.new("RGB", (width + sheet.shape[2], sheet.shape[1]), (255, 255, 255))

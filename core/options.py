@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 import typer
 
 from distk.config import flag, hints, split_optional
+from distk.errors import DistkError
 
 
 def parameters(
@@ -147,6 +149,7 @@ def command(
     """A click command of `function`: its own parameters, those of its bundles, and `extra` as keyword arguments.
 
     help_text: default: the function's docstring. cls: another class of command.
+    Raises DistkError naming an option that the command would have twice.
     """
     own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
     bundles = [bundle for bundle in map(_bundled, own) if bundle is not None]
@@ -156,6 +159,8 @@ def command(
         p for p in fields if any(isinstance(note, typer.models.ArgumentInfo) for note in typing.get_args(p.annotation))
     ]
     taken = [*first, *(p for p in own if p.name not in held), *(p for p in fields if p not in first), *extra]
+    if twice := [name for name, count in Counter(p.name for p in taken).items() if count > 1]:
+        raise DistkError(f"the command '{name}' has two options {flag(twice[0])}: rename the setting '{twice[0]}'.")
 
     def run(**values: Any) -> Any:
         for bundle in bundles:

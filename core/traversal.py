@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from distk.data import Dataset
+from distk.errors import unknown
 from distk.latents import Code, Latent, one_hot
 from distk.method import Method, can
 from distk.metric import encode_table
@@ -100,8 +101,35 @@ def traverse(
         codes = [{**base, group.name: _class(group, k, base)} for k in range(group.size)]
         items = torch.cat([model.decode(code) for code in codes]).view(group.size, *shape)
         rows.append(Row(f"{group.name} 0..{group.size - 1}", _pad(items, columns)))
-    values = torch.linspace(low, high, columns).tolist()
-    return Traversal(None if x is None else x[0], reconstruction.view(1, *shape)[0], rows, values)
+    shown = torch.linspace(low, high, columns).tolist()
+    return Traversal(None if x is None else x[0], reconstruction.view(1, *shape)[0], rows, shown)
+
+
+@torch.no_grad()
+def strips_of(model: Method, code: Code, latent: str, columns: int, given: Mapping[str, int] | None = None) -> Tensor:
+    """A strip per item of a code: items `[n, columns, ...]` that differ along a strip in one latent alone.
+
+    code: of all groups, n items. latent: a dimension such as `z1`, which runs from its group's low to its high, or a
+    categorical group, which shows every class. given: categorical group -> class of all items.
+    Raises UsageError for a latent that is not there.
+    """
+    n = len(next(iter(code.values())))
+    code = {**code, **{name: _class(model.latents[name], k, code) for name, k in (given or {}).items()}}
+    places = {f"{g.name}{i + 1}": (g, i) for g in model.latents if g.kind == "continuous" for i in range(g.size)}
+    classes = {g.name: g for g in model.latents if g.kind == "categorical"}
+    if latent in classes:
+        codes = [{**code, latent: _class(classes[latent], k, code)} for k in range(classes[latent].size)]
+    elif latent in places:
+        group, i = places[latent]
+        codes = []
+        for value in torch.linspace(group.low, group.high, columns).tolist():
+            moved = code[group.name].clone()
+            moved[..., i] = value
+            codes.append({**code, group.name: moved})
+    else:
+        raise unknown("latent", latent, [*places, *classes])
+    items = torch.stack([model.decode(each) for each in codes], 1)
+    return items.view(n, len(codes), *items.shape[2:])
 
 
 def _nats(kl: dict[str, float], group: Latent, i: int) -> float:

@@ -9,7 +9,7 @@ import typer
 
 Checkpoint = Annotated[
     Path | None,
-    typer.Argument(metavar="[CHECKPOINT]", help="Checkpoint or run folder; default: the newest run under ./runs."),
+    typer.Argument(metavar="CHECKPOINT", help="Checkpoint or run folder; default: the newest run under ./runs."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
@@ -19,4 +19,10 @@ DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the data set's files; default: $DISTK_DATA.")
 ]
 DataName = Annotated[str | None, typer.Option("--data", help="Another data set than the one trained on.")]
-Split = Annotated[Literal["all", "train", "test"], typer.Option("--split", help="Which items: all, train or test.")]
+Split = Annotated[str, typer.Option("--split", help="Which items: all, train, test or another split of the data.")]
+Start = Annotated[
+    Literal["data", "prior"] | None,
+    typer.Option(
+        "--start", help="Where it starts: items (data) or draws (prior). Default: data where there is an encoder."
+    ),
+]

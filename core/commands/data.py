@@ -1,6 +1,7 @@
 """`distk data NAME`: look into a data set, draw it, export it, hold a renderer against the official file."""
 
 # No `from __future__ import annotations`: typer reads annotations that are made from local values.
+import inspect
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,7 +71,7 @@ def _dataset_command(entry: Registration, name: str) -> Any:
         from distk.data import open_dataset
         from distk.device import choose_device
 
-        chosen = options.given(config, values)
+        chosen = options.given(config, values, taken, "data_")
         dataset = open_dataset(name, chosen, device=choose_device(device), folder=data_dir)
         facts = _facts(dataset)
         if preview is not None:
@@ -95,7 +96,8 @@ def _dataset_command(entry: Registration, name: str) -> Any:
             if found := facts.get(key):
                 console.table(title, tuple(found[0]), [tuple(r.values()) for r in found])
 
-    own = options.parameters(config, f"Data: {entry.name}")
+    taken = set(inspect.signature(run).parameters)  # a setting `split` of the data becomes --data-split, as in train
+    own = options.parameters(config, f"Data: {entry.name}", taken, "data_")
     help_text = f"{entry.summary}.\n\nExample: distk data {entry.name} --preview {entry.name}.png"
     return options.command(run, entry.name, own, help_text)
 

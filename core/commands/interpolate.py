@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 import typer
 from torch import Tensor
 
 from distk import images
-from distk.commands.shared import OnRows, present, require, scaled
+from distk.commands.arguments import Start
+from distk.commands.shared import OnRows, present, scaled
 from distk.errors import UsageError
 from distk.latents import Code
-from distk.method import Method, can
-
-Start = Annotated[
-    Literal["data", "prior"] | None,
-    typer.Option(help="Ends: items (data) or draws (prior). Default: data where the model has an encoder."),
-]
+from distk.method import Method
 
 
 def interpolate(
@@ -36,43 +32,33 @@ def interpolate(
 
     Example: distk interpolate runs/my-run --a 3 --b 17 --steps 10
     """
-    on.open("interpolate", "decode")
-    start = start or ("data" if can(on.model, "encode") else "prior")
+    model = on.open("interpolate", "decode").model
     rows: list[list[int]] = []
     with torch.no_grad():
-        if start == "data":
-            require(on.model, on.header, "interpolate", "encode")
-            rows, ends = _ends_of_items(on, a, b, pairs)
+        if on.starts_at_data(start, "interpolate"):
+            dataset = on.dataset()
+            chosen = on.pairs(dataset, a, b, pairs)
+            rows = chosen.tolist()
+            ends = model.filled(model.encode(dataset.batch(chosen.T.flatten())["x"]), on.seed)
         elif a is not None or b is not None:
             raise UsageError("--a and --b name items of the data; with --start prior the ends are drawn by --seed.")
         else:
-            ends = on.model.prior(2 * pairs, torch.Generator(device=_device(on.model)).manual_seed(on.seed))
-        items = strips(on.model, ends, steps)
+            ends = on.draws(2 * pairs)
+        items = strips(model, ends, steps)
     target = on.target("interpolation.png")
-    if on.model.spec.kind == "sentence":
-        sentences = [on.model.text(strip) for strip in items]
+    if model.spec.kind == "sentence":
+        sentences = [model.text(strip) for strip in items]
         if on.json:
             on.report([], rows=rows, sentences=sentences)
         for strip in sentences if not on.json else []:
             typer.echo("\n".join([*strip, ""]))
         return
-    on.report(_drawn(on.model, items, target), start=start, rows=rows, share=torch.linspace(0, 1, steps).tolist())
-
-
-def _ends_of_items(on: OnRows, a: int | None, b: int | None, pairs: int) -> tuple[list[list[int]], Code]:
-    """Rows of the pairs, and the code of the first items followed by that of the second ones."""
-    dataset = on.dataset()
-    if (a is None) != (b is None):
-        raise UsageError("give both --a and --b, or neither for random pairs.")
-    if a is not None and b is not None:
-        for name, row in (("--a", a), ("--b", b)):
-            if row >= len(dataset):
-                raise UsageError(f"{name} {row} is outside the data set's rows 0 to {len(dataset) - 1}.")
-        chosen = torch.tensor([[a, b]], device=dataset.device)
-    else:
-        chosen = on.rows(dataset, 2 * pairs).view(-1, 2)
-    code = on.model.encode(dataset.batch(chosen.T.flatten())["x"])
-    return chosen.tolist(), on.model.filled(code, on.seed)
+    on.report(
+        _drawn(model, items, target),
+        start="data" if rows else "prior",
+        rows=rows,
+        share=torch.linspace(0, 1, steps).tolist(),
+    )
 
 
 def strips(model: Method, ends: Code, steps: int) -> Tensor:
@@ -98,7 +84,3 @@ def _drawn(model: Method, items: Tensor, target: Path) -> list[Path]:
         )
         return [target.with_suffix(".png")]
     return present(model, items.flatten(0, 1), target, items.shape[1])
-
-
-def _device(model: Method) -> torch.device:
-    return next(model.parameters()).device

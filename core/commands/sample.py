@@ -12,6 +12,7 @@ from distk.commands.arguments import Seed
 from distk.commands.shared import OnModel, present
 from distk.device import seeded
 from distk.errors import UsageError
+from distk.traversal import strips_of
 
 
 def sample(
@@ -22,11 +23,16 @@ def sample(
         str | None, typer.Option(help="Which categorical group --class means, if there are several.")
     ] = None,
     label: Annotated[str | None, typer.Option(help="Label by name, for methods of labelled data.")] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="Instead: a row per draw, along which this latent alone changes, as z1 or d.")
+    ] = None,
+    columns: Annotated[int, typer.Option(help="With --grid: values of a continuous latent.", min=2, max=100)] = 10,
     seed: Seed = 0,
 ) -> None:
     """Draw new items from the model.
 
-    Example: distk sample runs/my-run --n 64 --class 2
+    Example: distk sample runs/my-run --n 64
+    Example: distk sample runs/my-run --grid z1 --n 8
     """
     model = on.open("sample", "sample").model
     given: dict[str, int] = {}
@@ -39,8 +45,14 @@ def sample(
         if label not in model.spec.classes:
             raise UsageError(f"--label '{label}' is none of {', '.join(model.spec.classes) or 'no labels'}.")
         given["label"] = model.spec.classes.index(label)
+    generator = seeded(seed, next(model.parameters()).device)
+    wide = max(1, math.isqrt(n) if math.isqrt(n) ** 2 == n else min(n, 10))
     with torch.no_grad():
-        items = model.sample(n, seeded(seed, next(model.parameters()).device), **given)
+        if grid is None:
+            items = model.sample(n, generator, **given)
+        else:
+            strips = strips_of(model, model.prior(n, generator), grid, columns, given)
+            items, wide = strips.flatten(0, 1), strips.shape[1]
     if model.spec.kind == "sentence" and on.out is None:
         lines = model.text(items)
         if on.json:
@@ -48,5 +60,4 @@ def sample(
         for line in lines if not on.json else []:
             typer.echo(line)
         return
-    columns = max(1, math.isqrt(n) if math.isqrt(n) ** 2 == n else min(n, 10))
-    on.report(present(model, items, on.target("samples.png"), columns))
+    on.report(present(model, items, on.target("samples.png" if grid is None else f"samples-{grid}.png"), wide))

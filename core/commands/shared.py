@@ -18,6 +18,7 @@ from distk.console import note
 from distk.data import Dataset, open_dataset
 from distk.errors import NotServed, UsageError
 from distk.files import write_atomic
+from distk.latents import Code
 from distk.method import Method, can
 from distk.models import open_model, trained_data
 from distk.options import Bundle
@@ -89,6 +90,40 @@ class OnRows(OnData):
     split: Split = "test"
     seed: Seed = 0
 
+    def starts_at_data(self, start: str | None, command: str) -> bool:
+        """Whether the opened model's walk starts at items: `start` if it is given, else where it can encode.
+
+        Raises NotServed where items are asked for and the model has no encoder.
+        """
+        if start is None:
+            return can(self.model, "encode")
+        if start == "data":
+            require(self.model, self.header, command, "encode")
+        return start == "data"
+
+    def draws(self, n: int) -> Code:
+        """`n` codes from the opened model's prior, drawn by the seed."""
+        device = next(self.model.parameters()).device
+        with torch.no_grad():
+            return self.model.prior(n, torch.Generator(device=device).manual_seed(self.seed))
+
+    def one_of(self, dataset: Dataset, row: int, option: str) -> int:
+        """A row that the user named. Raises UsageError when the data set has it not."""
+        if not 0 <= row < len(dataset):
+            raise UsageError(f"{option} {row} is outside the data set's rows 0 to {len(dataset) - 1}.")
+        return row
+
+    def pairs(self, dataset: Dataset, a: int | None, b: int | None, pairs: int) -> Tensor:
+        """Rows int64 `[n, 2]`: the pair that `--a` and `--b` name, or random ones of the split."""
+        if a is None or b is None:
+            if (a is None) != (b is None):
+                raise UsageError("give both --a and --b, or neither for random pairs.")
+            return self.rows(dataset, 2 * pairs).view(-1, 2)
+        self.one_of(dataset, a, "--a"), self.one_of(dataset, b, "--b")
+        if a == b:
+            raise UsageError(f"--a and --b are both {a}: name two different rows.")
+        return torch.tensor([[a, b]], device=dataset.device)
+
     def rows(self, dataset: Dataset, n: int) -> Tensor:
         """`n` different rows of the split, int64 `[n]`, drawn by the seed."""
         return choose_rows(dataset, n, self.seed, self.split)
@@ -153,7 +188,7 @@ def require(model: Method, header: Header, command: str, *abilities: str) -> Non
 
 def choose_rows(dataset: Dataset, n: int, seed: int, split: str) -> Tensor:
     """`n` different rows of a split, drawn from `seed`."""
-    rows = dataset.rows(split)  # type: ignore[arg-type]
+    rows = dataset.rows(split)
     total = len(dataset) if rows is None else len(rows)
     if n > total:
         raise UsageError(f"--n {n} is more than the {total:,} items of the {split} split.")

@@ -8,8 +8,10 @@ import torch
 import typer
 from torch import Tensor
 
+from distk.commands.arguments import Start
 from distk.commands.shared import OnRows, present
 from distk.errors import UsageError
+from distk.latents import Code
 from distk.method import Method
 
 
@@ -22,33 +24,39 @@ def swapped(model: Method, a: Tensor, b: Tensor, group: str) -> Tensor:
     return torch.stack([a, b, *made], 1)
 
 
+def swapped_draws(model: Method, ends: Code, group: str) -> Tensor:
+    """Codes of n first items followed by n second ones -> `[n, 4, ...]` as `swapped`, all four decoded."""
+    n = len(next(iter(ends.values()))) // 2
+    a, b = ({name: value[part] for name, value in ends.items()} for part in (slice(n), slice(n, 2 * n)))
+    return torch.stack([model.decode(code) for code in (a, b, *model.latents.swap(a, b, group))], 1)
+
+
 def swap(
     on: OnRows,
     group: Annotated[str | None, typer.Option(help="Group of the code to exchange; default: the first.")] = None,
     a: Annotated[int | None, typer.Option("--a", help="Row of the first item.")] = None,
     b: Annotated[int | None, typer.Option("--b", help="Row of the second item.")] = None,
     pairs: Annotated[int, typer.Option(help="How many random pairs, without --a and --b.", min=1, max=1000)] = 7,
+    start: Start = None,
 ) -> None:
     """Exchange one group of the code between two items: a, b, a with b's group, b with a's group.
 
     Example: distk swap runs/my-run --group z --pairs 5
     """
-    model = on.open("swap", "encode", "decode").model
+    model = on.open("swap", "decode").model
     if group is None:
         group = next(iter(model.latents)).name
     model.latents[group]  # an unknown one ends here
-    dataset = on.dataset()
-    if (a is None) != (b is None):
-        raise UsageError("give both --a and --b, or neither for random pairs.")
-    if a is not None and b is not None:
-        for name, row in (("--a", a), ("--b", b)):
-            if not 0 <= row < len(dataset):
-                raise UsageError(f"{name} {row} is outside the data set's rows 0 to {len(dataset) - 1}.")
-        if a == b:
-            raise UsageError(f"--a and --b are both {a}: name two different rows.")
-        rows = torch.tensor([[a, b]], device=dataset.device)
-    else:
-        rows = on.rows(dataset, 2 * pairs).view(-1, 2)
-    made = swapped(model, dataset.batch(rows[:, 0])["x"], dataset.batch(rows[:, 1])["x"], group)
+    rows: list[list[int]] = []
+    with torch.no_grad():
+        if on.starts_at_data(start, "swap"):
+            dataset = on.dataset()
+            chosen = on.pairs(dataset, a, b, pairs)
+            rows = chosen.tolist()
+            made = swapped(model, dataset.batch(chosen[:, 0])["x"], dataset.batch(chosen[:, 1])["x"], group)
+        elif a is not None or b is not None:
+            raise UsageError("--a and --b name items of the data; with --start prior the pairs are drawn by --seed.")
+        else:
+            made = swapped_draws(model, on.draws(2 * pairs), group)
     files = present(model, made.flatten(0, 1), on.target(f"swap-{group}.png"), 4)
-    on.report(files, group=group, rows=rows.tolist())
+    on.report(files, group=group, rows=rows)

@@ -10,6 +10,7 @@ import typer
 from torch import Tensor
 
 from distk import images
+from distk.commands.arguments import Start
 from distk.commands.shared import OnRows, scaled
 from distk.errors import UsageError
 from distk.method import Method
@@ -27,32 +28,36 @@ def traverse(
         str | None, typer.Option(help="Lowest and highest value, LOW:HIGH; default: -2:2 for most.")
     ] = None,
     top: Annotated[int | None, typer.Option(help="Only the so many most informative latents.", min=1)] = None,
+    start: Start = None,
     gif: Annotated[bool, typer.Option("--gif/--no-gif", help="Also write a GIF that sweeps all latents.")] = True,
 ) -> None:
     """Draw what each latent does: a row per latent, ordered by KL, a block per class of a discrete code.
 
     Example: distk traverse runs/my-run --columns 12 --span=-3:3
     """
-    model = on.open("traverse", "encode", "decode").model
-    dataset = on.dataset()
-    if row is not None and row >= len(dataset):
-        raise UsageError(f"--row {row} is outside the data set's rows 0 to {len(dataset) - 1}.")
-    rows = on.rows(dataset, 1) if row is None else torch.tensor([row], device=dataset.device)
-    kl = order_by_kl(model, dataset)
-    x = dataset.batch(rows)["x"]
-    made = walk(model, x, kl, columns, _span(span), top)
+    model = on.open("traverse", "decode").model
+    kl: dict[str, float] = {}
+    x, at = None, None
+    if on.starts_at_data(start, "traverse"):
+        dataset = on.dataset()
+        chosen = on.rows(dataset, 1) if row is None else torch.tensor([on.one_of(dataset, row, "--row")])
+        kl = order_by_kl(model, dataset)
+        x, at = dataset.batch(chosen.to(dataset.device))["x"], int(chosen[0])
+    elif row is not None:
+        raise UsageError("--row names an item of the data; with --start prior the code is drawn by --seed.")
+    made = walk(model, x, kl, columns, _span(span), top, on.seed)
     target = on.target("traversal.png")
     if model.spec.kind == "sentence":
         lines = {f"{r.block} {r.label}".strip(): model.text(r.items) for r in made.rows}
         if on.json:
-            on.report([], row=int(rows[0]), rows=lines)
+            on.report([], row=at, rows=lines)
         for label, sentences in lines.items() if not on.json else []:
             typer.echo(label + "".join(f"\n  {s}" for s in dict.fromkeys(sentences)))
         return
     files = draw(model, made, target, gif)
     on.report(
         files,
-        row=int(rows[0]),
+        row=at,
         kl=kl,
         values=made.values,
         rows=[f"{r.block} {r.label}".strip() for r in made.rows],
@@ -80,22 +85,25 @@ def draw(model: Method, made: Traversal, target: Path, gif: bool) -> list[Path]:
         items = scaled(model, items)
         return images.enlarge(items[:, items.shape[1] // 2] if items.dim() == 5 else items)
 
-    if made.input.dim() not in (3, 4):
+    if made.reconstruction.dim() not in (3, 4):
         raise UsageError(f"a traversal of {model.spec.kind} data has no picture; use --json.")
     columns = len(made.values)
-    head = torch.stack([made.input, made.reconstruction])
+    head = torch.stack([made.reconstruction] if made.input is None else [made.input, made.reconstruction])
     parts = [still(row.items) for row in made.rows]
     top = torch.full((columns, *still(head).shape[1:]), images.MARGIN)
-    top[:2] = still(head).cpu()
+    top[: len(head)] = still(head).cpu()
     sheet = images.grid(torch.cat([top, *(p.cpu() for p in parts)]), columns)
-    labels = ["input, reconstruction", *(f"{row.block}  {row.label}".strip() for row in made.rows)]
+    labels = [
+        "a draw" if made.input is None else "input, reconstruction",
+        *(f"{row.block}  {row.label}".strip() for row in made.rows),
+    ]
     target = target.with_suffix(".png")
     images.save_png(target, images.labelled(sheet, labels, top.shape[-2]))
     if not gif:
         return [target]
     movie = target.with_suffix(".gif")
     wide = max(1, round(len(parts) ** 0.5))
-    if made.input.dim() == 4:
+    if made.reconstruction.dim() == 4:
         clips = torch.stack([row.items[i] for row in made.rows for i in (0, columns // 2, columns - 1)])
         images.save_gif(movie, images.film(images.enlarge(scaled(model, clips)), 3), 0.15)
     else:

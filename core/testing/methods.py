@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from distk import checkpoint
 from distk.config import from_dict, to_dict, to_toml
@@ -127,8 +128,6 @@ def check_method(name: str, steps: int = 3, batch: int = 8, **options: Mapping[s
 
 
 def _round_trip(settings: Settings) -> None:
-    import tomllib
-
     plain = to_dict(settings.model)
     read = tomllib.loads(to_toml({"model": plain}))["model"]
     assert from_dict(type(settings.model), read, "TOML") == settings.model, "the settings differ after TOML"
@@ -359,8 +358,6 @@ def _unwatched(optimizer: torch.optim.Optimizer) -> None:
 
 @contextmanager
 def _lifted() -> Iterator[None]:
-    from torch.utils._python_dispatch import _disable_current_modes
-
     with _disable_current_modes():
         yield
 

@@ -185,6 +185,7 @@ def _toml(run: Run) -> str:
 def _check_evaluation(config: TrainConfig) -> None:
     """Unknown metrics and a malformed --keep are found before the first step, not after the last."""
     evaluation.expand(config.eval)
+    evaluation.settings_by_metric(config.eval_option)
     if config.keep:
         kind, _, metric = config.keep.partition(":")
         if kind != "best" or not metric:
@@ -299,7 +300,9 @@ def _evaluate(session: Session) -> dict[str, Any]:
         return {}
     devices = [trainer.device] if trainer.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        results = evaluation.evaluate(trainer.model, names, data=trainer.dataset, seed=0, repeats=1)["metrics"]
+        each = evaluation.settings_by_metric(config.eval_option)
+        found = evaluation.evaluate(trainer.model, names, data=trainer.dataset, seed=0, repeats=1, each=each)
+    results = found["metrics"]
     values: dict[str, Any] = {}
     for name, result in results.items():
         if "error" in result:

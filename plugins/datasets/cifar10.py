@@ -41,7 +41,7 @@ class Cifar10(Dataset):
         found = _find(files)
         if found is None:
             self.stand_in = made = open_dataset("deadleaves", device=device)
-            self.spec, self.parts = made.spec, {split: made.rows(split) for split in ("train", "test")}
+            self.spec, self.parts = made.spec, made.parts
             self.origin = f"no CIFAR-10 files found: stand-in deadleaves, {made.origin}"
             warn_once(
                 f"no CIFAR-10 files found, so '{files.name}' is the stand-in deadleaves; name them with --data-dir."
@@ -61,8 +61,8 @@ class Cifar10(Dataset):
         part = "" if len(records) == 60_000 else ", a part of the data set"
         self.origin = f"{len(records):,} images read from {found}{part}"
         everything = torch.arange(len(records), device=device)
-        split: dict[str, Tensor | None] = {"train": everything[:cut], "test": everything[cut:]}
-        self.parts = split if cut < len(records) else dict(permuted_split(cut, 0.1, 0, device))
+        split = {"train": everything[:cut], "test": everything[cut:]}
+        self.parts = split if cut < len(records) else permuted_split(cut, 0.1, 0, device)
 
     def __len__(self) -> int:
         return len(self.stand_in) if self.stand_in is not None else len(self.images)

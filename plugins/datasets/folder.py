@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from distk import Dataset, DataSpec, DistkError, Files, UsageError, option, permuted_split
@@ -67,8 +68,6 @@ class Folder(Dataset[Config]):
 
 def _read(path: Path, config: Config) -> np.ndarray:
     """uint8 `[channels, size, size]`. Raises DistkError naming a file that is not a valid image."""
-    from PIL import Image, ImageOps
-
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > LARGEST:

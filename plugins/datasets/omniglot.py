@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from distk import Dataset, DataSpec, DistkError, Files, UsageError, option, permuted_split
@@ -153,8 +154,6 @@ def _check_count(path: Path, count: int) -> None:
 
 def _decode(where: str, content: bytes, size: int) -> np.ndarray:
     """uint8 `[size, size]`, ink bright, the mean over the area of each pixel."""
-    from PIL import Image
-
     if len(content) > LARGEST_PNG:
         raise DistkError(f"'{where}' is too large for a drawing.")
     try:

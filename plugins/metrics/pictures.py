@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from distk.console import clean
 
@@ -60,8 +61,6 @@ class Drawing:
 
     def png(self) -> bytes:
         """The drawing as the contents of a PNG file."""
-        from PIL import Image, ImageDraw
-
         sheet = np.full((math.ceil(self.height), math.ceil(self.width), 3), 255.0)
         for x, y, width, height, colour in self.boxes:
             cover = _cover(y, height, sheet.shape[0])[:, None] * _cover(x, width, sheet.shape[1])
@@ -260,8 +259,6 @@ def _hex(colour: Colour) -> str:
 
 
 def _font() -> Any:
-    from PIL import ImageFont
-
     return ImageFont.load_default(size=SIZE)
 
 

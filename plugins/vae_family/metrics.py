@@ -12,7 +12,8 @@ from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, option, seeded
 from distk.console import progress
-from distk.plugins.vae_family.gaussian import GaussianVAE, kl_to_prior
+from distk.nn import kl_to_prior, reparameterise
+from distk.plugins.vae_family.gaussian import GaussianVAE
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class VaeBound(Metric[Config]):
                     x = dataset.batch(rows)["x"]
                     mean, logvar = model.infer(x)
                     noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-                    z = mean + (0.5 * logvar.clamp(-20, 10)).exp() * noise
+                    z = reparameterise(mean, (0.5 * logvar.clamp(-20, 10)).exp(), noise)
                     nll.append(model.nll(model.decoder(z), x).double())
                     floor.append(target_entropy(x))
                     kl.append(kl_to_prior(mean, logvar).double())

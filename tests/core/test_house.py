@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from setuptools import find_packages
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted([*(ROOT / "core").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")])
@@ -26,22 +27,109 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def test_the_list_of_packages_is_the_folders() -> None:
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    folders = {p.parent.relative_to(ROOT) for p in SOURCES}
-    named = {"distk" + ("." if f.parts[1:] else "") + ".".join(f.parts[1:]) for f in folders if f.parts[0] == "core"}
-    named |= {".".join(("distk", *f.parts)) for f in folders if f.parts[0] == "plugins"}
-    assert sorted(listed) == sorted(named)
+def test_every_folder_is_a_package_that_is_shipped() -> None:
+    where = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["where"]
+    folders = {module_of(path.with_name("__init__.py")) for path in SOURCES}
+    assert sorted(find_packages(str(ROOT / where[0]))) == sorted(folders)
 
 
-def test_core_imports_no_plugin_and_plugins_not_each_other() -> None:
-    for path in SOURCES:
-        parts = path.relative_to(ROOT).parts
-        own = f"distk.plugins.{parts[1]}" if parts[0] == "plugins" and len(parts) > 2 else None
-        for name in imports(path):
-            if name.startswith("distk.plugins."):
-                assert own is not None, f"{path} imports {name}"
-                assert name == own or name.startswith(own + "."), f"{path} imports {name}"
+def module_of(path: Path) -> str:
+    """The dotted name under which a source file is imported."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts[:-1] if parts[-1] == "__init__" else parts
+    return ".".join(("distk", *(parts[1:] if parts[0] == "core" else parts)))
+
+
+MODULES = {module_of(path): path for path in SOURCES}
+
+
+def modules_imported(path: Path) -> set[str]:
+    """The modules of ours that a file imports: at its top, inside functions and for types, by relative names too."""
+    own = module_of(path)
+    package = own if path.name == "__init__.py" else own.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names = {f"{base}.{alias.name}" for alias in node.names}
+            found |= {name for name in names if name in MODULES} or {base}
+    return {name for name in found if name in MODULES}
+
+
+def walls_broken(module: str, imported: set[str], papers: dict[str, tuple[str, ...]]) -> list[str]:
+    """Imports that a module may not have. papers: the papers of every family.
+
+    Core imports no plugin. A plugin imports its own root; a paper within it not another one; and of others only the
+    functions of scores and what the data sets' package exports.
+    """
+    parts = module.split(".")
+    plugin = parts[2] if parts[1:2] == ["plugins"] and len(parts) > 2 else ""
+    own = parts[3] if len(parts) > 3 and parts[3] in papers.get(plugin, ()) else ""
+    broken = []
+    for name in sorted(imported):
+        to = name.split(".")
+        if to[:2] != ["distk", "plugins"] or len(to) < 3:
+            continue
+        if to[2] != plugin:
+            shared = name == "distk.plugins.datasets" or to[2:4] == ["metrics", "functional"]
+            if not (plugin and shared):
+                broken.append(name)
+        elif len(to) > 3 and to[3] in papers.get(plugin, ()) and to[3] != own:
+            broken.append(name)
+    return broken
+
+
+def papers_of_families() -> dict[str, tuple[str, ...]]:
+    """Family -> the folders of its papers."""
+    found = {}
+    for path in (ROOT / "plugins").glob("*/__init__.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PAPERS":
+                found[path.parent.name] = ast.literal_eval(node.value)
+    return found
+
+
+def test_walls() -> None:
+    papers = papers_of_families()
+    assert "mvae" in papers["vae_family"]
+    broken = {module: walls_broken(module, modules_imported(path), papers) for module, path in MODULES.items()}
+    broken.pop("distk.plugins.vae_family.commands", None)  # the family's studies, until each is a recipe of its paper
+    assert {module: names for module, names in broken.items() if names} == {}
+
+
+def test_the_walls_would_stop_a_breach() -> None:
+    papers = {"vae_family": ("mvae", "jade")}
+    at = "distk.plugins.vae_family"
+    others = {f"{at}.jade.method", f"{at}.gaussian", "distk.plugins.metrics.functional.change", "distk.plugins.text"}
+    assert walls_broken(f"{at}.mvae.method", others, papers) == ["distk.plugins.text", f"{at}.jade.method"]
+    assert walls_broken(f"{at}.networks", {f"{at}.jade.method"}, papers) == [f"{at}.jade.method"]
+    assert walls_broken("distk.metric", {"distk.plugins.datasets"}, papers) == ["distk.plugins.datasets"]
+    assert walls_broken(f"{at}.mvae.data", {"distk.plugins.datasets"}, papers) == []
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other, directly or by way of others."""
+    reach: dict[str, set[str]] = {}
+    for start in graph:
+        seen, todo = set(), [start]
+        while todo:
+            fresh = graph.get(todo.pop(), set()) - seen
+            seen |= fresh
+            todo += fresh
+        reach[start] = seen
+    found = {frozenset(b for b in reach[a] if a in reach[b]) for a in graph if a in reach[a]}
+    return sorted(map(sorted, found))
+
+
+def test_no_circle_of_imports() -> None:
+    """The root `distk` is left out: it looks its names up when they are asked for, and names them for type checkers."""
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    graph = {module: modules_imported(path) - {"distk", module} for module, path in MODULES.items()}
+    assert "distk.errors" in graph["distk.registry"]
+    assert circles(graph) == []
 
 
 def test_nothing_unpickles() -> None:
@@ -69,7 +157,29 @@ def test_every_documented_method_is_registered() -> None:
     from distk.registry import registry
 
     names = {name for entry in registry().entries("method") for name in (entry.name, *entry.aliases)}
-    for card in (ROOT / "docs" / "methods").glob("*.md"):
+    for card in set((ROOT / "docs" / "methods").glob("*.md")) - {ROOT / "docs" / "methods" / "README.md"}:
         named = set(re.findall(r"distk train ([a-z][\w-]*)", card.read_text(encoding="utf-8")))
         assert named, f"docs/methods/{card.name} shows no `distk train METHOD`"
         assert named <= names, f"docs/methods/{card.name} names unknown methods: {named - names}"
+
+
+def test_the_index_of_papers_is_the_registry() -> None:
+    """Every paper has a row with its title, methods, folder, cards and commands, and every card stands in one."""
+    from distk.registry import registry
+
+    here = ROOT / "docs" / "methods"
+    rows = [row.strip("| \n").split(" | ") for row in (here / "README.md").read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if len(row) == 5][1:]
+    papers = {paper.title: paper for paper in registry().papers.values() if paper.package.startswith("distk.plugins.")}
+    assert sorted(row[0] for row in rows) == sorted(papers)
+    cards = set()
+    for title, methods, folder, linked, commands in rows:
+        paper = papers[title]
+        assert re.findall(r"`([^`]+)`", methods) == [row.name for row in paper.named("method")], title
+        place = "plugins/" + paper.package.removeprefix("distk.plugins.").replace(".", "/")
+        assert folder == f"[`{place}`](../../{place})"
+        assert (ROOT / place).is_dir()
+        words = [f"distk {paper.name} {row.name}" for row in paper.named("command")]
+        assert re.findall(r"`([^`]+)`", commands) == words, title
+        cards |= set(re.findall(r"\]\(([\w-]+\.md)\)", linked))
+    assert cards == {card.name for card in here.glob("*.md")} - {"README.md"}

@@ -23,8 +23,6 @@ COUNTS = {
 
 @pytest.mark.parametrize("renderer", ["analytic", "pillow"])
 def test_unique_images_and_splits(renderer: str) -> None:
-    if renderer == "pillow":
-        pytest.importorskip("PIL")
     data = open_dataset("shapes2d", {"renderer": renderer})
     assert len(data) == 276_480
     *shapes, total = data.stats()

@@ -1,5 +1,5 @@
-"""icf-discrete: K policies, each tied to one latent coordinate (Thomas et al. 2017, arXiv 1708.01289; paper 20, B.1;
-Bengio et al. 2017, arXiv 1703.07718).
+"""icf-discrete: K policies, each tied to one latent coordinate (Thomas et al. 2017, arXiv 1708.01289; Thomas et al.
+2018, B.1; Bengio et al. 2017, arXiv 1703.07718).
 
 Policy k shall change coordinate f_k and no other: its reward is the share of f_k in the total change of the code.
 """

@@ -1,4 +1,4 @@
-"""icf: independently controllable factors (Thomas, Pondard, Bengio et al. 2018, paper 20; arXiv 1708.01289).
+"""icf: independently controllable factors (Thomas, Pondard, Bengio et al. 2018; arXiv 1708.01289).
 
 Without reward or labels: a generator draws factors phi for a state, each names a policy, and the change h' - h that the
 policy causes shall tell phi from the other factors that could have been drawn (selectivity).

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from distk import DataSpec, DistkError, Files, UsageError
@@ -46,8 +47,6 @@ def cut_sheets(folder: Path) -> list[np.ndarray]:
 
 
 def _cut(path: Path) -> np.ndarray:
-    from PIL import Image
-
     try:
         with Image.open(path) as image:
             if image.size != SHEET:

@@ -40,7 +40,7 @@ def draw_pairs(dataset: Dataset, n: int, seed: int, split: str, differ: str) -> 
 
     differ: `both` = pairs that differ in every attribute and in the motion; `any` = whatever is drawn.
     """
-    rows = dataset.rows(split)  # type: ignore[arg-type]
+    rows = dataset.rows(split)
     rows = torch.arange(len(dataset), device=dataset.device) if rows is None else rows
     draw = torch.Generator().manual_seed(seed)
     a = rows[torch.randint(len(rows), (n * 64,), generator=draw).to(rows.device)]

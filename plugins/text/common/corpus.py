@@ -15,6 +15,7 @@ from typing_extensions import TypeVar
 from distk import Dataset, DataSpec, Files, Split, UsageError, option
 from distk.console import note, warn
 from distk.plugins.text.common.files import Part
+from distk.plugins.text.common.tagger import open_tagger
 from distk.plugins.text.common.vocab import EOS, PAD, UNK, Vocab
 
 EDGES = (8, 12, 16, 20, 26, 36, 51, 76, 101)
@@ -119,8 +120,6 @@ class SentenceDataset(Dataset[S]):
     def _noun_marker(self) -> Any:
         if self.config.tagger == "none" and not self.config.tagger_file:
             return None
-        from distk.plugins.text.common.tagger import open_tagger
-
         return open_tagger(self.config.tagger, self.config.tagger_file)
 
     def _nouns(self, part: Part, i: int, words: list[str], mark: Any) -> list[bool]:

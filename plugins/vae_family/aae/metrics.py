@@ -5,6 +5,7 @@ Adversarial autoencoders have no KL to report; this is what their critic is ther
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -112,8 +113,6 @@ def class_probe(table: CodeTable, rows: Tensor, z: Tensor) -> tuple[dict[str, fl
     truth = labels.cpu().numpy()
     if len(set(truth[:half].tolist())) < 2:
         return {}, {"class_probe": "all codes are of one class"}
-    import warnings
-
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 

@@ -20,7 +20,7 @@ How it is solved, in integers throughout (1 unit = 1e-4 nat, the authors' grid):
    function of the counts is M-convex and the steepest exchange is taken, so at most n exchanges are made.
 
 The same tensor code runs with an early exit (CPU), or as a fixed number of masked exchanges with static shapes and
-without host reads (CUDA graphs); both give the same assignment. `mincostflow_triton` does it in one launch.
+without host reads (CUDA graphs); both give the same assignment. `solver_triton` does it in one launch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The exchange solver of `mincostflow` as one Triton kernel: one program per problem, one launch, no host read.
+"""The exchange solver as one Triton kernel: one program per problem, one launch, no host read.
 
 The whole cost tile stays on chip and the exchange loop runs in the kernel until nothing gains. Steps, integers and
-tie rules are those of the torch code (`mincostflow` explains why they are exact), so that both give the same
+tie rules are those of the torch code (`solver` explains why they are exact), so that both give the same
 assignment. Two things are done differently because a program has no cheap sort and S is small: the price of a class
 is found by bisection, and shortest paths by Floyd-Warshall.
 
@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 LARGEST_TILE = 1 << 14  # int64 entries of [S, n] padded to powers of two: half the registers of an SM
-FAR = 1 << 61  # as in `mincostflow`: two of them still fit int64
+FAR = 1 << 61  # as in `solver`: two of them still fit int64
 
 
 @triton.jit
@@ -187,7 +187,7 @@ def fits(n: int, classes: int) -> bool:
 
 
 def solve(cost: Tensor, step: int, sweeps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Solves a batch of integer problems as `mincostflow` prepares them.
+    """Solves a batch of integer problems as `solver` prepares them.
 
     Args: cost [R, S, n] int64 contiguous on CUDA, S >= 2, tie-broken and scaled; step, the scaled pair cost;
         sweeps of the price start.

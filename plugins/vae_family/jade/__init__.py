@@ -38,6 +38,6 @@ paper.metric(
     tags=("labels",),
 )
 paper.command("transfer", "commands:transfer", "Draw the content of images in the style of others.")
-paper.command("traverse", "commands:traverse", "Draw what each style latent does.")
+paper.command("traverse", "commands:traverse", "Draw what each latent of content or style does.")
 paper.command("sample", "commands:sample", "Draw new items from either decoder.")
 paper.command("variance", "commands:variance", "How much content and style vary within a class.")

@@ -1,4 +1,4 @@
-"""How beta affects disentanglement and classification: the sweep of Peychev et al. (2017, papers/08).
+"""How beta affects disentanglement and classification: the sweep of Peychev et al. (2017).
 
 A study is a folder: `study.json` (what was asked for), `results.csv` (a row per model), `models/` (a checkpoint per
 model), and the figures. Models are trained in groups, side by side; a group's rows are written together, so that an

@@ -32,7 +32,7 @@ def split(dataset: Dataset, options: dict[str, Any]) -> Data:
     train, test = dataset.rows("train"), dataset.rows("test")
     if train is None or test is None:
         raise UsageError(f"data set '{dataset.name}' has no training and test part.")
-    validation = dataset.rows("validation")  # type: ignore[arg-type]
+    validation = dataset.rows("validation") if "validation" in dataset.splits else None
     if validation is None:
         validation = train[: max(1, len(train) // 12)]
     train = train[~torch.isin(train, validation)]

@@ -225,6 +225,29 @@ def test_weight_l2_is_half_the_square_on_matrices_only() -> None:
     assert torch.allclose(layer.bias, twin.bias, atol=1e-6)
 
 
+@pytest.mark.parametrize("weight_l2", [0.0, 0.2])
+def test_weight_decay_enters_the_gradient_of_every_parameter(generator, weight_l2: float) -> None:
+    """Against Adam by hand in float64, the decay in the gradient before the moments (decoupled, it would be AdamW)."""
+    layer = nn.Linear(3, 2).double()
+    lr, (beta1, beta2), eps, decay = 0.05, (0.6, 0.9), 1e-6, 0.3
+    optimizer = adam(lr, (beta1, beta2), eps, weight_l2=weight_l2, weight_decay=decay)(list(layer.parameters()))
+    x = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    p = [value.detach().clone() for value in layer.parameters()]
+    m, v = [torch.zeros_like(value) for value in p], [torch.zeros_like(value) for value in p]
+    for t in range(1, 6):
+        optimizer.zero_grad()
+        layer(x).sin().sum().backward()
+        slope = (x @ p[0].T + p[1]).cos()
+        gradients = [slope.T @ x + (decay + weight_l2) * p[0], slope.sum(0) + decay * p[1]]
+        for k, gradient in enumerate(gradients):
+            m[k] = beta1 * m[k] + (1 - beta1) * gradient
+            v[k] = beta2 * v[k] + (1 - beta2) * gradient**2
+            p[k] = p[k] - lr * (m[k] / (1 - beta1**t)) / ((v[k] / (1 - beta2**t)).sqrt() + eps)
+        optimizer.step()
+    for ours, byhand in zip(layer.parameters(), p, strict=True):
+        torch.testing.assert_close(ours.detach(), byhand, rtol=1e-10, atol=1e-12)
+
+
 def test_batches_do_not_depend_on_the_global_generator() -> None:
     def make(m):
         return [Objective("l", lambda s: (m.a * s.batch["x"] * s.randn(4, 1)).mean(), [m.a], sgd(1e-4))]

@@ -343,7 +343,7 @@ def test_bench_rows_agree_on_the_objective() -> None:
 
 INTERPRETED = """
 import torch
-from distk.plugins.vae_family import mincostflow as mcf
+from distk.plugins.vae_family.cascadevae import solver as mcf
 torch.manual_seed({seed})
 for n, classes, spread, pair_cost in ((1, 2, 1, 0.1), (7, 3, 0.01, 1e-3), (33, 5, 1e-3, 1e-3), (20, 3, 1, 0)):
     cost = spread * torch.rand(2, n, classes)

@@ -142,8 +142,7 @@ def test_baselines_refuse_what_they_cannot_do(distk_command, in_folder: Path) ->
         distk.train(method, preset="demo", out=in_folder / method, **SMALL, **DATA, **TRAIN)
         code, _, err = distk_command("jade", "transfer", in_folder / method)
         assert code == 2
-        assert f"{method} has no decoder" in err
-        assert "train jade" in err
+        assert f"holds a model of method '{method}'; this command serves jade, which" in " ".join(err.split())
         code, _, err = distk_command("reconstruct", in_folder / method)
         assert code == 2
         assert "eval" in err
@@ -160,7 +159,7 @@ def test_words_that_do_not_fit(run_folder: Path, distk_command, monkeypatch: pyt
         (("jade", "transfer", run_folder, "--content", "primary:1,x"), "row numbers from 0"),
         (("jade", "transfer", run_folder, "--content", "primary:99999"), "row numbers from 0"),
         (("jade", "transfer", run_folder, "-n", 61), "more than the 60 test images"),
-        (("jade", "traverse", run_folder, "--part", "both"), "'both' is not one of 'content', 'style'"),
+        (("jade", "traverse", run_folder, "--part", "both"), "'both' is not one of"),
         (("jade", "sample", run_folder, "--class", "11"), "none of 0, 1, 2"),
         (("jade", "variance", run_folder, "--out", "nowhere"), "does not exist"),
         (("train", "jade", "--labels-per-class", 0), "labels-per-class"),

@@ -1,0 +1,259 @@
+"""Every example in the help of every command runs, as text and as JSON, with exit code 0.
+
+A session trains one tiny run per method that an example needs, which is the example of `distk train METHOD` itself;
+only numbers that would take long are made smaller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distk import cli
+from distk.registry import registry
+
+DISTK = "distk"
+ORDINARY = "--batch 8 --device cpu"
+TINY_EMBEDDING = (
+    "--data puppets --size 30 --poses 2 --hidden 16 --k 4 --classes-per-batch 6 --samples-per-class 4 --batch 24"
+)
+TINY_CLIPS = "--size 16 --arch das-dandi --channels 4 --frame-dim 8 --hidden 8 --f-dim 4 --z-dim 2 --batch 4"
+TINY_PAIRS = "--width 0.125 --hidden 16 --horizon 6 --secondary-size 200 --test 60 --val-per-class 10 --batch 16"
+TINY: dict[str, str] = {
+    **dict.fromkeys(("fstat", "triplet", "histloss", "bindev"), TINY_EMBEDDING),
+    **dict.fromkeys(("jade", "jade-paired", "jade-single"), TINY_PAIRS),
+    **dict.fromkeys(("mvae", "mvae-baseline"), "--size 16 --fixed 60 --test 80 --batch 4"),
+    "dsvae": TINY_CLIPS,
+    "arae": "--data standin-reviews:tiny --embedding 12 --hidden 10 --z 6 --sentences 300 --held-out 60 --batch 16",
+    "icm": "--width 4 --hidden 16 --identity-iters 4 --experts 4 --batch 8",
+    "icf": "--batch 15 --factors 8",
+    "icf-discrete": "--batch 15",
+}
+"""Method -> settings of its smallest run, beside --steps; others take ORDINARY."""
+
+CALLED = {
+    "aae-s": "aae-s",
+    "arae": "arae",
+    "betavae": "betavae",
+    "dsvae": "dsvae",
+    "factorgen": "factorgen",
+    "icf": "icf",
+}
+"""Folder below runs/ that an example names -> method of the run that lies there."""
+MY_RUN = {"icm": "icm", "jade": "jade", "mvae": "mvae", "embed": "fstat", "covmap": "betavae", "udr": "betavae"}
+"""Command or its group -> method of runs/my-run in its examples; cascadevae for the others."""
+
+NEEDS_FILES = {
+    "aclimdb", "emnist", "fashion-mnist", "files", "finegrained", "kmnist", "lpc-sprites", "notmnist", "reid",
+    "rtpolarity", "svhn", "uci", "yahoo", "yelp",
+}  # fmt: skip
+"""Data sets that have no built-in form: their examples show the user's own files."""
+NEEDS = {"data build-lpc": "needs the art of LPC", "study jade": "needs the files of SVHN and MNIST"}
+"""Commands whose examples cannot run here, and why."""
+
+SMALLER: dict[str, tuple[str, str]] = {
+    "train": ("--preset demo", "--preset demo --steps 2"),
+    "eval": ("runs/my-run", "runs/my-run --rows 200"),
+    "check": ("cascadevae dsprites mig", "covreg-linear xor mig"),
+}
+"""Place of a command -> a part of its examples, and what stands there instead since it would take long."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a command stands, as words after `distk`."""
+
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "-".join(self.words)
+
+
+def places() -> list[Place]:
+    """Every command that is registered, `data NAME` and `train METHOD`; nothing is imported for the list."""
+    found = [Place((*group.split(), name)) for (group, name), command in registry().commands.items() if command.path]
+    found += [Place(("data", entry.name)) for entry in registry().entries("dataset")]
+    return found + [Place(("train", entry.name)) for entry in registry().entries("method")]
+
+
+def examples(command: Any) -> list[str]:
+    """The lines `distk ...` that the help of a command, and of commands below it, shows after "Example:"."""
+    pattern = re.compile(r"Example: (distk .*?)(?=\n\s*\n|\s*Example:|\Z)", re.DOTALL)
+    lines = [" ".join(line.split()) for line in pattern.findall(command.help or "")]
+    for below in getattr(command, "commands", {}).values():
+        lines += examples(below)
+    return lines
+
+
+# -------------------------------------------------------------------------------------- running a line
+
+
+def called(program: Any, words: list[str]) -> tuple[int, str, str]:
+    """`distk WORDS` in this process: exit code, stdout, stderr."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", [DISTK, *words])
+        patch.setattr(cli, "build", lambda: program)
+        try:
+            cli.main()
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+    return code, out.getvalue(), err.getvalue()
+
+
+def tiny(method: str) -> str:
+    """Settings of the smallest run of a method."""
+    return TINY.get(method, ORDINARY)
+
+
+class Runs:
+    """The tiny runs of this session, each trained when the first example asks for it."""
+
+    def __init__(self, program: Any, folder: Path) -> None:
+        self.program, self.folder = program, folder
+        self.told: dict[str, tuple[int, str, str]] = {}
+
+    def of(self, method: str) -> Path:
+        """The run folder of a method."""
+        path = self.folder / method
+        if method not in self.told:
+            line = f"train {method} --steps 2 {tiny(method)} --seed 1 --out {path}"
+            self.told[method] = called(self.program, line.split())
+        code, out, err = self.told[method]
+        assert code == 0, out + err
+        return path
+
+
+@pytest.fixture(scope="session")
+def runs(program: Any, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(program, tmp_path_factory.mktemp("runs"))
+
+
+def scans(path: Path) -> None:
+    path.mkdir()
+    for i in range(3):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (28, 28), dtype=np.uint8)).save(path / f"{i}.png")
+
+
+def sentences(path: Path) -> None:
+    path.write_text("the food was good .\nthe waiter was rude .\n", encoding="utf-8")
+
+
+def tagged(path: Path) -> None:
+    rows = ("the DET", "waiter NOUN", "was AUX", "rude ADJ", ". PUNCT")
+    lines = [f"{i}\t{row.split()[0]}\t_\t{row.split()[1]}" + "\t_" * 6 for i, row in enumerate(rows, 1)]
+    path.write_text(("\n".join(lines) + "\n\n") * 20, encoding="utf-8")
+
+
+def reviews(path: Path) -> None:
+    path.mkdir()
+    for part in ("train", "dev", "test"):
+        for label, word in enumerate(("rude", "great")):
+            text = "".join(f"the {noun} was {word} .\n" for noun in ("food", "waiter", "place", "service") * 4)
+            (path / f"sentiment.{part}.{label}").write_text(text, encoding="utf-8")
+
+
+FILES: dict[str, Callable[[Path], None]] = {
+    "scans/": scans,
+    "in.txt": sentences,
+    "output.txt": sentences,
+    "en_ewt-ud-train.conllu": tagged,
+    "yelp/": reviews,
+}
+"""Files that examples name -> what writes them."""
+FROM_BEFORE = {
+    "--from denoiser.safetensors": "icm export",
+    "--evaluator eval.safetensors": "text train-evaluator",
+    "runs/beta-shapes": "study beta shapes",
+}
+"""What an example names that the example of another command writes."""
+
+
+def prepared(line: str, place: str, runs: Runs) -> None:
+    """Put the runs and files that an example names into the working folder."""
+    words = shlex.split(line)
+    for before, word in zip(["", *words], words, strict=False):
+        written = before in ("--out", "-o")
+        name = word.removeprefix("runs/")
+        if word.startswith("runs/") and not written and not Path(word).exists():
+            own = next((method for key, method in MY_RUN.items() if key in place.split()), "cascadevae")
+            method = "fstat" if "recall" in words else CALLED.get(name, own)
+            shutil.copytree(runs.of(method), word)
+        elif word in FILES and not written:
+            FILES[word](Path(word))
+        elif f"{before} {word}" in FROM_BEFORE:
+            earlier = FROM_BEFORE[f"{before} {word}"]
+            for first in lines_of(runs.program, earlier.split()):
+                run(first, earlier, runs)
+
+
+def lines_of(program: Any, words: list[str]) -> list[str]:
+    """The examples of the command at these words."""
+    command = program
+    for word in words:
+        context = command.make_context(DISTK, [], resilient_parsing=True)
+        command = command.resolve_command(context, [word])[1]
+    return examples(command)
+
+
+def smaller(line: str, place: str) -> str:
+    """An example with what SMALLER says for its place; `train METHOD` with the settings of the tiny run."""
+    if place.startswith("train "):
+        return line.replace("--steps 1000", f"--steps 2 {tiny(place.split()[1])}")
+    old, new = SMALLER.get(place, ("", ""))
+    assert old in line, f"SMALLER replaces {old!r}, which the example {line!r} does not hold"
+    return line.replace(old, new)
+
+
+def run(line: str, place: str, runs: Runs, extra: tuple[str, ...] = ()) -> str:
+    """Run an example in the working folder; its stdout."""
+    line = smaller(line, place)
+    prepared(line, place, runs)
+    words = [*shlex.split(line)[1:], *extra]
+    code, out, err = called(runs.program, words)
+    assert code == 0, f"distk {shlex.join(words)}: {out}{err}"
+    assert "Traceback" not in out + err
+    return out
+
+
+def test_there_are_examples(program: Any) -> None:
+    assert examples(program) == []
+    assert lines_of(program, ["traverse"]) == ["distk traverse runs/my-run --columns 12 --span=-3:3"]
+    assert len(lines_of(program, ["eval"])) == 2
+    assert len(places()) > 100
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("place", places(), ids=str)
+def test_an_example_runs(place: Place, form: str, runs: Runs, in_folder: Path) -> None:
+    where = " ".join(place.words)
+    if where in NEEDS:
+        pytest.skip(NEEDS[where])
+    lines = lines_of(runs.program, list(place.words))
+    assert lines, f"the help of `distk {where}` shows no example"
+    if place.words[0] == "train" and len(place.words) == 2 and form == "text":
+        runs.of(place.words[1])  # the same line; others share its run
+        assert runs.told[place.words[1]][1].strip()
+        return
+    for line in lines:
+        line = line.replace(" --json", "")
+        if form == "text":
+            assert run(line, where, runs).strip(), f"{line} said nothing"
+        else:
+            out = run(line, where, runs, ("--json",))
+            json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        for rest in in_folder.iterdir():
+            shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
