@@ -35,6 +35,7 @@ import torch
 
 from distk import checkpoint
 from distk.codefile import table_from_arrays
+from distk.data import Files
 from distk.device import Ranks
 from distk.errors import DistkError
 from distk.models import trained_data
@@ -153,7 +154,8 @@ def hostile_array(content: bytes, rng: random.Random) -> bytes:
 
 def targets(folder: Path) -> list[Target]:
     """A sound file of every kind, made in `folder`, and what reads it."""
-    found = [_checkpoint(folder), _codes(), *_dsprites(), *_idx(), _omniglot(), *_images(), *_clips(), _transitions()]
+    found = [_checkpoint(folder), _codes(), *_dsprites(), *_idx(), _omniglot(), *_images()]
+    found += [*_text(), *_clips(), _transitions()]
     return [target for target in found if target is not None]
 
 
@@ -239,6 +241,37 @@ def _images() -> Iterator[Target]:
         yield Target(f"image {suffix}", _picture(kind), lambda path: _read(path, config), f"a.{suffix}")
     yield Target("image tiff", _picture("TIFF", **compressed), lambda path: _read(path, config), "a.tif")
     yield Target("image ppm", _picture("PPM"), lambda path: _read(path, config), "a.ppm")
+
+
+def _text() -> Iterator[Target]:
+    from distk.plugins.text.common import files
+    from distk.plugins.text.common.base import CorpusDataset
+    from distk.plugins.text.common.parallel import Parallel
+    from distk.plugins.text.common.vectors import read_vectors
+    from distk.plugins.text.common.vocab import Vocab
+
+    def corpus(path: Path) -> CorpusDataset:
+        return Parallel(Parallel.Config(), torch.device("cpu"), Files("parallel", path.parent, Parallel.reads))
+
+    words = ["the", "a", "cat", "dog", "sees", "Zoé", "'tis", "naïve", "."]
+    rows = [f"{' '.join(words[i % 5 :])}\t{' '.join(words[: 3 + i % 6])}\tDET NOUN VERB".encode() for i in range(60)]
+    yield Target("text tsv", b"\xef\xbb\xbf" + b"\r\n".join(rows), corpus, "train.tsv")
+    yield Target("text gz", gzip.compress(b"\n".join(rows)), corpus, "train.en.gz")
+    tree = "".join(f"{i}\t{w}\t_\tNOUN\tNN\t_\t0\troot\t_\tSpaceAfter=No\n" for i, w in enumerate(words, 1))
+    content = f"# sent_id = 1\n# text = {' '.join(words)}\n3-4\tx\t_\t_\t_\t_\t_\t_\t_\t_\n{tree}\n".encode() * 9
+    yield Target("conllu", content, files.read_sentences, "en_x-ud-train.conllu")
+    scored = b'{"review": "so good", "score": 1}\n{"review": "so bad .", "score": 0}\n' * 20
+    yield Target("json lines", scored, lambda path: files.read_scored(path, "utf-8"), "valid.txt")
+    vocab = Vocab.build(dict.fromkeys(words, 1))
+    values = np.random.default_rng(0).normal(size=(len(words), 40)).astype("<f4")
+    start = f"{len(words)} 40\n".encode()
+    text = b"".join(
+        w.encode() + b" " + " ".join(map(str, row)).encode() + b"\n" for w, row in zip(words, values, strict=True)
+    )
+    binary = b"".join(w.encode() + b" " + row.tobytes() for w, row in zip(words, values, strict=True))
+    for name, body in (("text", text), ("binary", binary)):
+        yield Target(f"vectors {name}", start + body, lambda path: read_vectors(path, vocab), f"vectors-{name}")
+    yield Target("vectors gz", gzip.compress(start + binary), lambda path: read_vectors(path, vocab), "vectors.bin.gz")
 
 
 def _clips() -> Iterator[Target]:

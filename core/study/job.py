@@ -178,7 +178,7 @@ def _train(folder: Path, job: Job) -> None:
 
 def _score(folder: Path, job: Job) -> None:
     """Score what is not scored yet, writing after every round."""
-    from distk.evaluation import evaluate
+    from distk.evaluation import evaluate, single_options
     from distk.models import open_model
 
     states = {"last": folder / "checkpoint.safetensors"}
@@ -195,7 +195,7 @@ def _score(folder: Path, job: Job) -> None:
                 continue
             if path.exists():
                 model, header = open_model(path, str(job.sections["train"].get("device", "auto")))
-                told = evaluate(model, missing, seed=job.seed, each=missing)["metrics"]
+                told = evaluate(model, missing, seed=job.seed, **single_options(missing))["metrics"]
                 held[f"{state}_step"] = header.step
             else:
                 told = {

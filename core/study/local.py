@@ -51,8 +51,8 @@ class Local:
             ended += worker.ended()
             if worker.gone:
                 self.workers.remove(worker)
-        while self.waiting and (worker := self._idle()) is not None:
-            worker.give(self._next())
+        while self.waiting and (idle := self._idle()) is not None:
+            idle.give(self._next())
         if not self.waiting:
             for worker in self.workers:
                 worker.dismiss()

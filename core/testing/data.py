@@ -19,6 +19,7 @@ from distk.latents import Code, Latent, LatentSpace, one_hot
 from distk.method import Method, can
 from distk.metric import CodeTable, Metric, encode_table
 from distk.registry import registry
+from distk.testing.sentences import sentence_checks
 from distk.transitions import Actions
 
 
@@ -116,6 +117,8 @@ def dataset_checks(name: str, data_dir: str | Path | None = None, **options: Any
             checks["x_next follows x under u"] = lambda: _follows(dataset)
     if isinstance(dataset, FactorDataset):
         checks["rows and factors agree"] = lambda: _factors(dataset)
+    if dataset.spec.kind == "sentence":
+        checks |= sentence_checks(dataset, lambda spec: open_dataset(name, options, folder=data_dir, model=spec))
     return run(checks)
 
 
@@ -162,10 +165,10 @@ def _video(dataset: Dataset) -> None:
     frames = dataset.spec.shape
     assert len(frames) == 4, f"the shape of a video is [time, channels, height, width], not {frames}"
     assert frames[1] in (1, 3), f"a video has 1 or 3 channels, not {frames[1]}"
-    parts = [dataset.rows("train"), dataset.rows("test")]
-    if parts[0] is None or parts[1] is None:
+    train, test = dataset.rows("train"), dataset.rows("test")
+    if train is None or test is None:
         return
-    batches = [dataset.batch(rows[:: max(1, len(rows) // 256)][:256]) for rows in parts]
+    batches = [dataset.batch(rows[:: max(1, len(rows) // 256)][:256]) for rows in (train, test)]
     if all("clip" in batch for batch in batches):
         both = set(batches[0]["clip"].tolist()) & set(batches[1]["clip"].tolist())
         assert not both, f"clip {min(both)} is in the training and in the test split"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from distk.config import option
 from distk.console import note
@@ -36,7 +37,10 @@ class WindowConfig:
     )
 
 
-class VideoDataset(Dataset):
+W = TypeVar("W", bound=WindowConfig, default=WindowConfig)
+
+
+class VideoDataset(Dataset[W]):
     """Windows of `config.frames` frames; a window never leaves its clip. A row is a window.
 
     A subclass calls `hold` in its `__init__`, with clips from `distk.video.read_clips` or of its own making. Its Config
@@ -47,7 +51,6 @@ class VideoDataset(Dataset):
     windows: int64 `[clips]`, number of windows; first: int64 `[clips]`, row of a clip's first window.
     """
 
-    config: Any
     pixels: Tensor
     offsets: Tensor
     lengths: Tensor
@@ -108,13 +111,10 @@ class VideoDataset(Dataset):
         self._clips = split
         row = torch.arange(self._total, device=self.device)
         clip = torch.searchsorted(self._ends, row, right=True)
-        self._split = {name: row[torch.isin(clip, chosen)] for name, chosen in split.items()}
+        self.parts = {name: row[torch.isin(clip, chosen)] for name, chosen in split.items()}
 
     def __len__(self) -> int:
         return self._total
-
-    def rows(self, split: Split) -> Tensor | None:
-        return self._split.get(split)
 
     def clips(self, split: Split) -> Tensor | None:
         """The clips of a split, int64 on the device; None means all of them."""

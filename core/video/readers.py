@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,7 +85,8 @@ def _look(path: Path, layout: Layout) -> tuple[Layout, list[Path]]:
     pictures = [p for p in files if p.suffix.lower() in PICTURES]
     kinds: dict[Layout, list[Path]] = {"npz": arrays, "files": movies, "strips": pictures, "frames": pictures}
     if layout == "auto":
-        present = [k for k in ("npz", "files", "strips") if kinds[k]]
+        forms: tuple[Layout, ...] = ("npz", "files", "strips")
+        present = [form for form in forms if kinds[form]]
         if len(present) > 1:
             choices = ["frames" if k == "strips" and not _is_strip(pictures[0]) else k for k in present]
             raise UsageError(f"'{path}' holds clips in several forms; choose one with --layout {'|'.join(choices)}.")
@@ -112,6 +114,11 @@ def _group(root: Path, place: Path) -> str:
     return parts[0] if len(parts) > 1 else ""
 
 
+def _still(frames: list[Path], fit: Fit) -> tuple[np.ndarray, float]:
+    """The frames of a folder of pictures, which states no rate."""
+    return _frames(frames, fit), 0.0
+
+
 def _frame_folders(root: Path, files: list[Path]) -> Iterator[Clip]:
     folders: dict[Path, list[Path]] = {}
     for file in files:
@@ -119,7 +126,7 @@ def _frame_folders(root: Path, files: list[Path]) -> Iterator[Clip]:
     for folder, frames in folders.items():
         name = str(folder.relative_to(root)) if folder != root else folder.name
         group = _group(root, folder) if folder != root else ""
-        yield Clip(name, folder.name, group, lambda fit, frames=frames: (_frames(frames, fit), 0.0))
+        yield Clip(name, folder.name, group, functools.partial(_still, frames))
 
 
 def _movies(root: Path, files: list[Path], layout: Layout, frame: int | None) -> Iterator[Clip]:
@@ -197,7 +204,8 @@ def read_strip(path: Path, fit: Fit, frame: int | None = None) -> np.ndarray:
 
 def read_gif(path: Path, fit: Fit) -> tuple[np.ndarray, float]:
     """The frames of a GIF, uint8 `[t, c, h, w]`, and frames per second by its first frame's delay (0: none stated)."""
-    budget, frames = Budget(path), []
+    budget = Budget(path)
+    frames: list[np.ndarray] = []
     with _opened(path, ("GIF",)) as image:
         delay = image.info.get("duration", 0)
         while True:

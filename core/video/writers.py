@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,7 +80,7 @@ def as_bytes(clip: Tensor | np.ndarray) -> np.ndarray:
 def _npz(arrays: list[np.ndarray], clips: Clips | None, fps: float) -> bytes:
     if len({array.shape[1:] for array in arrays}) > 1:
         raise UsageError("clips of several frame sizes cannot go into one npz.")
-    members = {"frames": np.concatenate(arrays), "lengths": np.array([len(array) for array in arrays])}
+    members: dict[str, Any] = {"frames": np.concatenate(arrays), "lengths": np.array([len(array) for array in arrays])}
     if fps:
         members["fps"] = np.array(fps)
     if clips is not None and clips.labels:

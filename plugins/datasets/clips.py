@@ -28,10 +28,9 @@ class Config(WindowConfig):
     strip_frame: int | None = option(None, "pixels of a frame along a strip; without it frames are square", min=1)
 
 
-class ClipFiles(VideoDataset):
+class ClipFiles(VideoDataset[Config]):
     """Windows of the clips below `--data-dir`; see `distk.video.read_clips` for what that may hold."""
 
-    Config = Config
     reads = "an npz of clips, or folders of frames, PNG strips, GIF, MP4 or AVI files"
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:

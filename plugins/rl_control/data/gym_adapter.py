@@ -93,7 +93,8 @@ class Gym(Dataset[Config]):
     def _read_actions(self, space: Any) -> Actions:
         """The actions of a Discrete, MultiDiscrete or Box space. Raises UsageError for any other."""
         kind = type(space).__name__
-        self._space, self._sizes = space, ()
+        self._space = space
+        self._sizes: tuple[int, ...] = ()
         if kind == "Box":
             low, high = (
                 tuple(np.asarray(bound, dtype=np.float64).reshape(-1).tolist()) for bound in (space.low, space.high)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,7 +29,7 @@ class Config:
     speed: float = option(1.0, "largest speed along each axis of a start state", min=0, max=1e3)
 
 
-class PointMass(Dataset):
+class PointMass(Dataset[Config]):
     """Environment: position and velocity in a plane, a force along each axis, x'' = -spring x - damping x' + u.
 
     A state is float32 `[n, 4]`: position right and down, then velocity. The force is constant during a step, so that a
@@ -38,8 +37,6 @@ class PointMass(Dataset):
     the end of a step: who has left the box is put back onto its wall and loses the velocity across it.
     Pictures: red the mass, green where it came from (a place and a velocity are seen in one picture).
     """
-
-    Config: ClassVar[type] = Config
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +38,6 @@ class Transitions(TransitionDataset):
     Of an environment states and actions are kept, and pictures drawn for each batch. Recorded ones are kept as bytes.
     """
 
-    Config: ClassVar[type] = Config
     reads = f"an npz with {HOLDS} (for transitions:recorded)"
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
@@ -55,13 +54,11 @@ class Transitions(TransitionDataset):
                     f"files are read by --data transitions:{RECORDED}, not by transitions:{config.variant}."
                 )
             self._draw()
-        self._split = permuted_split(len(self), config.test, config.data_seed, device)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
+        self.parts = permuted_split(len(self), config.test, config.data_seed, device)
 
     def _draw(self) -> None:
-        env = self.env = open_dataset(self.config.variant, device=self.device)
+        env: Any = open_dataset(self.config.variant, device=self.device)
+        self.env = env
         if env.spec.kind != "environment":
             raise UsageError(f"'{self.config.variant}' is not an environment: it holds {env.spec.kind} data.")
         if not env.spec.extra.get("branching", True):

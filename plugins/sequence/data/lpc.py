@@ -126,7 +126,7 @@ class LpcSprites(ClipDataset[NoConfig]):
 
     def _use_layers(self, layers: list[np.ndarray], where: Path) -> None:
         self.compose = Composer(layers, self.device)
-        self._split = character_split(SIZES, TRAIN, self.device)
+        self.parts = character_split(SIZES, TRAIN, self.device)
         self.origin = f"composed on the device from {where}"
         if self.device.type == "cuda":  # 1.1 GB: there is room, and a batch becomes one gather
             rows = torch.arange(len(self), device=self.device)
@@ -142,7 +142,7 @@ class LpcSprites(ClipDataset[NoConfig]):
         self.clips = torch.from_numpy(np.concatenate(clips)).to(self.device)
         self.table = torch.from_numpy(np.concatenate(tables)).to(self.device)
         every = torch.arange(len(self.table), device=self.device)
-        self._split = {"train": every[: sizes["train"]], "test": every[sizes["train"] :]}
+        self.parts = {"train": every[: sizes["train"]], "test": every[sizes["train"] :]}
         self.origin = f"read from the npy files in {folder}"
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
