@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+import PIL.Image
 
 from distk.errors import DistkError, UsageError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 Labels = Literal["auto", "folder", "before", "after", "none"]
 
@@ -100,10 +98,8 @@ class Fit:
         """Channels, height and width of a frame that was `height` x `width`."""
         return (self.channels, self.size or height, self.size or width)
 
-    def image(self, image: Image, where: str) -> np.ndarray:
+    def image(self, image: PIL.Image.Image, where: str) -> np.ndarray:
         """A PIL image -> uint8 `[channels, height, width]`. Raises DistkError for more than 8 bits a channel."""
-        from PIL import Image as Pillow
-
         check_size(image.width, image.height, where)
         if image.mode not in PLAIN_MODES:
             raise DistkError(
@@ -117,14 +113,12 @@ class Fit:
             side = min(image.size)
             left, top = (image.width - side) / 2, (image.height - side) / 2
             box = (left, top, left + side, top + side)
-            image = image.resize((self.size, self.size), Pillow.Resampling.BOX, box=box)
+            image = image.resize((self.size, self.size), PIL.Image.Resampling.BOX, box=box)
         array = np.asarray(image)
         return array[None] if self.channels == 1 else array.transpose(2, 0, 1)
 
     def frames(self, array: np.ndarray, where: str) -> np.ndarray:
         """uint8 `[t, height, width]` or `[t, height, width, 1, 3 or 4]` -> uint8 `[t, channels, height, width]`."""
-        from PIL import Image as Pillow
-
         array = array[..., None] if array.ndim == 3 else array
         if array.shape[3] == 4:
             array = array[..., :3]
@@ -133,7 +127,7 @@ class Fit:
             check_size(array.shape[2], array.shape[1], where)
             return np.broadcast_to(array.transpose(0, 3, 1, 2), (len(array), *self.shape(*array.shape[1:3])))
         plain = array[..., 0] if array.shape[3] == 1 else array
-        return np.stack([self.image(Pillow.fromarray(np.ascontiguousarray(frame)), where) for frame in plain])
+        return np.stack([self.image(PIL.Image.fromarray(np.ascontiguousarray(frame)), where) for frame in plain])
 
 
 def check_size(width: int, height: int, where: str) -> None:

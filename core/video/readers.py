@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
 from distk.console import progress, warn_once
 from distk.errors import DistkError, UsageError
@@ -145,8 +146,6 @@ def _movies(root: Path, files: list[Path], layout: Layout, frame: int | None) ->
 @contextmanager
 def _opened(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[Any]:
     """A PIL image. Raises DistkError naming the file for whatever the decoders raise over it."""
-    from PIL import Image
-
     try:
         with Image.open(path, formats=formats) as image:
             check_size(image.width, image.height, str(path))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import GifImagePlugin, Image
 from torch import Tensor
 
 from distk.errors import DistkError, UsageError
@@ -91,8 +92,6 @@ def _npz(arrays: list[np.ndarray], clips: Clips | None, fps: float) -> bytes:
 
 def strip(clip: np.ndarray) -> bytes:
     """A clip uint8 `[t, h, w, 1 or 3]` -> a PNG with its frames side by side, nothing lost."""
-    from PIL import Image
-
     t, height, width, channels = clip.shape
     sheet = np.ascontiguousarray(clip.transpose(1, 0, 2, 3)).reshape(height, t * width, channels)
     buffer = io.BytesIO()
@@ -130,8 +129,6 @@ def _distances(a: Tensor, b: Tensor) -> Tensor:
 
 def _median_cut(pixels: np.ndarray) -> np.ndarray:
     """256 or fewer colours uint8 `[k, 3]` for pixels `[n, 3]`."""
-    from PIL import Image
-
     some = np.ascontiguousarray(pixels[:: -(-len(pixels) // PALETTE_PIXELS)])
     made = Image.fromarray(some[None]).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     return np.unique(np.frombuffer(bytes(made.getpalette() or ()), np.uint8).reshape(-1, 3), axis=0)
@@ -142,8 +139,6 @@ def gif(clip: np.ndarray, fps: float) -> bytes:
 
     Every frame is kept, also one that equals the frame before (Pillow's own writer merges those).
     """
-    from PIL import GifImagePlugin, Image
-
     clip = np.broadcast_to(clip, (*clip.shape[:3], 3))
     height, width = clip.shape[1:3]
     if max(height, width) > 0xFFFF:
