@@ -56,15 +56,15 @@ def number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table on stdout; numbers are right-aligned and shortened."""
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], to: Console | None = None) -> None:
+    """Print a table on stdout, or on another console; numbers are right-aligned and shortened."""
     made = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for i, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[i], (int, float, type(None))) for row in rows)
         made.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         made.add_row(*(Text(clean(number(cell))) for cell in row))
-    out.print(made, soft_wrap=False)
+    (to or out).print(made, soft_wrap=False)
 
 
 def listing(rows: Sequence[tuple[str, str]]) -> None:

@@ -8,10 +8,9 @@ import json
 import math
 import platform
 import statistics
-import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 import distk
-from distk.config import from_dict, hints, split_optional, to_dict
+from distk.config import assignments, from_dict, hints, to_dict
 from distk.console import jsonable
 from distk.data import Dataset, Split
 from distk.errors import DistkError, UsageError, nearest
@@ -37,15 +36,48 @@ def build_metric(name: str, options: Mapping[str, Any] | None = None) -> tuple[s
     """A registered metric by name or alias, with those of `options` that its Config has: (name, metric)."""
     entry = registry().find("metric", name)
     cls = entry.load()
-    known = {key: _literal(cls, key, value) for key, value in (options or {}).items() if key in hints(cls.Config)}
+    known = {key: value for key, value in (options or {}).items() if key in hints(cls.Config)}
     return entry.name, cls(from_dict(cls.Config, known, f"metric '{entry.name}'"))
 
 
-def _literal(cls: type[Metric], key: str, value: Any) -> Any:
-    """A word of the command line as the member that it spells: "2" for Literal[1, 2]."""
-    kind, _ = split_optional(hints(cls.Config)[key])
-    choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
-    return next((c for c in choices if str(c) == str(value)), value)
+def metric_settings(name: str, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A registered metric and settings of it, checked: (its name, the settings).
+
+    Raises UsageError for a setting or a value that the metric does not have.
+    """
+    entry = registry().find("metric", name)
+    cls = entry.load()
+    from_dict(cls.Config, values, f"metric '{entry.name}'")
+    return entry.name, dict(values)
+
+
+def single_options(each: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Settings by metric -> options of `evaluate`, each for its metric alone."""
+    return {f"{name}.{key}": value for name, settings in each.items() for key, value in settings.items()}
+
+
+def named_options(pairs: Iterable[str], names: Iterable[str]) -> dict[str, Any]:
+    """`METRIC.KEY=VALUE` of --eval-option -> options of `evaluate`, checked; a value is JSON, or a word.
+
+    names: the metrics that are scored. Raises UsageError for another form, a metric that is not among them, and what
+    the metric does not have.
+    """
+    known = {name: entry.name for entry in registry().entries("metric") for name in (entry.name, *entry.aliases)}
+    given: dict[str, Any] = {}
+    for name, values in assignments(pairs, sections=known, option="--eval-option").items():
+        if not name:
+            raise UsageError(f"--eval-option '{next(iter(values))}=...' is not understood; write METRIC.KEY=VALUE.")
+        given |= {f"{known[name]}.{key}": _from_json(value) for key, value in values.items()}
+    _share_out(list(names), given)
+    return given
+
+
+def _from_json(value: Any) -> Any:
+    """A list or a number as JSON writes it; any other text is the word itself."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def expand(names: Iterable[str]) -> list[str]:

@@ -61,6 +61,21 @@ class RegisterCommand(Protocol):
         """
 
 
+class RegisterStudy(Protocol):
+    """The callback that `distk_register_studies` receives."""
+
+    def __call__(
+        self, name: str, path: str, summary: str, *, paper: str = "", runner: str = "", judge: str = ""
+    ) -> None:
+        """Announce one study.
+
+        name: what `distk study run` takes. path: its recipe in a package, as `"package.name:studies/file.toml"`.
+        runner: `"package.module:function"` that yields its rows where it is no grid of trainings (see
+        `distk.study.protocol.Runner`). judge: `"package.module:function"` that takes a claim and the rows and returns a
+        `distk.study.claims.Verdict`, or None where it knows none, for claims of kinds that the engine does not judge.
+        """
+
+
 class RegisterPaper(Protocol):
     """The callback that `distk_register_papers` receives."""
 
@@ -91,6 +106,16 @@ def distk_register_metrics(register: Register) -> None:
 @hookspec
 def distk_register_penalties(register: Register) -> None:
     """Called once at start-up. Register subclasses of `distk.Penalty`: a term on the code of ANY method."""
+
+
+@hookspec
+def distk_register_studies(register: RegisterStudy) -> None:
+    """Called once at start-up. Register recipes: many runs, what is scored, what was published and what is claimed."""
+
+
+@hookspec
+def distk_register_engines(register: Register) -> None:
+    """Called once at start-up. Register classes that run a study's jobs somewhere: `distk.study.protocol.Engine`."""
 
 
 @hookspec

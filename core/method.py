@@ -316,11 +316,16 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def adam(
-    lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_l2: float = 0.0
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_l2: float = 0.0,
+    weight_decay: float = 0.0,
 ) -> OptimizerFactory:
     """Factory of an Adam that can be captured on CUDA (learning rate and step count on the device) and is fused.
 
-    weight_l2: adds the gradient of weight_l2 / 2 * sum w^2 over weights (not over biases and other vectors).
+    weight_decay: adds the gradient of weight_decay / 2 * sum p^2 over all parameters, before Adam's moments (the L2 of
+    `torch.optim.Adam`, not AdamW's). weight_l2: the same over weights alone (not biases and other vectors), on top.
     """
 
     def build(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -328,9 +333,12 @@ def adam(
         rate: Any = torch.tensor(lr, device=parameters[0].device) if cuda else lr
         weights = [p for p in parameters if p.dim() > 1]
         others = [p for p in parameters if p.dim() <= 1]
-        groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": weight_l2}, {"params": others}]
+        decayed: dict[str, Any] = {"params": weights, "weight_decay": weight_decay + weight_l2}
+        groups: list[dict[str, Any]] = [decayed, {"params": others}]
         groups = [group for group in groups if group["params"]] if weight_l2 else [{"params": parameters}]
-        return torch.optim.Adam(groups, lr=rate, betas=betas, eps=eps, fused=True, capturable=cuda)
+        return torch.optim.Adam(
+            groups, lr=rate, betas=betas, eps=eps, weight_decay=weight_decay, fused=True, capturable=cuda
+        )
 
     return build
 

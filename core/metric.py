@@ -88,10 +88,13 @@ class Metric(Configured[C]):
     headline: the key of the result that stands for the metric in tables, in `--keep` and in progress lines.
     higher_is_better: direction of the headline. repeats: default number of seeds (1 for a deterministic score).
     needs_model: whether it looks at items, so that arrays from a file do not suffice.
+    keys: the numbers that `compute` may give beside the headline, `*` standing for any text; empty: not declared, so
+    that a study finds them by scoring an untrained model.
     needs_codes: False for a metric that reads only model and data; where none needs codes, nothing is encoded.
     """
 
     headline: ClassVar[str]
+    keys: ClassVar[tuple[str, ...]] = ()
     higher_is_better: ClassVar[bool] = True
     repeats: ClassVar[int] = 1
     needs_model: ClassVar[bool] = False

@@ -14,15 +14,18 @@ A family is a plugin whose hook `distk_register_papers` names its papers' packag
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-KINDS = ("method", "dataset", "metric", "penalty")
-"""What a paper can bring beside commands; each kind has a hook of its own, too."""
+KINDS = ("method", "dataset", "metric", "penalty", "study", "engine")
+"""What has a name in the registry; each kind has a hook of its own. A paper brings all but engines."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a paper's table. path: "package.module:name", absolute. was: words that led there before."""
+    """One line of a paper's table. path: "package.module:name", absolute. was: words that led there before.
+
+    runner, judge: paths of a study's functions, or empty.
+    """
 
     kind: str
     name: str
@@ -32,6 +35,8 @@ class Row:
     tags: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     was: str = ""
+    runner: str = ""
+    judge: str = ""
 
 
 class Paper:
@@ -99,6 +104,17 @@ class Paper:
         was: the words by which it was called before, which then answer with the new ones.
         """
         self._add("command", name, path, summary, was=was)
+
+    def study(
+        self, name: str, path: str, summary: str, *, cite: str | None = None, runner: str = "", judge: str = ""
+    ) -> None:
+        """A recipe: `distk study run NAME`. path: a file below this package, as "studies/table1.toml".
+
+        runner, judge: "module:function" in this package, as `distk_register_studies` describes them.
+        """
+        row = Row("study", name, f"{self.package}:{path}", summary, self.cite if cite is None else cite)
+        runner, judge = (f"{self.package}.{value}" if value else "" for value in (runner, judge))
+        self.rows.append(replace(row, runner=runner, judge=judge))
 
     def _add(
         self,

@@ -22,6 +22,8 @@ _HOOK = {
     "dataset": "distk_register_datasets",
     "metric": "distk_register_metrics",
     "penalty": "distk_register_penalties",
+    "study": "distk_register_studies",
+    "engine": "distk_register_engines",
 }
 _DISABLED = "disabled by DISTK_DISABLE_PLUGINS"
 
@@ -40,13 +42,20 @@ class Registration:
     plugin: str
     distribution: str
     version: str
+    runner: str = ""
+    judge: str = ""
+    """Paths of a study's functions; its own `path` leads to its recipe."""
 
     def load(self) -> Any:
         """Import the class that was registered.
 
         Raises DistkError naming the plugin when the import fails, whatever a stranger's module raises.
         """
-        module, _, attribute = self.path.partition(":")
+        return self.load_from(self.path)
+
+    def load_from(self, path: str) -> Any:
+        """Import what stands at one of the paths of this registration, as `load`."""
+        module, _, attribute = path.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
         except DistkError:  # the plugin's own sentence, as about a missing extra
@@ -215,12 +224,22 @@ class Registry:
         paper: str = "",
         tags: tuple[str, ...] = (),
         aliases: tuple[str, ...] = (),
+        runner: str = "",
+        judge: str = "",
     ) -> None:
         for given in (name, *aliases):
             if not isinstance(given, str) or not _NAME.fullmatch(given):
                 raise ValueError(f"{kind} name {given!r} must be letters, digits and . _ @ + - after a letter or digit")
-        if not isinstance(path, str) or not _PATH.fullmatch(path):
-            raise ValueError(f"{kind} '{name}' must be registered as 'package.module:Class', not {path!r}")
+        form, shown = (
+            (_RECIPE, "package.name:studies/file.toml") if kind == "study" else (_PATH, "package.module:Class")
+        )
+        if not isinstance(path, str) or not form.fullmatch(path):
+            raise ValueError(f"{kind} '{name}' must be registered as '{shown}', not {path!r}")
+        for function in (runner, judge):
+            if function and not _PATH.fullmatch(function):
+                raise ValueError(
+                    f"study '{name}' must name its functions as 'package.module:function', not {function!r}"
+                )
         entry = Registration(
             kind,
             name,
@@ -232,11 +251,15 @@ class Registry:
             plugin.name,
             plugin.distribution,
             plugin.version,
+            runner,
+            judge,
         )
         self._entries[kind].setdefault(name, entry)
         plugin.brings(kind, name)
         for claimed in (name, *aliases):
             self._names[kind].setdefault(claimed, []).append(entry)
+        if kind == "study":
+            self.moved.setdefault(f"study {name}", []).append(f"study run {name}")
 
     def _register_paper(self, plugin: Plugin, paper: Paper | str) -> None:
         if isinstance(paper, str):
@@ -252,6 +275,8 @@ class Registry:
                     paper=row.cite,
                     tags=row.tags,
                     aliases=row.aliases,
+                    runner=row.runner,
+                    judge=row.judge,
                 )
         if self.register_command(plugin, paper.name, "", paper.title, panel=PAPERS):
             self.papers[paper.name] = paper
@@ -298,7 +323,7 @@ class Registry:
         return True
 
     def entries(self, kind: str) -> list[Registration]:
-        """Everything registered of one kind ("method", "dataset", "metric", "penalty"), sorted by name."""
+        """Everything registered of one kind, one of `KINDS`, sorted by name."""
         return sorted(self._entries[kind].values(), key=lambda entry: entry.name)
 
     def find(self, kind: str, name: str) -> Registration:
@@ -401,6 +426,7 @@ def _words_below(words: str, built: Any) -> list[str]:
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 _PATH = re.compile(r"\w+(\.\w+)*:\w+")
+_RECIPE = re.compile(r"\w+(\.\w+)*:(\w[\w.-]*/)*\w[\w.-]*\.toml")
 
 
 def canonical(name: str) -> str:

@@ -30,6 +30,7 @@ class TrainConfig:
     checkpoint_every: int = option(0, "steps between checkpoints; 0 means ten over the run", min=0)
     eval: tuple[str, ...] = option((), "metrics to score while training, comma-separated or repeated")
     eval_every: int = option(0, "steps between scorings; 0 means at the end only", min=0)
+    eval_option: tuple[str, ...] = option((), "settings of these scores, as METRIC.KEY=VALUE, repeatable")
     keep: str = option("", "best:METRIC keeps best.safetensors by that metric")
     penalty: tuple[str, ...] = option(
         (), "penalties on a coding layer, NAME or NAME:WEIGHT; see `distk list penalties`"

@@ -1,6 +1,6 @@
 """The generic commands, one file each, registered through the same hook that plugins use."""
 
-from distk.hookspecs import RegisterCommand, hookimpl
+from distk.hookspecs import Register, RegisterCommand, hookimpl
 
 _COMMANDS = (
     ("train", "train:app", "Train a method into a run folder."),
@@ -16,15 +16,31 @@ _COMMANDS = (
     ("transfer", "transfer:command", "Show items under another class; rewrite sentences with another label."),
     ("interpolate", "interpolate:interpolate", "Draw items on the way between two codes."),
     ("info", "info:info", "Show what a checkpoint holds: method, settings, data, latents, size."),
-    ("list", "listing:list_", "List methods, data sets, metrics and penalties of all plugins."),
+    ("list", "listing:list_", "List methods, data sets, metrics, penalties, studies and engines."),
     ("data", "data:app", "Look into a data set: what it holds, a picture."),
+    ("study", "", "Many runs from one recipe: scores, published figures, claims."),
     ("plugins", "listing:plugins", "List the plugins that were found, and what they bring."),
     ("check", "check:check", "Run the conformance checks on methods, data sets, metrics, penalties."),
     ("new-plugin", "new_plugin:new_plugin", "Write a plugin of its own distribution, with its tests."),
+)
+
+_STUDY = (
+    ("list", "list_", "List the studies of all plugins."),
+    ("show", "show", "Show what a study would run, and in what its variants differ; nothing is trained."),
+    ("run", "run", "Run a study, or go on with one: train, score, compare with what was published."),
+    ("status", "status", "Show how far the runs of a study are."),
+    ("report", "report", "Show a study's results again, and draw its figures anew."),
 )
 
 
 @hookimpl
 def distk_register_commands(register: RegisterCommand) -> None:
     for name, path, summary in _COMMANDS:
-        register(name, f"{__name__}.{path}", summary)
+        register(name, f"{__name__}.{path}" if path else "", summary)
+    for name, function, summary in _STUDY:
+        register(name, f"{__name__}.study:{function}", summary, group="study")
+
+
+@hookimpl
+def distk_register_engines(register: Register) -> None:
+    register("local", "distk.study.local:Local", "processes on the cores and GPUs of this machine")

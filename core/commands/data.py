@@ -17,6 +17,9 @@ from distk.registry import Registration, registry
 if TYPE_CHECKING:
     from distk.data import Dataset
 
+PICTURED = {"environment", "image", "video"}
+"""Tags of data sets whose items can be drawn."""
+
 
 class DataGroup(LazyGroup):
     """Every registered data set is a command with its own settings; plugins may add commands beside them."""
@@ -100,7 +103,8 @@ def _dataset_command(entry: Registration, name: str) -> Any:
 
     taken = set(inspect.signature(run).parameters)  # a setting `split` of the data becomes --data-split, as in train
     own = options.parameters(config, f"Data: {entry.name}", taken, "data_")
-    help_text = f"{entry.summary}.\n\nExample: distk data {entry.name} --preview {entry.name}.png"
+    drawn = f" --preview {entry.name}.png" if PICTURED & set(entry.tags) else ""
+    help_text = f"{entry.summary}.\n\nExample: distk data {name}{drawn}"
     return options.command(run, entry.name, own, help_text)
 
 

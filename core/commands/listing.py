@@ -13,17 +13,28 @@ from distk.commands.arguments import Json
 from distk.errors import unknown
 from distk.registry import KINDS, registry
 
+PLURALS = {
+    "method": "methods",
+    "dataset": "datasets",
+    "metric": "metrics",
+    "penalty": "penalties",
+    "study": "studies",
+    "engine": "engines",
+}
+
 
 def list_(
-    what: Annotated[str | None, typer.Argument(help="methods, datasets, metrics or penalties; default: all.")] = None,
+    what: Annotated[
+        str | None, typer.Argument(help="methods, datasets, metrics, penalties, studies or engines; default: all.")
+    ] = None,
     tag: Annotated[str | None, typer.Option(help="Only entries with this tag.")] = None,
     json: Json = False,
 ) -> None:
-    """List methods, data sets, metrics and penalties of all plugins.
+    """List methods, data sets, metrics, penalties, studies and engines of all plugins.
 
     Example: distk list methods --tag vae
     """
-    plural = {"methods": "method", "datasets": "dataset", "metrics": "metric", "penalties": "penalty"}
+    plural = {plural: kind for kind, plural in PLURALS.items()}
     if what is not None and what not in plural and what not in KINDS:
         raise unknown("list", what, plural)
     kinds = [plural.get(what, what)] if what else list(KINDS)
@@ -32,19 +43,17 @@ def list_(
         keys = ("name", "summary", "paper", "tags", "aliases", "plugin", "distribution", "version")
         console.emit_json({k: [{key: getattr(e, key) for key in keys} for e in v] for k, v in chosen.items()})
         return
-    names = {kind: name for name, kind in plural.items()}
     for kind, entries in chosen.items():
         if entries or what:
             rows = [
                 (e.name, e.summary, e.paper, e.plugin if e.distribution == "distk" else e.distribution) for e in entries
             ]
-            console.table(names[kind], ("name", "what", "paper", "from"), rows)
+            console.table(PLURALS[kind], ("name", "what", "paper", "from"), rows)
             console.out.print()
 
 
 ORDER = ("paper", *KINDS, "command", "logger")
 """Kinds in the order in which `distk plugins` shows them; any other comes after."""
-PLURALS = {"dataset": "data sets", "penalty": "penalties"}
 
 
 def plugins(json: Json = False) -> None:

@@ -198,7 +198,7 @@ class _Worker:
             stderr=self._said,
             env=environment,
             process_group=0,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
         return self
 
@@ -242,7 +242,7 @@ class _Worker:
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: after a fork it might deadlock
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """In the child: receive SIGTERM, and so save and stop, when the parent dies (prctl PR_SET_PDEATHSIG, Linux)."""
     assert _LIBC is not None  # asked for on Linux only
     _LIBC.prctl(1, signal.SIGTERM)

@@ -18,6 +18,7 @@ from torch import Tensor
 from distk import DataSpec, FactorDataset, Files, option
 from distk.config import C
 from distk.console import progress
+from distk.nn import shapes
 
 ATTRIBUTES = ("body", "armor", "arms", "greaves", "weapon", "gender", "hair")
 SIZES = (3, 4, 2, 2, 2, 2, 5)
@@ -54,25 +55,19 @@ class Canvas:
 
     def paint(self, distance: Tensor, colour: Tensor, where: Tensor | None = None) -> None:
         """Cover the inside (distance < 0) with `colour` `[n or 1, 3]`, on the pictures of `where` bool `[n]`."""
-        cover = (0.5 - distance / self.scale).clamp(0, 1)
+        cover = shapes.coverage(distance / self.scale)
         if where is not None:
             cover = cover * where.view(-1, 1, 1)
         self.image = torch.lerp(self.image, colour[..., None, None], cover[:, None])
 
     def circle(self, cx: Tensor | float, cy: Tensor | float, radius: float) -> Tensor:
-        return torch.hypot(self.x - cx, self.y - cy) - radius
+        return shapes.ball((self.x, self.y), (cx, cy), radius)
 
     def capsule(self, ax: Tensor, ay: Tensor, bx: Tensor, by: Tensor, radius: Tensor | float) -> Tensor:
-        """Distance to the segment from a to b, less the radius."""
-        ux, uy = bx - ax, by - ay
-        dx, dy = self.x - ax, self.y - ay
-        along = ((dx * ux + dy * uy) / (ux**2 + uy**2).clamp_min(1e-6)).clamp(0, 1)
-        return torch.hypot(dx - along * ux, dy - along * uy) - radius
+        return shapes.capsule((self.x, self.y), (ax, ay), (bx, by), radius)
 
     def box(self, cx: Tensor, cy: float, half_x: Tensor | float, half_y: float, corner: float = 0.0) -> Tensor:
-        """Box of the given half sides with rounded corners."""
-        dx, dy = (self.x - cx).abs() - (half_x - corner), (self.y - cy).abs() - (half_y - corner)
-        return torch.hypot(dx.clamp_min(0), dy.clamp_min(0)) + torch.maximum(dx, dy).clamp_max(0) - corner
+        return shapes.box((self.x, self.y), (cx, cy), (half_x, half_y), corner)
 
     def spikes(self, cx: Tensor, cy: float) -> Tensor:
         """Five triangles of height 5 and base 5 around the top of the head."""

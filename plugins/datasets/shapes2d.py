@@ -20,6 +20,7 @@ from torch import Tensor
 
 from distk import DataSpec, FactorDataset, Files, option
 from distk.console import progress
+from distk.nn import shapes
 
 SHAPES = ("square", "ellipse", "triangle")
 SIDE, FIRST, STEPS = 64, 24, 16
@@ -190,11 +191,10 @@ _SYMMETRY = {"square": 90, "ellipse": 180, "triangle": 120}
 def _reach(shape: str, u: Tensor, v: Tensor, r: Tensor) -> Tensor:
     """At most 0 inside the upright shape of radius r around the origin, y downwards."""
     if shape == "square":
-        return torch.maximum(u.abs(), v.abs()) - r
+        return shapes.box((u, v), (0, 0), (r, r))
     if shape == "ellipse":
-        return (u / (r / 2)).square() + (v / r).square() - 1
-    slope = math.sqrt(3) / 2
-    return torch.maximum(v, slope * u.abs() - v / 2) - r / 2  # apex up; its sides lie half the radius away
+        return shapes.ellipsoid((u, v), (0, 0), (r / 2, r))
+    return shapes.triangle((u, v), (0, 0), r)
 
 
 def _pillow(config: Config, device: torch.device) -> Tensor:

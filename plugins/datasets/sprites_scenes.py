@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from distk import DataSpec, FactorDataset, Files, Split, UsageError, option
+from distk.nn import shapes
 from distk.plugins.datasets.dsprites import NPZ, SHAPES, read_packed
 
 RADIUS = 0.19
@@ -44,40 +45,10 @@ def coverage(scene: Scene, size: int) -> Tensor:
     right, up = (centre - x) / radius, (y - centre[:, None]) / radius
     cos, sin = angle.cos(), angle.sin()
     u, v = cos * right + sin * up, cos * up - sin * right
-    distance = torch.where(shape == 0, _square(u, v), torch.where(shape == 1, _ellipse(u, v), _heart(u, v)))
-    return (0.5 - distance * (radius * size)).clamp(0, 1)
-
-
-def _square(u: Tensor, v: Tensor) -> Tensor:
-    """Exact distance to the box |u|, |v| <= 0.7, in units of R."""
-    a, b = u.abs() - SQUARE, v.abs() - SQUARE
-    return torch.hypot(a.clamp_min(0), b.clamp_min(0)) + torch.maximum(a, b).clamp_max(0)
-
-
-def _ellipse(u: Tensor, v: Tensor) -> Tensor:
-    """(k - 1) / |grad k| with k = |(u/a, v/b)|, in units of R."""
-    p, q = u / ELLIPSE[0], v / ELLIPSE[1]
-    k = torch.hypot(p, q)
-    slope = torch.hypot(p / ELLIPSE[0], q / ELLIPSE[1]) / k.clamp_min(1e-6)
-    return (k - 1) / slope.clamp_min(1e-3)
-
-
-def _heart(u: Tensor, v: Tensor) -> Tensor:
-    """Distance to (X^2 + Y^2 - 1)^3 = X^2 Y^3 with X = 1.25 u, Y = 1.25 v, to first order, in units of R.
-
-    f / |grad f| is a third of the distance where the curve crosses an axis, since f has a triple root there; in the
-    form g = X^2 + Y^2 - 1 - X^(2/3) Y it is right there, and wrong along X = 0. The larger of both is taken.
-    """
-    x, y = HEART * u, HEART * v
-    ring, xx = x * x + y * y - 1, x * x
-    f = ring**3 - xx * y**3
-    slope = torch.hypot(6 * x * ring**2 - 2 * x * y**3, 6 * y * ring**2 - 3 * xx * y * y)
-    first = f / slope.clamp_min(1e-3)
-    root = xx.clamp_min(1e-9) ** (1 / 3)
-    g = ring - root * y
-    steep = torch.hypot(2 * x - (2 / 3) * y * x / root**2, 2 * y - root)
-    second = g / steep.clamp_min(1e-3)
-    return torch.where(first.abs() > second.abs(), first, second) / HEART
+    square, ellipse = shapes.box((u, v), (0, 0), (SQUARE, SQUARE)), shapes.ellipsoid((u, v), (0, 0), ELLIPSE)
+    heart = shapes.heart((HEART * u, HEART * v)) / HEART
+    distance = torch.where(shape == 0, square, torch.where(shape == 1, ellipse, heart))
+    return shapes.coverage(distance * (radius * size))
 
 
 @dataclass(frozen=True)

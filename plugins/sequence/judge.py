@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from distk import Dataset, DistkError, FactorDataset, UsageError, seeded
 from distk.console import progress
 from distk.device import initialised
 from distk.files import write_atomic
+from distk.nn import cross_entropies, down, fit_classifier
 from distk.plugins.sequence.networks import last_states
 
 REQUIRED = 0.99
@@ -56,13 +56,10 @@ class Judge(nn.Module):
         _, channels, height, side = info.shape
         if height != side or side not in (8, 16, 32, 64, 128):
             raise ValueError(f"the judge reads square frames of 8, 16, 32, 64 or 128 pixels, not {height}x{side}")
-        layers: list[nn.Module] = []
-        width = info.width
-        while side > 4:
-            layers += [nn.Conv2d(channels, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), nn.LeakyReLU(0.2)]
-            channels, width, side = width, min(2 * width, 8 * info.width), side // 2
-        last = 2 * info.width
-        layers += [nn.Conv2d(channels, last, 4, 1, 0, bias=False), nn.BatchNorm2d(last), nn.Tanh(), nn.Flatten()]
+        halvings, last = (side // 4).bit_length() - 1, 2 * info.width
+        widths = [channels, *(info.width * min(1 << i, 8) for i in range(halvings))]
+        layers = down(widths, activation=lambda: nn.LeakyReLU(0.2), norm=nn.BatchNorm2d, norm_first=True)
+        layers += [nn.Conv2d(widths[-1], last, 4, 1, 0, bias=False), nn.BatchNorm2d(last), nn.Tanh(), nn.Flatten()]
         self.frames = nn.Sequential(*layers)
         self.lstm = nn.LSTM(last, 4 * info.width, batch_first=True, bidirectional=True)
         hidden = 8 * info.width
@@ -105,22 +102,15 @@ def train_judge(
     info = JudgeInfo(heads, tuple(data.spec.shape), width, data=data.name, steps=steps)
     with initialised(seed, data.device):
         judge = Judge(info).to(data.device)
-    optimizer = torch.optim.Adam(judge.parameters(), lr=lr, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(steps, 1))
     generator = seeded(seed, data.device)
-    judge.train()
-    with progress("training the judge", steps) as advance:
-        for _ in range(steps):
-            part = data.sample(batch, generator, "train")
-            logits = judge(part["x"])
-            loss = torch.stack([F.cross_entropy(logits[n], part["factors"][:, k]) for k, n in enumerate(heads)]).sum()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            advance(1)
+
+    def draw() -> tuple[Tensor, Tensor]:
+        part = data.sample(batch, generator, "train")
+        return part["x"], part["factors"]
+
+    fit_classifier(judge, draw, steps, lr, "training the judge", cross_entropies)
     judge.info = JudgeInfo(**{**asdict(info), "accuracy": accuracy(judge, data)})
-    return judge.eval()
+    return judge
 
 
 def accuracy(judge: Judge, data: FactorDataset, split: str = "test") -> dict[str, float]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Step, UsageError, adam, option
-from distk.nn import bernoulli_nll
+from distk.nn import bernoulli_nll, kl_to_prior, reparameterise
 from distk.plugins.vae_family.networks import Architecture, decoder, encoder
 
 
@@ -96,7 +96,7 @@ class GaussianVAE(Method[G]):
 
     def draw(self, mean: Tensor, logvar: Tensor, step: Step) -> Tensor:
         """One sample of q(z|x), `[n, z]`. The log variance is limited here, and only here, against overflow."""
-        return torch.addcmul(mean, (0.5 * logvar.clamp(-20, 10)).exp(), step.randn(*mean.shape))
+        return reparameterise(mean, (0.5 * logvar.clamp(-20, 10)).exp(), step.randn(*mean.shape))
 
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
         """-log p(x | output) of each item, sum over pixels, `[n]`: nats, or the sum of squared errors."""
@@ -139,7 +139,7 @@ class GaussianVAE(Method[G]):
         require_nats(self.config.likelihood)
         mean, logvar = self.infer(x)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        z = torch.addcmul(mean, (0.5 * logvar.clamp(-20, 10)).exp(), noise)
+        z = reparameterise(mean, (0.5 * logvar.clamp(-20, 10)).exp(), noise)
         reconstruction, kl = self.nll(self.decoder(z), x), kl_to_prior(mean, logvar)
         return {"elbo": -(reconstruction + kl.sum(1)), "reconstruction": reconstruction, "kl": kl}
 
@@ -151,11 +151,6 @@ def require_nats(likelihood: str) -> None:
     """Raise UsageError for the likelihood `gaussian`, a sum of squared errors without its constant and variance."""
     if likelihood != "bernoulli":
         raise UsageError("with --likelihood gaussian the reconstruction is a sum of squared errors: there is no bound.")
-
-
-def kl_to_prior(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mean, exp(logvar)) || N(0, 1)) of each element, nats, same shape."""
-    return 0.5 * (mean.square() + logvar.exp() - logvar - 1)
 
 
 def check_likelihood(likelihood: str, data: DataSpec) -> None:

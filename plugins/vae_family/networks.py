@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk import DataSpec
-from distk.nn import he_truncated_, mlp
+from distk.nn import down, he_truncated_, mlp, up
 
 
 def _channels(spec: DataSpec) -> tuple[int, list[int]]:
@@ -32,10 +30,7 @@ class SnuEncoder(nn.Module):
     def __init__(self, spec: DataSpec, z: int, hidden: int = 256) -> None:
         super().__init__()
         channels, widths = _channels(spec)
-        layers: list[nn.Module] = []
-        for width in widths:
-            layers += [nn.Conv2d(channels, width, 4, 2, 1), nn.ReLU()]
-            channels = width
+        layers = down([channels, *widths])
         self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(1024, hidden), nn.ReLU(), nn.Linear(hidden, 2 * z))
         he_truncated_(self)
 
@@ -51,13 +46,8 @@ class SnuDecoder(nn.Module):
         super().__init__()
         channels, widths = _channels(spec)
         self.first = nn.Linear(code, hidden)
-        layers: list[nn.Module] = [nn.ReLU(), nn.Linear(hidden, 1024), nn.ReLU(), nn.Unflatten(1, (64, 4, 4))]
-        outputs = [*widths[-2::-1], channels]
-        for i, (fan_in, fan_out) in enumerate(zip(widths[::-1], outputs, strict=True)):
-            layers += [nn.ConvTranspose2d(fan_in, fan_out, 4, 2, 1)]
-            if i < len(widths) - 1:
-                layers += [nn.ReLU()]
-        self.rest = nn.Sequential(*layers)
+        first = [nn.ReLU(), nn.Linear(hidden, 1024), nn.ReLU(), nn.Unflatten(1, (64, 4, 4))]
+        self.rest = nn.Sequential(*first, *up([*reversed(widths), channels]))
         he_truncated_(self)
 
     def forward(self, code: Tensor) -> Tensor:
@@ -113,11 +103,9 @@ def encoder(arch: Architecture, spec: DataSpec, outputs: int) -> nn.Sequential:
         return nn.Sequential(nn.Flatten(), mlp([math.prod(spec.shape), width, width, outputs]))
     channels, size = _square(spec, arch)
     plan = _CONVOLUTIONAL["snu" if arch == "factor" and channels == 3 else arch]
-    layers: list[nn.Module] = []
-    for width, kernel in plan.convolutions if size == 64 else plan.convolutions[1:]:
-        layers += [nn.Conv2d(channels, width, kernel, 2, 1 if kernel == 4 else 0), nn.ReLU()]
-        channels = width
-    return nn.Sequential(*layers, nn.Flatten(), mlp([channels * 16, *plan.encoder, outputs]))
+    widths, kernels = zip(*(plan.convolutions if size == 64 else plan.convolutions[1:]), strict=True)
+    layers = down([channels, *widths], kernels)
+    return nn.Sequential(*layers, nn.Flatten(), mlp([widths[-1] * 16, *plan.encoder, outputs]))
 
 
 def decoder(arch: Architecture, spec: DataSpec, code: int) -> nn.Sequential:
@@ -135,14 +123,8 @@ def decoder(arch: Architecture, spec: DataSpec, code: int) -> nn.Sequential:
     channels, size = _square(spec, arch)
     plan = _CONVOLUTIONAL["snu" if arch == "factor" and channels == 3 else arch]
     widths = plan.deconvolutions if size == 64 else plan.deconvolutions[:-1]
-    layers: list[nn.Module] = [
-        mlp([code, *plan.decoder, widths[0] * 16]),
-        nn.ReLU(),
-        nn.Unflatten(1, (widths[0], 4, 4)),
-    ]
-    for fan_in, fan_out in itertools.pairwise([*widths, channels]):
-        layers += [nn.ConvTranspose2d(fan_in, fan_out, 4, 2, 1), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+    first = [mlp([code, *plan.decoder, widths[0] * 16]), nn.ReLU(), nn.Unflatten(1, (widths[0], 4, 4))]
+    return nn.Sequential(*first, *up([*widths, channels]))
 
 
 def _square(spec: DataSpec, arch: str) -> tuple[int, int]:
@@ -153,8 +135,3 @@ def _square(spec: DataSpec, arch: str) -> tuple[int, int]:
             f"--arch {arch} takes images of 32x32 or 64x64 pixels, not {found}; --arch higgins-fc and mlp take any size"
         )
     return spec.shape[0], spec.shape[1]
-
-
-def reparameterise(mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
-    """mean + std * noise."""
-    return torch.addcmul(mean, std, noise)

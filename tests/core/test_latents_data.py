@@ -10,6 +10,7 @@ import torch
 from distk import DataSpec, FactorDataset, Latent, LatentSpace, UsageError, open_dataset
 from distk.data import Files, Source
 from distk.latents import one_hot
+from distk.method import eval_mode
 
 
 def space() -> LatentSpace:
@@ -59,13 +60,6 @@ class Table(FactorDataset):
         return {"x": rows[:, None].float()}
 
 
-def tables(generator) -> list[Table]:
-    sizes = (3, 2, 4)
-    grid = torch.tensor(list(itertools.product(*map(range, sizes))))
-    shuffled = grid[torch.randperm(len(grid), generator=generator)]
-    return [Table(grid, sizes, True), Table(shuffled, sizes, False)]
-
-
 def test_grid_indexing_is_row_major() -> None:
     sizes = (3, 2, 4)
     data = Table(torch.empty(0), sizes, True)
@@ -74,41 +68,6 @@ def test_grid_indexing_is_row_major() -> None:
     assert torch.equal(data.index(expected), torch.arange(24))
     with pytest.raises(UsageError, match="whole numbers"):
         data.observe(torch.tensor([[0, 2, 0]]))
-
-
-def test_protocols_hold_on_grids_and_tables(generator) -> None:
-    for data in tables(generator):
-        k = torch.arange(3).repeat(200)
-        own = k[:, None, None]
-        fixed = data.factors(data.sample_fixed(k, 16, generator))
-        picked = fixed.gather(2, own.expand(-1, 16, 1))[..., 0]
-        assert torch.equal(picked, picked[:, :1].expand_as(picked))
-        others = fixed[k == 0][:, :, 1:].flatten(0, 1)
-        assert len(others.unique(dim=0)) == 8, "P2 varies the other factors over all their values"
-
-        a, b = (data.factors(rows) for rows in data.sample_pairs_sharing(k, 5, generator))
-        shared = own.expand(-1, 5, 1)
-        assert torch.equal(a.gather(2, shared), b.gather(2, shared))
-        assert len(a.gather(2, shared)[k == 2].unique()) == 4, "P3 draws the value per pair"
-
-        a, b = (data.factors(rows) for rows in data.sample_pairs_changing(k, generator))
-        assert torch.equal(a != b, one_hot(k, 3).bool())
-
-
-def test_uniformity_of_p2(generator) -> None:
-    """Every value of the fixed factor is equally likely, and so is every row of its bucket (chi-square, 5 sd)."""
-    for data in tables(generator):
-        rows = data.sample_fixed(torch.full((6000,), 2), 1, generator)[:, 0]
-        counts = torch.bincount(rows, minlength=24).double()
-        assert float(((counts - 250) ** 2 / 250).sum()) < 23 + 5 * (2 * 23) ** 0.5
-
-
-def test_p4_says_which_factor_never_changes_alone() -> None:
-    table = torch.tensor([[0, 0], [1, 1], [2, 0]])
-    with pytest.raises(UsageError, match=r"only in factor 'b'.*P4"):
-        Table(table, (3, 2), False).sample_pairs_changing(torch.tensor([1]), torch.Generator())
-    with pytest.raises(UsageError, match="factor 'a'"):
-        Table(table, (1, 4), True).sample_pairs_changing(torch.tensor([0]), torch.Generator())
 
 
 def test_ranks_split_one_global_batch() -> None:
@@ -128,3 +87,18 @@ def test_files_are_looked_for_in_order(tmp_path, monkeypatch) -> None:
         Files("name", tmp_path / "name", "b.txt").find("b.txt")
     with pytest.raises(UsageError, match="does not exist"):
         Files("name", tmp_path / "gone", "b.txt")
+
+
+def test_eval_mode_gives_every_module_its_own_mode_back() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(), torch.nn.Dropout())
+    model[1].eval()  # frozen by somebody
+    before = [module.training for module in model.modules()]
+
+    def fail() -> None:
+        with eval_mode(model):
+            assert not any(module.training for module in model.modules())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert [module.training for module in model.modules()] == before == [True, True, False, True]

@@ -121,7 +121,8 @@ def test_a_plugin_from_its_wheel_works_and_is_missed_when_gone(tmp_path: Path, w
     assert found["problems"] == []
     plugin = next(p for p in found["plugins"] if p["name"] == "foldiak")
     assert (plugin["distribution"], plugin["version"]) == ("distk-foldiak", "2.3")
-    assert plugin["provides"] == {"method": ["tied-linear"], "dataset": ["foldiak"], "metric": ["best-r2"]}
+    brings = {"method": ["tied-linear"], "dataset": ["foldiak"], "metric": ["best-r2"], "study": ["bars"]}
+    assert plugin["provides"] == brings
     where = env.run(env.bin / "python", "-c", "import distk, distk_foldiak as p; print(distk.__file__, p.__file__)")
     assert where.stdout.count(str(tmp_path)) == 2, "not the installed copies"
 
@@ -163,6 +164,12 @@ def test_a_plugin_from_its_wheel_works_and_is_missed_when_gone(tmp_path: Path, w
     assert {row["name"] for row in outcome["checks"]} == {"tied-linear", "foldiak", "best-r2"}
     digest = hashlib.sha256((run / "checkpoint.safetensors").read_bytes()).hexdigest()
     assert (run / "checkpoint.safetensors.sha256").read_text().startswith(digest), "the run's events did not arrive"
+
+    # The wheel's recipe, in processes of its own: 0.27 of the bars' variance for 2 codes, 0.9 for 8.
+    studied = json.loads(env.run(env.bin / "distk", "study", "run", "bars", "--device", "cpu", "--json").stdout)
+    assert (studied["scale"], len(studied["runs"])) == ("small", 6)
+    assert studied["claims"][0]["verdict"] == "holds"
+    assert studied["table"][1]["published"] == "1.0"
 
     env.run(env.bin / "pip", "uninstall", "--quiet", "--yes", "distk-foldiak")
     gone, info, listed, train = env.distk(

@@ -29,9 +29,9 @@ from distk import (
     one_hot,
     option,
 )
+from distk.nn import call_fake, call_real
 from distk.plugins.gan_family.icm.mechanisms import Mixture, parse
 from distk.plugins.gan_family.icm.networks import Autoencoder, Discriminator, Experts, expert_adam, start
-from distk.plugins.gan_family.losses import call_fake, call_real
 
 SPLIT_SEED = 0
 """Which images are transformed and which are reference is one fixed random halving, whatever the run's seed."""

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk import CodeTable, Dataset, DistkError, Metric, UsageError, open_dataset, option, seeded
 from distk.console import progress
 from distk.device import initialised
+from distk.method import eval_mode
+from distk.nn import fit_classifier
 from distk.plugins.gan_family.icm.mechanisms import shift
 from distk.plugins.gan_family.icm.method import ICM
 
@@ -52,13 +53,8 @@ class ICMScore(Metric[Config]):
         model, dataset = table.model, table.dataset
         if not isinstance(model, ICM) or dataset is None:
             raise UsageError("metric 'icm' scores models of method 'icm'.")
-        was_training = model.training
-        model.eval()
-        try:
-            with torch.no_grad():
-                return self._all(model, dataset, seed)
-        finally:
-            model.train(was_training)
+        with torch.no_grad(), eval_mode(model):
+            return self._all(model, dataset, seed)
 
     def _all(self, model: ICM, dataset: Dataset, seed: int) -> dict[str, Any]:
         reasons: dict[str, str] = {}
@@ -232,25 +228,21 @@ def classifier(dataset: Dataset, steps: int) -> nn.Module:
         return _classifiers[key]
     channels, height, width = dataset.spec.shape
     flat = 64 * (height // 4) * (width // 4)
-    with torch.enable_grad(), initialised(0, dataset.device):
+    generator = seeded(0, dataset.device)
+
+    def draw() -> tuple[Tensor, Tensor]:
+        item = dataset.sample(64, generator, "train")
+        return item["x"], item["label"]
+
+    with initialised(0, dataset.device):
         net = nn.Sequential(
             *(nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25)),
             *(nn.Flatten(), nn.Linear(flat, 128), nn.ReLU(), nn.Dropout(0.5)),
             nn.Linear(128, len(dataset.spec.classes)),
         ).to(dataset.device)
-        optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-        rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps + 1)
-        generator = seeded(0, dataset.device)
-        with progress("training the classifier", steps) as advance:
-            for _ in range(steps):
-                item = dataset.sample(64, generator, "train")
-                optimizer.zero_grad()
-                F.cross_entropy(net(item["x"]), item["label"]).backward()
-                optimizer.step()
-                rates.step()
-                advance(1)
-    _classifiers[key] = net.eval()
+        fit_classifier(net, draw, steps, 4e-3, "training the classifier")
+    _classifiers[key] = net
     return net
 
 

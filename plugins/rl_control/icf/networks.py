@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk import DataSpec
-from distk.nn import mlp
+from distk.nn import down, mlp, up
 from distk.plugins.rl_control.icf.selectivity import Whitening
 
 Form = Literal["conv", "mlp"]
@@ -61,13 +61,9 @@ class Encoder(nn.Module):
         layers: list[nn.Module] = []
         if form == "conv":
             count, left = halvings(spec)
-            fan_in = channels
-            for i in range(count):
-                layers += [nn.Conv2d(fan_in, 64 << i, 4, 2, 1, bias=False)]
-                layers += [nn.BatchNorm2d(64 << i)] if i else []
-                layers += [nn.LeakyReLU(0.2)]
-                fan_in = 64 << i
-            layers += [nn.Conv2d(fan_in, k, left, bias=False), nn.Flatten()]
+            widths = [channels, *(64 << i for i in range(count))]
+            layers = down(widths, activation=lambda: nn.LeakyReLU(0.2), norm=nn.BatchNorm2d, bias=False)
+            layers += [nn.Conv2d(widths[-1], k, left, bias=False), nn.Flatten()]
         else:
             layers = [nn.Flatten(), *mlp([channels * height * breadth, width, width, k])]
         self.front = Front(spec, init_(nn.Sequential(*layers)), blur, centre=whiten)
@@ -156,21 +152,16 @@ class Decoder(nn.Module):
         channels, height, breadth = spec.shape
         if form == "conv":
             count, left = halvings(spec)
-            layers: list[nn.Module] = [nn.Unflatten(1, (k, 1, 1)), *_up(k, 32 << count, left, 1, 0)]
-            for i in reversed(range(1, count)):
-                layers += _up(64 << i, 32 << i, 4, 2, 1)
-            layers += [nn.ConvTranspose2d(64, channels, 4, 2, 1, bias=False)]
+            widths = [*(64 << i for i in reversed(range(count))), channels]
+            first = nn.ConvTranspose2d(k, widths[0], left, bias=False)
+            layers: list[nn.Module] = [nn.Unflatten(1, (k, 1, 1)), first, nn.BatchNorm2d(widths[0]), nn.ReLU()]
+            layers += up(widths, norm=nn.BatchNorm2d, bias=False)
         else:
             layers = [*mlp([k, width, width, channels * height * breadth]), nn.Unflatten(1, spec.shape)]
         self.net = init_(nn.Sequential(*layers, nn.Sigmoid()))
 
     def forward(self, h: Tensor) -> Tensor:
         return self.net(h)
-
-
-def _up(fan_in: int, fan_out: int, kernel: int, stride: int, padding: int) -> list[nn.Module]:
-    layer = nn.ConvTranspose2d(fan_in, fan_out, kernel, stride, padding, bias=False)
-    return [layer, nn.BatchNorm2d(fan_out), nn.ReLU()]
 
 
 def bil(a: Tensor, b: Tensor) -> Tensor:

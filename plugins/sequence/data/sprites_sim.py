@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from distk import DataSpec, Files, option
+from distk.nn import shapes
 from distk.plugins.sequence.data.clips import ACTIONS, ATTRIBUTES, FRAMES, ClipDataset, character_split
 
 PARTS = ("bottom", "shoes", "top", "body", "hair", "eyes")
@@ -66,7 +67,7 @@ class Painter:
     def paint(self, part: str, distance: Tensor) -> None:
         """Paint where the signed distance `[pictures, size, size]` is negative, with a dark rim one pixel wide."""
         pixels = distance / self.scale
-        cover = (0.5 - pixels).clamp(0, 1).unsqueeze(1)
+        cover = shapes.coverage(pixels).unsqueeze(1)
         self.weights *= 1 - cover
         self.weights[:, PARTS.index(part)] += cover[:, 0] * (1 - 0.6 * (pixels + 1).clamp(0, 1))
 
@@ -76,16 +77,10 @@ class Painter:
         return ((((self.x - cx) / rx) ** 2 + ((self.y - cy) / ry) ** 2).sqrt() - 1) * torch.minimum(rx, ry)
 
     def capsule(self, ax: Tensor, ay: Tensor, bx: Tensor, by: Tensor, radius: float) -> Tensor:
-        """Distance to the segment from a to b, less the radius."""
-        ux, uy = bx - ax, by - ay
-        along = (((self.x - ax) * ux + (self.y - ay) * uy) / (ux**2 + uy**2).clamp_min(1e-6)).clamp(0, 1)
-        return torch.hypot(self.x - ax - along * ux, self.y - ay - along * uy) - radius
+        return shapes.capsule((self.x, self.y), (ax, ay), (bx, by), radius)
 
     def box(self, cx: Tensor, cy: Tensor, half_x: Tensor | float, half_y: float, corner: float) -> Tensor:
-        """Box of the given half sides with rounded corners."""
-        dx, dy = (self.x - cx).abs() - (half_x - corner), (self.y - cy).abs() - (half_y - corner)
-        outside = torch.hypot(dx.clamp_min(0), dy.clamp_min(0))
-        return outside + torch.maximum(dx, dy).clamp_max(0) - corner
+        return shapes.box((self.x, self.y), (cx, cy), (half_x, half_y), corner)
 
 
 def part_weights(size: int, device: torch.device) -> Tensor:
@@ -177,7 +172,7 @@ class SpritesSim(ClipDataset[Config]):
         characters = math.prod(self.factor_sizes[:-1])
         # Li & Mandt: 1,000 of 1,296 characters train. Das & Dandi: a tenth of the characters is for the test.
         train = 1000 if config.variant == "li-mandt" else characters - characters // 10
-        self._split = character_split(self.factor_sizes, train, device)
+        self.parts = character_split(self.factor_sizes, train, device)
         self.origin = "drawn on the device (no file)"
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:

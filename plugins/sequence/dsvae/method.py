@@ -18,6 +18,7 @@ from torch import Tensor
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Objective, Step, adam, option
 from distk.console import warn_once
+from distk.nn import kl_between, kl_to_prior, log_normal, reparameterise
 from distk.plugins.sequence.dsvae.networks import (
     DynamicPosterior,
     LearnedPrior,
@@ -157,15 +158,14 @@ class DSVAE(Method[Config]):
         """
         v = self.features(x)
         q_f = self.q_f(v)
-        f = torch.addcmul(q_f[0], (0.5 * q_f[1]).exp(), noise_f)
+        f = reparameterise(q_f[0], (0.5 * q_f[1]).exp(), noise_f)
         mean, logvar, z = self.q_z(v, f, noise_z)
         p_z = self.p_z(z)
         squares = (self.to_model(x) - self.render(f, z)).pow(2).flatten(1).sum(1)
-        zero = torch.zeros_like(f)
         return Terms(
             squares,
-            gaussian_kl(q_f[0], q_f[1], zero, zero),
-            gaussian_kl(mean, logvar, *p_z),
+            kl_to_prior(*q_f),
+            kl_between(mean, logvar, *p_z),
             f,
             z,
             q_f,
@@ -271,14 +271,3 @@ def _architecture(name: str, data: DataSpec) -> str:
     if (name == "mlp") != (fits == "mlp"):
         raise ValueError(f"--arch {name} does not read {data.kind} data; use --arch {fits}")
     return name
-
-
-def gaussian_kl(mean_q: Tensor, logvar_q: Tensor, mean_p: Tensor, logvar_p: Tensor) -> Tensor:
-    """KL(N(mean_q, exp(logvar_q)) || N(mean_p, exp(logvar_p))) of each element, nats."""
-    spread = (logvar_q.exp() + (mean_q - mean_p) ** 2) * (-logvar_p).exp()
-    return 0.5 * (logvar_p - logvar_q + spread - 1)
-
-
-def log_normal(value: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
-    """log N(value; mean, exp(logvar)) of each element, nats."""
-    return -0.5 * ((value - mean) ** 2 * (-logvar).exp() + logvar + math.log(2 * math.pi))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from distk import DataSpec
+from distk.nn import reparameterise, up
 from distk.plugins.sequence.networks import last_states
 
 POSTERIORS = ("full", "factorized", "factorized-rnn", "factorized-ar", "full-ar")
@@ -78,11 +79,12 @@ def frame_decoder(arch: str, spec: DataSpec, channels: int, code: int, features:
     else:
         layers += [nn.Linear(code, 2 * features), _act(), nn.Linear(2 * features, flat), _act()]
     layers.append(nn.Unflatten(1, (channels, side, side)))
-    for _ in range(3):
-        up = (4, 2, 1, 0) if arch == "das-dandi" else (5, 2, 2, 1)
-        layers += [nn.ConvTranspose2d(channels, channels, *up, bias=False), nn.BatchNorm2d(channels), _act()]
-    last = (4, 2, 1) if arch == "das-dandi" else (5, 1, 2)
-    return nn.Sequential(*layers, nn.ConvTranspose2d(channels, spec.shape[1], *last), nn.Tanh())
+    if arch == "das-dandi":
+        layers += up([*[channels] * 4, spec.shape[1]], activation=_act, norm=nn.BatchNorm2d)
+    else:
+        layers += up([channels] * 4, 5, activation=_act, norm=nn.BatchNorm2d, output=False)
+        layers.append(nn.ConvTranspose2d(channels, spec.shape[1], 5, 1, 2))
+    return nn.Sequential(*layers, nn.Tanh())
 
 
 def moments(head: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,7 +151,7 @@ class DynamicPosterior(nn.Module):
         hidden = self.from_input(v)
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden
         mean, logvar = moments(self.head(self.dropout(hidden)))
-        return mean, logvar, mean if noise is None else torch.addcmul(mean, (0.5 * logvar).exp(), noise)
+        return mean, logvar, mean if noise is None else reparameterise(mean, (0.5 * logvar).exp(), noise)
 
     def _walk(self, projected: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The part of the recurrence that depends on z; what depends on x was projected for all t in one product."""
@@ -159,7 +161,7 @@ class DynamicPosterior(nn.Module):
         for t in range(projected.shape[1]):
             state = torch.tanh(projected[:, t] + self.from_z(z) + self.from_state(state))
             mean, logvar = moments(self.head(self.dropout(state)))
-            z = mean if noise is None else torch.addcmul(mean, (0.5 * logvar).exp(), noise[:, t])
+            z = mean if noise is None else reparameterise(mean, (0.5 * logvar).exp(), noise[:, t])
             means.append(mean)
             logvars.append(logvar)
             samples.append(z)
@@ -201,6 +203,6 @@ class LearnedPrior(nn.Module):
         for t in range(noise.shape[1]):
             hidden, state = self.lstm(z.unsqueeze(1), state)
             mean, logvar = moments(self.head(hidden[:, 0]))
-            z = torch.addcmul(mean, (0.5 * logvar).exp(), noise[:, t])
+            z = reparameterise(mean, (0.5 * logvar).exp(), noise[:, t])
             samples.append(z)
         return torch.stack(samples, 1)

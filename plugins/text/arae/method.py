@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from distk import Code, DataSpec, Latent, LatentSpace, Objective, Source, Step, UsageError, adam, one_hot, option, sgd
 from distk.console import warn_once
+from distk.nn import gradient_penalty, interpolated
 from distk.plugins.text.common import decode as search
 from distk.plugins.text.common.model import SentenceMethod
 from distk.plugins.text.common.networks import CodeDecoder, CodeEncoder, Perceptron, uniform_
@@ -251,9 +252,8 @@ class ARAE(SentenceMethod[Config]):
 
         The sum over rows is differentiated: the program's batch mean would divide each row's gradient by n.
         """
-        between = (share * real + (1 - share) * fake).detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(self.f(between).sum(), between, create_graph=True)
-        return (gradient.norm(dim=1) - 1).pow(2).mean()
+        between = interpolated(real, fake, share)
+        return gradient_penalty(self.f(between), between).mean()
 
     @torch.no_grad()
     def clamp(self) -> None:

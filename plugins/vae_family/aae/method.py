@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from distk import Code, DataSpec, Latent, Method, Objective, Step, UsageError, adam, one_hot, option
-from distk.nn import he_truncated_, mlp
+from distk.nn import call_fake, call_real, he_truncated_, mlp, reparameterise, squared_slope
 from distk.plugins.vae_family.gaussian import GaussianConfig, GaussianVAE
-from distk.plugins.vae_family.networks import Architecture, reparameterise
+from distk.plugins.vae_family.networks import Architecture
 
 R1_EVERY = 16
 """Steps between two gradient penalties."""
@@ -182,14 +182,13 @@ class AAE(GaussianVAE[A]):
         z = step.memo["z"].detach()
         real, fake = self.judge(step.randn(*z.shape), step), self.judge(z, step)
         step.log("critic_accuracy", 0.5 * ((real > 0).float().mean() + (fake < 0).float().mean()))
-        return 0.5 * (F.softplus(-real).mean() + F.softplus(fake).mean())
+        return 0.5 * (call_real(real).mean() + call_fake(fake).mean())
 
     def penalty(self, step: Step) -> Tensor:
         """R1 (Mescheder et al. 2018): half the squared gradient of the critic at prior samples, mean over the batch."""
         z = step.randn(*step.memo["z"].shape).requires_grad_()
-        (slope,) = torch.autograd.grad(self.judge(z, step).sum(), z, create_graph=True)
         # Times the interval, so that the weight means the same however seldom it is taken.
-        return 0.5 * self.config.r1 * R1_EVERY * slope.square().sum(1).mean()
+        return 0.5 * self.config.r1 * R1_EVERY * squared_slope(self.judge(z, step), z).mean()
 
     def regularise(self, step: Step) -> Tensor:
         """adv_weight * softplus(-D(z)) of the encoder as the reconstruction left it, mean over the batch."""
@@ -201,7 +200,7 @@ class AAE(GaussianVAE[A]):
         return reconstruction + self._fool(step.memo["z"], step)
 
     def _fool(self, z: Tensor, step: Step) -> Tensor:
-        loss = F.softplus(-self.judge(z, step)).mean()
+        loss = call_real(self.judge(z, step)).mean()
         step.log("adversarial", loss)
         return self.config.adv_weight * loss
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from distk import Objective, Step, UsageError, option
+from distk.nn import log_normal
 from distk.plugins.vae_family.gaussian import GaussianVAE, VAEConfig, optimizer
 
 LARGEST = 1 << 26
@@ -87,8 +88,8 @@ def decompose(
     n = len(z)
     if n < 2:
         raise UsageError("betatcvae holds each item against the others of its batch: give --batch 2 or more.")
-    own = normal_log_density(z, mean, logvar).sum(1)
-    prior = normal_log_density(z, torch.zeros_like(z), torch.zeros_like(z)).sum(1)
+    own = log_normal(z, mean, logvar).sum(1)
+    prior = log_normal(z, torch.zeros_like(z), torch.zeros_like(z)).sum(1)
     weights = None if estimator == "mws" else stratified_weights(n, items, z).log()
     chunk = max(1, largest // (n * z.shape[1]))
     parts = []
@@ -111,7 +112,7 @@ def _marginals(z: Tensor, mean: Tensor, logvar: Tensor, weights: Tensor | None, 
 
     weights: log importance weights `[r, n]`; None is minibatch weighted sampling, 1 / (n N) each.
     """
-    density = normal_log_density(z.unsqueeze(1), mean.unsqueeze(0), logvar.unsqueeze(0))
+    density = log_normal(z.unsqueeze(1), mean.unsqueeze(0), logvar.unsqueeze(0))
     if weights is None:
         constant = math.log(len(mean) * items)
         joint = density.sum(2).logsumexp(1) - constant
@@ -135,8 +136,3 @@ def stratified_weights(n: int, items: int, like: Tensor) -> Tensor:
     weights = torch.full((n, n), 1 / others, dtype=like.dtype, device=like.device)
     weights = weights.masked_fill(behind == 1, (items - others) / (items * others))
     return weights.masked_fill(behind == 0, 1 / items)
-
-
-def normal_log_density(z: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
-    """log N(z; mean, exp(logvar)) of each element, nats, broadcast shape."""
-    return -0.5 * (math.log(2 * math.pi) + logvar + (z - mean).square() * (-logvar).exp())

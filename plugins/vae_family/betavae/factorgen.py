@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Objective, Step, adam, option
+from distk.nn import kl_to_prior, reparameterise
 from distk.plugins.vae_family.betavae.method import CapacityConfig
 from distk.plugins.vae_family.gaussian import check_likelihood, negative_log_likelihood, values
 from distk.plugins.vae_family.networks import Architecture, decoder
@@ -131,7 +132,7 @@ class FactorGen(Method[Config]):
     def elbo(self, step: Step) -> Tensor:
         """Reconstruction + gamma |KL - C(t)|: sum over pixels, mean over the batch, nats."""
         f, capacity = self.standardised(step.batch["factors"]), step.schedule["capacity"]
-        z = self.scale * f + self.log_std.exp() * step.randn(*f.shape)
+        z = reparameterise(self.scale * f, self.log_std.exp(), step.randn(*f.shape))
         x = step.batch["x"]
         reconstruction = negative_log_likelihood(self.config.likelihood, self.decoder(z), x, self.spec).mean()
         kl = self.kl(f)
@@ -142,7 +143,7 @@ class FactorGen(Method[Config]):
 
     def kl(self, f: Tensor) -> Tensor:
         """KL of each channel to N(0, 1), mean over standardised factors `[n, K]`, nats, `[K]`."""
-        return 0.5 * (self.scale**2 * f.square().mean(0) + (2 * self.log_std).exp() - 2 * self.log_std - 1)
+        return kl_to_prior(self.scale * f, 2 * self.log_std).mean(0)
 
     def standardised(self, factors: Tensor) -> Tensor:
         """Factor values int64 `[n, K]` -> float `[n, K]` of mean 0 and variance 1 over the grid."""
@@ -163,7 +164,7 @@ class FactorGen(Method[Config]):
         uniform = torch.rand(n, k, generator=generator, device=device)
         factors = torch.minimum((uniform * self.sizes).long(), self.sizes.long() - 1)
         noise = torch.randn(n, k, generator=generator, device=device)
-        return {"z": self.mean(factors) + self.log_std.exp() * noise}
+        return {"z": reparameterise(self.mean(factors), self.log_std.exp(), noise)}
 
 
 def factor_sizes(spec: DataSpec) -> tuple[list[str], list[int]]:

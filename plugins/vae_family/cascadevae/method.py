@@ -29,9 +29,9 @@ from distk import (
     static_shapes_only,
 )
 from distk.console import warn_once
-from distk.nn import bernoulli_nll, gaussian_kl
+from distk.nn import bernoulli_nll, gaussian_kl, reparameterise
 from distk.plugins.vae_family.cascadevae import solver as mincostflow
-from distk.plugins.vae_family.networks import SnuDecoder, SnuEncoder, reparameterise
+from distk.plugins.vae_family.networks import SnuDecoder, SnuEncoder
 
 
 @dataclass(frozen=True)

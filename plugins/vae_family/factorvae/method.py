@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk import DataSpec, Objective, Source, Step, UsageError, adam, option
 from distk.console import warn_once
-from distk.nn import mlp
+from distk.nn import call_fake, call_real, mlp
 from distk.plugins.vae_family.gaussian import GaussianConfig, GaussianVAE
 from distk.plugins.vae_family.networks import Architecture
 
@@ -141,7 +140,7 @@ class FactorVAE(GaussianVAE[Config]):
         permuted = permute_dims(other, step.rand(*other.shape))
         true, false = self.log_ratio(torch.cat([joint, permuted])).chunk(2)
         step.log("critic_accuracy", 0.5 * ((true > 0).float().mean() + (false < 0).float().mean()))
-        return 0.5 * (F.softplus(-true).mean() + F.softplus(false).mean())
+        return 0.5 * (call_real(true).mean() + call_fake(false).mean())
 
     def _pair(self, step: Step) -> tuple[Tensor, Tensor]:
         """Codes for the joint side and, independent of them, for the side to permute; `[batch, z]` each, detached."""

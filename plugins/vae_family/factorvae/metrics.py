@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, option
+from distk.nn import log_normal
 from distk.plugins.vae_family.factorvae.method import FactorVAE
 
 ACTIVE = 0.1
@@ -92,12 +93,6 @@ def gaussian_tc(z: Tensor) -> float:
     return float(-0.5 * torch.linalg.slogdet(correlation)[1]) + 0.0
 
 
-def log_densities(z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """log N(z_i; mean_k, std_k^2) per dimension: samples `[s, d]`, posteriors `[k, d]` -> `[s, k, d]`."""
-    scaled = (z.unsqueeze(1) - mean) / std
-    return -0.5 * scaled.square() - std.log() - 0.5 * math.log(2 * math.pi)
-
-
 def aggregate_tc(z: Tensor, mean: Tensor, std: Tensor, total: int) -> float:
     """Mean of log q(z) - sum_j log q(z_j), nats; sample i `[s, d]` was drawn from posterior i of the `[k, d]`.
 
@@ -108,9 +103,9 @@ def aggregate_tc(z: Tensor, mean: Tensor, std: Tensor, total: int) -> float:
     total = max(total, k)
     other = math.log((total - 1) / total / (k - 1)) if k > 1 else -math.inf
     size = max(1, (1 << 22) // (k * mean.shape[1]))
-    std = std.clamp_min(1e-6)
+    logvar = 2 * std.clamp_min(1e-6).log()
     for start in range(0, len(z), size):
-        density = log_densities(z[start : start + size], mean, std)
+        density = log_normal(z[start : start + size].unsqueeze(1), mean, logvar)
         own = torch.arange(start, start + len(density), device=z.device)
         weight = torch.full(density.shape[:2], other, device=z.device, dtype=z.dtype)
         weight[torch.arange(len(own), device=z.device), own] = -math.log(total)
@@ -121,7 +116,7 @@ def aggregate_tc(z: Tensor, mean: Tensor, std: Tensor, total: int) -> float:
 
 def mws_tc(z: Tensor, mean: Tensor, std: Tensor, total: int) -> Tensor:
     """log q(z_i) - sum_j log q(z_ij) with q(z) = 1 / (B N) sum_k q(z|x_k) over a batch (Chen et al. 2018), `[B]`."""
-    density = log_densities(z, mean, std.clamp_min(1e-6))
+    density = log_normal(z.unsqueeze(1), mean, 2 * std.clamp_min(1e-6).log())
     constant = math.log(len(mean)) + math.log(total)
     return density.sum(2).logsumexp(1) - density.logsumexp(1).sum(1) + (mean.shape[1] - 1) * constant
 

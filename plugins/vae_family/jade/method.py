@@ -19,9 +19,7 @@ from typing_extensions import TypeVar
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Objective, Step, UsageError, adam, one_hot, option
 from distk.console import warn_once
-from distk.nn import bernoulli_nll
-from distk.plugins.vae_family.gaussian import kl_to_prior
-from distk.plugins.vae_family.networks import reparameterise
+from distk.nn import bernoulli_nll, kl_between, kl_to_prior, reparameterise
 
 PRIMARY, SECONDARY = (3, 32, 32), (1, 28, 28)
 """Shapes that the networks are made for."""
@@ -129,12 +127,6 @@ def initialise_(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-
-
-def match_kl(mean_q: Tensor, logvar_q: Tensor, mean_p: Tensor, logvar_p: Tensor) -> Tensor:
-    """KL(N(mean_q, exp(logvar_q)) || N(mean_p, exp(logvar_p))) of each element, nats, same shape."""
-    square = (mean_q - mean_p).square() * (-logvar_p).exp()
-    return 0.5 * (logvar_p - logvar_q + (logvar_q - logvar_p).exp() + square - 1)
 
 
 def cosine(step: int, horizon: int, first: float, last: float) -> float:
@@ -334,10 +326,10 @@ class Jade(_Paired[Config]):
 
     def matching(self, mean: list[Tensor], logvar: list[Tensor]) -> Tensor:
         """M: the KL between the content posteriors of a pair, sum over dimensions, mean over the pairs, nats."""
-        forward = match_kl(mean[0], logvar[0], mean[1], logvar[1]).sum(1).mean()
+        forward = kl_between(mean[0], logvar[0], mean[1], logvar[1]).sum(1).mean()
         if self.config.match == "forward":
             return forward
-        reverse = match_kl(mean[1], logvar[1], mean[0], logvar[0]).sum(1).mean()
+        reverse = kl_between(mean[1], logvar[1], mean[0], logvar[0]).sum(1).mean()
         return reverse if self.config.match == "reverse" else (forward + reverse) / 2
 
     @torch.no_grad()

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from distk import Code, DataSpec, Latent, Objective, Step, adam, one_hot, option
 from distk.console import warn_once
-from distk.plugins.vae_family.gaussian import GaussianConfig, GaussianVAE, kl_to_prior, require_nats
+from distk.nn import kl_to_prior, relaxed_one_hot, reparameterise
+from distk.plugins.vae_family.gaussian import GaussianConfig, GaussianVAE, require_nats
 from distk.plugins.vae_family.networks import Architecture
 
 
@@ -156,7 +157,7 @@ class JointVAE(GaussianVAE[Config]):
         mean, logvar, log_alpha = self.heads(x)
         step.tap("code", mean)
         z = self.draw(mean, logvar, step)
-        c = [relaxed(part, step.rand(*part.shape), self.config.temperature) for part in log_alpha]
+        c = [relaxed_one_hot(part, self.config.temperature, step.rand(*part.shape)) for part in log_alpha]
         reconstruction = self.nll(self.decoder(torch.cat([z, *c], 1)), x).mean()
         kl = kl_to_prior(mean, logvar).mean(0)
         kl_discrete = torch.stack([kl_to_uniform(part).mean() for part in log_alpha])
@@ -188,7 +189,7 @@ class JointVAE(GaussianVAE[Config]):
         require_nats(self.config.likelihood)
         mean, logvar, log_alpha = self.heads(x)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        z = torch.addcmul(mean, (0.5 * logvar.clamp(-20, 10)).exp(), noise)
+        z = reparameterise(mean, (0.5 * logvar.clamp(-20, 10)).exp(), noise)
         drawn = [torch.multinomial(part.exp(), 1, generator=generator)[:, 0] for part in log_alpha]
         classes = [one_hot(index, part.shape[1]) for index, part in zip(drawn, log_alpha, strict=True)]
         reconstruction = self.nll(self.decoder(torch.cat([z, *classes], 1)), x)
@@ -201,16 +202,6 @@ def capacity(setting: tuple[float, ...], t: int) -> float:
     """C(t) = min(low + (high - low) t / T, high), nats, of a setting (low, high, T, weight)."""
     low, high, steps, _ = setting
     return min(low + (high - low) * t / steps, high)
-
-
-def relaxed(log_alpha: Tensor, uniform: Tensor, temperature: float) -> Tensor:
-    """A sample of the Gumbel-softmax distribution (Jang et al. 2017; Maddison et al. 2017), `[n, S]`, rows sum to 1.
-
-    log_alpha: log probabilities `[n, S]`. uniform: noise on [0, 1), same shape. As the temperature goes to 0 this is
-    the one-hot of a categorical sample, as it grows the uniform vector.
-    """
-    exponential = -torch.log1p(-uniform)
-    return ((log_alpha - exponential.clamp_min(1e-20).log()) / temperature).softmax(1)
 
 
 def kl_to_uniform(log_alpha: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from distk.commands.shared import OnData, OnRows
 from distk.config import from_dict
 from distk.errors import UsageError
 from distk.files import write_atomic
-from distk.plugins.vae_family.gaussian import kl_to_prior
+from distk.nn import kl_to_prior
 from distk.plugins.vae_family.mvae.figures import draw, images_of, pairs_of, read_image
 from distk.plugins.vae_family.mvae.method import MVAE, Objects
 from distk.plugins.vae_family.mvae.metrics import CountConfig, ObjectCount, peaks

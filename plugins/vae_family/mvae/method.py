@@ -18,8 +18,7 @@ from typing_extensions import TypeVar
 
 from distk import Code, DataSpec, DistkError, Latent, LatentSpace, Method, Objective, Step, adam, option, seeded
 from distk.console import warn_once
-from distk.nn import bernoulli_nll
-from distk.plugins.vae_family.gaussian import kl_to_prior
+from distk.nn import bernoulli_nll, kl_to_prior, reparameterise
 
 WIDTH = 32
 CANDIDATE = 24
@@ -228,7 +227,7 @@ class MVAEBaseline(Method[M]):
     def terms(self, x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """Cross-entropy of each image `[n]` and KL of each object `[n, objects]` (here one), nats."""
         mean, logvar = self.infer(x)
-        z = torch.addcmul(mean, (0.5 * logvar).exp(), noise.randn(*mean.shape))
+        z = reparameterise(mean, (0.5 * logvar).exp(), noise.randn(*mean.shape))
         return bernoulli_nll(self.render(self.object(z)), x), kl_to_prior(mean, logvar).sum(1, keepdim=True)
 
     def bound(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -313,7 +312,7 @@ class MVAE(MVAEBaseline[Config]):
     def terms(self, x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         score = noise.rand(len(x), self.config.grid**2) if self.config.select == "random" else None
         found = self.objects(x, score)
-        z = torch.addcmul(found.mean, (0.5 * found.logvar).exp(), noise.randn(*found.mean.shape))
+        z = reparameterise(found.mean, (0.5 * found.logvar).exp(), noise.randn(*found.mean.shape))
         return bernoulli_nll(self.logits(z), x), found.kl
 
     # Generation

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk import DataSpec, LatentSpace, Method, Objective, Step, adam, option
-from distk.plugins.vae_family.gaussian import GaussianVAE, kl_to_prior
+from distk.nn import kl_to_prior, reparameterise
+from distk.plugins.vae_family.gaussian import GaussianVAE
 
 NO_KL = 1e-3
 """Below this beta the KL term is left out altogether, as in the published program."""
@@ -67,7 +68,7 @@ class PeychevVAE(GaussianVAE[PeychevConfig]):  # type: ignore[type-var]  # its n
         """The bound's two terms: images seen and to be reconstructed `[n, *shape]`, standard normal noise `[n, z]` ->
         reconstruction (sum over pixels, nats) and KL (sum over dimensions, nats), both mean over the batch, scalars."""
         mean, logvar = self.infer(seen)
-        z = torch.addcmul(mean, (0.5 * logvar.clamp(-20, 10)).exp(), noise)
+        z = reparameterise(mean, (0.5 * logvar.clamp(-20, 10)).exp(), noise)
         return self.nll(self.decoder(z), clean).mean(), kl_to_prior(mean, logvar).sum(1).mean()
 
     def objectives(self) -> list[Objective]:

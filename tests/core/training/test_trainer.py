@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from distk import Dataset, DataSpec, Latent, LatentSpace, Method, Objective, adam, sgd
+from distk import Dataset, DataSpec, Latent, LatentSpace, Method, Objective, UsageError, adam, sgd
 from distk.config import option
 from distk.data import Files
 from distk.settings import TrainConfig
@@ -225,6 +225,29 @@ def test_weight_l2_is_half_the_square_on_matrices_only() -> None:
     assert torch.allclose(layer.bias, twin.bias, atol=1e-6)
 
 
+@pytest.mark.parametrize("weight_l2", [0.0, 0.2])
+def test_weight_decay_enters_the_gradient_of_every_parameter(generator, weight_l2: float) -> None:
+    """Against Adam by hand in float64, the decay in the gradient before the moments (decoupled, it would be AdamW)."""
+    layer = nn.Linear(3, 2).double()
+    lr, (beta1, beta2), eps, decay = 0.05, (0.6, 0.9), 1e-6, 0.3
+    optimizer = adam(lr, (beta1, beta2), eps, weight_l2=weight_l2, weight_decay=decay)(list(layer.parameters()))
+    x = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    p = [value.detach().clone() for value in layer.parameters()]
+    m, v = [torch.zeros_like(value) for value in p], [torch.zeros_like(value) for value in p]
+    for t in range(1, 6):
+        optimizer.zero_grad()
+        layer(x).sin().sum().backward()
+        slope = (x @ p[0].T + p[1]).cos()
+        gradients = [slope.T @ x + (decay + weight_l2) * p[0], slope.sum(0) + decay * p[1]]
+        for k, gradient in enumerate(gradients):
+            m[k] = beta1 * m[k] + (1 - beta1) * gradient
+            v[k] = beta2 * v[k] + (1 - beta2) * gradient**2
+            p[k] = p[k] - lr * (m[k] / (1 - beta1**t)) / ((v[k] / (1 - beta2**t)).sqrt() + eps)
+        optimizer.step()
+    for ours, byhand in zip(layer.parameters(), p, strict=True):
+        torch.testing.assert_close(ours.detach(), byhand, rtol=1e-10, atol=1e-12)
+
+
 def test_batches_do_not_depend_on_the_global_generator() -> None:
     def make(m):
         return [Objective("l", lambda s: (m.a * s.batch["x"] * s.randn(4, 1)).mean(), [m.a], sgd(1e-4))]
@@ -238,3 +261,27 @@ def test_batches_do_not_depend_on_the_global_generator() -> None:
         t.step()
         results.append(t.model.a.item())
     assert results[0] == results[1]
+
+
+def test_scores_while_training_take_settings(tmp_path) -> None:
+    from distk.settings import resolve
+    from distk.training.loop import train
+
+    def settings(*given: str):
+        sections = {"train": {"steps": 2, "batch": 4, "device": "cpu", "eval": ["covstats"], "eval_option": given}}
+        return resolve("covreg-linear", options={**sections, "data": {"name": "dimred", "items": 32}})
+
+    values = [
+        train(settings(*given), tmp_path / str(i), quiet=True).log[-1].get("covstats/tdv")
+        for i, given in enumerate([(), ("covstats.d=1",), ("covstats.d=10",)])
+    ]
+    assert values[0] is None
+    assert 0 < values[1] < values[2] == pytest.approx(1.0), "the share of variance in the d largest units"
+    for wrong, said in (
+        ("covstats", "is not understood"),
+        ("mig.bins=3", "none of the metrics"),
+        ("covstats.e=1", "'e'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            train(settings(wrong), tmp_path / "wrong", quiet=True)
+    assert not (tmp_path / "wrong").exists()

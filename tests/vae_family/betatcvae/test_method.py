@@ -12,7 +12,8 @@ from torch.distributions import Normal, kl_divergence
 from distk import DataSpec, UsageError, seeded
 from distk.device import Ranks
 from distk.method import Step
-from distk.plugins.vae_family.betatcvae.method import decompose, normal_log_density, stratified_weights
+from distk.nn import log_normal
+from distk.plugins.vae_family.betatcvae.method import decompose, stratified_weights
 from distk.settings import resolve
 from distk.training.loop import build
 
@@ -76,7 +77,7 @@ def test_the_stratified_estimate_of_q_is_unbiased(seed) -> None:
     """Over every ordered batch that holds item 0 first, the weighted sum of densities has the mean q(z), exactly."""
     items, n = 6, 4
     z, mean, logvar = posteriors(seed, items, 2)
-    density = normal_log_density(z[0], mean, logvar).sum(1).exp()
+    density = log_normal(z[0], mean, logvar).sum(1).exp()
     w = stratified_weights(n, items, z)[0]
     sums = [float((w * density[[0, *rest]]).sum()) for rest in itertools.permutations(range(1, items), n - 1)]
     assert sum(sums) / len(sums) == pytest.approx(float(density.mean()), rel=1e-12)
@@ -128,7 +129,7 @@ def test_the_weight_of_dlib_differs_by_noise_only(seed) -> None:
     mi, tc, dwkl = decompose(draw, mean, logvar, "mws", 1000)
     ours = torch.autograd.grad(mi + 6 * tc + dwkl, mean, retain_graph=True)[0]
     # Without the constants log(B N), which have no gradient.
-    density = normal_log_density(draw.unsqueeze(1), mean.unsqueeze(0), logvar.unsqueeze(0))
+    density = log_normal(draw.unsqueeze(1), mean.unsqueeze(0), logvar.unsqueeze(0))
     short = (density.sum(2).logsumexp(1) - density.logsumexp(1).sum(1)).mean()
     q, p = Normal(mean, (logvar / 2).exp()), Normal(torch.zeros(9, 2).double(), 1.0)
     sampled = (q.log_prob(draw) - p.log_prob(draw)).sum(1).mean()

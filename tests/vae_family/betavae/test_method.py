@@ -13,8 +13,8 @@ from torch.distributions import Normal, kl_divergence
 from distk import CodeTable, DataSpec, UsageError, seeded
 from distk.device import Ranks
 from distk.method import Step
+from distk.nn import kl_to_prior
 from distk.plugins.vae_family.betavae.method import AnnealedConfig, optimizer
-from distk.plugins.vae_family.gaussian import kl_to_prior
 from distk.plugins.vae_family.metrics import Config as BoundConfig
 from distk.plugins.vae_family.metrics import VaeBound, target_entropy
 from distk.settings import resolve

@@ -13,7 +13,8 @@ from torch.distributions import Bernoulli, Categorical, Normal, kl_divergence
 
 from distk import DataSpec, UsageError
 from distk.method import Step
-from distk.plugins.vae_family.jade.method import Classifier, Config, Jade, JadePaired, JadeSingle, cosine, match_kl
+from distk.nn import kl_between
+from distk.plugins.vae_family.jade.method import Classifier, Config, Jade, JadePaired, JadeSingle, cosine
 from distk.plugins.vae_family.jade.study import summary
 
 CLASSES = list("0123456789")
@@ -58,7 +59,9 @@ def test_matching_is_the_kl_of_the_posteriors(generator: torch.Generator) -> Non
     mean_q, mean_p = (3 * torch.randn(2, 7, 10, generator=generator, dtype=torch.float64)).unbind()
     logvar_q, logvar_p = (14 * torch.rand(2, 7, 10, generator=generator, dtype=torch.float64) - 8).unbind()
     q, p = (Normal(m, (v / 2).exp()) for m, v in ((mean_q, logvar_q), (mean_p, logvar_p)))
-    torch.testing.assert_close(match_kl(mean_q, logvar_q, mean_p, logvar_p), kl_divergence(q, p), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        kl_between(mean_q, logvar_q, mean_p, logvar_p), kl_divergence(q, p), rtol=1e-9, atol=1e-9
+    )
     pair = ([mean_q, mean_p], [logvar_q, logvar_p])
     forward, reverse = (kl_divergence(a, b).sum(1).mean() for a, b in ((q, p), (p, q)))
     for name, expected in (("forward", forward), ("reverse", reverse), ("symmetric", (forward + reverse) / 2)):
@@ -67,7 +70,7 @@ def test_matching_is_the_kl_of_the_posteriors(generator: torch.Generator) -> Non
 
 def test_matching_vanishes_for_equal_posteriors_and_pulls_at_both(generator: torch.Generator) -> None:
     mean, logvar = torch.randn(2, 5, 10, generator=generator).unbind()
-    assert float(match_kl(mean, logvar, mean, logvar).abs().max()) < 1e-6
+    assert float(kl_between(mean, logvar, mean, logvar).abs().max()) < 1e-6
     made, items = model(), batch(4, generator)
     content = [[part[:, :10] for part in made.infer(items[name])] for name in ("x", "y")]
     made.matching(*map(list, zip(*content, strict=True))).backward()

@@ -16,7 +16,8 @@ from torch import Tensor
 from distk import DataSpec, UsageError
 from distk.device import Ranks, seeded
 from distk.method import Step
-from distk.plugins.vae_family.jointvae.method import JointVAE, capacity, entropy, kl_to_uniform, relaxed
+from distk.nn import relaxed_one_hot
+from distk.plugins.vae_family.jointvae.method import JointVAE, capacity, entropy, kl_to_uniform
 from distk.settings import resolve
 from distk.training.loop import build
 from distk.training.trainer import Trainer
@@ -78,7 +79,7 @@ def test_gradient_of_the_rate_against_finite_differences(generator: torch.Genera
 def test_the_largest_entry_is_a_sample_of_the_categorical() -> None:
     alpha = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
     uniform = torch.rand(100_000, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    drawn = relaxed(alpha.log().expand(100_000, 4), uniform, 0.67)
+    drawn = relaxed_one_hot(alpha.log().expand(100_000, 4), 0.67, uniform)
     counts = drawn.argmax(1).bincount(minlength=4).numpy()
     assert chisquare(counts, alpha.numpy() * 100_000).pvalue > 0.001
 
@@ -87,18 +88,18 @@ def test_temperature_goes_from_one_hot_to_uniform() -> None:
     draw = torch.Generator().manual_seed(3)
     log_alpha = torch.randn(2000, 5, generator=draw, dtype=torch.float64).log_softmax(1)
     uniform = torch.rand(2000, 5, generator=draw, dtype=torch.float64)
-    cold, hot = relaxed(log_alpha, uniform, 0.01), relaxed(log_alpha, uniform, 100.0)
+    cold, hot = relaxed_one_hot(log_alpha, 0.01, uniform), relaxed_one_hot(log_alpha, 100.0, uniform)
     assert torch.allclose(cold.sum(1), torch.ones(2000, dtype=torch.float64))
     # Two of five Gumbel variables are closer than 0.05 (a ratio of e^5) in a few rows of a hundred.
     assert float((cold.amax(1) > 0.99).double().mean()) > 0.9
     assert float((hot - 0.2).abs().mean()) < 0.01
-    assert float((relaxed(log_alpha, uniform, 1e4) - 0.2).abs().max()) < 0.001
+    assert float((relaxed_one_hot(log_alpha, 1e4, uniform) - 0.2).abs().max()) < 0.001
 
 
 def test_noise_of_exactly_zero_is_finite() -> None:
-    made = relaxed(torch.full((1, 3), -math.log(3)), torch.zeros(1, 3), 0.67)
+    made = relaxed_one_hot(torch.full((1, 3), -math.log(3)), 0.67, torch.zeros(1, 3))
     assert torch.allclose(made, torch.full((1, 3), 1 / 3))
-    assert bool(relaxed(torch.tensor([[0.0, -200.0]]), torch.tensor([[0.999, 0.0]]), 0.67).isfinite().all())
+    assert bool(relaxed_one_hot(torch.tensor([[0.0, -200.0]]), 0.67, torch.tensor([[0.999, 0.0]])).isfinite().all())
 
 
 def test_reparameterised_gradient_against_central_differences(generator: torch.Generator) -> None:
@@ -108,7 +109,7 @@ def test_reparameterised_gradient_against_central_differences(generator: torch.G
     weight = torch.randn(4, generator=generator, dtype=torch.float64)
 
     def f(value: Tensor) -> Tensor:
-        return (relaxed(value.log_softmax(0).expand(500, 4), uniform, 0.67) @ weight).square().mean()
+        return (relaxed_one_hot(value.log_softmax(0).expand(500, 4), 0.67, uniform) @ weight).square().mean()
 
     (slope,) = torch.autograd.grad(f(logits), logits)
     for k in range(4):

@@ -35,6 +35,11 @@ def distk_register_metrics(register) -> None:
 
 
 @hookimpl
+def distk_register_studies(register) -> None:
+    register("bars", "distk_foldiak:studies/bars.toml", "how many codes the bars need", paper="Földiák 1990")
+
+
+@hookimpl
 def distk_register_commands(app: typer.Typer) -> None:
     from distk_foldiak import commands
 

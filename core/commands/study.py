@@ -1,0 +1,223 @@
+"""`distk study list | show | run | status | report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from distk.commands.arguments import Device, Json
+
+if TYPE_CHECKING:
+    from distk.study.checks import Preview
+    from distk.study.plan import Plan
+
+What = Annotated[str, typer.Argument(metavar="NAME_OR_FILE", help="A name of `distk study list`, or a recipe.toml.")]
+Folder = Annotated[Path, typer.Argument(metavar="OUT", help="The folder of a study.")]
+Seeds = Annotated[
+    str | None, typer.Option(help="N for the seeds 0 to N-1, or A:B for A to B-1; default: the recipe's.")
+]
+Scale = Annotated[
+    str | None,
+    typer.Option(help="small or paper; default: small where the recipe has it, else the recipe as it stands."),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="METHOD.KEY=VALUE, or model., data., train., settings. or options.METRIC. before KEY=VALUE; repeatable.",
+    ),
+]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the study; default: runs/study-NAME.")]
+
+
+def list_(json: Json = False) -> None:
+    """List the studies of all plugins.
+
+    Example: distk study list
+    """
+    from distk import console
+    from distk.registry import registry
+
+    entries = registry().entries("study")
+    if json:
+        keys = ("name", "summary", "paper", "path", "runner", "plugin", "distribution", "version")
+        console.emit_json({"studies": [{key: getattr(e, key) for key in keys} for e in entries]})
+    elif entries:
+        console.table("", ("name", "what", "paper", "from"), [(e.name, e.summary, e.paper, e.plugin) for e in entries])
+    else:
+        console.note("no plugin brings a study")
+
+
+def show(
+    what: What,
+    scale: Scale = None,
+    seeds: Seeds = None,
+    set_: Sets = None,
+    out: Out = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Show what a study would run, and in what its variants differ; nothing is trained.
+
+    Whatever `distk study run` would refuse is refused here, too.
+
+    Example: distk study show my-study.toml
+    """
+    from distk import console
+
+    made, found = _planned(what, scale, seeds, set_, out, device)
+    if json:
+        console.emit_json(_plain(made, found))
+    else:
+        _print_plan(made, found, console.out)
+
+
+def run(
+    what: What,
+    scale: Scale = None,
+    seeds: Seeds = None,
+    set_: Sets = None,
+    out: Out = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs at a time; default: one for each core, or each GPU.", min=1)
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Where it runs: see `distk list engines`.")] = "local",
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Run a study, or go on with one: train, score, compare with what was published.
+
+    What is done is not done again, so the same command goes on with a study that was stopped or killed. Exit code 1 if
+    a run failed; the others are done and reported all the same.
+
+    Example: distk study run my-study.toml --seeds 5
+    """
+    from distk import console
+    from distk.study import engine as engines
+    from distk.study import report as reports
+    from distk.study.protocol import StudyFailed
+
+    made, found = _planned(what, scale, seeds, set_, out, device)
+    _print_plan(made, found, console.err)
+    failure: StudyFailed | None = None
+    try:
+        engines.run(made, engine=engine, jobs=jobs)
+    except StudyFailed as error:
+        failure = error
+    told = reports.report(made.out)
+    empty = _empty(made)
+    if json:
+        console.emit_json({**told.plain(), "empty": empty, "failed": str(failure) if failure else ""})
+    else:
+        reports.show(told)
+    for line in () if json else empty:
+        console.note(line)
+    console.note(f"runs and {', '.join(f.name for f in told.files)} are in {made.out}")
+    if failure is not None:
+        raise failure
+
+
+def status(out: Folder, json: Json = False) -> None:
+    """Show how far the runs of a study are.
+
+    Example: distk study status runs/study-my-study
+    """
+    from distk import console
+    from distk.study import status as states
+
+    told = states.status(out)
+    if json:
+        console.emit_json(told)
+        return
+    rows = [(r["variant"], r["seed"], r["state"], r["step"], r["steps"]) for r in told["runs"]]
+    console.table(f"study {told['study']}, scale {told['scale']}", ("variant", "seed", "state", "step", "of"), rows)
+    for one in told["runs"]:
+        if one["reason"]:
+            console.note(f"{one['variant']}, seed {one['seed']}: {one['reason']}")
+    counts = ", ".join(f"{n} {state}" for state, n in told["counts"].items())
+    console.note(f"{len(told['runs'])} runs: {counts}")
+
+
+def report(out: Folder, json: Json = False) -> None:
+    """Show a study's results again, and draw its figures anew from results.csv.
+
+    Example: distk study report runs/study-my-study
+    """
+    from distk import console
+    from distk.study import report as reports
+
+    told = reports.report(out)
+    if json:
+        console.emit_json(told.plain())
+    else:
+        reports.show(told)
+        console.note(f"{', '.join(f.name for f in told.files)} are in {out}")
+
+
+def _planned(
+    what: str, scale: str | None, seeds: str | None, sets: list[str] | None, out: Path | None, device: str
+) -> tuple[Plan, Preview]:
+    from distk import console
+    from distk.study.checks import preview
+    from distk.study.plan import plan
+    from distk.study.report import check_directions
+
+    made = plan(what, scale=scale, seeds=seeds, sets=sets or (), out=out, device=device)
+    check_directions(made.recipe)
+    if scale is None and made.recipe.scale in made.recipe.scales:
+        console.note(f"scale {made.recipe.scale}; --scale paper runs the study as it was published")
+    found = preview(made)
+    for column, why in found.empty.items():
+        console.warn(f"column {column} may stay empty: {why}")
+    return made, found
+
+
+def _empty(made: Plan) -> list[str]:
+    from distk.study import engine, store
+
+    return engine.reasons(made, store.load(made.out))
+
+
+def _plain(made: Plan, found: Preview) -> dict[str, Any]:
+    from distk.study.plan import differences
+
+    recipe = made.recipe
+    return {
+        "study": recipe.name,
+        "title": recipe.title,
+        "source": recipe.source,
+        "scale": recipe.scale,
+        "seeds": list(made.seeds),
+        "out": str(made.out),
+        "columns": [c.name for c in recipe.columns],
+        "runner": recipe.runner,
+        "variants": differences(made, found.sizes),
+        "claims": [c.text for c in recipe.claims],
+    }
+
+
+def _print_plan(made: Plan, found: Preview, where: Any) -> None:
+    from distk import console
+    from distk.study.plan import differences
+
+    told = _plain(made, found)
+    lines = differences(made, found.sizes)
+    where.print(
+        console.clean(told["title"]) + (f" ({console.clean(told['source'])})" if told["source"] else ""), markup=False
+    )
+    rows = [
+        (
+            line["variant"],
+            line["method"],
+            line.get("parameters"),
+            line.get("steps"),
+            line.get("data", ""),
+            ", ".join(f"{k}={v}" for k, v in line["settings"].items()),
+        )
+        for line in lines
+    ]
+    console.table("", ("variant", "method", "parameters", "steps", "data", "differs in"), rows, to=where)
+    count = f"{len(rows)} variants x {len(made.seeds)} seeds" if rows else f"{len(made.seeds)} seeds"
+    where.print(f"{count}; columns: {', '.join(told['columns'])}", markup=False)

@@ -1,0 +1,215 @@
+"""The engine: a plan becomes jobs, jobs become rows, rows become a report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distk.console import note, progress, warn
+from distk.errors import DistkError
+from distk.evaluation import metric_settings
+from distk.registry import registry
+from distk.study import job, store
+from distk.study.plan import Plan
+from distk.study.protocol import Engine, Row, StudyFailed, StudyRun
+from distk.study.recipe import Variant
+from distk.study.store import Store
+from distk.training.loop import Interrupted, Stop, stopping
+
+POLL = 0.05
+"""Seconds between two looks at the jobs."""
+WRITE_EVERY = 2.0
+"""Seconds of a runner's rows that a kill may cost."""
+
+
+def run(made: Plan, *, engine: str = "local", jobs: int | None = None, quiet: bool = False) -> list[Row]:
+    """Bring a study to its end and write results.csv; returns its rows, those of earlier calls among them.
+
+    Raises UsageError before anything is written where the folder holds something else; StudyFailed after the others are
+    done where jobs failed; Interrupted after everything is saved where the study was asked to stop.
+    """
+    where = registry().find("engine", engine)
+    with store.claimed(made) as held:
+        stop = Stop()
+        try:
+            with stopping(stop):
+                failed: dict[str, str] = {}
+                if made.runner is not None:
+                    _run_runner(made, held, stop, quiet)
+                else:
+                    failed = _run_jobs(made, held, where.load()(jobs, made.device), stop, quiet)
+        finally:
+            rows = collect(made, held)
+            store.write_rows(held.results, rows, store.column_names(made.recipe.columns, bool(made.recipe.select)))
+        if stop.signal:
+            words = "everything is saved. Give the same command again to go on"
+            raise Interrupted(f"stopped; {words}: {len(rows)} runs of '{made.out}' are done.", stop.signal)
+        if failed:
+            told = "; ".join(f"{what}: {why.rstrip('.')}" for what, why in failed.items())
+            raise StudyFailed(f"{len(failed)} of {len(made.variants) * len(made.seeds)} runs failed. {told}.")
+        return rows
+
+
+# Jobs
+
+
+def job_of(made: Plan, variant: Variant, seed: int) -> job.Job:
+    """What is to be done for one run."""
+    settings = made.settings(variant, seed)
+    return job.Job(settings.entry.name, settings.to_dict(), rounds(made), bool(made.recipe.select))
+
+
+def rounds(made: Plan) -> list[dict[str, dict[str, Any]]]:
+    """The scores of a run in rounds, in each of which a metric has one set of settings."""
+    found: list[dict[str, dict[str, Any]]] = []
+    for column in made.recipe.columns:
+        if not column.ours:
+            continue
+        name, options = metric_settings(column.metric, made.options(column))
+        if any(each.get(name) == options for each in found):
+            continue
+        free = next((each for each in found if name not in each), None)
+        if free is None:
+            found.append({name: options})
+        else:
+            free[name] = options
+    return found
+
+
+def _run_jobs(made: Plan, held: Store, engine: Engine, stop: Stop, quiet: bool) -> dict[str, str]:
+    """Submit what is not done and wait for it; what failed, with its reason."""
+    todo: dict[Path, str] = {}
+    for variant in made.variants:
+        for seed in made.seeds:
+            folder, wanted = held.run_folder(variant.label, seed), job_of(made, variant, seed)
+            wanted.write(folder)
+            if job.done(folder, wanted) is None:
+                todo[folder] = f"{variant.label}, seed {seed}"
+                engine.submit(folder)
+    total = len(made.variants) * len(made.seeds)
+    if not quiet:
+        done = total - len(todo)
+        note(f"{total} runs, {done} of them done already" if done else f"{total} runs")
+    failed: dict[str, str] = {}
+    waiting = set(todo)
+    try:
+        with progress("runs", total, total - len(todo), quiet) as advance:
+            while waiting:
+                for ended in engine.poll():
+                    waiting.discard(ended.folder)
+                    advance(1)
+                    if stop.signal:
+                        continue
+                    if ended.error:
+                        failed[todo[ended.folder]] = ended.error
+                        warn(f"{todo[ended.folder]}: {ended.error}")
+                    elif not quiet:
+                        note(f"{todo[ended.folder]} is done ({len(todo) - len(waiting)} of {len(todo)})")
+                if stop.signal:
+                    engine.cancel(stop.signal)
+                time.sleep(POLL)
+    finally:
+        engine.close()
+    return failed
+
+
+# Runners
+
+
+def _run_runner(made: Plan, held: Store, stop: Stop, quiet: bool) -> None:
+    """Take a runner's rows as they come."""
+    rows = {(row["variant"], row["seed"]): row for row in store.read_rows(held.results)}
+    labels = [v.label for v in made.variants]
+    study = StudyRun(
+        variants=made.variants,
+        seeds=made.seeds,
+        settings={v.label: made.runner_settings(v) for v in made.variants},
+        done=frozenset(rows),
+        out=held.out,
+        device=made.device,
+        stop=stop,
+        resolve=made.settings,
+        data=made.recipe.data,
+        train=made.recipe.train,
+    )
+    if not quiet:
+        note(f"{len(study.todo())} of {len(labels) * len(made.seeds)} rows to do")
+    names = [c.name for c in made.recipe.columns]
+    written = time.monotonic()
+    try:
+        for row in made.runner(study):
+            if labels and row.get("variant") not in labels:
+                raise DistkError(f"the runner '{made.recipe.runner}' gave a row of '{row.get('variant')}', no variant.")
+            rows.setdefault((row["variant"], row["seed"]), row)
+            if time.monotonic() - written > WRITE_EVERY:
+                store.write_rows(held.results, list(rows.values()), names)
+                written = time.monotonic()
+            if stop.signal:
+                break
+    finally:
+        store.write_rows(held.results, list(rows.values()), names)
+
+
+# Rows
+
+
+def collect(made: Plan, held: Store) -> list[Row]:
+    """All rows of a study's folder, in the order of its variants and seeds."""
+    if made.runner is not None:
+        order = list(held.variants)
+        rows = store.read_rows(held.results)
+        return sorted(
+            rows, key=lambda r: (order.index(r["variant"]) if r["variant"] in order else len(order), r["seed"])
+        )
+    return [
+        row
+        for label in held.variants
+        for seed in held.seeds
+        if (row := row_of(made, held.run_folder(label, seed), label, seed)) is not None
+    ]
+
+
+def row_of(made: Plan, folder: Path, label: str, seed: int) -> Row | None:
+    """The row of one run, None where it is not done."""
+    if not (folder / job.FILE).exists():
+        return None
+    scores = job.done(folder, job.read(folder))
+    if scores is None:
+        return None
+    row: Row = {"variant": label, "seed": seed}
+    selects = bool(made.recipe.select)
+    for column in made.recipe.columns:
+        if not column.ours:
+            continue
+        name, options = metric_settings(column.metric, made.options(column))
+        for state, heading in (("selected" if selects else "last", column.name), ("last", f"{column.name} (last)")):
+            result: Mapping[str, Any] = scores.get(state, {}).get(job.mark(name, options), {})
+            value = result.get(column.key)
+            if heading == column.name or selects:
+                row[heading] = None if value is None else value * column.times
+    return row
+
+
+def reasons(made: Plan, held: Store) -> list[str]:
+    """Why cells are empty, a sentence for each variant and column."""
+    found: dict[str, None] = {}
+    for label in held.variants if made.runner is None else ():
+        for seed in held.seeds:
+            folder = held.run_folder(label, seed)
+            scores = job.done(folder, job.read(folder)) if (folder / job.FILE).exists() else None
+            for column in made.recipe.columns:
+                if scores is None or not column.ours:
+                    continue
+                name, options = metric_settings(column.metric, made.options(column))
+                state = "selected" if made.recipe.select else "last"
+                result = scores.get(state, {}).get(job.mark(name, options), {})
+                if result.get(column.key) is None:
+                    why = (
+                        result.get("error")
+                        or result.get("reasons", {}).get(column.key)
+                        or "the metric gives no such number"
+                    )
+                    found.setdefault(f"{column.name} is empty for {label}: {str(why).rstrip('.')}.")
+    return list(found)

@@ -1,0 +1,268 @@
+"""One run of a study, in a folder: train or resume it to its last step, then score it into scores.json.
+
+    python -m distk.study.job FOLDER ...
+
+Any machine that sees the folder can do it. What is done is not done again, so that a job may be started as often as one
+likes; while one process works in a folder, another waits for it. Several folders that differ in their seed alone are
+trained side by side where they are new and the device is CUDA.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distk.errors import DistkError, UsageError
+from distk.files import own_file, write_atomic
+
+FORMAT = 1
+FILE, SCORES, FAILURE, LOG = "job.json", "scores.json", "failure.txt", "job.log"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done in a folder.
+
+    sections: model, data, train, complete. scores: rounds of scoring, each {metric: settings}. select: whether the best
+    state is scored, too.
+    """
+
+    method: str
+    sections: Mapping[str, Mapping[str, Any]]
+    scores: Sequence[Mapping[str, Mapping[str, Any]]]
+    select: bool
+
+    @property
+    def seed(self) -> int:
+        """The run's seed, from which its scores are drawn, too."""
+        return int(self.sections["train"]["seed"])
+
+    @property
+    def steps(self) -> int:
+        """The last step."""
+        return int(self.sections["train"]["steps"])
+
+    def write(self, folder: Path) -> None:
+        """Put it into its folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        content = json.dumps({"format": FORMAT, **vars(self)}, indent=1, allow_nan=False).encode()
+        if not (folder / FILE).exists() or (folder / FILE).read_bytes() != content:
+            write_atomic(folder / FILE, content)
+
+
+def read(folder: Path) -> Job:
+    """The job of a folder; its names and values are checked when they are looked up.
+
+    Raises DistkError for a folder without a job, or a damaged one.
+    """
+    try:
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        if found.pop("format") != FORMAT:
+            raise ValueError("another format")
+        job = Job(**found)
+        _ = job.seed, job.steps, [dict(settings) for each in job.scores for settings in each.values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DistkError(f"'{folder / FILE}' holds no job of a study ({type(error).__name__}).") from error
+    return job
+
+
+def step_of(folder: Path) -> int | None:
+    """The step that a folder's checkpoint stands at; None without one."""
+    from distk.checkpoint import read_header
+
+    path = folder / "checkpoint.safetensors"
+    return read_header(path).step if path.exists() else None
+
+
+def done(folder: Path, job: Job) -> dict[str, Any] | None:
+    """The scores of a job that is done: {"last": {mark: result}, "selected": ...}; None where something is missing."""
+    held = _held(folder)
+    if held.get("step") != job.steps:
+        return None
+    states = ["last", *(["selected"] if job.select else [])]
+    marks = {mark(metric, settings) for each in job.scores for metric, settings in each.items()}
+    whole = all(isinstance(held.get(s), dict) and marks <= set(held[s]) for s in states)
+    return held if whole else None
+
+
+def mark(metric: str, settings: Mapping[str, Any]) -> str:
+    """A metric with its settings, as the key of its result."""
+    return f"{metric} {json.dumps(settings, sort_keys=True)}"
+
+
+def _held(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / SCORES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold the folder; waits while another process does, such as one that still saves after its study was killed."""
+    try:
+        with open(folder / ".job.lock", "a", opener=own_file) as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise DistkError(f"cannot write to '{folder}': {error.strerror or error}.") from error
+
+
+def carry_out(folders: Sequence[Path]) -> None:
+    """Bring the jobs of these folders to their end. Raises DistkError of the first that fails, after the others."""
+    problem: DistkError | None = None
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            stack.enter_context(claimed(folder))
+        jobs = {folder: read(folder) for folder in folders}
+        fresh = [folder for folder in folders if step_of(folder) is None]
+        if len(fresh) > 1:
+            _side_by_side({folder: jobs[folder] for folder in fresh})
+        for folder, job in jobs.items():
+            try:
+                _train(folder, job)
+                _score(folder, job)
+                (folder / FAILURE).unlink(missing_ok=True)
+            except DistkError as error:
+                if error.exit_code > 128:  # asked to stop
+                    raise
+                write_atomic(folder / FAILURE, str(error).encode())
+                problem = problem or error
+    if problem is not None:
+        raise problem
+
+
+def _side_by_side(jobs: Mapping[Path, Job]) -> None:
+    """Train new runs in one process where that is faster, on CUDA; a failure shows again when each is taken up."""
+    from distk.device import choose_device
+    from distk.training.loop import Interrupted
+    from distk.training.replicas import side_by_side
+
+    settings = [_settings(job) for job in jobs.values()]
+    device = choose_device(settings[0].train.device)
+    if device.type == "cuda":
+        try:
+            side_by_side(settings, list(jobs), device, quiet=True)
+        except Interrupted:
+            raise
+        except DistkError:
+            return
+
+
+def _settings(job: Job) -> Any:
+    from distk.settings import resolve
+
+    return resolve(job.method, options=job.sections)
+
+
+def _train(folder: Path, job: Job) -> None:
+    from distk.training.loop import resume, train
+
+    step = step_of(folder)
+    if step is None:
+        train(_settings(job), folder, quiet=True)
+    elif step < job.steps:
+        resume(folder, job.steps, quiet=True)
+    elif step > job.steps:
+        raise UsageError(f"'{folder}' was trained to step {step}, beyond the {job.steps} that the study asks for.")
+
+
+def _score(folder: Path, job: Job) -> None:
+    """Score what is not scored yet, writing after every round."""
+    from distk.evaluation import evaluate, single_options
+    from distk.models import open_model
+
+    states = {"last": folder / "checkpoint.safetensors"}
+    if job.select:
+        states["selected"] = folder / "best.safetensors"
+    held = _held(folder)
+    if held.get("step") != job.steps:
+        held = {"step": job.steps}
+    for state, path in states.items():
+        results = held.setdefault(state, {})
+        for each in job.scores:
+            missing = {m: dict(s) for m, s in each.items() if mark(m, s) not in results}
+            if not missing:
+                continue
+            if path.exists():
+                model, header = open_model(path, str(job.sections["train"].get("device", "auto")))
+                told = evaluate(model, missing, seed=job.seed, **single_options(missing))["metrics"]
+                held[f"{state}_step"] = header.step
+            else:
+                told = {
+                    name: {"error": "no state was kept, since the score that selects was never defined"}
+                    for name in missing
+                }
+            for name, settings in missing.items():
+                results[mark(name, settings)] = _plain(told[name])
+            write_atomic(folder / SCORES, json.dumps(held, indent=1, allow_nan=False).encode())
+
+
+def _plain(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of a result (null where undefined), and its error or reasons."""
+    found: dict[str, Any] = {}
+    for key, value in result.items():
+        if isinstance(value, (bool, int, float)):
+            number = float(value)
+            found[key] = number if number - number == 0 else None
+        elif key == "error" or (key == "reasons" and isinstance(value, dict)):
+            found[key] = value if key == "error" else {str(k): str(v) for k, v in value.items()}
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Entry point; the exit code is that of `distk`. What went wrong is said on stderr and kept in failure.txt."""
+    if list(arguments) == ["--listen"]:
+        return listen()
+    folders = [Path(argument) for argument in arguments]
+    if not folders:
+        print("usage: python -m distk.study.job FOLDER ...", file=sys.stderr)
+        return 2
+    try:
+        carry_out(folders)
+    except DistkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # a method of somebody else may raise anything; the study must name it
+        traceback.print_exc()
+        for folder in folders:
+            with contextlib.suppress(DistkError):
+                write_atomic(folder / FAILURE, f"unexpected {type(error).__name__}: {error}".encode())
+        return 1
+    return 0
+
+
+def listen() -> int:
+    """Take folders from stdin, a list in JSON on a line, and answer each line with the exit code, until stdin ends.
+
+    Whatever the jobs print goes into job.log of the first folder.
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    code = 0
+    for line in sys.stdin:
+        folders = json.loads(line)
+        with open(Path(folders[0]) / LOG, "a", opener=own_file) as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        code = main(folders)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if code > 128:  # stopped by a signal: nothing more is begun
+            return code
+        print(code, file=answers, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

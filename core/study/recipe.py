@@ -1,0 +1,119 @@
+"""What a study consists of, as frozen values; `distk.study.parse` makes them from TOML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from distk.study.claims import Claim
+
+SECTIONS = ("model", "data", "train", "settings")
+"""Where a setting of a variant may stand; `settings` are those of a runner."""
+Table = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the results.
+
+    name: its heading. ours: "METRIC.KEY" that fills it, or the runner's name for it; empty: only the paper has it.
+    higher: whether larger is better, None where the metric says it. options: settings of the metric for this column.
+    times: ours is multiplied by this, so that it has the unit of the paper (a share in per cent: 100).
+    """
+
+    name: str
+    ours: str
+    higher: bool | None = None
+    unit: str = ""
+    options: Table = field(default_factory=dict)
+    times: float = 1.0
+
+    @property
+    def metric(self) -> str:
+        """The metric that fills the column."""
+        return self.ours.partition(".")[0]
+
+    @property
+    def key(self) -> str:
+        """Which of the metric's numbers."""
+        return self.ours.partition(".")[2]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One line of the study.
+
+    label: its name. method: empty where a runner needs none. preset: the variant's own. model, data, train, settings:
+    what differs from the study's. quoted: whose figure it is, for a line that is only printed. point: its place in a
+    grid. group: the label that the variants of its grid share.
+    """
+
+    label: str
+    method: str = ""
+    preset: str | None = None
+    model: Table = field(default_factory=dict)
+    data: Table = field(default_factory=dict)
+    train: Table = field(default_factory=dict)
+    settings: Table = field(default_factory=dict)
+    quoted: str = ""
+    point: Table = field(default_factory=dict)
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A printed figure, word for word, and where and under which setting it stands."""
+
+    value: str
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing. kind: "points" (every run, a panel per column), "scatter" (column x against column y, a point with
+    error bars per variant) or "curve" (column y against the grid's setting x)."""
+
+    kind: str
+    name: str
+    columns: tuple[str, ...] = ()
+    x: str = ""
+    y: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole study. `model` holds for all variants, `models[METHOD]` for those of one method; `forced` wins over all
+    (`--set`): {"model": ..., "data": ..., "train": ..., "settings": ..., METHOD: ...}."""
+
+    name: str
+    title: str
+    text: str
+    columns: tuple[Column, ...]
+    seeds: tuple[int, ...]
+    variants: tuple[Variant, ...]
+    preset: str | None = None
+    model: Table = field(default_factory=dict)
+    models: Mapping[str, Table] = field(default_factory=dict)
+    data: Table = field(default_factory=dict)
+    train: Table = field(default_factory=dict)
+    settings: Table = field(default_factory=dict)
+    options: Mapping[str, Table] = field(default_factory=dict)
+    select: Table = field(default_factory=dict)
+    published: Mapping[str, Mapping[str, Published]] = field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    runner: str = ""
+    source: str = ""
+    scale: str = ""
+    scales: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
+    forced: Mapping[str, Table] = field(default_factory=dict)
+
+    def column(self, name: str) -> Column:
+        """The column of this name."""
+        return next(c for c in self.columns if c.name == name)
+
+    def variant(self, label: str) -> Variant:
+        """The variant of this name."""
+        return next(v for v in self.variants if v.label == label)

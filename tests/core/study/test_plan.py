@@ -1,0 +1,148 @@
+"""What is wrong is found before anything trains, each time in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distk import UsageError
+from distk.study.checks import preview
+from distk.study.plan import differences, plan
+from distk.study.report import check_directions
+
+from .conftest import TINY
+
+
+def planned(folder: Path, text: str, **given):
+    path = folder / "study.toml"
+    path.write_text(text)
+    made = plan(str(path), out=folder / "out", **given)
+    check_directions(made.recipe)
+    return made, preview(made)
+
+
+def changed(old: str, new: str) -> str:
+    assert old in TINY
+    return TINY.replace(old, new, 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            'method = "covreg-linear"',
+            'method = "covreg-liner"',
+            "unknown method 'covreg-liner'. Did you mean 'covreg-line",
+        ),
+        (
+            "grid = { lr = [0.01] }",
+            "grid = { lrr = [0.01] }",
+            "variant 'covreg-linear lrr=0.01': method 'covreg-linear' has",
+        ),
+        ("steps = 40", "stepps = 40", "training has no setting 'stepps'. Did you mean 'steps'?"),
+        ("steps = 40", "steps = -1", "is below the smallest allowed value 0"),
+        ("items = 64", "itmes = 64", "has no setting 'itmes'. Did you mean 'items'?"),
+        ('name = "dimred"', 'name = "dimmed"', "unknown dataset 'dimmed'. Did you mean 'dimred'"),
+        ('name = "dimred"\nitems = 64', 'name = "digits"', "learns from"),
+        (
+            '"covstats.cvr", ',
+            '"covstat.cvr", ',
+            "column 'covstat.cvr': unknown metric 'covstat'. Did you mean 'covstats'?",
+        ),
+        (
+            '"covstats.mapc"',
+            '"covstats.mapp"',
+            "unknown number of the metric 'covstats' in column 'covstats.mapp': 'mapp'",
+        ),
+        ('"covstats.mapc"', '"covstats"', "column 'covstats' names no number of a metric; write METRIC.KEY"),
+        ("seeds = 2", 'seeds = 2\npreset = "sketch"', "unknown preset of the methods of study 'study' 'sketch'"),
+        (
+            "[train]",
+            "[options.covstats]\nlayr = 'code'\n[train]",
+            "metric 'covstats' has no setting 'layr'. Did you mean",
+        ),
+        ("[train]", "[options.mig]\nbins = 4\n[train]", "[options.mig] is of a metric that no column uses."),
+        ("[train]", "[model.covreg-liner]\nlr = 0.1\n[train]", "[model.covreg-liner] names no method of this study."),
+        ("[train]", "[settings]\nx = 1\n[train]", "has [settings], which only runners take."),
+        ("seeds = 2", 'seeds = 2\nrunner = "nobody"', "unknown study 'nobody'"),
+        ("[train]", '[select]\nby = "mig.mig"\nevery = 5\n[train]', "[select] is by 'mig.mig', which no column shows."),
+        (
+            "[train]",
+            '[select]\nby = "covstats.mapc"\nevery = 5\n[train]',
+            "can only be by a metric's headline, here covstats.cvr",
+        ),
+    ],
+)
+def test_what_nobody_has_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
+    claimless = TINY.partition("[published")[0]
+    with pytest.raises(UsageError) as caught:
+        planned(tmp_path, claimless.replace(old, new, 1))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        ("betavae.z=3", "--set betavae.z: 'betavae' is no method of this study."),
+        ("covreg-linear.zz=3", "method 'covreg-linear' has no setting 'zz'"),
+        ("train.seed=3", "have options of their own"),
+        ("options.covstats.layr=3", "has no setting 'layr'"),
+    ],
+)
+def test_set_is_checked_like_the_recipe(tmp_path: Path, sets: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        planned(tmp_path, TINY, sets=[sets])
+    assert said in str(caught.value)
+
+
+def test_a_name_that_is_neither_registered_nor_a_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown study 'nosuch'"):
+        plan("nosuch")
+    with pytest.raises(UsageError, match=r"recipe '.*absent.toml' does not exist"):
+        plan(str(tmp_path / "absent.toml"))
+    with pytest.raises(UsageError, match="is no file"):
+        plan(str(tmp_path))
+    (tmp_path / "large.toml").write_bytes(b"#" * (5 << 20))
+    with pytest.raises(UsageError, match="larger than 4 MiB"):
+        plan(str(tmp_path / "large.toml"))
+
+
+def test_settings_come_from_the_recipe_the_variant_and_set_in_that_order(tmp_path: Path) -> None:
+    text = changed("[train]", '[model]\nlr = 0.5\n["model"."covreg-linear"]\ncode = 7\n[train]')
+    made, _ = planned(tmp_path, text)
+    free, grid = made.variants
+    assert made.settings(free, 3).train.seed == 3
+    assert made.settings(free, 0).model.lr == 0.5
+    assert made.settings(grid, 0).model.lr == 0.01, "a variant's own wins"
+    assert made.settings(grid, 0).model.code == 7
+    assert made.settings(grid, 0).data == "dimred"
+    made, _ = planned(tmp_path, text, sets=["covreg-linear.lr=0.25", "train.steps=3", "data.items=32"])
+    for variant in made.variants:
+        settings = made.settings(variant, 0)
+        assert (settings.model.lr, settings.train.steps, settings.data_options["items"]) == (0.25, 3, 32)
+
+
+def test_without_a_word_about_data_all_learn_from_that_of_the_first(tmp_path: Path) -> None:
+    text = TINY.replace('name = "dimred"\n', "").replace("items = 64", "items = 48")
+    made, _ = planned(tmp_path, text)
+    assert {made.settings(v, 0).data for v in made.variants} == {"dimred"}
+    assert {made.settings(v, 0).data_options["items"] for v in made.variants} == {48}
+
+
+def test_the_differences_are_those_of_the_variants(tmp_path: Path) -> None:
+    made, found = planned(tmp_path, TINY)
+    free, grid = differences(made, found.sizes)
+    assert free["parameters"] == grid["parameters"] > 100
+    assert (free["steps"], free["data"]) == (40, "dimred")
+    assert grid["settings"] == {"lr": 0.01}
+    assert list(free["settings"]) == ["lr"]
+
+
+def test_a_claim_that_nobody_can_direct_is_refused_and_a_quoted_line_needs_no_method(tmp_path: Path) -> None:
+    text = changed("[[variants]]\nmethod", '[[variants]]\nlabel = "theirs"\nquoted = "Else 2001"\n[[variants]]\nmethod')
+    made, _ = planned(tmp_path, text)
+    assert [v.label for v in made.variants] == ["free", "covreg-linear lr=0.01"]
+    assert [v.label for v in made.recipe.variants] == ["free", "theirs", "covreg-linear lr=0.01"]
