@@ -73,7 +73,6 @@ SMALLER: dict[str, tuple[str, str]] = {
     "check": ("cascadevae dsprites mig", "covreg-linear xor mig"),
     "dsvae judge": ("--data sprites-sim", "--data sprites-sim --steps 2 --size 16 --batch 4 --width 4"),
     "icm drop": ("--unused", "--expert 1"),
-    "study fstat": ("--steps 2000 --folds 5", "--losses fstat --steps 2 --folds 2 --only 1 --set poses=2 --device cpu"),
     "study run": ("--seeds 5", "--seeds 1 --device cpu"),
     "text train-evaluator": ("-o eval", "--lm-epochs 1 --lm-hidden 8 --bits 8 -o eval"),
     "udr": ("runs/seed-0", "--n 50 runs/seed-0"),
