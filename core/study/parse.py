@@ -283,9 +283,7 @@ def _grid(variant: Variant, grid: dict[str, Any], where: str, section: str) -> l
             parts[first if dot and first in SECTIONS else section][rest if dot and first in SECTIONS else key] = value
         told = " ".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in point.items())
         label = f"{variant.label} {told}".strip()
-        found.append(
-            dataclasses.replace(variant, label=label, **parts, point=point, group=variant.label)
-        )
+        found.append(dataclasses.replace(variant, label=label, **parts, point=point, group=variant.label))
     return found
 
 

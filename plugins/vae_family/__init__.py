@@ -20,7 +20,6 @@ PAPERS = (
 _STUDIES = (
     ("jade", "jade.study:study", "Test errors with few labels (arXiv 1711.09163)."),
     ("fstat", "fstat.commands:study_fstat", "Retrieval by the F-statistic loss (Ridgeway & Mozer 2017)."),
-    ("covreg", "covreg.commands:covreg", "Covariance of codes under a penalty (Kageback & Mogren 2016)."),
 )
 """Experiments with a command of their own."""
 

@@ -182,7 +182,6 @@ FILES: dict[str, Callable[[Path], None]] = {
 FROM_BEFORE = {
     "--from denoiser.safetensors": "icm export",
     "--evaluator eval.safetensors": "text train-evaluator",
-    "runs/beta-shapes": "study beta shapes",
 }
 """What an example names that the example of another command writes."""
 

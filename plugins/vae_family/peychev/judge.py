@@ -46,9 +46,9 @@ def judge(claim: Claim, rows: Sequence[Mapping[str, Any]]) -> Verdict | None:
         return _held(dict(enumerate(spread)), claim.margin or 0.0, "above")
     if kind in ("no worse", "loses less"):
         of = _mean if kind == "no worse" else _lost
-        one, other = (of(rows, name, column) for name in names.split(" than "))
-        sign = 1 if kind == "no worse" else -1
-        return _held({s: sign * (one[s] - other[s]) for s in one if s in other}, 0.0, "at least" if sign > 0 else "above")
+        left, right = (of(rows, name, column) for name in names.split(" than "))
+        gained = {s: left[s] - right[s] for s in left if s in right}
+        return _held(gained, 0.0, "at least" if kind == "no worse" else "below")
     return None
 
 

@@ -1,4 +1,4 @@
-"""How beta affects disentanglement and classification: the sweeps of Peychev et al. (2017), `beta-shapes`, `beta-mnist`.
+"""How beta affects disentanglement and classification, the sweeps of Peychev et al. (2017): beta-shapes, beta-mnist.
 
 A variant is a method, its beta and its other settings; its models train side by side with those of the same network,
 fraction of the data and learning rate, `parallel` at a time, and their rows are yielded when the group is done.
@@ -136,7 +136,7 @@ def _rows(study: StudyRun, score: Score) -> Iterator[Row]:
                 trained = _train(group, data, watch)
             except _Stopped:
                 return
-            scored = pool.map(lambda one, data=data: score(*one, data), trained)
+            scored = pool.map(lambda one, data=data: score(one[0], one[1], one[2], data), trained)
             for (job, outcome, _), values in zip(trained, scored, strict=True):
                 if job.options.keep_models:
                     _save(study.out, job, outcome, data)

@@ -1,4 +1,4 @@
-"""The data of the beta studies and the codes of its models: splits, class-stratified subsets, tables of codes, the SVM."""
+"""Data of the beta studies and codes of their models: splits, class-stratified subsets, tables of codes, the SVM."""
 
 from __future__ import annotations
 
