@@ -70,8 +70,9 @@ def _scatter(recipe: Recipe, figure: Figure, rows: Sequence[Row]) -> Any:
         pairs = [(v, x, y) for v, x, y in pairs if x and y]
         if not pairs:
             continue
-        at = [[statistics.fmean(p[i]) for p in pairs] for i in (1, 2)]
-        bars = [[_spread(p[i]) for p in pairs] for i in (1, 2)]
+        both = [[x for _, x, _ in pairs], [y for *_, y in pairs]]
+        at = [[statistics.fmean(values) for values in axis_values] for axis_values in both]
+        bars = [[_spread(values) for values in axis_values] for axis_values in both]
         axis.errorbar(*at, xerr=bars[0], yerr=bars[1], marker="o", capsize=2, linewidth=0.8, label=name)
         for (variant, *_), x, y in zip(pairs, *at, strict=True):
             axis.annotate(

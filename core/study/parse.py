@@ -231,8 +231,8 @@ def _variants(given: list[Any], where: str, runner: bool) -> tuple[Variant, ...]
             label,
             method,
             section.take("preset", str),
-            *(section.take(s, dict, {}) for s in SECTIONS),
             quoted=quoted,
+            **{s: section.take(s, dict, {}) for s in SECTIONS},
         )
         section.end()
         if not label and not grid:
@@ -255,7 +255,7 @@ def _grid(variant: Variant, grid: dict[str, Any], where: str, section: str) -> l
     found = []
     for values in itertools.product(*grid.values()):
         point = dict(zip(grid, values, strict=True))
-        parts = {s: dict(getattr(variant, s)) for s in SECTIONS}
+        parts: dict[str, Any] = {s: dict(getattr(variant, s)) for s in SECTIONS}
         for key, value in point.items():
             first, dot, rest = key.partition(".")
             parts[first if dot and first in SECTIONS else section][rest if dot and first in SECTIONS else key] = value
@@ -321,7 +321,7 @@ def _claim(given: Any, where: str, index: int) -> Claim:
 
 
 def _figures(given: list[Any], where: str) -> tuple[Figure, ...]:
-    found = []
+    found: list[Figure] = []
     for i, values in enumerate(given):
         section = _Section(values, f"{where}, figure {i + 1}")
         kind, name = section.take("kind", str, "points"), section.take("name", str, "")

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("imports_inside_functions.txt")
 
 EXTRAS = {
+    "av": "video",
     "gymnasium": "gym",
     "h5py": "hdf5",
     "sacrebleu": "text",

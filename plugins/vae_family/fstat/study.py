@@ -114,7 +114,7 @@ def train_cell(
         if trainer.index % every and trainer.index < settings.train.steps:
             continue
         trainer.check_health()
-        found = recall(encode_table(model, dataset, split="val"), (1,), model.distance)[1]  # type: ignore[arg-type]
+        found = recall(encode_table(model, dataset, split="val"), (1,), model.distance)[1]
         waited += 1
         if found > best:
             best, at, waited = found, trainer.index, 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import typer
 
+from distk.config import assignments
 from distk.errors import UsageError
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def shapes(
 
     Example: distk study beta shapes --quick --parallel-models 6
     """
-    data_options = {**_settings(set_), **({"renderer": renderer} if renderer else {})}
+    data_options = {**assignments(set_ or []).get("", {}), **({"renderer": renderer} if renderer else {})}
     named = {"hidden": hidden, "batch": batch, "epochs": epochs, "patience": patience, "lr": lr, "pairs": pairs}
     named |= {"lr_beta0": lr_beta0, "bn_momentum": bn_momentum}
     values = {"kind": "shapes", "data": "shapes2d", "z": 10, "lr_beta0": 3e-5, **(QUICK_SHAPES if quick else {})}
@@ -174,7 +175,7 @@ def mnist(
     values = {"kind": "mnist", "data": "mnist", "z": 16, **(QUICK_MNIST if quick else {})}
     if data not in (None, values["data"]):
         values.pop("data_options", None)
-    setting = _setting(values, {**named, "lr_beta0": lr}, _settings(set_))
+    setting = _setting(values, {**named, "lr_beta0": lr}, assignments(set_ or []).get("", {}))
     asked = ("0,0.1,1,4", 2, "fc,conv") if quick else ("0:4:0.1", 5, "fc,conv")
     parts = fractions or ("0.1,1" if quick else "0.1,0.2,0.3,0.4,0.6,0.8,1")
     grid = _grid(asked, betas, models, variants, parts, parallel_models)
@@ -191,17 +192,6 @@ def summary(
     Example: distk study beta summary runs/beta-shapes
     """
     _report(folder, json)
-
-
-def _settings(pairs: list[str] | None) -> dict[str, Any]:
-    """NAME=VALUE -> values for the data set's own validation."""
-    found: dict[str, Any] = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise UsageError(f"--set '{pair}' is not understood; write NAME=VALUE.")
-        found[name.replace("-", "_")] = {"true": True, "false": False}.get(value, value)
-    return found
 
 
 def _setting(values: dict[str, Any], named: dict[str, Any], data_options: dict[str, Any]) -> Setting:
