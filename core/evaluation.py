@@ -18,7 +18,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-import distk
 from distk.config import assignments, from_dict, hints, to_dict
 from distk.console import jsonable
 from distk.data import Dataset, Split
@@ -27,6 +26,7 @@ from distk.files import write_atomic
 from distk.method import Method, can
 from distk.metric import CodeTable, Metric, encode_table
 from distk.registry import registry
+from distk.version import __version__
 
 SMALL = 1024
 """Arrays of at most so many numbers stand in the JSON as lists; larger ones are only in the file of arrays."""
@@ -211,7 +211,7 @@ def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
         "seed": seed,
         "device": str(table.codes.device),
         "versions": {
-            "distk": distk.__version__,
+            "distk": __version__,
             "torch": torch.__version__,
             "numpy": np.__version__,
             "scikit-learn": sklearn.__version__,
@@ -291,7 +291,7 @@ def _cached_table(
 def _fingerprint(model: Method, data: Dataset, split: Split, rows: int | None, seed: int) -> str:
     """What a table of codes depends on: the program, the model and its parameters, the data and a few of its items."""
     told = (
-        *(distk.__version__, str(torch.__version__), data.device.type, type(model).__qualname__, to_dict(model.config)),
+        *(__version__, str(torch.__version__), data.device.type, type(model).__qualname__, to_dict(model.config)),
         *(data.name, data.origin, to_dict(data.config), len(data), split, rows, seed),
     )
     mark = hashlib.sha256(repr(told).encode())
