@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distk.config import C
 from distk.data import Dataset, DataSpec
 from distk.errors import UsageError
 
@@ -106,7 +107,7 @@ class Actions:
             ) from error
 
 
-class TransitionDataset(Dataset):
+class TransitionDataset(Dataset[C]):
     """Rows are transitions: something seen, what was done, and what was seen next. `spec.kind` is `transition`.
 
     `spec.shape` is that of one observation; `spec.extra` holds the actions (`Actions.to_extra`). Where the world behind

@@ -354,11 +354,12 @@ def _figures(given: list[Any], where: str) -> tuple[Figure, ...]:
             tuple(map(str, section.take("columns", list, []))),
             section.take("x", str, ""),
             section.take("y", str, ""),
+            section.take("panels", bool, False),
         )
         section.end()
         if kind not in ("points", "scatter", "curve"):
             raise UsageError(f"{section.where}: 'kind' must be points, scatter or curve, found '{kind}'.")
-        if kind != "points" and not (made.x and made.y):
+        if kind != "points" and not (made.x and (made.y or made.columns)):
             raise UsageError(f"{section.where}: a {kind} needs 'x' and 'y'.")
         if not made.name.replace("-", "").replace("_", "").isalnum():
             raise UsageError(f"{section.where}: 'name' must be letters, digits, - and _, found '{made.name}'.")

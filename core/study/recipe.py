@@ -73,13 +73,15 @@ class Published:
 @dataclass(frozen=True)
 class Figure:
     """A drawing. kind: "points" (every run, a panel per column), "scatter" (column x against column y, a point with
-    error bars per variant) or "curve" (column y against the grid's setting x)."""
+    error bars per variant) or "curve" (column y against the grid's setting x). columns: of points; of the others the
+    y of several panels. panels: a panel for each variant that has a grid of its own."""
 
     kind: str
     name: str
     columns: tuple[str, ...] = ()
     x: str = ""
     y: str = ""
+    panels: bool = False
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ TINY: dict[str, str] = {
     **dict.fromkeys(("fstat", "triplet", "histloss", "bindev"), TINY_EMBEDDING),
     **dict.fromkeys(("jade", "jade-paired", "jade-single"), TINY_PAIRS),
     **dict.fromkeys(("mvae", "mvae-baseline"), "--size 16 --fixed 60 --test 80 --batch 4"),
+    "betavae": f"--data blobs {ORDINARY}",
+    "cascadevae": f"--data blobs --classes 3 {ORDINARY}",
     "dsvae": TINY_CLIPS,
     "arae": "--data standin-reviews:tiny --embedding 12 --hidden 10 --z 6 --sentences 300 --held-out 60 --batch 16",
     "icm": "--width 4 --hidden 16 --identity-iters 4 --experts 4 --batch 8",
@@ -57,7 +59,7 @@ MY_RUN = {"icm": "icm", "jade": "jade", "mvae": "mvae", "embed": "fstat", "covma
 """Command or its group -> method of runs/my-run in its examples; cascadevae for the others."""
 
 NEEDS_FILES = {
-    "aclimdb", "emnist", "fashion-mnist", "files", "finegrained", "kmnist", "lpc-sprites", "notmnist", "reid",
+    "aclimdb", "emnist", "fashion-mnist", "files", "finegrained", "folder", "kmnist", "lpc-sprites", "notmnist", "reid",
     "rtpolarity", "svhn", "uci", "yahoo", "yelp",
 }  # fmt: skip
 """Data sets that have no built-in form: their examples show the user's own files."""
@@ -152,7 +154,7 @@ class Runs:
             folder.mkdir()
             with contextlib.chdir(folder):
                 line = lines_of(self.program, place.split())[0]
-                self.told[place] = (0, run(line, place, self), "")
+                self.told[place] = run(line, place, self)
         return folder
 
 
@@ -203,8 +205,8 @@ FILES: dict[str, Callable[[Path], None]] = {
 }
 """Files that examples name -> what writes them."""
 FROM_BEFORE = {
-    "denoiser.safetensors": "icm export",
-    "eval.safetensors": "text train-evaluator",
+    "--from denoiser.safetensors": "icm export",
+    "--evaluator eval.safetensors": "text train-evaluator",
     "runs/study-my-study": "study run",
 }
 """What an example names -> the command whose example writes it."""
@@ -245,15 +247,15 @@ def smaller(line: str, place: str) -> str:
     return line.replace(old, new)
 
 
-def run(line: str, place: str, runs: Runs, extra: tuple[str, ...] = ()) -> str:
-    """Run an example in the working folder; its stdout."""
+def run(line: str, place: str, runs: Runs, extra: tuple[str, ...] = ()) -> tuple[int, str, str]:
+    """Run an example in the working folder, which must succeed: exit code, stdout, stderr."""
     line = smaller(line, place)
     prepared(line, place, runs)
     words = [*shlex.split(line)[1:], *extra]
     code, out, err = called(runs.program, words)
     assert code == 0, f"distk {shlex.join(words)}: {out}{err}"
     assert "Traceback" not in out + err
-    return out
+    return code, out, err
 
 
 def test_there_are_examples(program: Any) -> None:
@@ -281,14 +283,14 @@ def test_an_example_runs(place: Place, form: str, runs: Runs, in_folder: Path) -
     if form == "text" and (where in FROM_BEFORE.values() or where.startswith("train ")):  # others share what it writes
         name = where.removeprefix("train ")
         runs.of(name) if where.startswith("train ") else runs.after(name)
-        assert runs.told[name][1].strip()
+        assert "".join(runs.told[name][1:]).strip()
         return
     for line in lines:
         line = line.replace(" --json", "")
         if form == "text":
-            assert run(line, where, runs).strip(), f"{line} said nothing"
+            assert "".join(run(line, where, runs)[1:]).strip(), f"{line} said nothing"
         else:
-            out = run(line, where, runs, ("--json",))
+            out = run(line, where, runs, ("--json",))[1]
             json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
         for rest in in_folder.iterdir():
             shutil.rmtree(rest) if rest.is_dir() else rest.unlink()

@@ -32,7 +32,7 @@ class Config:
     test: float = option(0.1, "share of the transitions kept for the test split", above=0, max=0.9)
 
 
-class Transitions(TransitionDataset):
+class Transitions(TransitionDataset[Config]):
     """Start states of an environment, each with one permitted action drawn uniformly; or recorded transitions.
 
     Of an environment states and actions are kept, and pictures drawn for each batch. Recorded ones are kept as bytes.
