@@ -63,10 +63,7 @@ NEEDS_FILES = {
     "rtpolarity", "svhn", "uci", "yahoo", "yelp",
 }  # fmt: skip
 """Data sets that have no built-in form: their examples show the user's own files."""
-NEEDS = {
-    "data build-lpc": "needs the art of LPC",
-    **dict.fromkeys(("study beta", "study covreg"), "trains for minutes"),
-}
+NEEDS = {"data build-lpc": "needs the art of LPC"}
 """Commands whose examples cannot run here, and why."""
 
 SMALLER: dict[str, tuple[str, str]] = {
