@@ -154,7 +154,8 @@ def hostile_array(content: bytes, rng: random.Random) -> bytes:
 
 def targets(folder: Path) -> list[Target]:
     """A sound file of every kind, made in `folder`, and what reads it."""
-    found = [_checkpoint(folder), _codes(), *_dsprites(), *_idx(), _omniglot(), *_images(), *_text()]
+    found = [_checkpoint(folder), _codes(), *_dsprites(), *_idx(), _omniglot(), *_images()]
+    found += [*_text(), *_clips(), _transitions()]
     return [target for target in found if target is not None]
 
 
@@ -271,6 +272,58 @@ def _text() -> Iterator[Target]:
     for name, body in (("text", text), ("binary", binary)):
         yield Target(f"vectors {name}", start + body, lambda path: read_vectors(path, vocab), f"vectors-{name}")
     yield Target("vectors gz", gzip.compress(start + binary), lambda path: read_vectors(path, vocab), "vectors.bin.gz")
+
+
+def _clips() -> Iterator[Target]:
+    from distk.video import Fit, read_clips
+    from distk.video.writers import as_bytes, gif, mp4, strip
+
+    clip = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 16, 16), dtype=np.uint8))
+    arrays = io.BytesIO()
+    frames = as_bytes(clip)
+    np.savez_compressed(arrays, frames=frames, lengths=np.array([2, 4]), labels=np.array([1, 0]), fps=np.array(10.0))
+
+    def change(content: bytes, rng: random.Random) -> bytes:
+        return hostile_array(content, rng) if rng.random() < 0.5 else mutate(content, rng)
+
+    def read(path: Path) -> None:
+        for fit in (Fit(), Fit(8, 1)):
+            read_clips(path, fit)
+
+    yield Target("clips npz", arrays.getvalue(), read, "clips.npz", change)
+    yield Target("clips strip", strip(frames), read, "clips.png")
+    yield Target("clips gif", gif(frames, 10), read, "clips.gif")
+    try:
+        yield Target("clips mp4", mp4(frames, 10), read, "clips.mp4")
+        yield Target("clips avi", _avi(frames), read, "clips.avi")
+    except DistkError:  # PyAV is not installed
+        return
+
+
+def _avi(frames: np.ndarray) -> bytes:
+    import av
+
+    made = io.BytesIO()
+    with av.open(made, "w", format="avi") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width = frames.shape[1:3]
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return made.getvalue()
+
+
+def _transitions() -> Target:
+    from distk.plugins.rl_control.data.transitions import read
+
+    rng, made = np.random.default_rng(0), io.BytesIO()
+    x = rng.integers(0, 256, (2, 9, 6, 6), dtype=np.uint8)
+    np.savez_compressed(made, x=x[0], x_next=x[1], u=rng.random((9, 2)))
+
+    def change(content: bytes, rng: random.Random) -> bytes:
+        return hostile_array(content, rng) if rng.random() < 0.5 else mutate(content, rng)
+
+    return Target("transitions npz", made.getvalue(), read, "transitions.npz", change)
 
 
 # Reading them in a child process

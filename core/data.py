@@ -71,6 +71,8 @@ class Dataset(Configured[C]):
     """The rows of each split by its name, int64 on the device; empty where the data have no splits."""
 
     name: str = ""
+    eager_because: str = ""
+    """Why steps over these data cannot be captured as a CUDA graph; empty where they can."""
 
     def __init__(self, config: C, device: torch.device, files: Files) -> None:
         """files: finds the user's files; `files.find(...)` is None where the built-in form is to be used."""

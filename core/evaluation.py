@@ -18,7 +18,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-import distk
 from distk.config import assignments, from_dict, hints, to_dict
 from distk.console import jsonable
 from distk.data import Dataset, Split
@@ -27,6 +26,7 @@ from distk.files import write_atomic
 from distk.method import Method, can
 from distk.metric import CodeTable, Metric, encode_table
 from distk.registry import registry
+from distk.version import __version__
 
 SMALL = 1024
 """Arrays of at most so many numbers stand in the JSON as lists; larger ones are only in the file of arrays."""
@@ -51,18 +51,25 @@ def metric_settings(name: str, values: Mapping[str, Any]) -> tuple[str, dict[str
     return entry.name, dict(values)
 
 
-def settings_by_metric(pairs: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """`METRIC.KEY=VALUE` of --eval-option -> settings by metric, checked; a value is JSON, or a word.
+def single_options(each: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Settings by metric -> options of `evaluate`, each for its metric alone."""
+    return {f"{name}.{key}": value for name, settings in each.items() for key, value in settings.items()}
 
-    Raises UsageError for another form, an unknown metric, and what the metric does not have.
+
+def named_options(pairs: Iterable[str], names: Iterable[str]) -> dict[str, Any]:
+    """`METRIC.KEY=VALUE` of --eval-option -> options of `evaluate`, checked; a value is JSON, or a word.
+
+    names: the metrics that are scored. Raises UsageError for another form, a metric that is not among them, and what
+    the metric does not have.
     """
     known = {name: entry.name for entry in registry().entries("metric") for name in (entry.name, *entry.aliases)}
-    given: dict[str, dict[str, Any]] = {}
+    given: dict[str, Any] = {}
     for name, values in assignments(pairs, sections=known, option="--eval-option").items():
         if not name:
             raise UsageError(f"--eval-option '{next(iter(values))}=...' is not understood; write METRIC.KEY=VALUE.")
-        given.setdefault(known[name], {}).update({key: _from_json(value) for key, value in values.items()})
-    return dict(metric_settings(name, values) for name, values in given.items())
+        given |= {f"{known[name]}.{key}": _from_json(value) for key, value in values.items()}
+    _share_out(list(names), given)
+    return given
 
 
 def _from_json(value: Any) -> Any:
@@ -130,7 +137,6 @@ def evaluate(
     seed: int = 0,
     repeats: int | None = None,
     cache: Path | None = None,
-    each: Mapping[str, Mapping[str, Any]] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Score a model, or a table of codes: {"metrics": {name: {key: value}}, "provenance": {...}}.
@@ -139,7 +145,6 @@ def evaluate(
     repeats: seeds per metric; None takes each metric's own number. cache: file for the table of codes.
     options: settings of the metrics (`protocol="cascadevae"`), each given to those metrics that have it and know the
     value; the others keep their default and say so under `reasons`. `{"recall.ks": "1,5"}` is for one metric alone.
-    each: settings of single metrics, by their name.
     Raises UsageError for an unknown metric, and for an option or a value that none of the metrics has.
     """
     names = expand([metrics] if isinstance(metrics, str) else metrics)
@@ -150,8 +155,7 @@ def evaluate(
         data = data if data is not None else model.dataset()
         coded = can(model, "encode") and any(_loads(name) and _loads(name).needs_codes for name in names)
         table = _cached_table(model, data, split, rows, seed, cache) if coded else _uncoded_table(model, data)
-    single = each or {}
-    results = {name: score(table, name, {**given[name], **single.get(name, {})}, seed, repeats) for name in names}
+    results = {name: score(table, name, given[name], seed, repeats) for name in names}
     for name, text in passed_over.items():
         if "error" not in results[name]:
             results[name]["reasons"] = {"settings": text, **results[name].get("reasons", {})}
@@ -207,7 +211,7 @@ def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
         "seed": seed,
         "device": str(table.codes.device),
         "versions": {
-            "distk": distk.__version__,
+            "distk": __version__,
             "torch": torch.__version__,
             "numpy": np.__version__,
             "scikit-learn": sklearn.__version__,
@@ -287,7 +291,7 @@ def _cached_table(
 def _fingerprint(model: Method, data: Dataset, split: Split, rows: int | None, seed: int) -> str:
     """What a table of codes depends on: the program, the model and its parameters, the data and a few of its items."""
     told = (
-        *(distk.__version__, str(torch.__version__), data.device.type, type(model).__qualname__, to_dict(model.config)),
+        *(__version__, str(torch.__version__), data.device.type, type(model).__qualname__, to_dict(model.config)),
         *(data.name, data.origin, to_dict(data.config), len(data), split, rows, seed),
     )
     mark = hashlib.sha256(repr(told).encode())

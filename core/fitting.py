@@ -95,10 +95,9 @@ def _taken_over(spec: DataSpec, header: Header, name: str) -> dict[str, Any]:
 
 def differences(model: DataSpec, data: DataSpec) -> list[Difference]:
     """Everything that two data descriptions say differently, what the model cannot read first."""
-    found = []
-    if model.kind != data.kind:
-        found.append(Difference("kind", model.kind, data.kind, True))
-    found += _shapes(model, data)
+    if model.kind != data.kind:  # all else says something else there
+        return [Difference("kind", model.kind, data.kind, True)]
+    found = _shapes(model, data)
     if model.range != data.range:
         found.append(Difference("range of values", _span(model), _span(data), True))
     if model.classes != data.classes:
@@ -160,7 +159,8 @@ def _members(value: Any, start: int) -> str:
     if value is None or value in ([], (), {}):
         return "none"
     if isinstance(value, Mapping):
-        value = [f"{key} {_members(member, 0)}" for key, member in value.items()]
+        nested = (list, tuple, Mapping)
+        value = [key if isinstance(member, nested) else f"{key} {member}" for key, member in value.items()]
     if not isinstance(value, (list, tuple)):
         return str(value)[:100]
     shown = ", ".join(_members(member, 0) for member in value[start : start + SHOWN])[:300]

@@ -62,7 +62,7 @@ def capsule(
     d = [x - start for x, start in zip(p, a, strict=True)]
     length = _larger(_total([v * v for v in u]), 1e-12)
     inner = _total([x * v for x, v in zip(d, u, strict=True)])
-    along = (inner / length).clamp(0, 1)
+    along = torch.as_tensor(inner / length).clamp(0, 1)
     reach = radius if end_radius is None else radius + along * (end_radius - radius)
     return _norm([x - along * v for x, v in zip(d, u, strict=True)]) - reach
 

@@ -12,10 +12,11 @@ import torch
 from distk.data import Dataset, open_dataset
 from distk.device import Ranks
 from distk.errors import UsageError, nearest, unknown
-from distk.evaluation import evaluate, metric_settings
+from distk.evaluation import evaluate, metric_settings, single_options
 from distk.registry import registry
 from distk.study.plan import Plan
 from distk.study.recipe import Column
+from distk.training.loop import build
 
 ROWS = 512
 """Items on which a metric is tried."""
@@ -107,7 +108,6 @@ def _declared(column: Column) -> bool:
 
 
 def _built(made: Plan, label: str, sets: dict[str, Dataset]) -> tuple[Any, Dataset]:
-    from distk.training.loop import build
 
     settings = made.settings(made.recipe.variant(label), made.seeds[0])
     device = torch.device("cpu")
@@ -126,6 +126,6 @@ def _tried(made: Plan, column: Column, model: Any, data: Dataset) -> Mapping[str
     """What a metric gives for an untrained model."""
     name, options = metric_settings(column.metric, made.options(column))
     with torch.random.fork_rng(devices=[]):
-        return evaluate(model, [name], data=data, rows=min(ROWS, len(data)), repeats=1, each={name: options})[
-            "metrics"
-        ][name]
+        return evaluate(
+            model, [name], data=data, rows=min(ROWS, len(data)), repeats=1, **single_options({name: options})
+        )["metrics"][name]

@@ -185,14 +185,12 @@ def _toml(run: Run) -> str:
 
 
 def _check_evaluation(config: TrainConfig) -> None:
-    """Unknown metrics and a malformed --keep are found before the first step, not after the last."""
-    evaluation.expand(config.eval)
-    evaluation.settings_by_metric(config.eval_option)
-    if config.keep:
-        kind, _, metric = config.keep.partition(":")
-        if kind != "best" or not metric:
-            raise UsageError(f"--keep '{config.keep}' is not understood; write --keep best:METRIC.")
-        registry().find("metric", metric)
+    """Unknown metrics, their settings and a malformed --keep are found before the first step, not after the last."""
+    kind, _, metric = config.keep.partition(":")
+    if config.keep and (kind != "best" or not metric):
+        raise UsageError(f"--keep '{config.keep}' is not understood; write --keep best:METRIC.")
+    names = evaluation.expand([*config.eval, *([metric] if metric else [])])
+    evaluation.named_options(config.eval_option, names)
 
 
 def _go(session: Session, quiet: bool) -> Run:
@@ -302,8 +300,8 @@ def _evaluate(session: Session) -> dict[str, Any]:
         return {}
     devices = [trainer.device] if trainer.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        each = evaluation.settings_by_metric(config.eval_option)
-        found = evaluation.evaluate(trainer.model, names, data=trainer.dataset, seed=0, repeats=1, each=each)
+        options = evaluation.named_options(config.eval_option, names)
+        found = evaluation.evaluate(trainer.model, names, data=trainer.dataset, seed=0, repeats=1, **options)
     results = found["metrics"]
     values: dict[str, Any] = {}
     for name, result in results.items():

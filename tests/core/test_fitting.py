@@ -84,7 +84,7 @@ def test_whatever_differs_is_named(models, name) -> None:
         assert str(shape[axis]) in found.data
     changes: dict[str, DataSpec] = {
         "range of values": dataclasses.replace(spec, range=(spec.range[0] - 1, spec.range[1])),
-        "kind": dataclasses.replace(spec, kind="sound"),
+        "kind": dataclasses.replace(spec, kind="sound", classes=("else",)),
         "class names": dataclasses.replace(spec, classes=("other", *spec.classes[1:])),
         "frame rate": dataclasses.replace(spec, extra={**spec.extra, "fps": 25}),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -309,7 +309,7 @@ class CorpusDataset(Dataset[S]):
         rows = self.buckets.rows(n, generator, split, bucket)
         if rows is None:
             return super().sample(n, generator, split)
-        return self.batch(rows, None if bucket is None else self.buckets.widths[bucket])
+        return self.batch(rows, None if bucket is None else self.buckets.widths[cast(int, bucket)])
 
     def lines(self, rows: Tensor, column: str = "x") -> list[str]:
         """Rows as lines of text."""

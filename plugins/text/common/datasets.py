@@ -14,7 +14,7 @@ from distk.plugins.text.common import files as formats
 from distk.plugins.text.common import standin
 from distk.plugins.text.common.corpus import SentenceDataset, TextConfig
 from distk.plugins.text.common.files import Part
-from distk.plugins.text.common.splits import completed, divided, joined
+from distk.plugins.text.common.splits import completed, described, divided, joined
 
 SENTIMENT = ("negative", "positive")
 
@@ -100,8 +100,8 @@ class Yelp(SentenceDataset[YelpConfig]):
                 path = formats.named(files, options)
                 part.add(formats.read_lines(path, self.encoding), label)
                 where = path.parent
-        parts, remark = completed(parts)
-        return parts, SENTIMENT, f"{len(parts['train'].lines):,} training sentences from '{where}'{remark}"
+        parts, remark = completed(parts, self.model is not None)
+        return parts, SENTIMENT, f"{described(parts)} from '{where}'{remark}"
 
     @staticmethod
     def _names(name: str, layout: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from distk.data import names_of
 from distk.plugins.text.common import files as formats
 from distk.plugins.text.common.corpus import SentenceDataset, TextConfig
 from distk.plugins.text.common.files import Part, there
-from distk.plugins.text.common.splits import completed
+from distk.plugins.text.common.splits import completed, described
 
 SPLITS = ("train", "dev", "test")
 
@@ -55,11 +55,11 @@ class UserFiles(SentenceDataset[FilesConfig]):
             part = self._paired(folder, split, suffixes) if paired else self._suffixed(folder, split, suffixes, first)
             if part is not None:
                 parts[split] = part
-        parts, remark = completed(parts)
+        parts, remark = completed(parts, self.model is not None)
         if (path := there(folder / "unsup.txt")) is not None:
-            parts["unsup"] = Part(tags=[] if parts["train"].tags is not None else None)
+            parts["unsup"] = Part(tags=None if next(iter(parts.values())).tags is None else [])
             self._add(parts["unsup"], formats.read_lines(path, self.encoding), -1, path)
-        return parts, tuple(names), f"{len(parts['train'].lines):,} training sentences from '{folder}'{remark}"
+        return parts, tuple(names), f"{described(parts)} from '{folder}'{remark}"
 
     def _suffixes(self, folder: Path, split: str) -> list[str]:
         """The labels of a split, as its files say them; empty where there are none of it."""

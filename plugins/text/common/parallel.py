@@ -15,7 +15,7 @@ from distk.data import names_of
 from distk.plugins.text.common import files as formats
 from distk.plugins.text.common.base import CorpusConfig, CorpusDataset
 from distk.plugins.text.common.files import Part, Tagged, there
-from distk.plugins.text.common.splits import completed, held_out, joined
+from distk.plugins.text.common.splits import completed, described, held_out, joined
 from distk.plugins.text.common.tagger import open_tagger
 from distk.plugins.text.common.vocab import split_words
 
@@ -65,9 +65,9 @@ class Parallel(CorpusDataset[P]):
         if not files.required and self.reads is Parallel.reads:
             raise UsageError(f"data set '{files.name}' needs the folder of your files: add --data-dir DIR.")
         found = self._found(files)
-        parts, remark = completed(found)
-        columns = ", ".join((self.main, *parts["train"].columns))
-        origin = f"{len(parts['train'].lines):,} training sentences ({columns}) from '{self.folder}'{remark}"
+        parts, remark = completed(found, self.model is not None)
+        columns = ", ".join((self.main, *next(iter(parts.values())).columns))
+        origin = f"{described(parts)} ({columns}) from '{self.folder}'{remark}"
         return parts, (), origin + self._tagged(parts)
 
     def _found(self, files: Files) -> dict[str, Part]:
@@ -116,7 +116,7 @@ class Parallel(CorpusDataset[P]):
     def _tagged(self, parts: dict[str, Part]) -> str:
         """Add tags by a tagger where they are asked for and the files have none; what was done, in words."""
         config = self.config
-        if (config.tagger == "none" and not config.tagger_file) or set(TAGS) & set(parts["train"].columns):
+        if (config.tagger == "none" and not config.tagger_file) or set(TAGS) & set(next(iter(parts.values())).columns):
             return ""
         mark = open_tagger(config.tagger, config.tagger_file)
         for part in parts.values():

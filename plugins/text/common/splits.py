@@ -21,11 +21,14 @@ def divided(part: Part, seed: int = 0, dev: float = 0.1, test: float = 0.1) -> d
     return parts
 
 
-def completed(parts: Mapping[str, Part]) -> tuple[dict[str, Part], str]:
+def completed(parts: Mapping[str, Part], as_they_are: bool = False) -> tuple[dict[str, Part], str]:
     """Splits with train, dev and test filled in where the files lack them, and what was done about it in words.
 
-    `unsup` stays as it is. Without train, or with train alone, everything is divided 80/10/10.
+    `unsup` stays as it is. Without train, or with train alone, everything is divided 80/10/10. as_they_are: files
+    without train are not divided, for whoever only reads them.
     """
+    if as_they_are and "train" not in parts:
+        return dict(parts), ""
     named = {name: part for name, part in parts.items() if name in ("train", "dev", "test")}
     others = {name: part for name, part in parts.items() if name not in named}
     if "train" not in named or len(named) == 1:
@@ -36,6 +39,13 @@ def completed(parts: Mapping[str, Part]) -> tuple[dict[str, Part], str]:
         missing = "dev" if there == "test" else "test"
         return {**named, missing: named[there], **others}, f"; no {missing} files, so {there} serves as both"
     return {**named, **others}, ""
+
+
+def described(parts: Mapping[str, Part]) -> str:
+    """How many sentences there are to learn from, or in each split where there are none."""
+    if "train" in parts:
+        return f"{len(parts['train'].lines):,} training sentences"
+    return ", ".join(f"{len(part.lines):,} {name} sentences" for name, part in parts.items())
 
 
 def held_out(part: Part, n: int, seed: int = 0) -> tuple[Part, Part]:

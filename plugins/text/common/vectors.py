@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -133,12 +133,12 @@ class _Unpacked(io.RawIOBase):
         return filled
 
 
-def _opened(path: Path) -> io.BufferedReader:
+def _opened(path: Path) -> io.BufferedReader[Any]:
     if not stat.S_ISREG(path.stat().st_mode):
         raise DistkError(f"'{path}' is not a regular file.")
-    file = path.open("rb", buffering=CHUNK)
+    file = io.BufferedReader(io.FileIO(path), CHUNK)
     if file.peek(2)[:2] == GZIP:
-        return io.BufferedReader(_Unpacked(file, path), CHUNK)
+        return io.BufferedReader(cast(Any, _Unpacked(file, path)), CHUNK)
     return file
 
 

@@ -10,7 +10,7 @@ from distk.study.claims import FAILS, FEW, HOLDS, LEAST, Claim, Verdict
 
 
 def judge(claim: Claim, rows: Sequence[Mapping[str, Any]]) -> Verdict | None:
-    """Of "the best run": whether one run of the variant reaches the bound, in the column's unit; None of other kinds."""
+    """Of "the best run": whether one run reaches the bound, in the column's unit; None of other kinds of claims."""
     if claim.kind != "the best run" or claim.bound is None:
         return None
     found = [row.get(claim.column) for row in rows if row["variant"] == claim.better]

@@ -27,7 +27,7 @@ items = 64
 [train]
 steps = 40
 batch = 16
-checkpoint_every = 5
+checkpoint_every = 20
 [[variants]]
 label = "free"
 method = "covreg-linear"
@@ -35,7 +35,7 @@ method = "covreg-linear"
 method = "covreg-linear"
 grid = { lr = [0.01] }
 [scale.long]
-train = { steps = 400, checkpoint_every = 20 }
+train = { steps = 400, checkpoint_every = 100 }
 [published."free"]
 "covstats.cvr" = "0.5 (0.1)"
 where = "Table 9"

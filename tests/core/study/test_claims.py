@@ -90,6 +90,7 @@ NEARLY = [4.6, 5.6, 5.1]
         ({"direction": "higher"}, LOW, HIGH, False, FAILS),
         ({}, HIGH[:2], LOW[:2], True, FEW),
         ({}, HIGH[:2], LOW, True, FEW),
+        ({}, HIGH, LOW[:2], True, FEW),
         ({}, [], LOW, True, FEW),
         ({"kind": "not much worse", "margin": 0.5}, NEARLY, HIGH, True, HOLDS),
         ({"kind": "not much worse", "margin": 0.3}, NEARLY, HIGH, True, FAILS),

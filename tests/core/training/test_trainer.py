@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from distk import Dataset, DataSpec, Latent, LatentSpace, Method, Objective, adam, sgd
+from distk import Dataset, DataSpec, Latent, LatentSpace, Method, Objective, UsageError, adam, sgd
 from distk.config import option
 from distk.data import Files
 from distk.settings import TrainConfig
@@ -261,3 +261,27 @@ def test_batches_do_not_depend_on_the_global_generator() -> None:
         t.step()
         results.append(t.model.a.item())
     assert results[0] == results[1]
+
+
+def test_scores_while_training_take_settings(tmp_path) -> None:
+    from distk.settings import resolve
+    from distk.training.loop import train
+
+    def settings(*given: str):
+        sections = {"train": {"steps": 2, "batch": 4, "device": "cpu", "eval": ["covstats"], "eval_option": given}}
+        return resolve("covreg-linear", options={**sections, "data": {"name": "dimred", "items": 32}})
+
+    values = [
+        train(settings(*given), tmp_path / str(i), quiet=True).log[-1].get("covstats/tdv")
+        for i, given in enumerate([(), ("covstats.d=1",), ("covstats.d=10",)])
+    ]
+    assert values[0] is None
+    assert 0 < values[1] < values[2] == pytest.approx(1.0), "the share of variance in the d largest units"
+    for wrong, said in (
+        ("covstats", "is not understood"),
+        ("mig.bins=3", "none of the metrics"),
+        ("covstats.e=1", "'e'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            train(settings(wrong), tmp_path / "wrong", quiet=True)
+    assert not (tmp_path / "wrong").exists()
