@@ -65,7 +65,6 @@ NEEDS_FILES = {
 """Data sets that have no built-in form: their examples show the user's own files."""
 NEEDS = {
     "data build-lpc": "needs the art of LPC",
-    **dict.fromkeys(("study beta", "study covreg"), "trains for minutes"),
 }
 """Commands whose examples cannot run here, and why."""
 
