@@ -85,6 +85,8 @@ def _lines(recipe: Recipe, figure: Figure, rows: Sequence[Row]) -> Any:
         axis.set_xlabel(figure.x)
         axis.set_ylabel(y)
         axis.set_title(name, fontsize=9)
+        if figure.panels and not figure.columns and axis is not axes[0]:
+            axis.sharey(axes[0])
         if len(cells) > 1:
             axis.tick_params(which="both", labelsize=7)
         if axis.get_legend_handles_labels()[0] and (axis is axes[0] or figure.panels):

@@ -25,6 +25,35 @@ SHAPES = {**TINY, "settings.pairs": 120, "data.shapes": ["square"], "data.rotati
 MNIST = {**TINY, "settings.svm_max": 300, "settings.codes": "both", "data.copies": 1, "data.test_copies": 1}
 
 
+RECIPE = """
+runner = "beta-shapes"
+seeds = 2
+columns = ["disentanglement"]
+model = { z = 4 }
+[data]
+name = "shapes2d"
+size = 16
+[settings]
+parallel = 2
+[[variants]]
+label = "fc"
+method = "peychev-fc"
+grid = { beta = [0.0, 4.0] }
+[[variants]]
+label = "conv-dn"
+method = "peychev-conv"
+model = { denoise = true }
+grid = { beta = [4.0] }
+[[figures]]
+kind = "curve"
+name = "fig1"
+x = "beta"
+y = "disentanglement"
+panels = true
+"""
+"""Three variants of the study."""
+
+
 def sets(values: dict[str, Any]) -> list[str]:
     return [part for key, value in values.items() for part in ("--set", f"{key}={json.dumps(value)}")]
 
@@ -74,11 +103,12 @@ def test_a_study_its_files_and_resuming(distk_command, in_folder: Path, monkeypa
         return model
 
     monkeypatch.setattr(study, "_model", broken)
-    line = ("study", "run", "beta-shapes", "--device", "cpu", *sets(SHAPES))
+    (in_folder / "few.toml").write_text(RECIPE)
+    line = ("study", "run", "few.toml", "--device", "cpu", *sets(SHAPES))
     code, out, err = distk_command(*line, "--json", "--out", "whole")
     assert code == 0, err
     told = json.loads(out)
-    assert len(told["runs"]) == 24
+    assert len(told["runs"]) == 6
     assert (in_folder / "whole/fig1.png").stat().st_size > 5000
     lost = next(row for row in rows(in_folder / "whole") if row["variant"] == "fc beta=4" and row["seed"] == "1")
     assert (lost["disentanglement"], lost["recon"], lost["diverged"]) == ("", "", "1.0")
