@@ -113,8 +113,8 @@ class Paper:
         runner, judge: "module:function" in this package, as `distk_register_studies` describes them.
         """
         row = Row("study", name, f"{self.package}:{path}", summary, self.cite if cite is None else cite)
-        inside = {key: f"{self.package}.{value}" for key, value in (("runner", runner), ("judge", judge)) if value}
-        self.rows.append(replace(row, **inside))
+        at = {name: f"{self.package}.{path}" if path else "" for name, path in (("runner", runner), ("judge", judge))}
+        self.rows.append(replace(row, runner=at["runner"], judge=at["judge"]))
 
     def _add(
         self,

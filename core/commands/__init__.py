@@ -25,11 +25,11 @@ _COMMANDS = (
 )
 
 _STUDY = (
-    ("list", "list_", "List the studies of all plugins."),
-    ("show", "show", "Show what a study would run, and in what its variants differ; nothing is trained."),
-    ("run", "run", "Run a study, or go on with one: train, score, compare with what was published."),
-    ("status", "status", "Show how far the runs of a study are."),
-    ("report", "report", "Show a study's results again, and draw its figures anew."),
+    ("list", "listing:studies", "List the studies of all plugins."),
+    ("show", "study:show", "Show what a study would run, and in what its variants differ; nothing is trained."),
+    ("run", "study:run", "Run a study, or go on with one: train, score, compare with what was published."),
+    ("status", "study:status", "Show how far the runs of a study are."),
+    ("report", "study:report", "Show a study's results again, and draw its figures anew."),
 )
 
 
@@ -37,8 +37,8 @@ _STUDY = (
 def distk_register_commands(register: RegisterCommand) -> None:
     for name, path, summary in _COMMANDS:
         register(name, f"{__name__}.{path}" if path else "", summary)
-    for name, function, summary in _STUDY:
-        register(name, f"{__name__}.study:{function}", summary, group="study")
+    for name, path, summary in _STUDY:
+        register(name, f"{__name__}.{path}", summary, group="study")
 
 
 @hookimpl

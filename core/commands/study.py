@@ -1,17 +1,21 @@
-"""`distk study list | show | run | status | report`."""
+"""`distk study show | run | status | report`; `distk study list` is in `listing`, which imports no torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from distk import console
 from distk.commands.arguments import Device, Json
-
-if TYPE_CHECKING:
-    from distk.study.checks import Preview
-    from distk.study.plan import Plan
+from distk.study import engine as engines
+from distk.study import report as reports
+from distk.study import status as states
+from distk.study import store
+from distk.study.checks import Preview, preview
+from distk.study.plan import Plan, differences, plan
+from distk.study.protocol import StudyFailed
 
 What = Annotated[str, typer.Argument(metavar="NAME_OR_FILE", help="A name of `distk study list`, or a recipe.toml.")]
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="The folder of a study.")]
@@ -32,24 +36,6 @@ Sets = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the study; default: runs/study-NAME.")]
 
 
-def list_(json: Json = False) -> None:
-    """List the studies of all plugins.
-
-    Example: distk study list
-    """
-    from distk import console
-    from distk.registry import registry
-
-    entries = registry().entries("study")
-    if json:
-        keys = ("name", "summary", "paper", "path", "runner", "plugin", "distribution", "version")
-        console.emit_json({"studies": [{key: getattr(e, key) for key in keys} for e in entries]})
-    elif entries:
-        console.table("", ("name", "what", "paper", "from"), [(e.name, e.summary, e.paper, e.plugin) for e in entries])
-    else:
-        console.note("no plugin brings a study")
-
-
 def show(
     what: What,
     scale: Scale = None,
@@ -65,8 +51,6 @@ def show(
 
     Example: distk study show my-study.toml
     """
-    from distk import console
-
     made, found = _planned(what, scale, seeds, set_, out, device)
     if json:
         console.emit_json(_plain(made, found))
@@ -94,11 +78,6 @@ def run(
 
     Example: distk study run my-study.toml --seeds 5
     """
-    from distk import console
-    from distk.study import engine as engines
-    from distk.study import report as reports
-    from distk.study.protocol import StudyFailed
-
     made, found = _planned(what, scale, seeds, set_, out, device)
     _print_plan(made, found, console.err)
     failure: StudyFailed | None = None
@@ -124,9 +103,6 @@ def status(out: Folder, json: Json = False) -> None:
 
     Example: distk study status runs/study-my-study
     """
-    from distk import console
-    from distk.study import status as states
-
     told = states.status(out)
     if json:
         console.emit_json(told)
@@ -145,9 +121,6 @@ def report(out: Folder, json: Json = False) -> None:
 
     Example: distk study report runs/study-my-study
     """
-    from distk import console
-    from distk.study import report as reports
-
     told = reports.report(out)
     if json:
         console.emit_json(told.plain())
@@ -159,13 +132,8 @@ def report(out: Folder, json: Json = False) -> None:
 def _planned(
     what: str, scale: str | None, seeds: str | None, sets: list[str] | None, out: Path | None, device: str
 ) -> tuple[Plan, Preview]:
-    from distk import console
-    from distk.study.checks import preview
-    from distk.study.plan import plan
-    from distk.study.report import check_directions
-
     made = plan(what, scale=scale, seeds=seeds, sets=sets or (), out=out, device=device)
-    check_directions(made.recipe)
+    reports.check_directions(made.recipe)
     if scale is None and made.recipe.scale in made.recipe.scales:
         console.note(f"scale {made.recipe.scale}; --scale paper runs the study as it was published")
     found = preview(made)
@@ -175,14 +143,10 @@ def _planned(
 
 
 def _empty(made: Plan) -> list[str]:
-    from distk.study import engine, store
-
-    return engine.reasons(made, store.load(made.out))
+    return engines.reasons(made, store.load(made.out))
 
 
 def _plain(made: Plan, found: Preview) -> dict[str, Any]:
-    from distk.study.plan import differences
-
     recipe = made.recipe
     return {
         "study": recipe.name,
@@ -199,9 +163,6 @@ def _plain(made: Plan, found: Preview) -> dict[str, Any]:
 
 
 def _print_plan(made: Plan, found: Preview, where: Any) -> None:
-    from distk import console
-    from distk.study.plan import differences
-
     told = _plain(made, found)
     lines = differences(made, found.sizes)
     where.print(

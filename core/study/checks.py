@@ -16,6 +16,7 @@ from distk.evaluation import evaluate, metric_settings, single_options
 from distk.registry import registry
 from distk.study.plan import Plan
 from distk.study.recipe import Column
+from distk.training.loop import build
 
 ROWS = 512
 """Items on which a metric is tried."""
@@ -107,8 +108,6 @@ def _declared(column: Column) -> bool:
 
 
 def _built(made: Plan, label: str, sets: dict[str, Dataset]) -> tuple[Any, Dataset]:
-    from distk.training.loop import build
-
     settings = made.settings(made.recipe.variant(label), made.seeds[0])
     device = torch.device("cpu")
     mark = repr((settings.data, settings.data_dir, sorted(settings.data_options.items())))

@@ -199,8 +199,8 @@ def reasons(made: Plan, held: Store) -> list[str]:
         for seed in held.seeds:
             folder = held.run_folder(label, seed)
             scores = job.done(folder, job.read(folder)) if (folder / job.FILE).exists() else None
-            for column in made.recipe.columns if scores is not None else ():
-                if not column.ours:
+            for column in made.recipe.columns:
+                if not column.ours or scores is None:
                     continue
                 name, options = metric_settings(column.metric, made.options(column))
                 state = "selected" if made.recipe.select else "last"

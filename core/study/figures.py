@@ -66,19 +66,16 @@ def _scatter(recipe: Recipe, figure: Figure, rows: Sequence[Row]) -> Any:
     """One column against another, a point with error bars per variant, those of a grid joined."""
     picture, ((axis,),) = windowless(1, 1, 5.4, 4)
     for name, variants in _groups(recipe.variants).items():
-        pairs = [(v, _numbers(rows, v.label, figure.x), _numbers(rows, v.label, figure.y)) for v in variants]
-        pairs = [(v, x, y) for v, x, y in pairs if x and y]
-        if not pairs:
+        chosen = [v for v in variants if _numbers(rows, v.label, figure.x) and _numbers(rows, v.label, figure.y)]
+        if not chosen:
             continue
-        at = [[statistics.fmean(p[i]) for p in pairs] for i in (1, 2)]
-        bars = [[_spread(p[i]) for p in pairs] for i in (1, 2)]
+        values = [[_numbers(rows, v.label, column) for v in chosen] for column in (figure.x, figure.y)]
+        at = [[statistics.fmean(numbers) for numbers in line] for line in values]
+        bars = [[_spread(numbers) for numbers in line] for line in values]
         axis.errorbar(*at, xerr=bars[0], yerr=bars[1], marker="o", capsize=2, linewidth=0.8, label=name)
-        for (variant, *_), x, y in zip(pairs, *at, strict=True):
-            axis.annotate(
-                " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in variant.point.values()),
-                (x, y),
-                fontsize=7,
-            )
+        for variant, x, y in zip(chosen, *at, strict=True):
+            place = (f"{value:g}" if isinstance(value, float) else str(value) for value in variant.point.values())
+            axis.annotate(" ".join(place), (x, y), fontsize=7)
     return _labelled(picture, axis, figure)
 
 

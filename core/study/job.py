@@ -20,8 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distk.checkpoint import read_header
+from distk.device import choose_device
 from distk.errors import DistkError, UsageError
+from distk.evaluation import evaluate, single_options
 from distk.files import own_file, write_atomic
+from distk.models import open_model
+from distk.settings import Settings, resolve
+from distk.training.loop import Interrupted, resume, train
+from distk.training.replicas import side_by_side
 
 FORMAT = 1
 FILE, SCORES, FAILURE, LOG = "job.json", "scores.json", "failure.txt", "job.log"
@@ -76,8 +83,6 @@ def read(folder: Path) -> Job:
 
 def step_of(folder: Path) -> int | None:
     """The step that a folder's checkpoint stands at; None without one."""
-    from distk.checkpoint import read_header
-
     path = folder / "checkpoint.safetensors"
     return read_header(path).step if path.exists() else None
 
@@ -143,10 +148,6 @@ def carry_out(folders: Sequence[Path]) -> None:
 
 def _side_by_side(jobs: Mapping[Path, Job]) -> None:
     """Train new runs in one process where that is faster, on CUDA; a failure shows again when each is taken up."""
-    from distk.device import choose_device
-    from distk.training.loop import Interrupted
-    from distk.training.replicas import side_by_side
-
     settings = [_settings(job) for job in jobs.values()]
     device = choose_device(settings[0].train.device)
     if device.type == "cuda":
@@ -158,15 +159,11 @@ def _side_by_side(jobs: Mapping[Path, Job]) -> None:
             return
 
 
-def _settings(job: Job) -> Any:
-    from distk.settings import resolve
-
+def _settings(job: Job) -> Settings:
     return resolve(job.method, options=job.sections)
 
 
 def _train(folder: Path, job: Job) -> None:
-    from distk.training.loop import resume, train
-
     step = step_of(folder)
     if step is None:
         train(_settings(job), folder, quiet=True)
@@ -178,9 +175,6 @@ def _train(folder: Path, job: Job) -> None:
 
 def _score(folder: Path, job: Job) -> None:
     """Score what is not scored yet, writing after every round."""
-    from distk.evaluation import evaluate, single_options
-    from distk.models import open_model
-
     states = {"last": folder / "checkpoint.safetensors"}
     if job.select:
         states["selected"] = folder / "best.safetensors"

@@ -14,8 +14,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
+from distk.device import choose_device
 from distk.study.job import FAILURE, LOG, done, read
 from distk.study.protocol import Ended
+from distk.training.replicas import end_with_parent
 
 TOGETHER = 8
 """Runs that train side by side on CUDA."""
@@ -25,8 +29,6 @@ class Local:
     """See the top of this file, and `distk.study.protocol.Engine`."""
 
     def __init__(self, jobs: int | None, device: str) -> None:
-        from distk.device import choose_device
-
         self.cuda = choose_device(device).type == "cuda"
         given = os.environ.get("OMP_NUM_THREADS", "")
         threads = int(given) if given.isdigit() and int(given) else 1
@@ -51,8 +53,8 @@ class Local:
             ended += worker.ended()
             if worker.gone:
                 self.workers.remove(worker)
-        while self.waiting and (worker := self._idle()) is not None:
-            worker.give(self._next())
+        while self.waiting and (free := self._idle()) is not None:
+            free.give(self._next())
         if not self.waiting:
             for worker in self.workers:
                 worker.dismiss()
@@ -106,8 +108,6 @@ class _Worker:
     """
 
     def __init__(self, environment: dict[str, str], slot: int) -> None:
-        from distk.training.replicas import end_with_parent
-
         self.slot, self.folders, self.gone = slot, list[Path](), False
         # A group of its own: Ctrl-C reaches only us, and we pass it on once.
         self.process = subprocess.Popen(
@@ -154,8 +154,6 @@ class _Worker:
 
 def _gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return [g for g in named.split(",") if g] if named else [str(i) for i in range(torch.cuda.device_count())]
 

@@ -11,6 +11,7 @@ import copy
 import itertools
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from distk.errors import UsageError, nearest
@@ -231,8 +232,11 @@ def _variants(given: list[Any], where: str, runner: bool) -> tuple[Variant, ...]
             label,
             method,
             section.take("preset", str),
-            *(section.take(s, dict, {}) for s in SECTIONS),
-            quoted=quoted,
+            section.take("model", dict, {}),
+            section.take("data", dict, {}),
+            section.take("train", dict, {}),
+            section.take("settings", dict, {}),
+            quoted,
         )
         section.end()
         if not label and not grid:
@@ -255,13 +259,13 @@ def _grid(variant: Variant, grid: dict[str, Any], where: str, section: str) -> l
     found = []
     for values in itertools.product(*grid.values()):
         point = dict(zip(grid, values, strict=True))
-        parts = {s: dict(getattr(variant, s)) for s in SECTIONS}
+        parts: dict[str, Any] = {s: dict(getattr(variant, s)) for s in SECTIONS}
         for key, value in point.items():
             first, dot, rest = key.partition(".")
             parts[first if dot and first in SECTIONS else section][rest if dot and first in SECTIONS else key] = value
         told = " ".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in point.items())
         label = f"{variant.label} {told}".strip()
-        found.append(Variant(label, variant.method, variant.preset, **parts, point=point, group=variant.label))
+        found.append(replace(variant, label=label, point=point, group=variant.label, **parts))
     return found
 
 
@@ -321,7 +325,7 @@ def _claim(given: Any, where: str, index: int) -> Claim:
 
 
 def _figures(given: list[Any], where: str) -> tuple[Figure, ...]:
-    found = []
+    found: list[Figure] = []
     for i, values in enumerate(given):
         section = _Section(values, f"{where}, figure {i + 1}")
         kind, name = section.take("kind", str, "points"), section.take("name", str, "")

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from distk.config import from_dict, to_dict
+from distk.config import NoConfig, from_dict, to_dict
 from distk.errors import DistkError, UsageError, nearest, unknown
 from distk.registry import Registration, registry
 from distk.run import RUNS
@@ -115,8 +115,6 @@ class Plan:
 
     def runner_settings(self, variant: Variant) -> Any:
         """A variant's settings as an instance of the runner's Config. Raises UsageError for what it does not know."""
-        from distk.config import NoConfig
-
         config = getattr(self.runner, "Config", NoConfig)
         values = {**self.recipe.settings, **variant.settings, **self.recipe.forced.get("settings", {})}
         return from_dict(config, values, f"runner '{self.recipe.runner}'")

@@ -12,7 +12,7 @@ from distk.study.recipe import Variant
 
 if TYPE_CHECKING:
     from distk.settings import Settings
-    from distk.training import Stop
+    from distk.training.loop import Stop
 
 Row = dict[str, Any]
 """`variant`, `seed`, and a number per column; a column that is undefined for a variant is missing or NaN."""

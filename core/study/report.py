@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distk import console
 from distk.errors import DistkError, UsageError
 from distk.files import write_atomic
 from distk.registry import Registration, registry
@@ -181,8 +182,6 @@ def _as_csv(lines: Sequence[Line]) -> bytes:
 
 def show(made: Report) -> None:
     """Print a report."""
-    from distk import console
-
     recipe = made.recipe
     rows = [(n.variant, _ours(n), n.n, n.best, _printed(n), n.where) for n in made.lines]
     for column in dict.fromkeys(line.column for line in made.lines):
