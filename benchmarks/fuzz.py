@@ -35,8 +35,10 @@ import torch
 
 from distk import checkpoint
 from distk.codefile import table_from_arrays
+from distk.data import Files
 from distk.device import Ranks
 from distk.errors import DistkError
+from distk.models import trained_data
 from distk.settings import resolve
 from distk.training import loop
 
@@ -153,6 +155,7 @@ def hostile_array(content: bytes, rng: random.Random) -> bytes:
 def targets(folder: Path) -> list[Target]:
     """A sound file of every kind, made in `folder`, and what reads it."""
     found = [_checkpoint(folder), _codes(), *_dsprites(), *_idx(), _omniglot(), *_images()]
+    found += [*_text(), *_clips(), _transitions()]
     return [target for target in found if target is not None]
 
 
@@ -163,7 +166,7 @@ def _checkpoint(folder: Path) -> Target:
 
     def read(path: Path) -> None:
         model, header = checkpoint.load(path)
-        loop.trained_data(header, torch.device("cpu"))
+        trained_data(header, torch.device("cpu"))
         loop.settings_of(header, path)
         trainer.model.load_state_dict(model.state_dict())
         trainer.load_state(checkpoint.load_training(path))
@@ -238,6 +241,89 @@ def _images() -> Iterator[Target]:
         yield Target(f"image {suffix}", _picture(kind), lambda path: _read(path, config), f"a.{suffix}")
     yield Target("image tiff", _picture("TIFF", **compressed), lambda path: _read(path, config), "a.tif")
     yield Target("image ppm", _picture("PPM"), lambda path: _read(path, config), "a.ppm")
+
+
+def _text() -> Iterator[Target]:
+    from distk.plugins.text.common import files
+    from distk.plugins.text.common.base import CorpusDataset
+    from distk.plugins.text.common.parallel import Parallel
+    from distk.plugins.text.common.vectors import read_vectors
+    from distk.plugins.text.common.vocab import Vocab
+
+    def corpus(path: Path) -> CorpusDataset:
+        return Parallel(Parallel.Config(), torch.device("cpu"), Files("parallel", path.parent, Parallel.reads))
+
+    words = ["the", "a", "cat", "dog", "sees", "Zoé", "'tis", "naïve", "."]
+    rows = [f"{' '.join(words[i % 5 :])}\t{' '.join(words[: 3 + i % 6])}\tDET NOUN VERB".encode() for i in range(60)]
+    yield Target("text tsv", b"\xef\xbb\xbf" + b"\r\n".join(rows), corpus, "train.tsv")
+    yield Target("text gz", gzip.compress(b"\n".join(rows)), corpus, "train.en.gz")
+    tree = "".join(f"{i}\t{w}\t_\tNOUN\tNN\t_\t0\troot\t_\tSpaceAfter=No\n" for i, w in enumerate(words, 1))
+    content = f"# sent_id = 1\n# text = {' '.join(words)}\n3-4\tx\t_\t_\t_\t_\t_\t_\t_\t_\n{tree}\n".encode() * 9
+    yield Target("conllu", content, files.read_sentences, "en_x-ud-train.conllu")
+    scored = b'{"review": "so good", "score": 1}\n{"review": "so bad .", "score": 0}\n' * 20
+    yield Target("json lines", scored, lambda path: files.read_scored(path, "utf-8"), "valid.txt")
+    vocab = Vocab.build(dict.fromkeys(words, 1))
+    values = np.random.default_rng(0).normal(size=(len(words), 40)).astype("<f4")
+    start = f"{len(words)} 40\n".encode()
+    text = b"".join(
+        w.encode() + b" " + " ".join(map(str, row)).encode() + b"\n" for w, row in zip(words, values, strict=True)
+    )
+    binary = b"".join(w.encode() + b" " + row.tobytes() for w, row in zip(words, values, strict=True))
+    for name, body in (("text", text), ("binary", binary)):
+        yield Target(f"vectors {name}", start + body, lambda path: read_vectors(path, vocab), f"vectors-{name}")
+    yield Target("vectors gz", gzip.compress(start + binary), lambda path: read_vectors(path, vocab), "vectors.bin.gz")
+
+
+def _clips() -> Iterator[Target]:
+    from distk.video import Fit, read_clips
+    from distk.video.writers import as_bytes, gif, mp4, strip
+
+    clip = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 16, 16), dtype=np.uint8))
+    arrays = io.BytesIO()
+    frames = as_bytes(clip)
+    np.savez_compressed(arrays, frames=frames, lengths=np.array([2, 4]), labels=np.array([1, 0]), fps=np.array(10.0))
+
+    def change(content: bytes, rng: random.Random) -> bytes:
+        return hostile_array(content, rng) if rng.random() < 0.5 else mutate(content, rng)
+
+    def read(path: Path) -> None:
+        for fit in (Fit(), Fit(8, 1)):
+            read_clips(path, fit)
+
+    yield Target("clips npz", arrays.getvalue(), read, "clips.npz", change)
+    yield Target("clips strip", strip(frames), read, "clips.png")
+    yield Target("clips gif", gif(frames, 10), read, "clips.gif")
+    try:
+        yield Target("clips mp4", mp4(frames, 10), read, "clips.mp4")
+        yield Target("clips avi", _avi(frames), read, "clips.avi")
+    except DistkError:  # PyAV is not installed
+        return
+
+
+def _avi(frames: np.ndarray) -> bytes:
+    import av
+
+    made = io.BytesIO()
+    with av.open(made, "w", format="avi") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width = frames.shape[1:3]
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return made.getvalue()
+
+
+def _transitions() -> Target:
+    from distk.plugins.rl_control.data.transitions import read
+
+    rng, made = np.random.default_rng(0), io.BytesIO()
+    x = rng.integers(0, 256, (2, 9, 6, 6), dtype=np.uint8)
+    np.savez_compressed(made, x=x[0], x_next=x[1], u=rng.random((9, 2)))
+
+    def change(content: bytes, rng: random.Random) -> bytes:
+        return hostile_array(content, rng) if rng.random() < 0.5 else mutate(content, rng)
+
+    return Target("transitions npz", made.getvalue(), read, "transitions.npz", change)
 
 
 # Reading them in a child process

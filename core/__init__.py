@@ -56,8 +56,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     from distk.metric import encode_table as encode_table
     from distk.penalty import Penalty as Penalty
     from distk.run import Run as Run
-
-    __version__: str
+    from distk.version import __version__ as __version__
 
 _WHERE = {
     "api": ("dataset", "load", "train"),
@@ -72,32 +71,20 @@ _WHERE = {
     "metric": ("CodeTable", "Metric", "encode_table"),
     "penalty": ("Penalty",),
     "run": ("Run",),
+    "version": ("__version__",),
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
-__all__ = sorted([*_HOME, "__version__"])
+__all__ = sorted(_HOME)
 
 
 if not TYPE_CHECKING:  # a checker shall find a name that is not there
 
     def __getattr__(name: str) -> Any:
-        if name == "__version__":
-            return _version()
         if name not in _HOME:
             raise AttributeError(f"module 'distk' has no attribute '{name}'")
         value = getattr(importlib.import_module(f"distk.{_HOME[name]}"), name)
         globals()[name] = value
         return value
-
-
-def _version() -> str:
-    import importlib.metadata
-
-    try:
-        version = importlib.metadata.version("distk")
-    except importlib.metadata.PackageNotFoundError:
-        version = "0+unknown"
-    globals()["__version__"] = version
-    return version
 
 
 def __dir__() -> list[str]:

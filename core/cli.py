@@ -23,7 +23,7 @@ def main() -> None:
     """Entry point of `distk`. Exit code 0, 1 for a failure, 2 for wrong usage, 128 + n for signal n."""
     args = sys.argv[1:]
     if args == ["--version"]:
-        from distk import __version__
+        from distk.version import __version__
 
         print(f"distk {__version__}")
         return

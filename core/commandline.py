@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-import distk
 from distk import console
 from distk.errors import nearest
 from distk.options import command as built_from
 from distk.registry import PAPERS, Command, Plugin, registry
+from distk.version import __version__
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
@@ -174,7 +174,7 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"distk {distk.__version__}")
+        typer.echo(f"distk {__version__}")
         raise typer.Exit
 
 

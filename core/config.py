@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Generic, Literal, Union, cast
 
 from typing_extensions import TypeVar
 
-from distk.errors import UsageError, nearest, unknown
+from distk.errors import UsageError, nearest
 
 C = TypeVar("C", default=Any)
 """The config of a method, data set, metric or penalty. Without a parameter a type checker knows nothing of it."""
@@ -136,6 +136,8 @@ def _coerce(annotation: Any, value: Any, shown: str) -> Any:
         choices = typing.get_args(annotation)
         if value in choices:
             return value
+        if isinstance(value, str) and value in map(str, choices):  # as the command line gives numbers
+            return next(choice for choice in choices if str(choice) == value)
         known = ", ".join(map(str, choices))
         raise UsageError(f"{shown}: '{value}' is none of {known}.{nearest(str(value), map(str, choices))}")
     if origin is tuple:
@@ -181,7 +183,8 @@ def assignments(
         if not equals or not key:
             raise UsageError(f"{option} '{pair}' is not understood; write NAME=VALUE.")
         if where and where != section and where not in sections:
-            raise unknown(f"section in {option} '{pair}':", where, {section, *sections} - {""})
+            known = sorted({section, *sections} - {""})
+            raise UsageError(f"{option} '{pair}': '{where}' is none of {', '.join(known)}.{nearest(where, known)}")
         values.setdefault(where or section, {})[key.replace("-", "_")] = {"true": True, "false": False}.get(
             value.lower(), value
         )

@@ -71,6 +71,8 @@ class Dataset(Configured[C]):
     """The rows of each split by its name, int64 on the device; empty where the data have no splits."""
 
     name: str = ""
+    eager_because: str = ""
+    """Why steps over these data cannot be captured as a CUDA graph; empty where they can."""
 
     def __init__(self, config: C, device: torch.device, files: Files) -> None:
         """files: finds the user's files; `files.find(...)` is None where the built-in form is to be used."""
@@ -222,10 +224,12 @@ class Files:
     """Finds a data set's files: in `--data-dir`, else in `$DISTK_DATA/<name>` or `$DISTK_DATA`.
 
     folder: where to look, or None. required: the user named the folder, so that a missing file is an error.
+    model: what a trained model knows of its data, where it is that model which will read these items. A data set that
+    can read its files in more than one way then does as the model's did: text keeps the model's vocabulary.
     """
 
-    def __init__(self, name: str, folder: str | Path | None, reads: str) -> None:
-        self.name, self.reads, self.required = name, reads, folder is not None
+    def __init__(self, name: str, folder: str | Path | None, reads: str, model: DataSpec | None = None) -> None:
+        self.name, self.reads, self.required, self.model = name, reads, folder is not None, model
         self.folders: list[Path] = []
         if folder is not None:
             if not Path(folder).expanduser().exists():
@@ -260,11 +264,13 @@ def open_dataset(
     *,
     device: str | torch.device = "cpu",
     folder: str | Path | None = None,
+    model: DataSpec | None = None,
 ) -> Dataset:
     """Build a registered data set.
 
     name: as in `distk list`; `name:variant` sets its setting `variant`. options: values of its Config.
     folder: the user's files; without it `DISTK_DATA` is looked at, then the built-in form is used where there is one.
+    model: the data description of a trained model that is to read the items; see `Files`.
     Raises UsageError for an unknown name or a setting out of range, DistkError for unreadable files.
     """
     base, _, variant = name.partition(":")
@@ -274,7 +280,7 @@ def open_dataset(
     config = from_dict(cls.Config, values, f"data set '{entry.name}'")
     if folder is not None and not cls.reads:
         raise UsageError(f"data set '{entry.name}' reads no files, so it takes no --data-dir.")
-    made = cls(config, torch.device(device), Files(entry.name, folder, cls.reads))
+    made = cls(config, torch.device(device), Files(entry.name, folder, cls.reads, model))
     made.name = entry.name
     if isinstance(made, FactorDataset) and "factors" not in made.spec.extra:
         factors = dict(zip(made.factor_names, made.factor_sizes, strict=False))

@@ -8,10 +8,9 @@ import json
 import math
 import platform
 import statistics
-import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-import distk
-from distk.config import from_dict, hints, split_optional, to_dict
+from distk.config import assignments, from_dict, hints, to_dict
 from distk.console import jsonable
 from distk.data import Dataset, Split
 from distk.errors import DistkError, UsageError, nearest
@@ -28,6 +26,7 @@ from distk.files import write_atomic
 from distk.method import Method, can
 from distk.metric import CodeTable, Metric, encode_table
 from distk.registry import registry
+from distk.version import __version__
 
 SMALL = 1024
 """Arrays of at most so many numbers stand in the JSON as lists; larger ones are only in the file of arrays."""
@@ -37,15 +36,8 @@ def build_metric(name: str, options: Mapping[str, Any] | None = None) -> tuple[s
     """A registered metric by name or alias, with those of `options` that its Config has: (name, metric)."""
     entry = registry().find("metric", name)
     cls = entry.load()
-    known = {key: _literal(cls, key, value) for key, value in (options or {}).items() if key in hints(cls.Config)}
+    known = {key: value for key, value in (options or {}).items() if key in hints(cls.Config)}
     return entry.name, cls(from_dict(cls.Config, known, f"metric '{entry.name}'"))
-
-
-def _literal(cls: type[Metric], key: str, value: Any) -> Any:
-    """A word of the command line as the member that it spells: "2" for Literal[1, 2]."""
-    kind, _ = split_optional(hints(cls.Config)[key])
-    choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
-    return next((c for c in choices if str(c) == str(value)), value)
 
 
 def metric_settings(name: str, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -55,9 +47,8 @@ def metric_settings(name: str, values: Mapping[str, Any]) -> tuple[str, dict[str
     """
     entry = registry().find("metric", name)
     cls = entry.load()
-    known = {key: _literal(cls, key, value) if key in hints(cls.Config) else value for key, value in values.items()}
-    from_dict(cls.Config, known, f"metric '{entry.name}'")
-    return entry.name, known
+    from_dict(cls.Config, values, f"metric '{entry.name}'")
+    return entry.name, dict(values)
 
 
 def single_options(each: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -71,19 +62,22 @@ def named_options(pairs: Iterable[str], names: Iterable[str]) -> dict[str, Any]:
     names: the metrics that are scored. Raises UsageError for another form, a metric that is not among them, and what
     the metric does not have.
     """
+    known = {name: entry.name for entry in registry().entries("metric") for name in (entry.name, *entry.aliases)}
     given: dict[str, Any] = {}
-    for pair in pairs:
-        path, equals, text = pair.partition("=")
-        name, _, key = path.partition(".")
-        if not (equals and name and key):
-            raise UsageError(f"--eval-option '{pair}' is not understood; write METRIC.KEY=VALUE.")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        given[f"{name}.{key.replace('-', '_')}"] = value
+    for name, values in assignments(pairs, sections=known, option="--eval-option").items():
+        if not name:
+            raise UsageError(f"--eval-option '{next(iter(values))}=...' is not understood; write METRIC.KEY=VALUE.")
+        given |= {f"{known[name]}.{key}": _from_json(value) for key, value in values.items()}
     _share_out(list(names), given)
     return given
+
+
+def _from_json(value: Any) -> Any:
+    """A list or a number as JSON writes it; any other text is the word itself."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def expand(names: Iterable[str]) -> list[str]:
@@ -217,7 +211,7 @@ def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
         "seed": seed,
         "device": str(table.codes.device),
         "versions": {
-            "distk": distk.__version__,
+            "distk": __version__,
             "torch": torch.__version__,
             "numpy": np.__version__,
             "scikit-learn": sklearn.__version__,
@@ -297,7 +291,7 @@ def _cached_table(
 def _fingerprint(model: Method, data: Dataset, split: Split, rows: int | None, seed: int) -> str:
     """What a table of codes depends on: the program, the model and its parameters, the data and a few of its items."""
     told = (
-        *(distk.__version__, str(torch.__version__), data.device.type, type(model).__qualname__, to_dict(model.config)),
+        *(__version__, str(torch.__version__), data.device.type, type(model).__qualname__, to_dict(model.config)),
         *(data.name, data.origin, to_dict(data.config), len(data), split, rows, seed),
     )
     mark = hashlib.sha256(repr(told).encode())

@@ -13,6 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from distk.files import write_atomic
+from distk.video.writers import as_bytes, gif
 
 PAD = 2
 MARGIN = 0.35
@@ -71,18 +72,11 @@ def save_png(path: Path, image: Tensor) -> None:
 
 
 def save_gif(path: Path, frames: Tensor, seconds_per_frame: float = 0.1) -> None:
-    """Write frames `[t, c, h, w]` as an endless GIF, atomically. Raises DistkError when it cannot be written."""
-    pictures = [to_pil(frame) for frame in frames]
-    buffer = io.BytesIO()
-    pictures[0].save(
-        buffer,
-        format="GIF",
-        save_all=True,
-        append_images=pictures[1:],
-        duration=max(20, round(1000 * seconds_per_frame)),
-        loop=0,
-    )
-    write_atomic(path, buffer.getvalue())
+    """Write frames `[t, c, h, w]` as an endless GIF with one palette, atomically.
+
+    Raises DistkError when it cannot be written.
+    """
+    write_atomic(path, gif(as_bytes(as_rgb(frames)), 1 / seconds_per_frame))
 
 
 def strip(videos: Tensor) -> Tensor:

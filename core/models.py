@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from distk import checkpoint
-from distk.data import Dataset, open_dataset
+from distk.data import Dataset, DataSpec, open_dataset
 from distk.device import choose_device
 from distk.errors import DistkError
 from distk.method import Method
@@ -22,12 +22,13 @@ def open_model(path: Path, device: str = "auto") -> tuple[Method, checkpoint.Hea
 
 
 def trained_data(header: checkpoint.Header, device: torch.device, folder: str | None = None) -> Dataset:
-    """The data set that a checkpoint was trained on, opened again.
+    """The data set that a checkpoint was trained on, opened again, and read as the model reads (see `data.Files`).
 
     Raises UsageError when its settings or folder no longer fit.
     """
     data = header.data
     try:
-        return open_dataset(data["name"], dict(data["options"]), device=device, folder=folder or data.get("folder"))
+        spec, where = DataSpec.from_dict(data["spec"]), folder or data.get("folder")
+        return open_dataset(data["name"], dict(data["options"]), device=device, folder=where, model=spec)
     except (KeyError, TypeError) as error:
         raise DistkError(f"the checkpoint does not say which data it was trained on ({error}).") from error

@@ -113,8 +113,8 @@ class Paper:
         runner, judge: "module:function" in this package, as `distk_register_studies` describes them.
         """
         row = Row("study", name, f"{self.package}:{path}", summary, self.cite if cite is None else cite)
-        at = {name: f"{self.package}.{path}" if path else "" for name, path in (("runner", runner), ("judge", judge))}
-        self.rows.append(replace(row, runner=at["runner"], judge=at["judge"]))
+        runner, judge = (f"{self.package}.{value}" if value else "" for value in (runner, judge))
+        self.rows.append(replace(row, runner=runner, judge=judge))
 
     def _add(
         self,

@@ -37,8 +37,8 @@ _STUDY = (
 def distk_register_commands(register: RegisterCommand) -> None:
     for name, path, summary in _COMMANDS:
         register(name, f"{__name__}.{path}" if path else "", summary)
-    for name, path, summary in _STUDY:
-        register(name, f"{__name__}.{path}", summary, group="study")
+    for name, function, summary in _STUDY:
+        register(name, f"{__name__}.{function}", summary, group="study")
 
 
 @hookimpl

@@ -17,6 +17,9 @@ from distk.registry import Registration, registry
 if TYPE_CHECKING:
     from distk.data import Dataset
 
+PICTURED = {"environment", "image", "video"}
+"""Tags of data sets whose items can be drawn."""
+
 
 class DataGroup(LazyGroup):
     """Every registered data set is a command with its own settings; plugins may add commands beside them."""
@@ -55,7 +58,9 @@ def _dataset_command(entry: Registration, name: str) -> Any:
         data_dir: Annotated[
             str | None, typer.Option(help="Folder of the data set's own files; default: $DISTK_DATA.")
         ] = None,
-        preview: Annotated[Path | None, typer.Option(help="Draw items into this PNG (clips also as GIF).")] = None,
+        preview: Annotated[
+            Path | None, typer.Option(help="Draw items into this PNG (clips also as GIF, sentences as text).")
+        ] = None,
         n: Annotated[int, typer.Option("--n", "-n", help="Items in the preview.", min=1, max=1024)] = 64,
         split: Split = "all",
         seed: Annotated[int, typer.Option(help="Seed of the items in the preview.", min=0)] = 0,
@@ -98,7 +103,8 @@ def _dataset_command(entry: Registration, name: str) -> Any:
 
     taken = set(inspect.signature(run).parameters)  # a setting `split` of the data becomes --data-split, as in train
     own = options.parameters(config, f"Data: {entry.name}", taken, "data_")
-    help_text = f"{entry.summary}.\n\nExample: distk data {entry.name} --preview {entry.name}.png"
+    drawn = f" --preview {entry.name}.png" if PICTURED & set(entry.tags) else ""
+    help_text = f"{entry.summary}.\n\nExample: distk data {name}{drawn}"
     return options.command(run, entry.name, own, help_text)
 
 
@@ -135,12 +141,17 @@ def _facts(dataset: "Dataset") -> dict[str, Any]:
 def _preview(dataset: "Dataset", path: Path, n: int, split: str, seed: int) -> list[str]:
     from distk import images
     from distk.commands.shared import choose_rows
+    from distk.files import write_atomic
 
     total = len(dataset) if dataset.rows(split) is None else len(dataset.rows(split))  # type: ignore[arg-type]
-    x = dataset.batch(choose_rows(dataset, min(n, total), seed, split))["x"]
+    rows = choose_rows(dataset, min(n, total), seed, split)
+    x = dataset.batch(rows)["x"]
     low, high = dataset.spec.range
     if not path.parent.is_dir():
         raise UsageError(f"--preview '{path}': the folder '{path.parent}' does not exist.")
+    if hasattr(dataset, "preview"):
+        write_atomic(path, dataset.preview(rows).encode())
+        return [str(path)]
     if dataset.spec.kind == "video" and x.dim() == 5:
         x = images.enlarge((x - low) / (high - low))
         images.save_png(path, images.strip(x[:12]))

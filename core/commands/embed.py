@@ -130,7 +130,6 @@ def show_recall(rows: list[tuple[str, dict[int, float]]]) -> None:
 
 def show_auc(areas: list[tuple[str, float, str, float]]) -> None:
     """Print rows (attribute, value, best dimension, AUC), their mean and median, and a histogram."""
-    from distk import console
 
     values = [area for *_, area in areas]
     console.table("", ["attribute", "value", "best dimension", "AUC"], areas)

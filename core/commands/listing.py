@@ -52,21 +52,6 @@ def list_(
             console.out.print()
 
 
-def studies(json: Json = False) -> None:
-    """List the studies of all plugins.
-
-    Example: distk study list
-    """
-    entries = registry().entries("study")
-    if json:
-        keys = ("name", "summary", "paper", "path", "runner", "plugin", "distribution", "version")
-        console.emit_json({"studies": [{key: getattr(e, key) for key in keys} for e in entries]})
-    elif entries:
-        console.table("", ("name", "what", "paper", "from"), [(e.name, e.summary, e.paper, e.plugin) for e in entries])
-    else:
-        console.note("no plugin brings a study")
-
-
 ORDER = ("paper", *KINDS, "command", "logger")
 """Kinds in the order in which `distk plugins` shows them; any other comes after."""
 
@@ -91,3 +76,18 @@ def plugins(json: Json = False) -> None:
             console.listing(rows)
     for problem in registry().problems:
         console.warn(problem)
+
+
+def studies(json: Json = False) -> None:
+    """List the studies of all plugins.
+
+    Example: distk study list
+    """
+    entries = registry().entries("study")
+    if json:
+        keys = ("name", "summary", "paper", "path", "runner", "plugin", "distribution", "version")
+        console.emit_json({"studies": [{key: getattr(e, key) for key in keys} for e in entries]})
+    elif entries:
+        console.table("", ("name", "what", "paper", "from"), [(e.name, e.summary, e.paper, e.plugin) for e in entries])
+    else:
+        console.note("no plugin brings a study")

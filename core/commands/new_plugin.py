@@ -27,7 +27,9 @@ def new_plugin(
 ) -> None:
     """Write a plugin of its own distribution: a method, a data set, a metric, a command and their tests.
 
-    Example: distk new-plugin acme, then pip install -e acme and distk check --plugin acme
+    Example: distk new-plugin acme
+
+    Then `pip install -e acme` makes it known, and `distk check --plugin acme` tries all that it brings.
     """
     _usable(name)
     folder = out if out is not None else Path(name)

@@ -13,16 +13,15 @@ from torch import Tensor
 from distk import console, images
 from distk.checkpoint import Header
 from distk.commands.arguments import Checkpoint, DataDir, DataName, Device, Json, Out, Seed, Split
-from distk.config import hints
 from distk.console import note
-from distk.data import Dataset, open_dataset
+from distk.data import Dataset
 from distk.errors import NotServed, UsageError
 from distk.files import write_atomic
+from distk.fitting import fitting_data
 from distk.latents import Code
 from distk.method import Method, can
-from distk.models import open_model, trained_data
+from distk.models import open_model
 from distk.options import Bundle
-from distk.registry import registry
 from distk.run import find_checkpoint
 
 M = TypeVar("M", bound=Method)
@@ -138,29 +137,11 @@ def opened(checkpoint: Path | None, device: str) -> tuple[Path, Method, Header]:
 
 
 def its_data(model: Method, header: Header, name: str | None, folder: Path | None) -> Dataset:
-    """The data set that the model was trained on, or another one by name.
+    """The data set that the model was trained on, or another one by name, read as the model reads.
 
-    Raises UsageError when the other one's items have a shape that the model does not take.
+    Raises UsageError that names what differs when the model cannot read these items.
     """
-    device = next(model.parameters()).device
-    where = str(folder) if folder is not None else None
-    if name is None:
-        dataset = trained_data(header, device, where)
-    else:
-        # Settings that both data sets know, such as the image size, are taken over.
-        known = hints(registry().find("dataset", name.partition(":")[0]).load().Config)
-        options = {k: v for k, v in header.data["options"].items() if k in known}
-        same = name.partition(":")[0] == header.data["name"].partition(":")[0]
-        if "size" in known and not same and len(model.spec.shape) == 3:
-            options["size"] = model.spec.shape[-1]
-        if "channels" in known and not same and len(model.spec.shape) == 3:
-            options["channels"] = model.spec.shape[0]
-        dataset = open_dataset(name, options, device=device, folder=where)
-    if (dataset.spec.kind, dataset.spec.shape) != (model.spec.kind, model.spec.shape):
-        raise UsageError(
-            f"the model takes {model.spec.kind} of shape {model.spec.shape}, "
-            f"data set '{dataset.name}' holds {dataset.spec.kind} of shape {dataset.spec.shape}."
-        )
+    dataset = fitting_data(model, header, name, folder)
     note(f"data {dataset.name}: {dataset.origin}")
     return dataset
 

@@ -1,4 +1,4 @@
-"""`distk study show | run | status | report`; `distk study list` is in `listing`, which imports no torch."""
+"""`distk study list | show | run | status | report`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import typer
 
 from distk import console
 from distk.commands.arguments import Device, Json
+from distk.study import engine, store
 from distk.study import engine as engines
 from distk.study import report as reports
 from distk.study import status as states
-from distk.study import store
 from distk.study.checks import Preview, preview
 from distk.study.plan import Plan, differences, plan
 from distk.study.protocol import StudyFailed
+from distk.study.report import check_directions
 
 What = Annotated[str, typer.Argument(metavar="NAME_OR_FILE", help="A name of `distk study list`, or a recipe.toml.")]
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="The folder of a study.")]
@@ -132,8 +133,9 @@ def report(out: Folder, json: Json = False) -> None:
 def _planned(
     what: str, scale: str | None, seeds: str | None, sets: list[str] | None, out: Path | None, device: str
 ) -> tuple[Plan, Preview]:
+
     made = plan(what, scale=scale, seeds=seeds, sets=sets or (), out=out, device=device)
-    reports.check_directions(made.recipe)
+    check_directions(made.recipe)
     if scale is None and made.recipe.scale in made.recipe.scales:
         console.note(f"scale {made.recipe.scale}; --scale paper runs the study as it was published")
     found = preview(made)
@@ -143,10 +145,12 @@ def _planned(
 
 
 def _empty(made: Plan) -> list[str]:
-    return engines.reasons(made, store.load(made.out))
+
+    return engine.reasons(made, store.load(made.out))
 
 
 def _plain(made: Plan, found: Preview) -> dict[str, Any]:
+
     recipe = made.recipe
     return {
         "study": recipe.name,
@@ -163,6 +167,7 @@ def _plain(made: Plan, found: Preview) -> dict[str, Any]:
 
 
 def _print_plan(made: Plan, found: Preview, where: Any) -> None:
+
     told = _plain(made, found)
     lines = differences(made, found.sizes)
     where.print(

@@ -36,7 +36,8 @@ class TransferCommand(typer.core.TyperCommand):
         words = registry().find("method", method).load().own_commands.get("transfer", "")
         group, _, name = words.rpartition(" ")
         command = loaded(registry().commands[(group, name)]) if words else self
-        known = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+        flags = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+        known = {flag for flag in flags if flag.startswith("--")}
         for flag in [] if helps else typed_flags(args):
             if flag not in known:
                 runs = f"for this checkpoint `distk transfer` is `distk {words}`, which" if words else f"'{path}'"
@@ -50,14 +51,15 @@ class TransferCommand(typer.core.TyperCommand):
 def named_checkpoint(args: list[str], valued: set[str]) -> Path | None:
     """The checkpoint among arguments of a command whose options are not all known yet; None where there is none.
 
-    valued: options whose value the next argument is. After an unknown option only a folder or a .safetensors file is
-    taken for the checkpoint.
+    valued: options whose value the next argument is. A path is a checkpoint, there or not; after an unknown option only
+    a folder or a .safetensors file.
     """
     for before, arg in zip(["", *args], args, strict=False):
         if arg.startswith("-") or before in valued:
             continue
-        known = os.path.isdir(arg) if before.startswith("-") and "=" not in before else os.path.exists(arg)
-        if known or arg.endswith(".safetensors"):
+        certain = not before.startswith("-") or "=" in before
+        looks = os.sep in arg and not any(map(str.isspace, arg))
+        if arg.endswith(".safetensors") or (looks or os.path.exists(arg) if certain else os.path.isdir(arg)):
             return Path(arg)
     return None
 

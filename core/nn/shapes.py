@@ -43,6 +43,13 @@ def ellipsoid(p: Point, centre: Sequence[Number], radii: Sequence[Number]) -> Te
     return (k - 1) / slope.clamp_min(1 / functools.reduce(_larger, radii))
 
 
+def _total(values: Sequence[Number]) -> Number:
+    total = values[0]
+    for value in values[1:]:
+        total = total + value
+    return total
+
+
 def capsule(
     p: Point, a: Sequence[Number], b: Sequence[Number], radius: Number, end_radius: Number | None = None
 ) -> Tensor:
@@ -53,8 +60,9 @@ def capsule(
     """
     u = [end - start for start, end in zip(a, b, strict=True)]
     d = [x - start for x, start in zip(p, a, strict=True)]
-    length = _larger(_sum([v * v for v in u]), 1e-12)
-    along = (_sum([x * v for x, v in zip(d, u, strict=True)]) / length).clamp(0, 1)
+    length = _larger(_total([v * v for v in u]), 1e-12)
+    inner = _total([x * v for x, v in zip(d, u, strict=True)])
+    along = torch.as_tensor(inner / length).clamp(0, 1)
     reach = radius if end_radius is None else radius + along * (end_radius - radius)
     return _norm([x - along * v for x, v in zip(d, u, strict=True)]) - reach
 
@@ -83,10 +91,6 @@ def heart(p: Point) -> Tensor:
 
 def _norm(parts: Sequence[Tensor]) -> Tensor:
     return functools.reduce(torch.hypot, parts)
-
-
-def _sum(parts: Sequence[Number]) -> Number:
-    return functools.reduce(lambda a, b: a + b, parts)
 
 
 def _larger(a: Number, b: Number) -> Number:

@@ -108,6 +108,7 @@ def _declared(column: Column) -> bool:
 
 
 def _built(made: Plan, label: str, sets: dict[str, Dataset]) -> tuple[Any, Dataset]:
+
     settings = made.settings(made.recipe.variant(label), made.seeds[0])
     device = torch.device("cpu")
     mark = repr((settings.data, settings.data_dir, sorted(settings.data_options.items())))

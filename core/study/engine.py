@@ -200,7 +200,7 @@ def reasons(made: Plan, held: Store) -> list[str]:
             folder = held.run_folder(label, seed)
             scores = job.done(folder, job.read(folder)) if (folder / job.FILE).exists() else None
             for column in made.recipe.columns:
-                if not column.ours or scores is None:
+                if scores is None or not column.ours:
                     continue
                 name, options = metric_settings(column.metric, made.options(column))
                 state = "selected" if made.recipe.select else "last"

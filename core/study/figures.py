@@ -1,4 +1,4 @@
-"""Drawings of a study's results: points by variant, one column against another, a column along a grid."""
+"""Drawings of a study's results: points by variant, columns against another, columns along a grid."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from distk.study.tables import as_png, windowless
 DPI = 110
 PANELS = 4
 """Panels in a row."""
+DECADES = 100
+"""An axis whose values go further than this factor is logarithmic."""
 
 
 def draw(recipe: Recipe, rows: Sequence[Row], labels: Sequence[str], out: Path) -> list[Path]:
@@ -25,7 +27,7 @@ def draw(recipe: Recipe, rows: Sequence[Row], labels: Sequence[str], out: Path) 
         if figure.kind == "points":
             picture = _points(recipe, figure, rows, labels)
         else:
-            picture = (_scatter if figure.kind == "scatter" else _curve)(recipe, figure, rows)
+            picture = _lines(recipe, figure, rows)
         path = out / f"{figure.name}.png"
         write_atomic(path, as_png(picture, DPI))
         made.append(path)
@@ -62,33 +64,73 @@ def _points(recipe: Recipe, figure: Figure, rows: Sequence[Row], labels: Sequenc
     return picture
 
 
-def _scatter(recipe: Recipe, figure: Figure, rows: Sequence[Row]) -> Any:
+def _lines(recipe: Recipe, figure: Figure, rows: Sequence[Row]) -> Any:
+    """Scatters or curves: a panel per column y and, where the figure asks for it, per group of variants."""
+    along = figure.x if figure.kind == "curve" else None
+    groups = _groups(recipe.variants, along)
+    names = list(dict.fromkeys(v[0].group for v in groups.values() if v[0].group)) if figure.panels else [""]
+    cells = [(y, name) for y in figure.columns or (figure.y,) for name in names or [""]]
+    across = min(PANELS, len(cells))
+    size = (5.4, 4) if len(cells) == 1 else (3.6, 3)
+    picture, grid = windowless(-(-len(cells) // across), across, *size)
+    axes = [axis for row in grid for axis in row]
+    for axis in axes[len(cells) :]:
+        axis.set_axis_off()
+    for axis, (y, name) in zip(axes, cells, strict=False):
+        own = {k: v for k, v in groups.items() if not name or v[0].group in (name, "")}
+        if along is None:
+            _scatter(axis, own, figure.x, y, rows)
+        else:
+            _curve(axis, own, along, y, rows)
+        axis.set_xlabel(figure.x)
+        axis.set_ylabel(y)
+        axis.set_title(name, fontsize=9)
+        if len(cells) > 1:
+            axis.tick_params(which="both", labelsize=7)
+        if axis.get_legend_handles_labels()[0] and (axis is axes[0] or figure.panels):
+            axis.legend(fontsize=8 if len(cells) == 1 else 7)
+    return picture
+
+
+def _scatter(axis: Any, groups: dict[str, list[Variant]], x_column: str, y_column: str, rows: Sequence[Row]) -> None:
     """One column against another, a point with error bars per variant, those of a grid joined."""
-    picture, ((axis,),) = windowless(1, 1, 5.4, 4)
-    for name, variants in _groups(recipe.variants).items():
-        chosen = [v for v in variants if _numbers(rows, v.label, figure.x) and _numbers(rows, v.label, figure.y)]
-        if not chosen:
+    for name, variants in groups.items():
+        pairs = [(v, _numbers(rows, v.label, x_column), _numbers(rows, v.label, y_column)) for v in variants]
+        pairs = [(v, x, y) for v, x, y in pairs if x and y]
+        if not pairs:
             continue
-        values = [[_numbers(rows, v.label, column) for v in chosen] for column in (figure.x, figure.y)]
-        at = [[statistics.fmean(numbers) for numbers in line] for line in values]
-        bars = [[_spread(numbers) for numbers in line] for line in values]
+        both = [[x for _, x, _ in pairs], [y for *_, y in pairs]]
+        at = [[statistics.fmean(values) for values in axis_values] for axis_values in both]
+        bars = [[_spread(values) for values in axis_values] for axis_values in both]
         axis.errorbar(*at, xerr=bars[0], yerr=bars[1], marker="o", capsize=2, linewidth=0.8, label=name)
-        for variant, x, y in zip(chosen, *at, strict=True):
-            place = (f"{value:g}" if isinstance(value, float) else str(value) for value in variant.point.values())
-            axis.annotate(" ".join(place), (x, y), fontsize=7)
-    return _labelled(picture, axis, figure)
+        for (variant, *_), x, y in zip(pairs, *at, strict=True):
+            axis.annotate(
+                " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in variant.point.values()),
+                (x, y),
+                fontsize=7,
+            )
+    _scale(axis, [statistics.fmean(n) for g in groups.values() for v in g if (n := _numbers(rows, v.label, x_column))])
 
 
-def _curve(recipe: Recipe, figure: Figure, rows: Sequence[Row]) -> Any:
-    """A column along a setting of a grid, mean and standard deviation."""
-    picture, ((axis,),) = windowless(1, 1, 5.4, 4)
-    for name, variants in _groups(recipe.variants, figure.x).items():
-        points = [(v.point[figure.x], _numbers(rows, v.label, figure.y)) for v in variants if figure.x in v.point]
+def _curve(axis: Any, groups: dict[str, list[Variant]], setting: str, column: str, rows: Sequence[Row]) -> None:
+    """A column along a setting of a grid, mean and standard deviation; a variant outside the grid is a dashed line."""
+    for name, variants in groups.items():
+        points = [(v.point[setting], _numbers(rows, v.label, column)) for v in variants if setting in v.point]
         points = [(x, y) for x, y in points if y]
         if points:
             means, bars = [statistics.fmean(y) for _, y in points], [_spread(y) for _, y in points]
             axis.errorbar([x for x, _ in points], means, bars, marker="o", capsize=2, linewidth=0.8, label=name)
-    return _labelled(picture, axis, figure)
+        beside = [y for v in variants if setting not in v.point for y in _numbers(rows, v.label, column)]
+        if beside:
+            axis.axhline(statistics.fmean(beside), color="grey", linewidth=1, linestyle="--", label=name)
+    found = [v.point[setting] for g in groups.values() for v in g if setting in v.point]
+    _scale(axis, [x for x in found if isinstance(x, (int, float))])
+
+
+def _scale(axis: Any, across: Sequence[float]) -> None:
+    """Logarithmic where positive values go over more than two decades."""
+    if across and min(across) > 0 and max(across) > DECADES * min(across):
+        axis.set_xscale("log")
 
 
 def _groups(variants: Sequence[Variant], along: str | None = None) -> dict[str, list[Variant]]:
@@ -102,11 +144,3 @@ def _groups(variants: Sequence[Variant], along: str | None = None) -> dict[str, 
             name = " ".join([variant.group, *rest])
         found.setdefault(name, []).append(variant)
     return found
-
-
-def _labelled(picture: Any, axis: Any, figure: Figure) -> Any:
-    axis.set_xlabel(figure.x)
-    axis.set_ylabel(figure.y)
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=8)
-    return picture

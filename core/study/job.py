@@ -26,7 +26,7 @@ from distk.errors import DistkError, UsageError
 from distk.evaluation import evaluate, single_options
 from distk.files import own_file, write_atomic
 from distk.models import open_model
-from distk.settings import Settings, resolve
+from distk.settings import resolve
 from distk.training.loop import Interrupted, resume, train
 from distk.training.replicas import side_by_side
 
@@ -159,11 +159,13 @@ def _side_by_side(jobs: Mapping[Path, Job]) -> None:
             return
 
 
-def _settings(job: Job) -> Settings:
+def _settings(job: Job) -> Any:
+
     return resolve(job.method, options=job.sections)
 
 
 def _train(folder: Path, job: Job) -> None:
+
     step = step_of(folder)
     if step is None:
         train(_settings(job), folder, quiet=True)

@@ -29,6 +29,7 @@ class Local:
     """See the top of this file, and `distk.study.protocol.Engine`."""
 
     def __init__(self, jobs: int | None, device: str) -> None:
+
         self.cuda = choose_device(device).type == "cuda"
         given = os.environ.get("OMP_NUM_THREADS", "")
         threads = int(given) if given.isdigit() and int(given) else 1
@@ -53,8 +54,8 @@ class Local:
             ended += worker.ended()
             if worker.gone:
                 self.workers.remove(worker)
-        while self.waiting and (free := self._idle()) is not None:
-            free.give(self._next())
+        while self.waiting and (idle := self._idle()) is not None:
+            idle.give(self._next())
         if not self.waiting:
             for worker in self.workers:
                 worker.dismiss()
@@ -108,6 +109,7 @@ class _Worker:
     """
 
     def __init__(self, environment: dict[str, str], slot: int) -> None:
+
         self.slot, self.folders, self.gone = slot, list[Path](), False
         # A group of its own: Ctrl-C reaches only us, and we pass it on once.
         self.process = subprocess.Popen(

@@ -8,17 +8,17 @@ up later, among what is registered; nothing in a recipe is ever imported.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import tomllib
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from distk.errors import UsageError, nearest
 from distk.study.claims import Claim, check_claim
 from distk.study.recipe import SECTIONS, Column, Figure, Published, Recipe, Table, Variant
 
-SCALABLE = ("train", "data", "model", "options", "settings", "seeds", "preset")
+SCALABLE = ("train", "data", "model", "options", "settings", "seeds", "preset", "select")
 """What `[scale.NAME]` may change."""
 SEEDS = 1_000_000
 """More seeds than this are a slip of the hand."""
@@ -83,7 +83,7 @@ def parse(text: str, name: str, *, scale: str | None = None, sets: Sequence[str]
         raise UsageError(f"{where} has no scale '{chosen}': it has {' and '.join(known)}.{nearest(chosen, known)}")
     for other in scales:  # a mistake in a scale that is not asked for shows, too
         if other != chosen:
-            _build(_scaled(raw, scales[other]), name, where, text)
+            _build(_scaled(raw, scales[other]), name, where, text, scale=other, scales=tuple(scales))
     forced: dict[str, dict[str, Any]] = {}
     merged = _scaled(raw, scales.get(chosen, {}))
     for given in sets:
@@ -180,7 +180,28 @@ def _build(raw: Table, name: str, where: str, text: str, **more: Any) -> Recipe:
     if "seed" in recipe.train:
         raise UsageError(f"{where}: 'seed' in [train] has no meaning, since 'seeds' names them.")
     _agree(recipe, where)
-    return recipe
+    return _at_scale(recipe, where)
+
+
+def _at_scale(recipe: Recipe, where: str) -> Recipe:
+    """The recipe without the variants of other scales; of claims that need one of those, the reason why.
+
+    Raises UsageError for a scale that the recipe does not have.
+    """
+    known = {*recipe.scales, "paper"}
+    for scale in [*(v.scale for v in recipe.variants), *(c.scale for c in recipe.claims)]:
+        if scale and scale not in known:
+            raise UsageError(f"{where} has no scale '{scale}': it has {' and '.join(sorted(known))}.")
+    kept = tuple(v for v in recipe.variants if v.scale in ("", recipe.scale))
+    away = {v.label: v.scale for v in recipe.variants if v.label not in [k.label for k in kept]}
+    claims = []
+    for claim in recipe.claims:
+        other = claim.scale if claim.scale != recipe.scale else ""
+        other = other or away.get(claim.better) or away.get(claim.than) or ""
+        if other and not claim.untested:
+            claim = dataclasses.replace(claim, untested=f"it is asked at --scale {other} only")
+        claims.append(claim)
+    return dataclasses.replace(recipe, variants=kept, claims=tuple(claims))
 
 
 def seeds_of(given: int | list[Any], what: str) -> tuple[int, ...]:
@@ -232,20 +253,17 @@ def _variants(given: list[Any], where: str, runner: bool) -> tuple[Variant, ...]
             label,
             method,
             section.take("preset", str),
-            section.take("model", dict, {}),
-            section.take("data", dict, {}),
-            section.take("train", dict, {}),
-            section.take("settings", dict, {}),
-            quoted,
+            quoted=quoted,
+            scale=section.take("scale", str, ""),
+            **{s: section.take(s, dict, {}) for s in SECTIONS},
         )
         section.end()
         if not label and not grid:
             raise UsageError(f"{section.where} needs a method{' or a label' if runner else ''}.")
         found += _grid(made, grid, section.where, "settings" if runner and not method else "model")
-    names = [v.label for v in found]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"{where} has two variants '{name}': give each a label of its own.")
+    for one, other in itertools.combinations(found, 2):
+        if one.label == other.label and (one.scale == other.scale or not (one.scale and other.scale)):
+            raise UsageError(f"{where} has two variants '{one.label}': give each a label of its own.")
     return tuple(found)
 
 
@@ -265,7 +283,7 @@ def _grid(variant: Variant, grid: dict[str, Any], where: str, section: str) -> l
             parts[first if dot and first in SECTIONS else section][rest if dot and first in SECTIONS else key] = value
         told = " ".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in point.items())
         label = f"{variant.label} {told}".strip()
-        found.append(replace(variant, label=label, point=point, group=variant.label, **parts))
+        found.append(dataclasses.replace(variant, label=label, **parts, point=point, group=variant.label))
     return found
 
 
@@ -314,7 +332,8 @@ def _claim(given: Any, where: str, index: int) -> Claim:
         inner.end()
     margin = section.take("margin", (int, float))
     words = {k: section.take(k, str, "") for k in ("text", "better", "than", "column", "than_column")}
-    words |= {k: section.take(k, str, "") for k in ("direction", "kind", "where", "evidence", "note", "untested")}
+    more = ("direction", "kind", "where", "evidence", "note", "untested", "scale")
+    words |= {k: section.take(k, str, "") for k in more}
     section.end()
     return Claim(
         **words,
@@ -335,11 +354,12 @@ def _figures(given: list[Any], where: str) -> tuple[Figure, ...]:
             tuple(map(str, section.take("columns", list, []))),
             section.take("x", str, ""),
             section.take("y", str, ""),
+            section.take("panels", bool, False),
         )
         section.end()
         if kind not in ("points", "scatter", "curve"):
             raise UsageError(f"{section.where}: 'kind' must be points, scatter or curve, found '{kind}'.")
-        if kind != "points" and not (made.x and made.y):
+        if kind != "points" and not (made.x and (made.y or made.columns)):
             raise UsageError(f"{section.where}: a {kind} needs 'x' and 'y'.")
         if not made.name.replace("-", "").replace("_", "").isalnum():
             raise UsageError(f"{section.where}: 'name' must be letters, digits, - and _, found '{made.name}'.")

@@ -115,6 +115,7 @@ class Plan:
 
     def runner_settings(self, variant: Variant) -> Any:
         """A variant's settings as an instance of the runner's Config. Raises UsageError for what it does not know."""
+
         config = getattr(self.runner, "Config", NoConfig)
         values = {**self.recipe.settings, **variant.settings, **self.recipe.forced.get("settings", {})}
         return from_dict(config, values, f"runner '{self.recipe.runner}'")

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from distk.errors import DistkError
+from distk.settings import Settings
 from distk.study.recipe import Variant
-
-if TYPE_CHECKING:
-    from distk.settings import Settings
-    from distk.training.loop import Stop
+from distk.training.loop import Stop
 
 Row = dict[str, Any]
 """`variant`, `seed`, and a number per column; a column that is undefined for a variant is missing or NaN."""

@@ -46,7 +46,7 @@ class Variant:
 
     label: its name. method: empty where a runner needs none. preset: the variant's own. model, data, train, settings:
     what differs from the study's. quoted: whose figure it is, for a line that is only printed. point: its place in a
-    grid. group: the label that the variants of its grid share.
+    grid. group: the label that the variants of its grid share. scale: the only one that it is part of; empty: all.
     """
 
     label: str
@@ -59,6 +59,7 @@ class Variant:
     quoted: str = ""
     point: Table = field(default_factory=dict)
     group: str = ""
+    scale: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,15 @@ class Published:
 @dataclass(frozen=True)
 class Figure:
     """A drawing. kind: "points" (every run, a panel per column), "scatter" (column x against column y, a point with
-    error bars per variant) or "curve" (column y against the grid's setting x)."""
+    error bars per variant) or "curve" (column y against the grid's setting x). columns: of points; of the others the
+    y of several panels. panels: a panel for each variant that has a grid of its own."""
 
     kind: str
     name: str
     columns: tuple[str, ...] = ()
     x: str = ""
     y: str = ""
+    panels: bool = False
 
 
 @dataclass(frozen=True)

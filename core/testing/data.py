@@ -19,6 +19,8 @@ from distk.latents import Code, Latent, LatentSpace, one_hot
 from distk.method import Method, can
 from distk.metric import CodeTable, Metric, encode_table
 from distk.registry import registry
+from distk.testing.sentences import sentence_checks
+from distk.transitions import Actions
 
 
 @dataclasses.dataclass
@@ -105,8 +107,18 @@ def dataset_checks(name: str, data_dir: str | Path | None = None, **options: Any
         "splits hold rows of the data, apart from each other": lambda: _splits(dataset),
         "the spec survives the header": lambda: _spec(dataset.spec),
     }
+    if dataset.spec.kind == "video":
+        checks["clips are in one split and in range"] = lambda: _video(dataset)
+    if dataset.spec.kind == "environment":
+        checks["stepping follows the actions"] = lambda: _environment(dataset)
+    if dataset.spec.kind == "transition":
+        checks["transitions fit the spec"] = lambda: _transitions(dataset)
+        if getattr(dataset, "can_step", True):
+            checks["x_next follows x under u"] = lambda: _follows(dataset)
     if isinstance(dataset, FactorDataset):
         checks["rows and factors agree"] = lambda: _factors(dataset)
+    if dataset.spec.kind == "sentence":
+        checks |= sentence_checks(dataset, lambda spec: open_dataset(name, options, folder=data_dir, model=spec))
     return run(checks)
 
 
@@ -147,6 +159,67 @@ def _splits(dataset: Dataset) -> None:
             assert 0 <= int(rows.min()) <= int(rows.max()) < len(dataset), "a split names rows that are not there"
     if train is not None and test is not None:
         assert not set(train.tolist()) & set(test.tolist()), "train and test overlap"
+
+
+def _video(dataset: Dataset) -> None:
+    frames = dataset.spec.shape
+    assert len(frames) == 4, f"the shape of a video is [time, channels, height, width], not {frames}"
+    assert frames[1] in (1, 3), f"a video has 1 or 3 channels, not {frames[1]}"
+    train, test = dataset.rows("train"), dataset.rows("test")
+    if train is None or test is None:
+        return
+    batches = [dataset.batch(rows[:: max(1, len(rows) // 256)][:256]) for rows in (train, test)]
+    if all("clip" in batch for batch in batches):
+        both = set(batches[0]["clip"].tolist()) & set(batches[1]["clip"].tolist())
+        assert not both, f"clip {min(both)} is in the training and in the test split"
+        drawn = dataset.sample(64, seeded(5, dataset.device), "train", dataset.bucket(0, 0))
+        assert not set(drawn["clip"].tolist()) & set(batches[1]["clip"].tolist()), "sampling leaves its split"
+
+
+def _environment(dataset: Any) -> None:
+    actions, n = Actions.of(dataset.spec), 8
+    state = dataset.reset(n, seeded(2, dataset.device))
+    u = actions.sample(n, seeded(3, dataset.device))
+    after = dataset.step(state, u)
+    assert after.shape == state.shape, f"a step turns states {tuple(state.shape)} into {tuple(after.shape)}"
+    assert after.dtype == state.dtype, f"a step turns {state.dtype} into {after.dtype}"
+    x = dataset.render(after)
+    assert x.shape == (n, *dataset.spec.shape), f"pictures are {tuple(x.shape)}, spec says {dataset.spec.shape}"
+    if dataset.spec.extra.get("branching", True):
+        same({"state": dataset.step(state, u)}, {"state": after}, "two steps from one state")
+        _acts(dataset, actions, state)
+
+
+def _acts(dataset: Any, actions: Actions, state: Tensor) -> None:
+    """Raise AssertionError unless some action has another outcome than the others."""
+    outcomes = [dataset.step(state, actions.sample(len(state), seeded(seed, dataset.device))) for seed in range(10, 18)]
+    assert any(not torch.equal(outcome, outcomes[0]) for outcome in outcomes[1:]), "what is done has no effect"
+
+
+def _transitions(dataset: Dataset) -> None:
+    n = min(64, len(dataset))
+    batch, actions = dataset.batch(torch.arange(n, device=dataset.device)), Actions.of(dataset.spec)
+    missing = {"x", "u", "x_next"} - set(batch)
+    assert not missing, f"the batch lacks {', '.join(sorted(missing))}"
+    assert batch["x_next"].shape == batch["x"].shape, (
+        f"x_next is {tuple(batch['x_next'].shape)}, x {tuple(batch['x'].shape)}"
+    )
+    assert batch["x_next"].dtype == batch["x"].dtype, f"x_next is {batch['x_next'].dtype}, x {batch['x'].dtype}"
+    low, high = dataset.spec.range
+    inside = bool((batch["x_next"] >= low).all() and (batch["x_next"] <= high).all())
+    assert inside, f"values of x_next lie outside the range {dataset.spec.range}"
+    problem = actions.problem(batch["u"], n)
+    assert not problem, problem
+
+
+def _follows(dataset: Any) -> None:
+    rows = dataset.sample_rows(min(64, len(dataset)), seeded(4, dataset.device))
+    batch, state = dataset.batch(rows), dataset.state(rows)
+    after = dataset.step(state, batch["u"])
+    same({"x": dataset.render(state)}, {"x": batch["x"]}, "the picture of a row's state and its x")
+    same({"x": dataset.render(after)}, {"x": batch["x_next"]}, "the picture after stepping and x_next")
+    assert not torch.equal(batch["x"], batch["x_next"]), "x_next is x in every row"
+    _acts(dataset, dataset.actions, state)
 
 
 def _spec(spec: DataSpec) -> None:

@@ -19,6 +19,7 @@ from distk.console import note, progress, warn
 from distk.data import Dataset, open_dataset
 from distk.device import Ranks, choose_device, describe, initialised, join_ranks
 from distk.errors import DistkError, UsageError
+from distk.fitting import differences
 from distk.registry import registry
 from distk.run import RUNS, Run, new_folder
 from distk.settings import Settings, TrainConfig, resolve
@@ -153,13 +154,14 @@ def _taken_up(run: Run, file: Path, steps: int | None, ranks: Ranks) -> Session:
     _check_evaluation(settings.train)
     model, _ = checkpoint.load(file, device)  # holds the tensors against the settings before anything is built of them
     trainer = build(settings, device, ranks)
+    if changed := [str(d) for d in differences(model.spec, trainer.dataset.spec) if d.fatal]:
+        raise DistkError(
+            f"the data set '{settings.data}' is no longer what '{file}' was trained on: {'; '.join(changed)}."
+        )
     try:
         trainer.model.load_state_dict(model.state_dict())
     except RuntimeError as error:
-        raise DistkError(
-            f"the data set '{settings.data}' is no longer what '{file}' was trained on: "
-            f"{trainer.dataset.spec.shape} now, {model.spec.shape} then."
-        ) from error
+        raise DistkError(f"the data set '{settings.data}' is no longer what '{file}' was trained on.") from error
     state = checkpoint.load_training(file)
     if "step" not in state:
         raise DistkError(f"'{file}' was stripped of its training state, so it cannot be continued.")

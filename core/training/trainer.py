@@ -213,6 +213,8 @@ class Trainer:
             reason = "--capture off"
         elif self.model.capturable is not True:
             reason = self.model.capturable or f"method {type(self.model).__name__} opts out"
+        elif self.dataset.eager_because:
+            reason = self.dataset.eager_because
         elif self.ranks.world > 1:
             reason = "several processes train together"
         elif self.config.on_nonfinite == "skip":

@@ -27,6 +27,13 @@ DATASETS = (
     ),
     ("folder", "folder:Folder", "any folder of images: --data folder --data-dir DIR", "", "image"),
     (
+        "clips",
+        "clips:ClipFiles",
+        "any clips: npz, folders of frames, strips, GIF, MP4: --data clips --data-dir DIR",
+        "",
+        "video",
+    ),
+    (
         "mnist",
         "mnist_like:Mnist",
         "MNIST's file format; without files the stand-in digits28",

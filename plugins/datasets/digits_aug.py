@@ -1,5 +1,5 @@
 """digits-aug: scikit-learn's digits, enlarged to MNIST's format and bent at random; the offline data of
-`distk study beta mnist`. Rendered when drawn, on the device.
+the study `beta-mnist`. Rendered when drawn, on the device.
 """
 
 from __future__ import annotations

@@ -7,8 +7,6 @@ test. The pictures themselves must be asked for from their owners and are for re
 
 from __future__ import annotations
 
-import math
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +15,8 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, DataSpec, DistkError, Files, UsageError, option
+from distk.arrays import open_npz
 
-LARGEST = 1 << 35
-DEFLATE = 1040
-"""No deflate stream grows by more than this factor when unpacked."""
 FOLDS = 5
 
 
@@ -83,18 +79,11 @@ def read(path: Path) -> dict[str, np.ndarray]:
     Raises DistkError for missing keys, other types or shapes, or a damaged archive.
     """
     expected = "expected imagedata uint8 [N, height, width, 3] and identity [N]"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {name.removesuffix(".npy") for name in archive.namelist()}
-            if not {"imagedata", "identity"} <= names:
-                raise DistkError(f"'{path}': {expected}, found {', '.join(sorted(names))[:200] or 'nothing'}.")
-            marks = sorted(n for n in names if n in ("train_indices_bool", "valid_indices_bool", "test_indices_bool"))
-            found = {name: _array(path, archive, name) for name in ("imagedata", "identity", *marks)}
-    except DistkError:
-        raise
-    except Exception as error:  # zipfile, zlib and numpy raise each their own
-        reason = " ".join(str(error).split())[:200]
-        raise DistkError(f"'{path}' is not a valid npz file ({reason}); {expected}.") from error
+    with open_npz(path, "imagedata uint8 [N, height, width, 3] and identity [N]") as file:
+        if not {"imagedata", "identity"} <= set(file.names):
+            raise DistkError(f"'{path}': {expected}, found {', '.join(sorted(file.names))[:200] or 'nothing'}.")
+        marks = sorted({"train_indices_bool", "valid_indices_bool", "test_indices_bool"} & set(file.names))
+        found = {name: file.read(name) for name in ("imagedata", "identity", *marks)}
     images, n = found["imagedata"], len(found["imagedata"])
     sound = images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3 and max(images.shape[1:3]) <= 1024
     if not sound or found["identity"].dtype.kind not in "iu" or found["identity"].shape != (n,) or not n:
@@ -103,19 +92,3 @@ def read(path: Path) -> dict[str, np.ndarray]:
     if any(found[m].dtype != np.bool_ or found[m].shape != (n,) for m in marks):
         raise DistkError(f"'{path}': {', '.join(marks)} must be {n} booleans each.")
     return found
-
-
-def _array(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """A member as an array, its size held against the archive before anything is allocated."""
-    info = archive.getinfo(f"{name}.npy")
-    with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = header(member)
-        size = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject or fortran or size > min(LARGEST, info.compress_size * DEFLATE):
-            raise DistkError(f"'{path}': '{name}' is {dtype} {shape}, which cannot be in this file or is not read.")
-        content = member.read(size)
-    if len(content) != size:
-        raise DistkError(f"'{path}' ends in the middle of '{name}'.")
-    return np.frombuffer(content, dtype).reshape(shape)

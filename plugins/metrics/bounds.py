@@ -23,7 +23,7 @@ class BoundConfig:
     importance: bool = option(False, "also log p by importance sampling with these draws, where the method allows it")
 
 
-class Elbo(Metric):
+class Elbo(Metric[BoundConfig]):
     """Means over items of what `Method.bound` gives, nats: `elbo`, and the terms that it is made of.
 
     elbo: the bound on log p(x), whatever weights the training objective has; higher is better. A term per dimension
@@ -31,7 +31,6 @@ class Elbo(Metric):
     elbo and log p(x) (Burda et al. 2016).
     """
 
-    Config = BoundConfig
     headline = "elbo"
     needs_model = True
     needs_codes = False

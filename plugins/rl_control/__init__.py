@@ -31,10 +31,22 @@ def distk_register_datasets(register: Register) -> None:
         tags=("environment", "factors"),
     )
     register(
+        "pointmass",
+        _AT + "data.pointmass:PointMass",
+        "environment: a point mass pushed about in a box; continuous actions, exact mechanics",
+        tags=("environment",),
+    )
+    register(
         "gym",
         _AT + "data.gym_adapter:Gym",
-        "any Gymnasium environment with discrete actions, as --data gym:ID (needs distk[gym])",
+        "any Gymnasium environment, as --data gym:ID (needs distk[gym])",
         tags=("environment",),
+    )
+    register(
+        "transitions",
+        _AT + "data.transitions:Transitions",
+        "seen, done, seen next: drawn from an environment (transitions:maze) or from your npz (transitions:recorded)",
+        tags=("transition",),
     )
 
 

@@ -44,11 +44,40 @@ def distk_register_datasets(register: Register) -> None:
     )
     register(
         "files",
-        at + "UserFiles",
+        _AT + "common.own_files:UserFiles",
         "your own sentences: train.0 train.1 ..., or train.txt + train.labels",
         tags=("sentence",),
     )
     register("aclimdb", at + "AclImdb", "sentences of film reviews", paper="Maas et al. 2011", tags=("sentence",))
+    register(
+        "imdb-sentences", _AT + "common.mixed:ImdbSentences", "short sentences of film reviews", tags=("sentence",)
+    )
+    register(
+        "sentiment3",
+        _AT + "common.mixed:Sentiment3",
+        "rtpolarity, uci and finegrained under one vocabulary, with unlabelled text",
+        paper="Larsson et al. 2017",
+        tags=("sentence",),
+    )
+    register(
+        "parallel",
+        _AT + "common.parallel:Parallel",
+        "your own sentences without labels, alone or with translations and tags: train.en train.de train.pos",
+        tags=("sentence", "columns"),
+    )
+    register(
+        "multi30k",
+        _AT + "common.parallel:Multi30k",
+        "captions in English, German and French",
+        paper="Elliott et al. 2016",
+        tags=("sentence", "columns"),
+    )
+    register(
+        "ud",
+        _AT + "common.parallel:Trees",
+        "Universal Dependencies: sentences with tags, in one language or several",
+        tags=("sentence", "columns"),
+    )
     register("yahoo", at + "Yahoo", "questions or answers by topic", paper="Zhang et al. 2015", tags=("sentence",))
 
 

@@ -139,7 +139,7 @@ class GaussianVAE(Method[G]):
         require_nats(self.config.likelihood)
         mean, logvar = self.infer(x)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        z = torch.addcmul(mean, (0.5 * logvar.clamp(-20, 10)).exp(), noise)
+        z = reparameterise(mean, (0.5 * logvar.clamp(-20, 10)).exp(), noise)
         reconstruction, kl = self.nll(self.decoder(z), x), kl_to_prior(mean, logvar)
         return {"elbo": -(reconstruction + kl.sum(1)), "reconstruction": reconstruction, "kl": kl}
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, option, seeded
 from distk.console import progress
+from distk.method import eval_mode
 from distk.nn import kl_to_prior, reparameterise
 from distk.plugins.vae_family.gaussian import GaussianVAE
 
@@ -47,21 +48,16 @@ class VaeBound(Metric[Config]):
         order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[: self.config.items]
         generator = seeded(seed, dataset.device)
         nll, floor, kl = [], [], []
-        was_training = model.training
-        model.eval()
-        try:
-            with progress("measuring the bound", len(order)) as advance:
-                for rows in order.sort().values.to(dataset.device).split(512):
-                    x = dataset.batch(rows)["x"]
-                    mean, logvar = model.infer(x)
-                    noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-                    z = reparameterise(mean, (0.5 * logvar.clamp(-20, 10)).exp(), noise)
-                    nll.append(model.nll(model.decoder(z), x).double())
-                    floor.append(target_entropy(x))
-                    kl.append(kl_to_prior(mean, logvar).double())
-                    advance(len(rows))
-        finally:
-            model.train(was_training)
+        with eval_mode(model), progress("measuring the bound", len(order)) as advance:
+            for rows in order.sort().values.to(dataset.device).split(512):
+                x = dataset.batch(rows)["x"]
+                mean, logvar = model.infer(x)
+                noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+                z = reparameterise(mean, (0.5 * logvar.clamp(-20, 10)).exp(), noise)
+                nll.append(model.nll(model.decoder(z), x).double())
+                floor.append(target_entropy(x))
+                kl.append(kl_to_prior(mean, logvar).double())
+                advance(len(rows))
         return self._summary(model, torch.cat(nll), torch.cat(floor), torch.cat(kl).mean(0))
 
     def _summary(self, model: GaussianVAE, nll: Tensor, floor: Tensor, kl: Tensor) -> dict[str, Any]:

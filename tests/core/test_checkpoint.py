@@ -9,7 +9,7 @@ import struct
 import pytest
 import torch
 
-from distk import checkpoint
+from distk import checkpoint, files
 from distk.device import Ranks
 from distk.errors import DistkError
 from distk.settings import resolve
@@ -90,7 +90,7 @@ def test_truncated_foreign_and_missing_files(saved, tmp_path) -> None:
     target = tmp_path / "x.safetensors"
     for content in (b"", b"\x01", raw[: len(raw) // 2], raw[:100], b"PK\x03\x04" + raw, b"\xff" * 64, os.urandom(500)):
         target.write_bytes(content)
-        with pytest.raises(DistkError, match=r"truncated or no safetensors|header of"):
+        with pytest.raises(DistkError, match=r"truncated or not a safetensors|header of"):
             checkpoint.load(target)
     with pytest.raises(DistkError, match="does not exist"):
         checkpoint.load(tmp_path / "gone.safetensors")
@@ -124,9 +124,9 @@ def test_a_failed_write_keeps_the_old_file(saved, tmp_path, monkeypatch) -> None
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(DistkError, match="No space left on device"):
-        checkpoint.write_atomic(target, b"new")
+        files.write_atomic(target, b"new")
     assert target.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
 

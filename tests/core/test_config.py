@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from distk.config import from_dict, option, to_dict, to_toml
+from distk.config import assignments, from_dict, option, to_dict, to_toml
 from distk.errors import UsageError
 from distk.settings import resolve
 
@@ -95,3 +95,34 @@ def test_wrong_files(tmp_path, text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         resolve("cascadevae", file=file)
     assert message in str(caught.value)
+
+
+def test_assignments_are_read_by_section_and_key() -> None:
+    given = ["max-len=15", "data.size=16", "flag=True", "text=a=b.c", "max-len=20", "model.x="]
+    assert assignments(given, "model", ["data"]) == {
+        "model": {"max_len": "20", "flag": True, "text": "a=b.c", "x": ""},
+        "data": {"size": "16"},
+    }
+    assert assignments([], "model") == {}
+    assert assignments(["a=1"]) == {"": {"a": "1"}}
+
+
+@pytest.mark.parametrize("text", ["size", "=3", "data.=3", ".=3"])
+def test_an_assignment_without_name_or_value_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--set '.*' is not understood; write NAME=VALUE"):
+        assignments([text], "model", ["data"])
+
+
+def test_an_assignment_to_an_unknown_section_names_the_known_ones() -> None:
+    with pytest.raises(UsageError, match=r"--option 'dta.size=3': 'dta' is none of data, model. Did you mean 'data'?"):
+        assignments(["dta.size=3"], "model", ["data"], "--option")
+
+
+def test_numbers_to_choose_from_may_be_spelt() -> None:
+    @dataclass(frozen=True)
+    class Sized:
+        size: Literal[8, 16] = 8
+
+    assert from_dict(Sized, {"size": "16"}, "here").size == 16
+    with pytest.raises(UsageError, match="'17' is none of 8, 16"):
+        from_dict(Sized, {"size": "17"}, "here")

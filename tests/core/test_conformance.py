@@ -17,7 +17,7 @@ SMALLER: dict[str, dict] = {
     "factorgen": {"orientations": 2, "positions": 4},
 }
 """Settings of the data where most of the time of the checks would go into drawing them."""
-NEED_FILES = {"folder", "aclimdb", "yahoo"}
+NEED_FILES = {"folder", "clips", "aclimdb", "yahoo"}
 NEED_ITEMS = {"ksg", "reconstruction"}
 """Metrics that need more than a table of codes; they have tests of their own."""
 

@@ -36,6 +36,8 @@ TINY: dict[str, str] = {
     **dict.fromkeys(("fstat", "triplet", "histloss", "bindev"), TINY_EMBEDDING),
     **dict.fromkeys(("jade", "jade-paired", "jade-single"), TINY_PAIRS),
     **dict.fromkeys(("mvae", "mvae-baseline"), "--size 16 --fixed 60 --test 80 --batch 4"),
+    "betavae": f"--data blobs {ORDINARY}",
+    "cascadevae": f"--data blobs --classes 3 {ORDINARY}",
     "dsvae": TINY_CLIPS,
     "arae": "--data standin-reviews:tiny --embedding 12 --hidden 10 --z 6 --sentences 300 --held-out 60 --batch 16",
     "icm": "--width 4 --hidden 16 --identity-iters 4 --experts 4 --batch 8",
@@ -53,21 +55,30 @@ CALLED = {
     "icf": "icf",
 }
 """Folder below runs/ that an example names -> method of the run that lies there."""
-MY_RUN = {"icm": "icm", "jade": "jade", "mvae": "mvae", "embed": "fstat", "covmap": "betavae", "udr": "betavae"}
+MY_RUN = {"icm": "icm", "jade": "jade", "mvae": "mvae", "embed": "fstat", "covmap": "covreg-linear", "udr": "betavae"}
 """Command or its group -> method of runs/my-run in its examples; cascadevae for the others."""
 
 NEEDS_FILES = {
-    "aclimdb", "emnist", "fashion-mnist", "files", "finegrained", "kmnist", "lpc-sprites", "notmnist", "reid",
+    "aclimdb", "emnist", "fashion-mnist", "files", "finegrained", "folder", "kmnist", "lpc-sprites", "notmnist", "reid",
     "rtpolarity", "svhn", "uci", "yahoo", "yelp",
 }  # fmt: skip
 """Data sets that have no built-in form: their examples show the user's own files."""
-NEEDS = {"data build-lpc": "needs the art of LPC", "study jade": "needs the files of SVHN and MNIST"}
+NEEDS = {
+    "data build-lpc": "needs the art of LPC",
+    **dict.fromkeys(("study beta", "study covreg"), "trains for minutes"),
+}
 """Commands whose examples cannot run here, and why."""
 
 SMALLER: dict[str, tuple[str, str]] = {
     "train": ("--preset demo", "--preset demo --steps 2"),
     "eval": ("runs/my-run", "runs/my-run --rows 200"),
     "check": ("cascadevae dsprites mig", "covreg-linear xor mig"),
+    "dsvae judge": ("--data sprites-sim", "--data sprites-sim --steps 2 --size 16 --batch 4 --width 4"),
+    "icm drop": ("--unused", "--expert 1"),
+    "study run": ("--seeds 5", "--seeds 1 --device cpu"),
+    "text train-evaluator": ("-o eval", "--lm-epochs 1 --lm-hidden 8 --bits 8 -o eval"),
+    "udr": ("runs/seed-0", "--n 50 runs/seed-0"),
+    "data gym": ("data gym", "data gym:CartPole-v1"),
 }
 """Place of a command -> a part of its examples, and what stands there instead since it would take long."""
 
@@ -136,6 +147,16 @@ class Runs:
         assert code == 0, out + err
         return path
 
+    def after(self, place: str) -> Path:
+        """The working folder of a command's first example after it ran; `told` holds what it printed."""
+        folder = self.folder / f"after {place}"
+        if place not in self.told:
+            folder.mkdir()
+            with contextlib.chdir(folder):
+                line = lines_of(self.program, place.split())[0]
+                self.told[place] = run(line, place, self)
+        return folder
+
 
 @pytest.fixture(scope="session")
 def runs(program: Any, tmp_path_factory: pytest.TempPathFactory) -> Runs:
@@ -166,38 +187,46 @@ def reviews(path: Path) -> None:
             (path / f"sentiment.{part}.{label}").write_text(text, encoding="utf-8")
 
 
+def recipe(path: Path) -> None:
+    path.write_text(
+        'title = "Two sizes"\ncolumns = ["linear-correlation.mapc"]\n[train]\nsteps = 2\nbatch = 8\n[[variants]]\n'
+        'label = "small"\nmethod = "covreg-linear"\n',
+        encoding="utf-8",
+    )
+
+
 FILES: dict[str, Callable[[Path], None]] = {
     "scans/": scans,
     "in.txt": sentences,
-    "output.txt": sentences,
+    "out.txt": sentences,
     "en_ewt-ud-train.conllu": tagged,
+    "my-study.toml": recipe,
     "yelp/": reviews,
 }
 """Files that examples name -> what writes them."""
 FROM_BEFORE = {
     "--from denoiser.safetensors": "icm export",
     "--evaluator eval.safetensors": "text train-evaluator",
-    "runs/beta-shapes": "study beta shapes",
+    "runs/study-my-study": "study run",
 }
-"""What an example names that the example of another command writes."""
+"""What an example names -> the command whose example writes it."""
 
 
 def prepared(line: str, place: str, runs: Runs) -> None:
     """Put the runs and files that an example names into the working folder."""
     words = shlex.split(line)
     for before, word in zip(["", *words], words, strict=False):
-        written = before in ("--out", "-o")
-        name = word.removeprefix("runs/")
-        if word.startswith("runs/") and not written and not Path(word).exists():
+        written = before in ("--out", "-o") or Path(word).exists()
+        if written:
+            continue
+        if word in FROM_BEFORE:
+            shutil.copytree(runs.after(FROM_BEFORE[word]), ".", dirs_exist_ok=True)
+        elif word.startswith("runs/"):
             own = next((method for key, method in MY_RUN.items() if key in place.split()), "cascadevae")
-            method = "fstat" if "recall" in words else CALLED.get(name, own)
+            method = "fstat" if "recall" in words else CALLED.get(word.removeprefix("runs/"), own)
             shutil.copytree(runs.of(method), word)
-        elif word in FILES and not written:
+        elif word in FILES:
             FILES[word](Path(word))
-        elif f"{before} {word}" in FROM_BEFORE:
-            earlier = FROM_BEFORE[f"{before} {word}"]
-            for first in lines_of(runs.program, earlier.split()):
-                run(first, earlier, runs)
 
 
 def lines_of(program: Any, words: list[str]) -> list[str]:
@@ -218,15 +247,15 @@ def smaller(line: str, place: str) -> str:
     return line.replace(old, new)
 
 
-def run(line: str, place: str, runs: Runs, extra: tuple[str, ...] = ()) -> str:
-    """Run an example in the working folder; its stdout."""
+def run(line: str, place: str, runs: Runs, extra: tuple[str, ...] = ()) -> tuple[int, str, str]:
+    """Run an example in the working folder, which must succeed: exit code, stdout, stderr."""
     line = smaller(line, place)
     prepared(line, place, runs)
     words = [*shlex.split(line)[1:], *extra]
     code, out, err = called(runs.program, words)
     assert code == 0, f"distk {shlex.join(words)}: {out}{err}"
     assert "Traceback" not in out + err
-    return out
+    return code, out, err
 
 
 def test_there_are_examples(program: Any) -> None:
@@ -244,16 +273,24 @@ def test_an_example_runs(place: Place, form: str, runs: Runs, in_folder: Path) -
         pytest.skip(NEEDS[where])
     lines = lines_of(runs.program, list(place.words))
     assert lines, f"the help of `distk {where}` shows no example"
-    if place.words[0] == "train" and len(place.words) == 2 and form == "text":
-        runs.of(place.words[1])  # the same line; others share its run
-        assert runs.told[place.words[1]][1].strip()
+    if where.removeprefix("data ") in NEEDS_FILES:
+        code, _, err = called(runs.program, shlex.split(lines[0])[1:])
+        assert code == 2
+        assert "--data-dir" in err
+        pytest.skip("the data set needs the user's files")
+    if where == "data gym":
+        pytest.importorskip("gymnasium", reason="Gymnasium is not installed: pip install 'distk[gym]'")
+    if form == "text" and (where in FROM_BEFORE.values() or where.startswith("train ")):  # others share what it writes
+        name = where.removeprefix("train ")
+        runs.of(name) if where.startswith("train ") else runs.after(name)
+        assert "".join(runs.told[name][1:]).strip()
         return
     for line in lines:
         line = line.replace(" --json", "")
         if form == "text":
-            assert run(line, where, runs).strip(), f"{line} said nothing"
+            assert "".join(run(line, where, runs)[1:]).strip(), f"{line} said nothing"
         else:
-            out = run(line, where, runs, ("--json",))
+            out = run(line, where, runs, ("--json",))[1]
             json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
         for rest in in_folder.iterdir():
             shutil.rmtree(rest) if rest.is_dir() else rest.unlink()

@@ -20,6 +20,9 @@ _spec.loader.exec_module(fuzz)
 NAMES = [
     *("checkpoint", "codes npz", "dsprites npz", "idx", "idx gz", "omniglot zip"),
     *(f"image {suffix}" for suffix in ("png", "jpg", "gif", "bmp", "webp", "tiff", "ppm")),
+    *("text tsv", "text gz", "conllu", "json lines", "vectors text", "vectors binary", "vectors gz"),
+    *(f"clips {form}" for form in ("npz", "strip", "gif", *(("mp4", "avi") if importlib.util.find_spec("av") else ()))),
+    "transitions npz",
 ]
 
 

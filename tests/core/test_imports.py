@@ -19,11 +19,13 @@ from distk import commandline
 from distk.hookspecs import hookimpl
 from distk.papers import KINDS, Paper
 from distk.registry import Registry, registry
+from distk.study.plan import plan
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("imports_inside_functions.txt")
 
 EXTRAS = {
+    "av": "video",
     "gymnasium": "gym",
     "h5py": "hdf5",
     "sacrebleu": "text",
@@ -139,7 +141,11 @@ def broken_paths(found: Registry) -> list[str]:
     for kind in KINDS:
         for entry in found.entries(kind):
             try:
-                if not isinstance(entry.load(), type):
+                if kind == "study":
+                    plan(entry.name)
+                    for path in filter(None, (entry.runner, entry.judge)):
+                        entry.load_from(path)
+                elif not isinstance(entry.load(), type):
                     wrong.append(f"{kind} '{entry.name}': {entry.path} is no class")
             except Exception as error:
                 wrong.append(f"{kind} '{entry.name}': {error}")

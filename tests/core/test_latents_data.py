@@ -10,6 +10,7 @@ import torch
 from distk import DataSpec, FactorDataset, Latent, LatentSpace, UsageError, open_dataset
 from distk.data import Files, Source
 from distk.latents import one_hot
+from distk.method import eval_mode
 
 
 def space() -> LatentSpace:
@@ -86,3 +87,18 @@ def test_files_are_looked_for_in_order(tmp_path, monkeypatch) -> None:
         Files("name", tmp_path / "name", "b.txt").find("b.txt")
     with pytest.raises(UsageError, match="does not exist"):
         Files("name", tmp_path / "gone", "b.txt")
+
+
+def test_eval_mode_gives_every_module_its_own_mode_back() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(), torch.nn.Dropout())
+    model[1].eval()  # frozen by somebody
+    before = [module.training for module in model.modules()]
+
+    def fail() -> None:
+        with eval_mode(model):
+            assert not any(module.training for module in model.modules())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert [module.training for module in model.modules()] == before == [True, True, False, True]

@@ -382,7 +382,7 @@ def takes_a_penalty(name: str) -> None:
 
 
 def _test_ranks():
-    spec = importlib.util.spec_from_file_location("ranks_helpers", Path(__file__).with_name("test_ranks.py"))
+    spec = importlib.util.spec_from_file_location("ranks_helpers", Path(__file__).parent / "training" / "test_ranks.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -271,7 +271,7 @@ def test_new_plugin_with_a_name_of_two_words_is_sound_python(distk, in_folder) -
         tree = ast.parse(path.read_text())
         assert "@" not in re.sub(r"@(hookimpl|dataclass)\b", "", path.read_text())
         assert ast.get_docstring(tree)
-    assert "class MyBars2VAE(Method)" in Path("here/src/my_bars2/method.py").read_text()
+    assert "class MyBars2VAE(Method[Config])" in Path("here/src/my_bars2/method.py").read_text()
     assert 'my-bars2 = "my_bars2"' in Path("here/pyproject.toml").read_text()
 
 

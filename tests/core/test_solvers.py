@@ -118,6 +118,24 @@ def test_a_quadratic_takes_few_iterations_and_stays_in_the_span_of_its_gradients
     assert calls < 100
 
 
+def test_the_line_search_brackets_a_narrow_valley(generator) -> None:
+    """A gentle slope to c and a steep wall behind it: steps that are long enough and not too long are few."""
+    c = 1 + 60 * torch.rand(40, generator=generator, dtype=torch.float64)
+
+    def valley(x: Tensor) -> Tensor:
+        over = x[:, 0] - c
+        return torch.where(over < 0, (1e-4 + over**2).sqrt() - 1e-2, 50 * over)
+
+    start = torch.zeros(40, 1, dtype=torch.float64)
+    found = lbfgs(valley, start, iterations=1)
+    at = start.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(valley(at).sum(), at)
+    assert bool((found.value <= valley(start) - 1e-4 * found.x[:, 0] * slope[:, 0].abs()).all())
+    at = found.x.clone().requires_grad_()
+    (end,) = torch.autograd.grad(valley(at).sum(), at)
+    assert bool((end[:, 0] >= 0.9 * slope[:, 0]).all())
+
+
 def test_a_row_that_starts_at_its_minimum_does_not_move() -> None:
     start = torch.tensor([[0.0, 0.0], [3.0, -4.0]], dtype=torch.float64)
     found = lbfgs(lambda x: x.square().sum(1), start)

@@ -90,7 +90,7 @@ class Term(distk.Penalty[Config]):
         return self.config.beta
 
 
-split: distk.Split = "tset"
+split: distk.Split = 3
 distk.laod("runs/first")
 """
 WRONG_LINES = {13, 16, 21, 26, 31, 34, 35}

@@ -18,7 +18,7 @@ INSIDERS = (
     r"\bpapers/\d",
     r"\bprotocols? P\d",
     r"\b(needs|of|the) P\d\b",
-    r"(?<!docs/)\bmetrics\.md",
+    r"\bmetrics\.md section",
     r"\bpaper \d\d?\b(?!,)",
     r"\bthe sheet (says|asks|names|wants|gives)\b",
     r"\bfirst plan\b",

@@ -189,7 +189,7 @@ def test_judges_that_are_refused(oracle: Oracle, data: object, tmp_path: Path) -
         "steps": 1,
     }
     save_file(load_file(good), tmp_path / "huge", metadata={"distk-judge": json.dumps(info)})
-    refused(tmp_path / "huge", "no possible judge", DistkError)
+    refused(tmp_path / "huge", "does not describe a judge", DistkError)
     save_file(load_file(good), tmp_path / "misfit", metadata={"distk-judge": json.dumps({**info, "width": 8})})
     refused(tmp_path / "misfit", "do not fit", DistkError)
 

@@ -14,9 +14,10 @@ from torch import nn
 import distk
 from distk import DataSpec, DistkError, UsageError
 from distk.plugins.text.common import files, standin
-from distk.plugins.text.common.corpus import SentenceDataset, divided
+from distk.plugins.text.common.corpus import SentenceDataset
 from distk.plugins.text.common.files import Part
 from distk.plugins.text.common.networks import CodeEncoder
+from distk.plugins.text.common.splits import divided
 from distk.plugins.text.common.vocab import EOS, PAD, SPECIALS, UNK, Vocab, lengths, split_words
 
 
@@ -241,7 +242,7 @@ def test_gathered_batches_equal_naive_padding() -> None:
 
 def test_training_batches_have_equal_shares_of_labels_and_one_length() -> None:
     data = ragged(4000)
-    assert len(data.edges) > 2
+    assert len(data.buckets.edges) > 2
     generator = torch.Generator().manual_seed(random.randrange(1 << 30))
     train = set(map(tuple, data.batch(data.rows("train"))["x"].tolist()))
     seen = set()
@@ -250,25 +251,27 @@ def test_training_batches_have_equal_shares_of_labels_and_one_length() -> None:
         seen.add(bucket)
         batch = data.sample(32, generator, bucket=bucket)
         assert batch["label"].tolist() == [0, 1] * 16
-        low = data.edges[bucket - 1] if bucket else 0
-        assert batch["x"].shape[1] == data.edges[bucket]
-        assert bool(((lengths(batch["x"]) > low) & (lengths(batch["x"]) <= data.edges[bucket])).all())
+        low = data.buckets.edges[bucket - 1] if bucket else 0
+        assert batch["x"].shape[1] == data.buckets.edges[bucket]
+        assert bool(((lengths(batch["x"]) > low) & (lengths(batch["x"]) <= data.buckets.edges[bucket])).all())
         padded = torch.nn.functional.pad(batch["x"], (0, data.spec.shape[0] - batch["x"].shape[1]))
         assert set(map(tuple, padded.tolist())) <= train
-    assert seen == set(range(len(data.edges)))
+    assert seen == set(range(len(data.buckets.edges)))
     assert [data.bucket(s, 3) for s in range(50)] == [data.bucket(s, 3) for s in range(50)]
     assert data.sample(9, generator)["label"].tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0]
 
 
 def test_buckets_are_drawn_by_their_share() -> None:
     data = ragged(4000)
-    drawn = torch.bincount(torch.tensor([data.bucket(s, 1) for s in range(6000)]), minlength=len(data.edges)) / 6000
-    size = data.offset[1:] - data.offset[:-1]
+    drawn = (
+        torch.bincount(torch.tensor([data.bucket(s, 1) for s in range(6000)]), minlength=len(data.buckets.edges)) / 6000
+    )
+    size = data.text.sizes
     rows = data.rows("train")
-    want = torch.zeros(len(data.edges))
+    want = torch.zeros(len(data.buckets.edges))
     for k in (0, 1):
-        mine = torch.bucketize(size[rows[data.label[rows] == k]], torch.tensor(data.edges))
-        want += torch.bincount(mine, minlength=len(data.edges)) / len(mine) / 2
+        mine = torch.bucketize(size[rows[data.label[rows] == k]], torch.tensor(data.buckets.edges))
+        want += torch.bincount(mine, minlength=len(data.buckets.edges)) / len(mine) / 2
     assert torch.allclose(drawn, want, atol=0.03)
 
 
@@ -290,7 +293,7 @@ def test_overlong_and_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     assert data.unknown["test"] == pytest.approx(2 / 12)
     text = capsys.readouterr().err
     assert "9 sentences of more than 4 words left out" in text
-    assert "do not occur in training" in text
+    assert "are outside the vocabulary" in text
 
 
 # The stand-in

@@ -267,7 +267,7 @@ def test_other_real_files(name: str, n: int) -> None:
     held = torch.bincount(data.label[data.rows("test")])
     assert len(held) == 2
     again = distk.dataset(name, device="cpu", max_len=200)
-    assert torch.equal(data.tokens, again.tokens)  # the split is fixed
+    assert torch.equal(data.text.tokens, again.text.tokens)  # the split is fixed
 
 
 @real

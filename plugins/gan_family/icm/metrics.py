@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from distk import CodeTable, Dataset, DistkError, Metric, UsageError, open_dataset, option, seeded
 from distk.console import progress
 from distk.device import initialised
+from distk.method import eval_mode
 from distk.nn import fit_classifier
 from distk.plugins.gan_family.icm.mechanisms import shift
 from distk.plugins.gan_family.icm.method import ICM
@@ -52,13 +53,8 @@ class ICMScore(Metric[Config]):
         model, dataset = table.model, table.dataset
         if not isinstance(model, ICM) or dataset is None:
             raise UsageError("metric 'icm' scores models of method 'icm'.")
-        was_training = model.training
-        model.eval()
-        try:
-            with torch.no_grad():
-                return self._all(model, dataset, seed)
-        finally:
-            model.train(was_training)
+        with torch.no_grad(), eval_mode(model):
+            return self._all(model, dataset, seed)
 
     def _all(self, model: ICM, dataset: Dataset, seed: int) -> dict[str, Any]:
         reasons: dict[str, str] = {}

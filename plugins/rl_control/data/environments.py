@@ -20,7 +20,8 @@ from distk.errors import UsageError
 
 
 class TensorEnv(Protocol):
-    """What a method needs of an environment. `spec.extra`: actions A, action_names, branching (see `step`), cell.
+    """What a method needs of an environment. `spec.extra`: its actions, as `distk.transitions.Actions` writes and reads
+    them, branching (see `step`), cell.
 
     A state is one tensor `[n, ...]`, so that it can be repeated, gathered and stored.
     """
@@ -29,14 +30,17 @@ class TensorEnv(Protocol):
         """`n` start states."""
 
     def step(self, state: Tensor, action: Tensor) -> Tensor:
-        """States after the actions int64 `[n]`. With `branching` any state may be stepped, any number of times."""
+        """States after the actions, int64 `[n]` or float32 `[n, k]` on the device.
+
+        With `branching` any state may be stepped, any number of times.
+        """
 
     def render(self, state: Tensor) -> Tensor:
         """Pictures float32 `[n, *spec.shape]` in [0, 1]."""
 
 
 def permitted(env: Dataset, state: Tensor) -> Tensor:
-    """Which actions may be taken, bool `[n, A]`: all, unless the environment has a method `permitted(state)`."""
+    """Which of A discrete actions may be taken, bool `[n, A]`: all, unless the environment has `permitted(state)`."""
     if hasattr(env, "permitted"):
         return env.permitted(state)
     return torch.ones(len(state), env.spec.extra["actions"], dtype=torch.bool, device=env.device)

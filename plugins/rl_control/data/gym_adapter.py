@@ -1,4 +1,4 @@
-"""Gymnasium environments with discrete actions, as data sets: `--data gym:CartPole-v1` (needs `distk[gym]`).
+"""Gymnasium environments with discrete or continuous actions: `--data gym:CartPole-v1` (needs `distk[gym]`).
 
 They run on the host, one copy per step, and cannot be stepped twice from one state, so that only `reinforce` learns
 from them.
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from distk import Dataset, DataSpec, Files, option
 from distk.errors import DistkError, UsageError
+from distk.transitions import Actions
 
 LARGEST_ACTIONS = 1024
 
@@ -80,19 +81,28 @@ class Gym(Dataset[Config]):
         with _explained(self.id):
             probe = gymnasium().make(self.id, render_mode="rgb_array")
         try:
-            self._actions = self._action_sizes(probe.action_space)
+            self.actions = self._read_actions(probe.action_space)
             self.from_observation = _is_picture(probe.observation_space)
         finally:
             probe.close()
-        count = math.prod(self._actions)
-        extra = {"actions": count, "action_names": [self._name(a) for a in range(count)], "branching": False}
+        extra = {**self.actions.to_extra(), "branching": False}
         self.spec = DataSpec("environment", (3, config.size, config.size), extra=extra)
         seen = "its image observations" if self.from_observation else "its rendered pictures"
         self.origin = f"Gymnasium {gymnasium().__version__}, {self.id}, {seen}; runs on the host"
 
-    def _action_sizes(self, space: Any) -> tuple[int, ...]:
-        """Sizes of a Discrete or MultiDiscrete space. Raises UsageError for any other."""
+    def _read_actions(self, space: Any) -> Actions:
+        """The actions of a Discrete, MultiDiscrete or Box space. Raises UsageError for any other."""
         kind = type(space).__name__
+        self._space = space
+        self._sizes: tuple[int, ...] = ()
+        if kind == "Box":
+            low, high = (
+                tuple(np.asarray(bound, dtype=np.float64).reshape(-1).tolist()) for bound in (space.low, space.high)
+            )
+            try:
+                return Actions(tuple(f"u{k + 1}" for k in range(len(low))), low, high)
+            except ValueError as error:
+                raise UsageError(f"the actions of '{self.id}' are {space}: {error}.") from error
         if kind == "Discrete":
             sizes: tuple[int, ...] = (int(space.n),)
             self._first = np.array([int(space.start)])
@@ -100,20 +110,22 @@ class Gym(Dataset[Config]):
             sizes = tuple(int(n) for n in space.nvec)
             self._first = np.asarray(space.start)
         else:
-            raise UsageError(f"icf needs Discrete actions; '{self.id}' has {kind}.")
+            raise UsageError(f"actions are Discrete, MultiDiscrete or Box; '{self.id}' has {kind}.")
         self._flat = kind == "Discrete"
         if math.prod(sizes) > LARGEST_ACTIONS:
             raise UsageError(
                 f"'{self.id}' has {math.prod(sizes):,} joint actions; at most {LARGEST_ACTIONS} are taken."
             )
-        return sizes
-
-    def _name(self, action: int) -> str:
-        return ",".join(str(int(i)) for i in np.unravel_index(action, self._actions))
+        self._sizes = sizes
+        joint = range(math.prod(sizes))
+        return Actions(tuple(",".join(str(int(i)) for i in np.unravel_index(a, sizes)) for a in joint))
 
     def _native(self, action: np.ndarray) -> np.ndarray:
-        """Joint action numbers `[n]` -> what the environment takes."""
-        split = np.stack(np.unravel_index(action, self._actions), 1) + self._first
+        """Joint action numbers `[n]`, or numbers `[n, k]` -> what the environment takes."""
+        if self.actions.continuous:
+            shaped = action.reshape(-1, *self._space.shape).astype(self._space.dtype)
+            return np.clip(shaped, self._space.low, self._space.high)
+        split = np.stack(np.unravel_index(action, self._sizes), 1) + self._first
         return split[:, 0] if self._flat else split
 
     # Stepping
@@ -184,8 +196,7 @@ class Gym(Dataset[Config]):
             state, found = walker.reset(1, generator), []
             for _ in range(self.config.frames):
                 found.append(state)
-                action = torch.randint(self.spec.extra["actions"], (1,), generator=generator)
-                state = walker.step(state, action)
+                state = walker.step(state, self.actions.sample(1, generator))
             walker.close()
             self._walk = torch.cat(found)
         return {"x": self._walk[rows]}

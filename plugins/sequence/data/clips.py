@@ -29,10 +29,6 @@ class ClipDataset(FactorDataset[C]):
     factor_names = (*ATTRIBUTES, "action")
     factor_kinds = ("categorical",) * 5
     motion_factor = "action"
-    _split: dict[str, Tensor]
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def appearance(self, rows: Tensor) -> Tensor:
         """Rows int64 `[n]` -> number of the character, int64 `[n]`."""
@@ -119,13 +115,10 @@ class VectorClips(Dataset[VectorConfig]):
         self.spec = DataSpec("vector-clip", (FRAMES, 12), (-6.0, 6.0), classes=("slow", "fast"))
         self.origin = f"{n:,} procedural clips of vectors: a static part plus a rotation"
         every = torch.arange(n, device=device)
-        self._split = {"train": every[every % 10 != 0], "test": every[every % 10 == 0]}
+        self.parts = {"train": every[every % 10 != 0], "test": every[every % 10 == 0]}
 
     def __len__(self) -> int:
         return len(self.x)
-
-    def rows(self, split: str) -> Tensor | None:
-        return self._split.get(split)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 8, 12]`, `label` int64 `[n]`: 0 slow, 1 fast."""

@@ -7,10 +7,8 @@ uint8 / 256; here they become uint8 / 255, the full range [0, 1].
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from distk import DataSpec, DistkError, Files, UsageError
+from distk.arrays import open_npz
 from distk.config import NoConfig
 from distk.console import progress, warn_once
 from distk.plugins.sequence.data.clips import ACTIONS, ATTRIBUTES, FRAMES, ClipDataset, character_split
@@ -66,35 +65,22 @@ def read_layers(path: Path) -> list[np.ndarray]:
 
     Raises DistkError for other members, shapes or types, before anything large is allocated.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            found = []
-            for layer in LAYERS:
-                want = (1 if layer == "shoes" else 6, len(ACTIONS), FRAMES, SIDE, SIDE, 4)
-                with archive.open(f"{layer}.npy") as member:
-                    shape, fortran, dtype = _npy_header(member)
-                    if (shape, fortran, dtype) != (want, False, np.dtype(np.uint8)):
-                        raise DistkError(f"'{path}': {layer} is {dtype} {shape}, expected uint8 {want}.")
-                    raw = member.read(int(np.prod(want)) + 1)
-                if len(raw) != np.prod(want):
-                    raise DistkError(f"'{path}': {layer} holds {len(raw)} bytes, expected {np.prod(want)}.")
-                found.append(np.frombuffer(raw, np.uint8).reshape(want))
-            return found
-    except (OSError, zipfile.BadZipFile, ValueError, EOFError, KeyError, NotImplementedError) as error:
-        raise DistkError(f"'{path}' is not a valid npz of sprite layers ({error}).") from error
-
-
-def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(file)
+    found = []
+    with open_npz(path, f"the layers {', '.join(LAYERS)}") as file:
+        for layer in LAYERS:
+            want = (1 if layer == "shoes" else 6, len(ACTIONS), FRAMES, SIDE, SIDE, 4)
+            shape, dtype = file.header(layer)
+            if (shape, dtype) != (want, np.dtype(np.uint8)):
+                raise DistkError(f"'{path}': {layer} is {dtype} {shape}, expected uint8 {want}.")
+            found.append(file.read(layer))
+    return found
 
 
 class Composer:
     """Lays the layers over each other. layers: the five arrays of `cut_sheets`, kept as uint8 on the device."""
 
     def __init__(self, layers: list[np.ndarray], device: torch.device) -> None:
-        self.layers = [torch.from_numpy(layer.copy()).to(device) for layer in layers]
+        self.layers = [torch.from_numpy(layer).to(device) for layer in layers]
 
     def __call__(self, factors: Tensor) -> Tensor:
         """Factors int64 `[n, 5]` -> uint8 `[n, 8, 3, 64, 64]`: source over, from opaque black, rounded at the end."""
@@ -140,7 +126,7 @@ class LpcSprites(ClipDataset[NoConfig]):
 
     def _use_layers(self, layers: list[np.ndarray], where: Path) -> None:
         self.compose = Composer(layers, self.device)
-        self._split = character_split(SIZES, TRAIN, self.device)
+        self.parts = character_split(SIZES, TRAIN, self.device)
         self.origin = f"composed on the device from {where}"
         if self.device.type == "cuda":  # 1.1 GB: there is room, and a batch becomes one gather
             rows = torch.arange(len(self), device=self.device)
@@ -156,7 +142,7 @@ class LpcSprites(ClipDataset[NoConfig]):
         self.clips = torch.from_numpy(np.concatenate(clips)).to(self.device)
         self.table = torch.from_numpy(np.concatenate(tables)).to(self.device)
         every = torch.arange(len(self.table), device=self.device)
-        self._split = {"train": every[: sizes["train"]], "test": every[sizes["train"] :]}
+        self.parts = {"train": every[: sizes["train"]], "test": every[sizes["train"] :]}
         self.origin = f"read from the npy files in {folder}"
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:

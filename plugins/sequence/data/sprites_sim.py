@@ -172,7 +172,7 @@ class SpritesSim(ClipDataset[Config]):
         characters = math.prod(self.factor_sizes[:-1])
         # Li & Mandt: 1,000 of 1,296 characters train. Das & Dandi: a tenth of the characters is for the test.
         train = 1000 if config.variant == "li-mandt" else characters - characters // 10
-        self._split = character_split(self.factor_sizes, train, device)
+        self.parts = character_split(self.factor_sizes, train, device)
         self.origin = "drawn on the device (no file)"
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:

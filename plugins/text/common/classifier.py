@@ -59,7 +59,7 @@ def fit(
 
     A small corpus is passed more often, so that there are 600 steps: with fewer the weights are still growing.
     """
-    epochs = max(epochs, -(-600 * batch // max(1, len(x))))
+    epochs = max(epochs, -(-600 * batch // max(batch, len(x))))
     optimizer = torch.optim.Adam(model.parameters(), lr)
     for _ in range(epochs):
         for rows in torch.randperm(len(x), generator=generator, device=x.device).split(batch):

@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 
 from distk import DistkError, Files, UsageError, option
-from distk.data import names_of
 from distk.files import write_atomic
 from distk.plugins.text.common import files as formats
 from distk.plugins.text.common import standin
-from distk.plugins.text.common.corpus import SentenceDataset, TextConfig, completed, divided
+from distk.plugins.text.common.corpus import SentenceDataset, TextConfig
 from distk.plugins.text.common.files import Part
+from distk.plugins.text.common.splits import completed, described, divided, joined
 
 SENTIMENT = ("negative", "positive")
 
@@ -71,27 +71,6 @@ class StandinReviews(SentenceDataset[StandinConfig]):
         return word in standin.POLARITY
 
 
-def _folder(files: Files, what: str) -> Path:
-    """The folder that holds `what`, or the reason why the corpus cannot be opened."""
-    if not files.folders:
-        raise UsageError(
-            f"data set '{files.name}' needs its files, {files.reads}: add --data-dir DIR (or set DISTK_DATA). "
-            "Without any files, --data standin-reviews works."
-        )
-    return files.folders[0]
-
-
-def _named(files: Files, names: tuple[str, ...]) -> Path:
-    """The first existing of `names` in the folders. Raises UsageError that names every expected path."""
-    for folder in files.folders:
-        for name in names:
-            if (folder / name).is_file():
-                return folder / name
-    _folder(files, names[0])
-    tried = names_of([f"'{folder / name}'" for folder in files.folders for name in names])
-    raise UsageError(f"data set '{files.name}' found no file {tried}; it reads {files.reads}.")
-
-
 @dataclass(frozen=True)
 class YelpConfig(TextConfig):
     """Which of the two layouts the files have."""
@@ -105,49 +84,53 @@ class Yelp(SentenceDataset[YelpConfig]):
     reads = "sentiment.{train,dev,test}.{0,1}, or train1.txt train2.txt valid1.txt valid2.txt test0.txt test1.txt"
 
     def read(self, files: Files) -> tuple[dict[str, Part], tuple[str, ...], str]:
-        _folder(files, "")
+        formats.folder_of(files, "")
         layout = self.config.layout
         if layout == "auto":
-            old = any((f / f"train1{s}").is_file() for f in files.folders for s in ("", ".txt"))
-            new = any((f / "sentiment.train.0").is_file() for f in files.folders)
-            layout = "arae" if old and not new else "shen"
+            layout = "arae" if self._has(files, "arae") and not self._has(files, "shen") else "shen"
         parts: dict[str, Part] = {}
         for split, table in formats.yelp_table(layout).items():
-            names = [tuple(n + s for s in ("", ".txt")) if layout == "arae" else (n,) for n, _ in table]
-            there = [any((f / n).is_file() for f in files.folders for n in options) for options in names]
-            if split != "train" and not any(there):
+            names = [self._names(name, layout) for name, _ in table]
+            # A trained model also reads a folder that has no training files, such as the published dev files alone.
+            needed = split == "train" and (self.model is None or not self._has(files, layout, any_split=True))
+            if not needed and not any(formats.there(f / n) for f in files.folders for ns in names for n in ns):
                 continue
             part = parts[split] = Part()
             for options, (_, label) in zip(names, table, strict=True):
-                path = _named(files, options)
+                path = formats.named(files, options)
                 part.add(formats.read_lines(path, self.encoding), label)
                 where = path.parent
-        parts, remark = completed(parts)
-        return parts, SENTIMENT, f"{len(parts['train'].lines):,} training sentences from '{where}'{remark}"
+        parts, remark = completed(parts, self.model is not None)
+        return parts, SENTIMENT, f"{described(parts)} from '{where}'{remark}"
+
+    @staticmethod
+    def _names(name: str, layout: str) -> tuple[str, ...]:
+        return tuple(name + ending for ending in ("", ".txt")) if layout == "arae" else (name,)
+
+    def _has(self, files: Files, layout: str, any_split: bool = False) -> bool:
+        """Whether a training file, or any file, of a layout is there."""
+        table = formats.yelp_table(layout)
+        names = [name for split in (table if any_split else ("train",)) for name, _ in table[split]]
+        return any(formats.there(f / n) for f in files.folders for name in names for n in self._names(name, layout))
 
 
 class RtPolarity(SentenceDataset):
     """Sentences of film reviews by sentiment (Pang & Lee 2005)."""
 
     reads = "rt-polarity.pos and rt-polarity.neg (also in rt-polaritydata/)"
-    charset = "latin-1"
 
     def read(self, files: Files) -> tuple[dict[str, Part], tuple[str, ...], str]:
-        part = Part()
-        for label, ending in enumerate(("neg", "pos")):
-            path = _named(files, tuple(f"{d}rt-polarity.{ending}" for d in ("", "rt-polaritydata/", "rt_polarity/")))
-            part.add(formats.read_lines(path, self._charset(path)), label)
-        return divided(part), SENTIMENT, f"{len(part.lines):,} sentences from '{path.parent}', split 80/10/10"
+        part, where = read_rt_polarity(files, self.config.encoding)
+        return divided(part), SENTIMENT, f"{len(part.lines):,} sentences from '{where}', split 80/10/10"
 
-    def _charset(self, path: Path) -> str:
-        """Cornell's original is Latin-1; copies in UTF-8 are in circulation and recognised by being valid UTF-8."""
-        if self.config.encoding == "auto":
-            try:
-                formats.read_text(path, "utf-8")
-            except DistkError:
-                return "latin-1"
-            return "utf-8"
-        return self.encoding
+
+def read_rt_polarity(files: Files, encoding: str) -> tuple[Part, Path]:
+    """Both files, and the folder. encoding: auto finds out, since the original and copies in UTF-8 are about."""
+    part = Part()
+    for label, ending in enumerate(("neg", "pos")):
+        path = formats.named(files, tuple(f"{d}rt-polarity.{ending}" for d in ("", "rt-polaritydata/", "rt_polarity/")))
+        part.add(formats.read_lines(path, formats.western(path) if encoding == "auto" else encoding), label)
+    return part, path.parent
 
 
 class Uci(SentenceDataset):
@@ -157,14 +140,18 @@ class Uci(SentenceDataset):
     raw = True
 
     def read(self, files: Files) -> tuple[dict[str, Part], tuple[str, ...], str]:
-        part = Part()
-        for source in ("amazon_cells", "imdb", "yelp"):
-            names = tuple(f"{d}{source}_labelled.txt" for d in ("", "sentiment labelled sentences/", "uci_sentiment/"))
-            path = _named(files, names)
-            found = formats.read_uci(path, self.encoding)
-            part.lines += found.lines
-            part.labels += found.labels
-        return divided(part), SENTIMENT, f"{len(part.lines):,} sentences from '{path.parent}', split 80/10/10"
+        part, where = read_uci(files, self.encoding)
+        return divided(part), SENTIMENT, f"{len(part.lines):,} sentences from '{where}', split 80/10/10"
+
+
+def read_uci(files: Files, encoding: str) -> tuple[Part, Path]:
+    """The three files, one after the other, and their folder."""
+    parts = []
+    for source in ("amazon_cells", "imdb", "yelp"):
+        names = tuple(f"{d}{source}_labelled.txt" for d in ("", "sentiment labelled sentences/", "uci_sentiment/"))
+        path = formats.named(files, names)
+        parts.append({"all": formats.read_uci(path, encoding)})
+    return joined(parts)["all"], path.parent
 
 
 @dataclass(frozen=True)
@@ -185,103 +172,16 @@ class Finegrained(SentenceDataset[FinegrainedConfig]):
     raw = True
 
     def read(self, files: Files) -> tuple[dict[str, Part], tuple[str, ...], str]:
-        path = _named(files, ("finegrained.txt", "data/finegrained.txt", "sentence_sentiment/finegrained.txt"))
-        part = formats.read_finegrained(path, self.encoding, self.config.labels)
+        part, path = read_finegrained(files, self.encoding, self.config.labels)
         long = {"neg": "negative", "pos": "positive", "neu": "neutral", "mix": "mixed", "nr": "not-relevant"}
         names = tuple(long[label] for label in self.config.labels)
         return divided(part), names, f"{len(part.lines):,} sentences from '{path}', split 80/10/10"
 
 
-@dataclass(frozen=True)
-class FilesConfig(TextConfig):
-    """Names and tags of the user's own files."""
-
-    labels: tuple[str, ...] = option((), "names of the labels; default: the files' suffixes")
-    tagged: bool = option(False, "the files hold word_TAG instead of words")
-
-
-class UserFiles(SentenceDataset[FilesConfig]):
-    """The user's own sentences: train.0 train.1 ... dev.0 ... test.0 ..., or train.txt with train.labels."""
-
-    reads = "train.0 train.1 [...] dev.0 dev.1 test.0 test.1 (also train.0.conllu), or train.txt with train.labels"
-
-    def read(self, files: Files) -> tuple[dict[str, Part], tuple[str, ...], str]:
-        folder = _folder(files, "train.0")
-        if not files.required:
-            raise UsageError("data set 'files' needs the folder of your files: add --data-dir DIR.")
-        paired = (folder / "train.txt").is_file()
-        suffixes = self._suffixes(folder, paired)
-        names = self.config.labels or tuple(suffixes)
-        if len(names) != len(suffixes):
-            raise UsageError(f"--labels has {len(names)} names, but '{folder}' has the labels {names_of(suffixes)}.")
-        parts = {}
-        for split in ("train", "dev", "test"):
-            part = self._paired(folder, split, suffixes) if paired else self._suffixed(folder, split, suffixes)
-            if part is not None:
-                parts[split] = part
-        parts, remark = completed(parts)
-        return parts, tuple(names), f"{len(parts['train'].lines):,} training sentences from '{folder}'{remark}"
-
-    def _suffixes(self, folder: Path, paired: bool) -> list[str]:
-        if paired:
-            labels = set(formats.read_lines(self._existing(folder / "train.labels"), self.encoding))
-            return sorted(label.strip() for label in labels)
-        found = sorted(p.name.removeprefix("train.").removesuffix(".conllu") for p in folder.glob("train.*"))
-        if not found:
-            raise UsageError(
-                f"'{folder}' holds neither '{folder / 'train.0'}' and '{folder / 'train.1'}' "
-                f"nor '{folder / 'train.txt'}' with '{folder / 'train.labels'}'."
-            )
-        return found
-
-    def _existing(self, path: Path) -> Path:
-        if not path.is_file():
-            raise UsageError(f"data set 'files' found no file '{path}'; it reads {self.reads}.")
-        return path
-
-    def _paired(self, folder: Path, split: str, suffixes: list[str]) -> Part | None:
-        if not (folder / f"{split}.txt").is_file():
-            return None
-        lines = formats.read_lines(folder / f"{split}.txt", self.encoding)
-        labels = formats.read_lines(self._existing(folder / f"{split}.labels"), self.encoding)
-        if len(lines) != len(labels):
-            raise UsageError(
-                f"'{folder / split}.txt' has {len(lines):,} lines and '{folder / split}.labels' {len(labels):,}; "
-                "they must have one label per sentence."
-            )
-        part = Part(tags=[] if self.config.tagged else None)
-        for number, (line, label) in enumerate(zip(lines, labels, strict=True), 1):
-            if label.strip() not in suffixes:
-                raise UsageError(
-                    f"line {number} of '{folder / split}.labels': '{label[:50]}' is not a label of the training data."
-                )
-            self._add(part, [line], suffixes.index(label.strip()), folder / f"{split}.txt")
-        return part
-
-    def _suffixed(self, folder: Path, split: str, suffixes: list[str]) -> Part | None:
-        there = [s for s in suffixes for e in ("", ".conllu") if (folder / f"{split}.{s}{e}").is_file()]
-        if split != "train" and not there:
-            return None
-        tagged = self.config.tagged or (folder / f"train.{suffixes[0]}.conllu").is_file()
-        part = Part(tags=[] if tagged else None)
-        for label, suffix in enumerate(suffixes):
-            path = folder / f"{split}.{suffix}"
-            if path.with_name(path.name + ".conllu").is_file():
-                for words, tags in formats.read_conllu(path.with_name(path.name + ".conllu"), self.encoding):
-                    part.add([" ".join(w.replace(" ", "_") for w in words)], label)
-                    part.tags.append(tags)  # type: ignore[union-attr]
-            else:
-                self._add(part, formats.read_lines(self._existing(path), self.encoding), label, path)
-        return part
-
-    def _add(self, part: Part, lines: list[str], label: int, path: Path) -> None:
-        if part.tags is None:
-            part.add(lines, label)
-            return
-        for number, line in enumerate(lines, 1):
-            words, tags = formats.read_tagged(line, f"line {number} of '{path}'")
-            part.add([" ".join(words)], label)
-            part.tags.append(tags)
+def read_finegrained(files: Files, encoding: str, labels: tuple[str, ...]) -> tuple[Part, Path]:
+    """The sentences that have one of the labels, and the file."""
+    path = formats.named(files, ("finegrained.txt", "data/finegrained.txt", "sentence_sentiment/finegrained.txt"))
+    return formats.read_finegrained(path, encoding, labels), path
 
 
 @dataclass(frozen=True)
@@ -298,21 +198,27 @@ class AclImdb(SentenceDataset[ImdbConfig]):
     raw = True
 
     def read(self, files: Files) -> tuple[dict[str, Part], tuple[str, ...], str]:
-        base = _folder(files, "aclImdb")
-        roots = [r for f in files.folders for r in (f, f / "aclImdb") if (r / "train" / "pos").is_dir()]
-        if not roots:
-            raise UsageError(f"'{base}' holds no folder 'aclImdb/train/pos'; aclimdb reads {self.reads}.")
+        root = imdb_folder(files)
+        if root is None:
+            where = formats.folder_of(files, "aclImdb")
+            raise UsageError(f"'{where}' holds no folder 'aclImdb/train/pos'; aclimdb reads {self.reads}.")
         parts = {}
         for split in ("train", "test"):
             part = parts[split] = Part()
             for label, name in enumerate(("neg", "pos")):
-                part.add(list(formats.read_reviews(roots[0] / split / name, self.encoding)), label)
+                part.add(list(formats.read_reviews(root / split / name, self.encoding)), label)
         train = divided(parts["train"], dev=0.05, test=0.0)
         parts = {"train": train["train"], "dev": train["dev"], "test": parts["test"]}
         if self.config.unsup:
             parts["unsup"] = Part()
-            parts["unsup"].add(list(formats.read_reviews(roots[0] / "train" / "unsup", self.encoding)), -1)
-        return parts, SENTIMENT, f"{len(parts['train'].lines):,} training sentences from '{roots[0]}'"
+            parts["unsup"].add(list(formats.read_reviews(root / "train" / "unsup", self.encoding)), -1)
+        return parts, SENTIMENT, f"{len(parts['train'].lines):,} training sentences from '{root}'"
+
+
+def imdb_folder(files: Files) -> Path | None:
+    """The folder of the Large Movie Review data set, where there is one."""
+    roots = (root for folder in files.folders for root in (folder, folder / "aclImdb"))
+    return next((root for root in roots if (root / "train" / "pos").is_dir()), None)
 
 
 @dataclass(frozen=True)
@@ -333,7 +239,7 @@ class Yahoo(SentenceDataset[YahooConfig]):
     raw = True
 
     def read(self, files: Files) -> tuple[dict[str, Part], tuple[str, ...], str]:
-        path = _named(files, ("classes.txt", "yahoo_answers_csv/classes.txt"))
+        path = formats.named(files, ("classes.txt", "yahoo_answers_csv/classes.txt"))
         known = [line.strip() for line in formats.read_lines(path, self.encoding)]
         for topic in self.config.topics:
             if topic not in known:
@@ -342,7 +248,7 @@ class Yahoo(SentenceDataset[YahooConfig]):
         column = ("class", "title", "question", "answer").index(self.config.text)
         parts = {}
         for split in ("train", "test"):
-            file = _named(files, (f"{split}.csv", f"yahoo_answers_csv/{split}.csv"))
+            file = formats.named(files, (f"{split}.csv", f"yahoo_answers_csv/{split}.csv"))
             parts[split] = formats.read_csv(file, self.encoding, numbers, column)
         train = divided(parts["train"], dev=0.05, test=0.0)
         parts = {"train": train["train"], "dev": train["dev"], "test": parts["test"]}

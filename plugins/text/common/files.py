@@ -2,56 +2,169 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import json
 import re
-from collections.abc import Iterator
+import stat
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distk import DistkError, UsageError
+from distk import DistkError, Files, UsageError
+from distk.data import names_of
 
 LARGEST_FILE = 8 << 30
 """Bytes of one text file that we agree to read."""
 LONGEST_LINE = 1 << 20
+LONGEST_TOKEN_BYTES = 4000
+"""Bytes of a word in a file of word vectors."""
+CONLLU = 10
+"""Columns of a CoNLL-U file."""
+GZIP = b"\x1f\x8b"
+SWOLLEN, SMALL = 100, 64 << 20
+"""A gzip file may unpack to so many times its size, and to so many bytes in any case; text shrinks to a fifth."""
+_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
 @dataclass
 class Part:
-    """Sentences of one split. lines: text. labels: class of each line, -1 for none. tags: of each word, or None."""
+    """Sentences of one split.
+
+    lines: text. labels: class of each line, -1 for none; an empty list for text without labels. tags: of each word, or
+    None. columns: further text for each line by name (a translation, tags apart by spaces, a language); None for a line
+    that has none.
+    """
 
     lines: list[str] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     tags: list[list[str]] | None = None
+    columns: dict[str, list[str | None]] = field(default_factory=dict)
 
-    def add(self, lines: list[str], label: int) -> None:
+    def add(self, lines: Sequence[str], label: int) -> None:
         """Append lines of one class."""
         self.lines += lines
         self.labels += [label] * len(lines)
 
+    def take(self, source: Part, rows: Sequence[int]) -> None:
+        """Append rows of another part; a column that either side lacks has None there."""
+        before = len(self.lines)
+        self.lines += [source.lines[i] for i in rows]
+        if source.labels or self.labels:
+            self.labels = self.labels or [-1] * before
+            self.labels += [source.labels[i] for i in rows] if source.labels else [-1] * len(rows)
+        if self.tags is not None and source.tags is not None:
+            self.tags += [source.tags[i] for i in rows]
+        for name in {**self.columns, **source.columns}:
+            held = self.columns.setdefault(name, [None] * before)
+            held += [source.columns[name][i] for i in rows] if name in source.columns else [None] * len(rows)
 
-def read_text(path: Path, encoding: str = "utf-8") -> str:
-    """A whole file as text, without a byte order mark.
 
-    Raises DistkError naming the file, and for undecodable bytes the line and the offset.
+def folder_of(files: Files, what: str) -> Path:
+    """The folder that holds `what`, or the reason why the corpus cannot be opened."""
+    if not files.folders:
+        raise UsageError(
+            f"data set '{files.name}' needs its files, {files.reads}: add --data-dir DIR (or set DISTK_DATA). "
+            "Without any files, --data standin-reviews works."
+        )
+    return files.folders[0]
+
+
+def named(files: Files, names: tuple[str, ...]) -> Path:
+    """The first existing of `names` in the folders. Raises UsageError that names every expected path."""
+    for folder in files.folders:
+        for name in names:
+            if (found := there(folder / name)) is not None:
+                return found
+    folder_of(files, names[0])
+    tried = names_of([f"'{folder / name}'" for folder in files.folders for name in names])
+    raise UsageError(f"data set '{files.name}' found no file {tried}; it reads {files.reads}.")
+
+
+def there(path: Path) -> Path | None:
+    """A file or its gzip form, whichever is there."""
+    return next((p for p in (path, path.with_name(f"{path.name}.gz")) if p.is_file()), None)
+
+
+def read_bytes(path: Path) -> bytes:
+    """A whole file, unpacked where it is gzip, whatever its name says.
+
+    Raises DistkError naming a file that is missing, no regular file, too large, damaged, or unpacks beyond measure.
     """
     try:
-        size = path.stat().st_size
-        if size > LARGEST_FILE:
-            raise DistkError(f"'{path}' has {size:,} bytes; more than {LARGEST_FILE:,} is refused.")
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise DistkError(f"'{path}' is not a regular file.")
+        if found.st_size > LARGEST_FILE:
+            raise DistkError(f"'{path}' has {found.st_size:,} bytes; more than {LARGEST_FILE:,} is refused.")
         raw = path.read_bytes()
     except OSError as error:
         raise DistkError(f"cannot read '{path}': {error.strerror or error}.") from error
+    return _unpacked(raw, path) if raw.startswith(GZIP) else raw
+
+
+def _unpacked(raw: bytes, path: Path) -> bytes:
+    """The content of a gzip file, which may be of several members."""
+    room = min(LARGEST_FILE, max(SMALL, SWOLLEN * len(raw)))
+    parts: list[bytes] = []
+    rest, size = raw, 0
+    try:
+        while rest.strip(b"\0"):
+            member = zlib.decompressobj(wbits=31)
+            parts.append(member.decompress(rest, room - size + 1))
+            size += len(parts[-1])
+            if size > room:
+                raise DistkError(
+                    f"'{path}' has {len(raw):,} bytes and unpacks to more than {room:,}; unpack it with gunzip if it "
+                    "is what you expect."
+                )
+            if not member.eof:
+                raise DistkError(f"'{path}' is cut off: its gzip data have no end.")
+            rest = member.unused_data
+    except zlib.error as error:
+        raise DistkError(f"'{path}' is a damaged gzip file ({error}).") from error
+    return b"".join(parts)
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """A whole file as text, without a byte order mark; `.gz` is unpacked.
+
+    Raises DistkError naming the file, and for undecodable bytes the line and the offset.
+    """
+    raw = read_bytes(path)
     try:
         return raw.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
+        mark = _MARKS.get(raw[:2])
+        hint = (
+            f"the file begins like {mark}: add --encoding {mark}"
+            if mark
+            else "if the file is Latin-1, add --encoding latin-1"
+        )
         raise DistkError(
-            f"'{path}' is not {encoding}: line {line}, byte offset {error.start}; "
-            "if the file is Latin-1, add --encoding latin-1."
+            f"'{path}' is not {encoding}: line {line}, byte offset {error.start}; {hint}, or convert it with iconv."
         ) from error
-    except LookupError as error:
-        raise UsageError(f"--encoding '{encoding}' is not a known encoding.") from error
+    except (LookupError, UnicodeError) as error:
+        if isinstance(error, LookupError):
+            raise UsageError(f"--encoding '{encoding}' is not a known encoding.") from error
+        raise DistkError(f"'{path}' is not {encoding} ({error}).") from error
+
+
+def western(path: Path) -> str:
+    """The encoding of a file of a Western language: utf-8 where it is valid, else cp1252, else latin-1.
+
+    What calls itself Latin-1 is mostly Windows' cp1252, which differs in bytes 0x80 to 0x9f alone: dashes, quotation
+    marks and the ellipsis there, controls in Latin-1, which no text has.
+    """
+    raw = read_bytes(path)
+    for encoding in ("utf-8", "cp1252"):
+        with contextlib.suppress(UnicodeDecodeError):
+            raw.decode(encoding)
+            return encoding
+    return "latin-1"
 
 
 def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
@@ -83,6 +196,40 @@ def read_labels(path: Path, names: tuple[str, ...], encoding: str = "utf-8") -> 
     """One label per line, a name of `names` or its number. Raises UsageError for anything else."""
     lines = read_lines(path, encoding)
     return [label_index(line.strip(), names, f"line {i + 1} of '{path}'") for i, line in enumerate(lines)]
+
+
+def aligned(lines: Mapping[Path, Sequence[object]]) -> int:
+    """The number of lines that all files share. Raises UsageError that names two files with different numbers."""
+    (first, held), *others = lines.items()
+    for path, found in others:
+        if len(found) != len(held):
+            raise UsageError(
+                f"'{first}' has {len(held):,} lines and '{path}' {len(found):,}; line by line they must say the same."
+            )
+    return len(held)
+
+
+def read_table(path: Path, encoding: str, names: Sequence[str] | None) -> dict[str, list[str]]:
+    """Lines `en TAB de TAB fr [TAB tags]` as columns by name.
+
+    names: of the columns; default: en, de, fr, pos, as many as there are. Raises DistkError naming the line that has
+    another number of columns.
+    """
+    lines = read_lines(path, encoding)
+    if not lines:
+        raise DistkError(f"'{path}' is empty.")
+    width = lines[0].count("\t") + 1
+    chosen = names or ("en", "de", "fr", "pos")[:width]
+    if len(chosen) != width:
+        raise UsageError(f"'{path}' has {width} columns, and {len(chosen)} languages are named: {', '.join(chosen)}.")
+    columns: dict[str, list[str]] = {name: [] for name in chosen}
+    for number, line in enumerate(lines, 1):
+        cells = line.split("\t")
+        if len(cells) != width:
+            raise DistkError(f"line {number} of '{path}' has {len(cells)} columns apart by tabs, line 1 has {width}.")
+        for name, cell in zip(chosen, cells, strict=True):
+            columns[name].append(cell)
+    return columns
 
 
 # The corpora
@@ -141,7 +288,23 @@ def read_csv(path: Path, encoding: str, classes: dict[int, int], column: int) ->
             if label is not None and text:
                 part.add([" ".join(text.split())], label)
     except csv.Error as error:
-        raise DistkError(f"'{path}' is not a valid CSV file: line {reader.line_num}, {error}.") from error
+        raise DistkError(f"'{path}' is no sound CSV file: line {reader.line_num}, {error}.") from error
+    return part
+
+
+def read_scored(path: Path, encoding: str) -> Part:
+    """One JSON object a line with `review`, the text, and `score`, 0 or 1."""
+    part = Part()
+    for number, line in enumerate(read_lines(path, encoding), 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict) or not isinstance(row.get("review"), str) or row.get("score") not in (0, 1):
+            raise DistkError(
+                f"line {number} of '{path}' is not a JSON object with a text 'review' and a 'score' of 0 or 1."
+            )
+        part.add([row["review"].replace("\n", " ")], int(row["score"]))
     return part
 
 
@@ -184,24 +347,60 @@ def read_tagged(line: str, where: str) -> tuple[list[str], list[str]]:
     return words, tags
 
 
-def read_conllu(path: Path, encoding: str = "utf-8") -> list[tuple[list[str], list[str]]]:
-    """Sentences of a CoNLL-U file as (words, Penn tags); universal tags where the file has no Penn tags.
+@dataclass
+class Tagged:
+    """A sentence. name: its `sent_id`. text: as it was written. words, upos, xpos: one of each for each word.
 
-    Raises DistkError naming the line that is no CoNLL-U.
+    upos: universal tags. xpos: the language's own, Penn tags for English. An underscore stands for no tag.
     """
-    sentences: list[tuple[list[str], list[str]]] = []
-    words: list[str] = []
-    tags: list[str] = []
+
+    name: str = ""
+    text: str = ""
+    words: list[str] = field(default_factory=list)
+    upos: list[str] = field(default_factory=list)
+    xpos: list[str] = field(default_factory=list)
+
+
+def read_sentences(path: Path, encoding: str = "utf-8") -> list[Tagged]:
+    """Every sentence of a CoNLL-U file, which may be gzip.
+
+    A contraction (3-4) and an empty node (3.1) are left out, their parts are there. Without a `# text` the text is put
+    together from the words. Raises DistkError naming the line that is not CoNLL-U.
+    """
+    sentences: list[Tagged] = []
+    now, built, until = Tagged(), "", 0
     for number, line in enumerate([*read_lines(path, encoding), ""], 1):
         if not line.strip():
-            if words:
-                sentences.append((words, tags))
-                words, tags = [], []
-        elif not line.startswith("#"):
-            columns = line.split("\t")
-            if len(columns) != 10:
-                raise DistkError(f"line {number} of '{path}' has {len(columns)} columns; CoNLL-U has 10.")
-            if columns[0].isdecimal():  # 3-4 is a contraction, 3.1 an empty node
-                words.append(columns[1])
-                tags.append(columns[4] if columns[4] != "_" else columns[3])
+            if now.words:
+                now.text = now.text or built.strip()
+                sentences.append(now)
+            now, built, until = Tagged(), "", 0
+        elif line.startswith("#"):
+            key, equals, value = line[1:].partition("=")
+            if equals and key.strip() in ("text", "sent_id"):
+                setattr(now, {"text": "text", "sent_id": "name"}[key.strip()], value.strip())
+        else:
+            cells = line.split("\t")
+            if len(cells) != CONLLU:
+                raise DistkError(f"line {number} of '{path}' has {len(cells)} columns; CoNLL-U has {CONLLU}.")
+            place = cells[0]
+            if place.isdecimal():
+                now.words.append(cells[1])
+                now.upos.append(cells[3])
+                now.xpos.append(cells[4])
+            if place.isdecimal() and int(place[:9]) <= until:
+                continue  # part of a contraction, whose own line was written
+            first, dash, last = place.partition("-")
+            if dash and first.isdecimal() and last.isdecimal():
+                until = int(last[:9])
+            if place.isdecimal() or dash:
+                built += cells[1] + ("" if "SpaceAfter=No" in cells[9] else " ")
     return sentences
+
+
+def read_conllu(path: Path, encoding: str = "utf-8") -> list[tuple[list[str], list[str]]]:
+    """Sentences of a CoNLL-U file as (words, Penn tags); a word without a Penn tag has its universal one."""
+    return [
+        (s.words, [x if x != "_" else u for x, u in zip(s.xpos, s.upos, strict=True)])
+        for s in read_sentences(path, encoding)
+    ]

@@ -1,15 +1,16 @@
-"""Words and ids: the tokenizer, the vocabulary, and its safe form inside a checkpoint's data description.
+"""Symbols and ids: how text is split, the vocabulary, and its safe form inside a checkpoint's data description.
 
-Ids are fixed: 0 `<pad>`, 1 `<bos>`, 2 `<eos>`, 3 `<unk>`, then words by falling count, equal counts in code point
-order, so that the ids follow from the text alone.
+A symbol is a word or a character. Ids are fixed: 0 `<pad>`, 1 `<bos>`, 2 `<eos>`, 3 `<unk>`, then symbols by falling
+count, equal counts in code point order, so that the ids follow from the text alone.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ NUMBER = "_num_"
 LONGEST_TOKEN = 1000
 LARGEST = 2_000_000
 """Words that a vocabulary from a file may have."""
+Unit = Literal["word", "char"]
 
 _CLITIC = re.compile(r"('(?:s|re|ve|ll|d|m))(?!\w)")
 _NOT = re.compile(r"(?<=\w)n't(?!\w)")
@@ -43,17 +45,24 @@ def split_words(line: str, *, raw: bool = False, lowercase: bool = True) -> list
     return [token for token in (line.lower() if lowercase else line).strip().split(" ") if token]
 
 
+def split_characters(line: str, *, lowercase: bool = False) -> list[str]:
+    """A line as characters, in the composed form (NFC), without white space at its ends."""
+    return list(unicodedata.normalize("NFC", line.lower() if lowercase else line).strip())
+
+
 @dataclass(frozen=True)
 class Vocab:
     """Tokens by id, with how text was split.
 
-    tokens: all tokens, the four specials first. raw, lowercase: as in `split_words`. max_len: words per sentence.
+    tokens: all tokens, the four specials first. unit: what a token is. raw, lowercase: as in `split_words`; characters
+    know only lowercase. max_len: most tokens of a sentence, `<eos>` not counted.
     """
 
     tokens: tuple[str, ...]
     raw: bool = False
     lowercase: bool = True
     max_len: int = 25
+    unit: Unit = "word"
 
     def __post_init__(self) -> None:
         # Specials have no entry: literal "<eos>" in somebody's text is an unknown word, never an end.
@@ -66,7 +75,7 @@ class Vocab:
 
     @classmethod
     def build(cls, counts: Mapping[str, int], size: int | None = None, min_count: int = 1, **settings: Any) -> Vocab:
-        """From word counts: the `size` most frequent words (specials not counted) that occur `min_count` times."""
+        """From counts: the `size` most frequent symbols (specials not counted) that occur `min_count` times."""
         known = [word for word, n in counts.items() if n >= min_count and word not in SPECIALS]
         known.sort(key=lambda word: (-counts[word], word))
         return cls(SPECIALS + tuple(known[:size]), **settings)
@@ -89,7 +98,12 @@ class Vocab:
             raise DistkError(
                 f"the vocabulary in the file is damaged: words must be text of at most {LONGEST_TOKEN} characters."
             )
-        if any(token == "" or " " in token or "\n" in token for token in tokens):
+        unit = values.get("unit", "word")
+        if unit not in ("word", "char"):
+            raise DistkError("the vocabulary in the file is damaged: it is neither of words nor of characters.")
+        if unit == "char" and any(len(token) != 1 or token == "\n" for token in tokens[len(SPECIALS) :]):
+            raise DistkError("the vocabulary in the file is damaged: a member is not one character.")
+        if unit == "word" and any(token == "" or " " in token or "\n" in token for token in tokens):
             raise DistkError(
                 "the vocabulary in the file is damaged: a word is empty or has a space or line feed in it."
             )
@@ -105,17 +119,23 @@ class Vocab:
             or mode not in ("space", "raw")
         ):
             raise DistkError("the vocabulary in the file is damaged: max_len, tokenize or lowercase is out of range.")
-        return cls(tuple(tokens), mode == "raw", lower, length)
+        return cls(tuple(tokens), mode == "raw", lower, length, unit)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for `DataSpec.extra`."""
         mode = "raw" if self.raw else "space"
-        common = {"kind": "word", "tokenize": mode, "lowercase": self.lowercase, "num_token": NUMBER}
+        common = {"unit": self.unit, "tokenize": mode, "lowercase": self.lowercase, "num_token": NUMBER}
         return {**common, "max_len": self.max_len, "vocab": list(self.tokens)}
 
     def words(self, line: str, raw: bool | None = None) -> list[str]:
-        """A line as words, split as the training text was unless `raw` says otherwise."""
+        """A line as symbols, split as the training text was unless `raw` says otherwise."""
+        if self.unit == "char":
+            return split_characters(line, lowercase=self.lowercase)
         return split_words(line, raw=self.raw if raw is None else raw, lowercase=self.lowercase)
+
+    def join(self, words: Sequence[str]) -> str:
+        """Symbols as a line."""
+        return ("" if self.unit == "char" else " ").join(words)
 
     def encode(self, words: Iterable[str]) -> list[int]:
         """Ids of words, unknown ones as `<unk>`, without `<eos>`."""
@@ -143,7 +163,7 @@ class Vocab:
 
     def lines(self, ids: Tensor) -> list[str]:
         """Token ids `[n, T]` as lines."""
-        return [" ".join(self.decode(row)) for row in ids.tolist()]
+        return [self.join(self.decode(row)) for row in ids.tolist()]
 
 
 def lengths(x: Tensor) -> Tensor:

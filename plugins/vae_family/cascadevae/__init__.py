@@ -20,3 +20,9 @@ paper.command(
     was="assign",
 )
 paper.command("mcf", "commands:mcf", "Compare the exact solvers of the discrete code on random costs.", was="mcf bench")
+paper.study(
+    "discrete",
+    "studies/discrete.toml",
+    "methods with and without a discrete code: FactorVAE score, classes found, reconstruction",
+    judge="study:judge",
+)

@@ -34,3 +34,23 @@ paper.penalty(
     aliases=("lsigma", "l_sigma"),
 )
 paper.penalty("l1act", "penalty:ActivationPenalty", "mean |activation| of a layer, covreg's comparison", cite="")
+paper.study(
+    "covreg-dimred",
+    "studies/covreg-dimred.toml",
+    "linear autoencoders find the dimension of their data (Figures 1 and 2)",
+    runner="study:dimred_study",
+    judge="judge:judge",
+)
+paper.study(
+    "covreg-xor",
+    "studies/covreg-xor.toml",
+    "the smallest network that solves XOR (Figure 3)",
+    runner="study:xor_study",
+)
+paper.study(
+    "covreg-conv",
+    "studies/covreg-conv.toml",
+    "covariance and error of convolutional autoencoders (Table 1, Figure 4)",
+    runner="study:conv_study",
+    judge="judge:judge",
+)

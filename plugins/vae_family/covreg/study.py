@@ -1,4 +1,5 @@
-"""covreg's experiments as ensembles: every weight, penalty and seed is a member, and all are trained at once.
+"""covreg's experiments, `covreg-dimred`, `covreg-xor` and `covreg-conv`, as ensembles: every weight, penalty and seed
+is a member, and all are trained at once.
 
 The members' parameters are stacked. Linear layers take stacked weights as they are (one batched product), convolutions
 are mapped over them (torch.func.vmap). One Adam serves all: it works elementwise, so that the members do not see each
@@ -7,25 +8,25 @@ other in the sum of their losses.
 
 from __future__ import annotations
 
-import itertools
-import math
-import statistics as statistics_of
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from distk import Dataset, UsageError, adam, open_dataset, seeded
-from distk.console import progress
+from distk import Dataset, DistkError, UsageError, adam, choose_device, open_dataset, option, seeded
+from distk.console import note, progress
 from distk.covariance import statistics
 from distk.device import initialised
 from distk.plugins.vae_family.covreg.method import ConvNet, LinearNet, XorNet, to_signed
+from distk.plugins.vae_family.covreg.metrics import COLLAPSED
 from distk.plugins.vae_family.covreg.penalty import covariance, l_sigma
+from distk.study.protocol import Row, StudyRun, runner
+from distk.study.recipe import Variant
 from distk.training.capture import Captured
 
 PENALTIES: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -41,24 +42,124 @@ KEPT_BACK = 0.1
 
 
 @dataclass(frozen=True)
+class Penalised:
+    """What all three studies set, of a variant."""
+
+    penalty: Literal["covreg", "covreg-drop", "l1act"] = option(
+        "covreg", "which penalty; covreg-drop is covreg without the diagonal"
+    )
+    weight: float = option(0.0, "its weight", min=0)
+    at_once: int = option(1000, "networks that train at once", min=1, max=100_000)
+
+
+@dataclass(frozen=True)
+class DimredConfig(Penalised):
+    """Settings of `covreg-dimred`."""
+
+    steps: int = option(10_000, "steps, each on all items", paper="10,000 epochs", min=1)
+    items: int = option(10_000, "training items", paper="10,000", min=10)
+    lr: float = option(1e-3, "learning rate of Adam", above=0)
+
+
+@dataclass(frozen=True)
+class XorConfig(Penalised):
+    """Settings of `covreg-xor`."""
+
+    steps: int = option(8000, "steps, each on the four patterns", min=1)
+    lr: float = option(1e-2, "learning rate of Adam", above=0)
+
+
+@dataclass(frozen=True)
+class ImagesConfig(Penalised):
+    """Settings of `covreg-conv`; the data set, the batch, the code and the learning rate are those of its method."""
+
+    epochs: int = option(100, "passes over the images", min=1)
+    items: int | None = option(None, "training images, a tenth of them kept back; none: all", min=10)
+    d: int = option(4, "units that TdV counts", min=1, max=4096)
+
+
+@dataclass(frozen=True)
 class Member:
-    """One network of an ensemble."""
+    """One network of an ensemble. label: the variant that it is of."""
 
     penalty: str
     weight: float
     seed: int
+    label: str = ""
 
 
-def members(penalties: Sequence[str], weights: Sequence[float], seeds: Sequence[int]) -> list[Member]:
-    """Every combination; weight 0, at which penalties do not differ, only under the first of them.
+Config = TypeVar("Config", DimredConfig, XorConfig, ImagesConfig)
+Experiment = Callable[[Sequence[Member], torch.device, Config], list[Row]]
 
-    Raises UsageError for an unknown penalty.
-    """
-    for name in penalties:
-        if name not in PENALTIES:
-            raise UsageError(f"--penalties: '{name}' is none of {', '.join(PENALTIES)}.")
-    kept = [(p, w) for i, p in enumerate(penalties) for w in weights if w or not i]
-    return [Member(p, w, s) for p, w in kept for s in seeds]
+
+def _shared(config: Penalised) -> str:
+    """What networks that train at once have in common: everything but their penalty and its weight."""
+    return repr(replace(config, penalty="covreg", weight=0.0))
+
+
+def _in_groups(study: StudyRun, jobs: Sequence[tuple[Variant, int]], experiment: Experiment[Config]) -> Iterator[Row]:
+    """The rows of an experiment, `at_once` networks at a time, those of one penalty side by side."""
+    device = choose_device(study.device)
+    groups: dict[str, list[tuple[Variant, int]]] = {}
+    for variant, seed in jobs:
+        groups.setdefault(_shared(study.settings[variant.label]), []).append((variant, seed))
+    for group in groups.values():
+        config = study.settings[group[0][0].label]
+        for first in range(0, len(group), config.at_once):
+            members = [_member(study, *job) for job in group[first : first + config.at_once]]
+            rows = experiment(sorted(members, key=lambda m: list(PENALTIES).index(m.penalty)), device, config)
+            yield from rows
+            _refuse_collapsed(rows)
+            if study.stop.signal:
+                return
+
+
+def _member(study: StudyRun, variant: Variant, seed: int) -> Member:
+    settings = study.settings[variant.label]
+    return Member(settings.penalty, settings.weight, seed, variant.label)
+
+
+def _refuse_collapsed(rows: Sequence[Row]) -> None:
+    """Raise DistkError where a network's coding layer is constant: its figures mean nothing."""
+    dead = [row for row in rows if not row["trace"] > 0]
+    if dead:
+        where = f"{dead[0]['variant']}, seed {dead[0]['seed']}"
+        raise DistkError(f"{COLLAPSED} in {len(dead)} of {len(rows)} networks, the first of them {where}.")
+
+
+@runner(DimredConfig)
+def dimred_study(study: StudyRun) -> Iterator[Row]:
+    """Linear autoencoders on data of four dimensions (Figures 1 and 2)."""
+    return _in_groups(study, study.todo(), dimred)
+
+
+@runner(XorConfig)
+def xor_study(study: StudyRun) -> Iterator[Row]:
+    """Networks that learn XOR (Figure 3)."""
+    return _in_groups(study, study.todo(), xor)
+
+
+@runner(ImagesConfig)
+def conv_study(study: StudyRun) -> Iterator[Row]:
+    """Convolutional autoencoders of images (Table 1, Figure 4)."""
+    groups: dict[str, list[tuple[Variant, int]]] = {}
+    for variant, seed in study.todo():
+        settings = study.resolve(variant, seed)
+        mark = repr((settings.model, settings.data, settings.data_dir, settings.data_options, settings.train.batch))
+        groups.setdefault(mark, []).append((variant, seed))
+    for jobs in groups.values():
+        settings = study.resolve(*jobs[0])
+        data = open_dataset(
+            settings.data, settings.data_options, device=choose_device(study.device), folder=settings.data_dir
+        )
+        code = settings.model.code
+        config: ImagesConfig = study.settings[jobs[0][0].label]
+        if config.d > code:
+            raise UsageError(f"settings.d = {config.d} is more than the {code} units of the layer.")
+        error, share = linear_floor(data, code, min(config.items or 10_000, 10_000))
+        note(f"data {data.name}: {data.origin}")
+        note(f"{code} principal components leave a squared error of {error:.4f}, {100 * share:.1f} % of the variance")
+        yield from _in_groups(study, jobs, Images(data, settings.train.batch, code, settings.model.lr).train)
 
 
 class Ensemble:
@@ -127,18 +228,18 @@ def squared(output: Tensor, target: Tensor) -> Tensor:
 # The experiments: each trains the members it is given and returns a row of figures for each of them
 
 
-def dimred(chosen: Sequence[Member], device: torch.device, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+def dimred(chosen: Sequence[Member], device: torch.device, settings: DimredConfig) -> list[Row]:
     """Linear autoencoders 10-10-10, full batch; each seed has data of its own. Figures on its test split."""
     seeds = sorted({m.seed for m in chosen})
-    sets = [open_dataset("dimred", {"items": settings["items"], "projection": s}, device=device) for s in seeds]
+    sets = [open_dataset("dimred", {"items": settings.items, "projection": s}, device=device) for s in seeds]
     d = sets[0].config.factors
     dims = sets[0].spec.shape[0]
     place = torch.tensor([seeds.index(m.seed) for m in chosen], device=device)
-    train, test = (torch.stack([s.batch(s.rows(split))["x"] for s in sets]) for split in ("train", "test"))
+    train, test = (torch.stack([s.batch(_rows_of(s, split))["x"] for s in sets]) for split in ("train", "test"))
     x = train[place]
-    ensemble = Ensemble(chosen, lambda: LinearNet(dims, 10), settings["lr"], device)
-    with progress(f"{len(chosen)} linear autoencoders", settings["steps"]) as advance:
-        for _ in range(settings["steps"]):
+    ensemble = Ensemble(chosen, lambda: LinearNet(dims, 10), settings.lr, device)
+    with progress(f"{len(chosen)} linear autoencoders", settings.steps) as advance:
+        for _ in range(settings.steps):
             ensemble.step(x, squared)
             advance(1)
     with torch.no_grad():
@@ -148,7 +249,7 @@ def dimred(chosen: Sequence[Member], device: torch.device, settings: Mapping[str
     return _rows(chosen, {**found, "mse": mse})
 
 
-def xor(chosen: Sequence[Member], device: torch.device, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+def xor(chosen: Sequence[Member], device: torch.device, settings: XorConfig) -> list[Row]:
     """Networks 2-4-4-1 on the four patterns, cross-entropy, the penalty on both hidden layers.
 
     active1, active2: active units. minimal: whether they are exactly 2 and 1. solved: all four patterns right.
@@ -160,9 +261,9 @@ def xor(chosen: Sequence[Member], device: torch.device, settings: Mapping[str, A
     def error(logit: Tensor, _: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(logit, target, reduction="none").mean(1)
 
-    ensemble = Ensemble(chosen, lambda: XorNet(2), settings["lr"], device)
-    with progress(f"{len(chosen)} networks", settings["steps"]) as advance:
-        for _ in range(settings["steps"]):
+    ensemble = Ensemble(chosen, lambda: XorNet(2), settings.lr, device)
+    with progress(f"{len(chosen)} networks", settings.steps) as advance:
+        for _ in range(settings.steps):
             ensemble.step(x, error)
             advance(1)
     with torch.no_grad():
@@ -175,42 +276,57 @@ def xor(chosen: Sequence[Member], device: torch.device, settings: Mapping[str, A
             "minimal": (one == 2) & (two == 1),
             "solved": ((logit > 0) == (target > 0.5)).all(1),
             "error": error(logit, x),
-            "trace": sum(v.sum(1) for v in variance),
+            "trace": torch.stack([v.sum(1) for v in variance]).sum(0),
         }
     return _rows(chosen, found)
 
 
-def cifar(chosen: Sequence[Member], device: torch.device, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Convolutional autoencoders; all members read the same batches. After every epoch each member keeps its state if
-    its squared error on images kept back is its best so far; the best state is scored on the test split."""
-    data: Dataset = settings["dataset"]
-    train, held, test = _splits(data, settings["items"])
-    batch = min(settings["batch"], len(train))
-    ensemble = Ensemble(chosen, lambda: ConvNet(data.spec.shape, settings["code"]), settings["lr"], device)
-    generator = seeded(0, device)
-    best = {name: value.detach().clone() for name, value in ensemble.parameters.items()}
-    lowest = torch.full((len(chosen),), torch.inf, device=device)
-    epoch_of = torch.zeros(len(chosen), device=device)
-    rounds = len(train) // batch
-    with progress(f"{len(chosen)} convolutional autoencoders", settings["epochs"] * rounds) as advance:
-        for epoch in range(settings["epochs"]):
-            order = train[torch.randperm(len(train), generator=generator, device=device)]
-            for rows in order[: rounds * batch].view(rounds, batch):
-                ensemble.step(_pictures(data, rows), squared)
-                advance(1)
-            now = _error(ensemble, data, held)
-            better = now < lowest
-            lowest = torch.where(better, now, lowest)
-            epoch_of = torch.where(better, epoch + 1.0, epoch_of)
+@dataclass(frozen=True)
+class Images:
+    """The convolutional experiment on a data set. code: units of the coding layer."""
+
+    data: Dataset
+    batch: int
+    code: int
+    lr: float
+
+    def train(self, chosen: Sequence[Member], device: torch.device, settings: ImagesConfig) -> list[Row]:
+        """Convolutional autoencoders; all members read the same batches. After every epoch each member keeps its state
+        if its squared error on images kept back is its best so far; the best state is scored on the test split."""
+        data = self.data
+        train, held, test = _splits(data, settings.items)
+        batch = min(self.batch, len(train))
+        ensemble = Ensemble(chosen, lambda: ConvNet(data.spec.shape, self.code), self.lr, device)
+        generator = seeded(0, device)
+        best = {name: value.detach().clone() for name, value in ensemble.parameters.items()}
+        lowest = torch.full((len(chosen),), torch.inf, device=device)
+        epoch_of = torch.zeros(len(chosen), device=device)
+        rounds = len(train) // batch
+        with progress(f"{len(chosen)} convolutional autoencoders", settings.epochs * rounds) as advance:
+            for epoch in range(settings.epochs):
+                order = train[torch.randperm(len(train), generator=generator, device=device)]
+                for rows in order[: rounds * batch].view(rounds, batch):
+                    ensemble.step(_pictures(data, rows), squared)
+                    advance(1)
+                now = _error(ensemble, data, held)
+                better = now < lowest
+                lowest = torch.where(better, now, lowest)
+                epoch_of = torch.where(better, epoch + 1.0, epoch_of)
+                for name, value in ensemble.parameters.items():
+                    best[name] = torch.where(better.view(-1, *[1] * (value.dim() - 1)), value.detach(), best[name])
+        with torch.no_grad():
             for name, value in ensemble.parameters.items():
-                best[name] = torch.where(better.view(-1, *[1] * (value.dim() - 1)), value.detach(), best[name])
-    with torch.no_grad():
-        for name, value in ensemble.parameters.items():
-            value.copy_(best[name])
-    codes: list[Tensor] = []
-    mse = _error(ensemble, data, test, codes)
-    found = statistics(covariance(torch.cat(codes, 1)), settings["d"])
-    return _rows(chosen, {**found, "mse": mse, "epoch": epoch_of})
+                value.copy_(best[name])
+        codes: list[Tensor] = []
+        mse = _error(ensemble, data, test, codes)
+        found = statistics(covariance(torch.cat(codes, 1)), settings.d)
+        return _rows(chosen, {**found, "mse": mse, "epoch": epoch_of})
+
+
+def _rows_of(data: Dataset, split: str) -> Tensor:
+    rows = data.rows(split)
+    assert rows is not None
+    return rows
 
 
 def _splits(data: Dataset, items: int | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -259,35 +375,16 @@ def linear_floor(data: Dataset, code: int, items: int = 10_000) -> tuple[float, 
     return left / x.numel(), left / whole
 
 
-def at_equal_error(rows: Sequence[Mapping[str, Any]], key: str, one: str, other: str) -> list[tuple[float, ...]]:
-    """Means over seeds of `key` for the weights of penalty `one`, beside that of `other` at the same squared error:
-    (mse, key of `one`, key of `other`), where the curve of `other` reaches so far; linear in log mse between points."""
-    curve = {p: sorted((mean(r, "mse"), mean(r, key)) for r in by_weight(rows, p).values()) for p in (one, other)}
-    found: list[tuple[float, ...]] = []
-    for error, value in curve[one]:
-        for (a, first), (b, second) in itertools.pairwise(curve[other]):
-            if 0 < a <= error <= b and a < b:
-                share = math.log(error / a) / math.log(b / a)
-                found.append((error, value, first + share * (second - first)))
-                break
-    return found
-
-
-def by_weight(rows: Sequence[Mapping[str, Any]], penalty: str) -> dict[float, list[Mapping[str, Any]]]:
-    """The rows of one penalty by weight, those of weight 0 being everybody's."""
-    mine = [row for row in rows if row["penalty"] == penalty or row["weight"] == 0]
-    return {w: [row for row in mine if row["weight"] == w] for w in sorted({row["weight"] for row in mine})}
-
-
-def mean(rows: Sequence[Mapping[str, Any]], key: str) -> float:
-    """Mean of a figure over rows."""
-    return statistics_of.fmean(row[key] for row in rows)
-
-
-def _rows(chosen: Sequence[Member], found: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+def _rows(chosen: Sequence[Member], found: Mapping[str, Tensor]) -> list[Row]:
     """A row for each member; one reading of the device for all."""
     columns = {name: value.double().cpu().tolist() for name, value in found.items()}
     return [
-        {"penalty": m.penalty, "weight": m.weight, "seed": m.seed, **{k: v[i] for k, v in columns.items()}}
+        {
+            "variant": m.label,
+            "seed": m.seed,
+            **{k: v[i] for k, v in columns.items()},
+            "penalty": m.penalty if m.weight else "none",
+            "weight": m.weight,
+        }
         for i, m in enumerate(chosen)
     ]

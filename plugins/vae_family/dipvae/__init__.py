@@ -15,3 +15,6 @@ paper.method(
     "dipvae on the covariance of sampled codes instead of that of the means",
     aliases=("dip-vae-ii",),
 )
+paper.study(
+    "dip", "studies/dip.toml", "the beta-VAE score against reconstruction, over DIP-VAE's lambda_od and beta-VAE's beta"
+)

@@ -15,3 +15,8 @@ paper.metric(
     "total correlation of sampled codes: Gaussian, of the mixture of posteriors, minibatch-weighted, by the critic",
     aliases=("total-correlation",),
 )
+paper.study(
+    "factorvae",
+    "studies/factorvae.toml",
+    "disentanglement against reconstruction, over FactorVAE's gamma and beta-VAE's beta",
+)

@@ -17,3 +17,9 @@ paper.method(
     "fstat's rival: binomial deviance on the unit sphere",
     aliases=("binomial-deviance",),
 )
+paper.study(
+    "fstat",
+    "studies/fstat.toml",
+    "losses of embeddings over folds of unseen identities: Recall@k, and attributes on single dimensions",
+    runner="study:losses",
+)

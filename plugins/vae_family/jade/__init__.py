@@ -41,3 +41,4 @@ paper.command("transfer", "commands:transfer", "Draw the content of images in th
 paper.command("traverse", "commands:traverse", "Draw what each latent of content or style does.")
 paper.command("sample", "commands:sample", "Draw new items from either decoder.")
 paper.command("variance", "commands:variance", "How much content and style vary within a class.")
+paper.study("jade", "studies/jade.toml", "errors where labels are few: one data set, two, and content told from style")

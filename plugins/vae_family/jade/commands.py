@@ -125,7 +125,7 @@ def variance(on: On, of: Of = "primary", seed: Seed = 0) -> None:
 
     They go into the folder --out; default: that of the checkpoint.
 
-    Example: distk jade variance runs/my-run --out figure2
+    Example: distk jade variance runs/my-run
     """
     model, dataset = on.open().of(Jade, SPLITS), on.dataset()
     name = "content-style-variance"

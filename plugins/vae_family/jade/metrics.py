@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distk import CodeTable, Dataset, Method, Metric, UsageError, option
 from distk.console import progress
+from distk.method import eval_mode
 from distk.plugins.vae_family.jade.method import Jade, JadeSingle
 
 Role = Literal["primary", "secondary"]
@@ -99,18 +100,13 @@ def items(dataset: Any, rows: Tensor, role: Role) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _error(model: Any, dataset: Dataset, rows: Tensor, role: Role) -> float:
-    was_training = model.training
-    model.eval()
     wrong = torch.zeros((), device=dataset.device)
     renamed = _renamed(model, dataset)
-    try:
-        with progress("classifying", len(rows)) as advance:
-            for part in rows.split(500):
-                batch = items(dataset, part, role)
-                wrong += (model.classify(batch["x"]).argmax(1) != renamed[batch["label"]]).sum()
-                advance(len(part))
-    finally:
-        model.train(was_training)
+    with eval_mode(model), progress("classifying", len(rows)) as advance:
+        for part in rows.split(500):
+            batch = items(dataset, part, role)
+            wrong += (model.classify(batch["x"]).argmax(1) != renamed[batch["label"]]).sum()
+            advance(len(part))
     return float(wrong) / len(rows)
 
 
@@ -187,18 +183,13 @@ def _encoded(model: Jade, dataset: Dataset, of: Role, seed: int) -> tuple[Tensor
     """Means of all test images in random order `[N, D]`, content first, and labels `[N]`, on the CPU."""
     rows = _split(dataset, "test", of)
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).to(rows.device)]
-    was_training = model.training
-    model.eval()
     codes, labels = [], []
-    try:
-        with progress("encoding", len(rows)) as advance:
-            for part in rows.split(500):
-                batch = items(dataset, part, of)
-                codes.append(model.infer(batch["x"])[0].cpu())
-                labels.append(batch["label"].cpu())
-                advance(len(part))
-    finally:
-        model.train(was_training)
+    with eval_mode(model), progress("encoding", len(rows)) as advance:
+        for part in rows.split(500):
+            batch = items(dataset, part, of)
+            codes.append(model.infer(batch["x"])[0].cpu())
+            labels.append(batch["label"].cpu())
+            advance(len(part))
     return torch.cat(codes), torch.cat(labels)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distk import Code, DataSpec, Latent, Objective, Step, adam, one_hot, option
 from distk.console import warn_once
-from distk.nn import kl_to_prior, relaxed_one_hot
+from distk.nn import kl_to_prior, relaxed_one_hot, reparameterise
 from distk.plugins.vae_family.gaussian import GaussianConfig, GaussianVAE, require_nats
 from distk.plugins.vae_family.networks import Architecture
 
@@ -189,7 +189,7 @@ class JointVAE(GaussianVAE[Config]):
         require_nats(self.config.likelihood)
         mean, logvar, log_alpha = self.heads(x)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        z = torch.addcmul(mean, (0.5 * logvar.clamp(-20, 10)).exp(), noise)
+        z = reparameterise(mean, (0.5 * logvar.clamp(-20, 10)).exp(), noise)
         drawn = [torch.multinomial(part.exp(), 1, generator=generator)[:, 0] for part in log_alpha]
         classes = [one_hot(index, part.shape[1]) for index, part in zip(drawn, log_alpha, strict=True)]
         reconstruction = self.nll(self.decoder(torch.cat([z, *classes], 1)), x)

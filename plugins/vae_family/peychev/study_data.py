@@ -1,13 +1,11 @@
-"""The data of a beta study and the codes of its models: splits, class-stratified subsets, tables of codes, the SVM."""
+"""Data of the beta studies and codes of their models: splits, class-stratified subsets, tables of codes, the SVM."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from sklearn.svm import SVC
 from torch import Tensor
 
 from distk import CodeTable, Dataset, FactorDataset, Method, UsageError
@@ -17,16 +15,15 @@ MNIST_FILES = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx
 
 @dataclass
 class Data:
-    """The data of a study: rows to train on, to stop by, and, for MNIST, to test on; and a hash of all this."""
+    """The data of a study: rows to train on, to stop by, and to test on."""
 
     dataset: Dataset
     train: Tensor
     validation: Tensor
-    test: Tensor | None
-    hash: str
+    test: Tensor
 
 
-def split(dataset: Dataset, options: dict[str, Any]) -> Data:
+def split(dataset: Dataset) -> Data:
     """Validation is the data set's own part of that name, else the first twelfth of its training rows, as MNIST's
     first 5,000. Raises UsageError for data without a training part."""
     train, test = dataset.rows("train"), dataset.rows("test")
@@ -36,12 +33,7 @@ def split(dataset: Dataset, options: dict[str, Any]) -> Data:
     if validation is None:
         validation = train[: max(1, len(train) // 12)]
     train = train[~torch.isin(train, validation)]
-    origin = dataset.origin.partition("read from")[0]
-    digest = hashlib.sha256(json.dumps([dataset.name, options, origin]).encode())
-    for rows in (train, validation, test):
-        digest.update(rows.cpu().numpy().tobytes())
-        digest.update((dataset.batch(rows[:64])["x"] * 255).round().byte().cpu().numpy().tobytes())
-    return Data(dataset, train, validation, test, digest.hexdigest()[:12])
+    return Data(dataset, train, validation, test)
 
 
 def subset(data: Data, fraction: float, seed: int) -> Tensor:
@@ -97,7 +89,5 @@ def posterior(model: Method, rows: Tensor, data: Data) -> tuple[Tensor, Tensor, 
 
 def svm_accuracy(x: Tensor, labels: Tensor, x_test: Tensor, labels_test: Tensor) -> float:
     """Test accuracy of scikit-learn's RBF SVM with C = 1 and gamma = 1 / dimensions, its default of 2017."""
-    from sklearn.svm import SVC
-
     model = SVC(C=1.0, kernel="rbf", gamma=1 / x.shape[1]).fit(x.numpy(), labels.numpy())
     return float((model.predict(x_test.numpy()) == labels_test.numpy()).mean())

@@ -194,3 +194,51 @@ def test_another_data_set_drops_the_settings_of_the_one_before() -> None:
     assert layered([{"name": "a", "x": 1}, {"y": 2}]) == {"name": "a", "x": 1, "y": 2}
     assert layered([{"name": "a", "x": 1}, {"name": "b", "y": 2}]) == {"name": "b", "y": 2}
     assert layered([{"name": "a:u", "x": 1}, {"name": "a:v"}]) == {"name": "a:v", "x": 1}
+
+
+SCALED = f"""{HEAD}
+[scale.small]
+seeds = 2
+select = {{ by = "mig.mig", every = 5 }}
+[[variants]]
+label = "A"
+method = "betavae"
+[[variants]]
+label = "B"
+method = "betavae"
+model = {{ beta = 2.0 }}
+scale = "paper"
+[[variants]]
+label = "B"
+method = "betavae"
+model = {{ beta = 3.0 }}
+scale = "small"
+[[variants]]
+label = "C"
+method = "betavae"
+grid = {{ beta = [4.0] }}
+scale = "paper"
+[published."C beta=4"]
+"mig.mig" = "1"
+{CLAIM}
+{CLAIM.replace('"B"', '"C beta=4"')}
+{BOUND}relation = "above"
+scale = "paper"
+"""
+
+
+def test_a_variant_and_a_claim_may_belong_to_one_scale() -> None:
+    small, paper = parse(SCALED, "s"), parse(SCALED, "s", scale="paper")
+    assert [(v.label, v.model.get("beta")) for v in small.variants] == [("A", None), ("B", 3.0)]
+    assert [(v.label, v.model.get("beta")) for v in paper.variants] == [("A", None), ("B", 2.0), ("C beta=4", 4.0)]
+    only = "it is asked at --scale paper only"
+    assert [c.untested for c in small.claims] == ["", only, only]
+    assert [c.untested for c in paper.claims] == ["", "", ""]
+    assert small.select == {"by": "mig.mig", "every": 5}
+    assert paper.select == {}
+
+
+def test_a_scale_that_is_not_there_and_a_label_that_two_have_are_refused() -> None:
+    refused(SCALED.replace('scale = "small"', 'scale = "smal"', 1), "study 's' has no scale 'smal': it has paper and")
+    refused(SCALED.replace('scale = "small"', 'scale = "paper"', 1), "study 's' has two variants 'B'")
+    refused(SCALED.replace('scale = "small"\n', "", 1), "study 's' has two variants 'B'")

@@ -6,6 +6,7 @@ import torch
 
 import distk
 from distk import UsageError, open_dataset, seeded
+from distk.transitions import Actions
 
 gymnasium = pytest.importorskip("gymnasium", reason="Gymnasium is not installed: pip install 'distk[gym]'")
 
@@ -45,7 +46,8 @@ def registered():
     made = {
         "DistkCorridor-v0": {},
         "DistkPair-v0": {"actions": gymnasium.spaces.MultiDiscrete([3, 2])},
-        "DistkBox-v0": {"actions": gymnasium.spaces.Box(-1, 1, (1,))},
+        "DistkBox-v0": {"actions": gymnasium.spaces.Box(-1, 2, (2, 1))},
+        "DistkFree-v0": {"actions": gymnasium.spaces.Box(-np.inf, np.inf, (1,))},
     }
     for name, arguments in made.items():
         gymnasium.register(name, entry_point=Corridor, kwargs=arguments)
@@ -90,6 +92,19 @@ def test_same_seed_same_episode_and_joint_actions(seed):
     assert torch.equal(*runs)
 
 
+def test_continuous_actions(seed):
+    env = open_dataset("gym:DistkBox-v0", {"vectorization": "sync", "size": 8})
+    assert env.actions == Actions.of(env.spec) == Actions(("u1", "u2"), (-1.0, -1.0), (2.0, 2.0))
+    state = env.reset(4, seeded(seed, CPU))
+    place = (state[:, 0, 0, 0] * 255 / 50).round().long()
+    after = env.step(
+        state, torch.tensor([[0.0, 1.5], [9.0, 1.0], [0.0, 0.5], [0.0, 0.0]])
+    )  # beyond the bounds: clipped
+    now = (after[:, 0, 0, 0] * 255 / 50).round().long()
+    assert now.tolist() == (place + torch.tensor([1, 1, -1, -1])).clamp(0, 4).tolist()
+    assert env.batch(torch.arange(9))["x"].shape == (9, 3, 8, 8)
+
+
 def test_training_and_the_messages(tmp_path, capsys):
     options = {"data": "gym:DistkCorridor-v0", "data_size": 16, "vectorization": "sync", "encoder": "mlp", "factors": 8}
     run = distk.train("icf", steps=5, batch=4, device="cpu", out=tmp_path / "run", **options)
@@ -101,8 +116,10 @@ def test_training_and_the_messages(tmp_path, capsys):
     assert "cannot be stepped twice" in distk.evaluate(model, ["icf"], rows=8)["metrics"]["icf"]["error"]
     with pytest.raises(UsageError, match="--estimator reinforce"):
         distk.train("icf", steps=1, device="cpu", out=tmp_path / "x", estimator="all-actions", **options)
-    with pytest.raises(UsageError, match="icf needs Discrete actions; 'DistkBox-v0' has Box"):
-        open_dataset("gym:DistkBox-v0")
+    with pytest.raises(UsageError, match="two Discrete actions"):
+        distk.train("icf", steps=1, device="cpu", out=tmp_path / "y", data="gym:DistkBox-v0")
+    with pytest.raises(UsageError, match=r"'DistkFree-v0' are Box.*finite low below a finite high"):
+        open_dataset("gym:DistkFree-v0")
     with pytest.raises(UsageError, match="cannot make 'DistkNothing-v0'"):
         open_dataset("gym:DistkNothing-v0")
     with pytest.raises(UsageError, match="--data gym:ID"):

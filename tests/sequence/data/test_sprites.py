@@ -221,7 +221,7 @@ def test_sheets_that_do_not_fit(tmp_path: Path) -> None:
 def test_layers_that_do_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "lpc_layers.npz"
     path.write_bytes(b"PK nonsense")
-    with pytest.raises(DistkError, match="not a valid npz"):
+    with pytest.raises(DistkError, match="not a valid npz file"):
         lpc.read_layers(path)
     np.savez(path, body=np.zeros((6, 9, 8, 64, 64, 3), np.uint8))
     with pytest.raises(DistkError, match=r"body is uint8 \(6, 9, 8, 64, 64, 3\), expected"):
@@ -234,7 +234,7 @@ def test_layers_that_do_not_fit(tmp_path: Path) -> None:
         header = {"descr": "|u1", "fortran_order": False, "shape": (6, 9, 8, 64, 64, 4)}
         np.lib.format.write_array_header_1_0(member, header)
         member.write(b"\0" * 100)
-    with pytest.raises(DistkError, match="holds 100 bytes"):
+    with pytest.raises(DistkError, match="cannot be in this file"):
         lpc.read_layers(path)
 
 

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from distk import UsageError, cli
-from distk.plugins.vae_family.covreg import commands
-from distk.plugins.vae_family.covreg import study as study
+from distk import cli
+from distk.plugins.vae_family.covreg import study
+from distk.plugins.vae_family.covreg.judge import at_equal_error, judge
 from distk.plugins.vae_family.covreg.method import ConvNet, LinearNet, XorNet
 from distk.plugins.vae_family.covreg.penalty import Config
 from distk.registry import registry
+from distk.study.claims import FAILS, HOLDS, Claim
+from distk.study.plan import plan
 
 CPU = torch.device("cpu")
 
@@ -41,7 +43,8 @@ def test_a_member_trains_as_if_it_were_alone(kind) -> None:
     def error(output, items):
         return study.squared(output, items if kind != "xor" else items[..., 0])
 
-    chosen = study.members(["covreg", "l1act", "covreg-drop"], [0.0, 0.5], range(2))
+    pairs = [("covreg", 0.0), ("covreg", 0.5), ("l1act", 0.5), ("covreg-drop", 0.5)]
+    chosen = [study.Member(p, w, s) for p, w in pairs for s in range(2)]
     together = study.Ensemble(chosen, build, 1e-2, CPU)
     for _ in range(10):
         together.step(x, error)
@@ -62,15 +65,22 @@ def test_an_ensembles_loss_is_that_of_a_trained_method(generator) -> None:
         assert of(h).tolist() == pytest.approx([float(cls(config).value({"code": one})) for one in h], rel=1e-10)
 
 
-def test_members_share_what_does_not_differ() -> None:
-    chosen = study.members(["covreg", "l1act"], [0.0, 0.1], range(2))
-    assert [(m.penalty, m.weight, m.seed) for m in chosen] == [
-        *(("covreg", 0.0, s) for s in (0, 1)),
-        *(("covreg", 0.1, s) for s in (0, 1)),
-        *(("l1act", 0.1, s) for s in (0, 1)),
+def sweep(best: str) -> list[dict]:
+    """Curves of three seeds: at equal error penalty `best` has the lower cvr; its own is lowest at weight 0.01."""
+    return [
+        {
+            "variant": f"{name} {weight}",
+            "seed": seed,
+            "penalty": name if weight else "none",
+            "weight": weight,
+            "mse": 1e-4 + weight * (1 + seed),
+            "cvr": 8.0 if not weight else (2.0 if name == best else 4.0) + abs(weight - 0.01),
+        }
+        for name in ("covreg", "l1act")
+        for weight in (0.0, 0.001, 0.01, 0.1, 1.0)
+        for seed in range(3)
+        if weight or name == "covreg"
     ]
-    rows = [{"penalty": m.penalty, "weight": m.weight, "mse": 1.0} for m in chosen]
-    assert {w: len(r) for w, r in study.by_weight(rows, "l1act").items()} == {0.0: 2, 0.1: 2}
 
 
 def test_curves_are_compared_at_equal_error() -> None:
@@ -78,8 +88,17 @@ def test_curves_are_compared_at_equal_error() -> None:
         return {"penalty": name, "weight": weight, "mse": mse, "cvr": cvr}
 
     rows = [row("covreg", 0, 1e-4, 8), row("covreg", 1, 1e-2, 2), row("l1act", 1, 1e-3, 6), row("l1act", 2, 1e-1, 4)]
-    found = study.at_equal_error(rows, "cvr", "covreg", "l1act")
+    found = at_equal_error(rows, "cvr", "covreg", "l1act")
     assert [pytest.approx(t) for t in found] == [(1e-4, 8, 8), (1e-2, 2, 5)]
+
+
+def test_the_judge_of_sweeps() -> None:
+    equal = Claim("it", kind="at equal error: covreg against l1act", column="cvr", direction="lower")
+    assert judge(equal, sweep("covreg")).verdict == HOLDS
+    assert judge(equal, sweep("l1act")).verdict == FAILS
+    assert judge(Claim("it", kind="best weight: covreg", column="cvr", margin=0.1), sweep("covreg")).verdict == HOLDS
+    assert judge(Claim("it", kind="best weight: covreg", column="cvr", margin=0.005), sweep("covreg")).verdict == FAILS
+    assert judge(Claim("it", kind="beauty", column="cvr"), sweep("covreg")) is None
 
 
 def test_each_member_keeps_its_best_state(monkeypatch) -> None:
@@ -96,8 +115,9 @@ def test_each_member_keeps_its_best_state(monkeypatch) -> None:
 
     monkeypatch.setattr(study, "_error", pretend)
     data = study.open_dataset("deadleaves", {"size": 16, "train": 60, "test": 30})
-    settings = {"dataset": data, "items": None, "batch": 20, "epochs": 3, "lr": 1e-3, "code": 6, "d": 2}
-    rows = study.cifar(study.members(["covreg"], [0.1], range(2)), CPU, settings)
+    images = study.Images(data, batch=20, code=6, lr=1e-3)
+    members = [study.Member("covreg", 0.1, s) for s in range(2)]
+    rows = images.train(members, CPU, study.ImagesConfig(epochs=3, d=2))
     assert [row["epoch"] for row in rows] == [2, 3]
     *epochs, final = states
     for name, value in final.items():
@@ -167,68 +187,66 @@ def test_xor_names_its_layers(distk) -> None:
     assert "covreg needs at least 2 examples per batch (got 1)" in err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "networks"),
-    [
-        (("--exp", "dimred", "--steps", "20", "--items", "50", "--lambdas", "0,0.1,1"), 10),
-        (("--exp", "xor", "--steps", "20", "--lambdas", "0,0.2", "--penalties", "covreg,covreg-drop"), 6),
-        (("--exp", "cifar", "--epochs", "1", "--items", "60", "--batch", "20", "--data", "deadleaves"), 4),
-    ],
-)
-def test_studies_write_a_table_and_a_figure(distk, in_folder, monkeypatch, arguments, networks) -> None:
-    if "cifar" in arguments:
-        monkeypatch.setattr(commands, "LAMBDAS", {"cifar": (0.0, 0.08)})
-        arguments = (*arguments, "--penalties", "covreg")
-        small = study.open_dataset("deadleaves", {"size": 16, "train": 100, "test": 30})
-        monkeypatch.setattr("distk.open_dataset", lambda *_, **__: small)
-    out, _ = distk("study", "covreg", *arguments, "--seeds", "2", "--device", "cpu", "--json", "--out", "made")
-    told = json.loads(out)
-    assert told["networks"] == networks
-    assert (in_folder / told["files"][1]).read_bytes().startswith(b"\x89PNG")
-    rows = list(csv.DictReader((in_folder / told["files"][0]).open()))
-    assert len(rows) == networks
-    assert told["rows"][0]["penalty"] == "none"
-    if "cifar" in arguments:
-        assert told["linear_floor"]["mse"] > 0
-        assert float(rows[0]["mse"]) > 0
+SMALL = {
+    "covreg-dimred": ["settings.steps=10", "settings.items=50"],
+    "covreg-xor": ["settings.steps=20"],
+    "covreg-conv": ["settings.epochs=1", "settings.items=60", "train.batch=20", "data.size=16", "data.test=30"],
+}
 
 
-@pytest.fixture
-def undrawn(monkeypatch) -> None:
-    """Figures take a second or two each."""
-    monkeypatch.setattr(commands, "_curves", lambda *_: b"")
+@pytest.mark.parametrize(("name", "networks"), [("covreg-dimred", 17), ("covreg-xor", 7), ("covreg-conv", 5)])
+def test_studies_give_rows_and_figures(distk, in_folder, name, networks) -> None:
+    line = ["study", "run", name, "--seeds", "1", "--device", "cpu", "--out", "made"]
+    line += [part for given in SMALL[name] for part in ("--set", given)]
+    told = json.loads(distk(*line, "--json")[0])
+    rows = list(csv.DictReader((in_folder / "made/results.csv").open()))
+    assert len(told["runs"]) == len(rows) == networks
+    assert rows[0]["penalty"] == "none"
+    assert all(float(row["trace"]) > 0 for row in rows)
+    for file in told["files"][2:]:
+        assert (in_folder / file).read_bytes().startswith(b"\x89PNG")
+    before = (in_folder / "made/results.csv").read_text()
+    out, _ = distk(*line)  # nothing is left to do
+    assert "claims" in out
+    assert (in_folder / "made/results.csv").read_text() == before
+    _, err = distk(*line, "--set", "settings.weight=3", code=2)
+    assert "holds 'without' with settings.weight = 0.0, and 3.0 is asked for" in err
 
 
-@pytest.mark.usefixtures("undrawn")
+def test_the_recipes_have_the_papers_sizes() -> None:
+    assert len(plan("covreg-dimred", scale="paper").variants) == 17
+    assert len(plan("covreg-dimred", scale="paper").seeds) == 10
+    made = plan("covreg-conv", scale="paper")
+    weights = [v.point["settings.weight"] for v in made.variants if v.group == "covreg"]
+    assert weights == [round(0.02 * 2**k, 2) for k in range(10)]
+    assert made.settings(made.variants[0], 0).data == "cifar10"
+
+
 def test_trained_one_after_another_they_are_the_same(distk, in_folder) -> None:
-    line = ("study", "covreg", "--exp", "dimred", "--steps", "10", "--items", "50", "--lambdas", "0,1", "--seeds", "2")
-    distk(*line, "--device", "cpu", "--out", "all")
-    distk(*line, "--device", "cpu", "--out", "each", "--at-once", "1")
-    a, b = (list(csv.DictReader((in_folder / n / "covreg-dimred.csv").open())) for n in ("all", "each"))
+    line = ("study", "run", "covreg-dimred", "--seeds", "1", "--device", "cpu", "--set", "settings.steps=10")
+    line += ("--set", "settings.items=50")
+    distk(*line, "--out", "all")
+    distk(*line, "--out", "each", "--set", "settings.at_once=1")
+    a, b = (list(csv.DictReader((in_folder / n / "results.csv").open())) for n in ("all", "each"))
     for one, other in zip(a, b, strict=True):
-        assert one["penalty"] == other["penalty"]
+        assert one["variant"] == other["variant"]
         assert float(one["mse"]) == pytest.approx(float(other["mse"]), rel=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("name", "given", "message"),
     [
-        ({"exp": "mnist"}, "--exp 'mnist' is none of dimred, xor, cifar"),
-        ({"lambdas": "0,-1"}, "weights are finite numbers of at least 0"),
-        ({"lambdas": "a"}, "write numbers with commas"),
-        ({"penalties": "l2"}, "'l2' is none of covreg, covreg-drop, l1act"),
-        ({"penalties": ","}, "--penalties names none"),
-        ({"lr": 0.0}, r"--lr 0.0 is no positive number"),
-        ({"exp": "cifar", "data": "xor"}, "the networks take images"),
-        ({"exp": "cifar", "data": "deadleaves", "d": 85}, "--d 85 is more than the 84 units"),
+        ("covreg-xor", "settings.weight=-1", "-1.0 is below the smallest allowed value 0"),
+        ("covreg-xor", "settings.penalty=l2", "l2"),
+        ("covreg-dimred", "settings.lr=0", "0.0 must be above 0"),
+        ("covreg-conv", "data.name=xor", "covreg-conv"),
     ],
 )
-def test_what_a_study_refuses(options, message) -> None:
-    with pytest.raises(UsageError, match=message):
-        commands.covreg(**options)
+def test_what_a_study_refuses(distk, name, given, message) -> None:
+    _, err = distk("study", "show", name, "--set", given, code=2)
+    assert message in err
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_collapsed_layer_fails_a_study(distk, in_folder, monkeypatch) -> None:
     real = study.dimred
 
@@ -238,7 +256,7 @@ def test_a_collapsed_layer_fails_a_study(distk, in_folder, monkeypatch) -> None:
         return rows
 
     monkeypatch.setattr(study, "dimred", dead)
-    line = ("--steps", "2", "--items", "20", "--lambdas", "0,1", "--seeds", "1", "--penalties", "covreg", "--out", "o")
-    _, err = distk("study", "covreg", *line, code=1)
-    assert "the coding layer is constant (collapsed) in 1 of 2 networks, the first of them covreg at weight 1" in err
-    assert (in_folder / "o/covreg-dimred.csv").exists()
+    line = ("--seeds", "1", "--set", "settings.steps=2", "--set", "settings.items=20", "--out", "o")
+    _, err = distk("study", "run", "covreg-dimred", *line, code=1)
+    assert "the coding layer is constant (collapsed) in 1 of 17 networks, the first of them l1act weight=1" in err
+    assert (in_folder / "o/results.csv").exists()

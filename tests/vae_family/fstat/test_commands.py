@@ -1,4 +1,4 @@
-"""`distk train fstat`, `distk embed` and `distk study fstat`, through the program's own entry point."""
+"""`distk train fstat` and `distk embed`, through the program's own entry point."""
 
 from __future__ import annotations
 
@@ -87,62 +87,3 @@ def test_losses_of_other_data_train_too(distk_command, in_folder: Path) -> None:
     code, out, _ = distk_command("embed", in_folder / "histogram", "--rows", 50, "--json")
     assert code == 0
     assert json.loads(out)["tensors"] == {"z": [50, 22], "label": [50]}
-
-
-def test_study_compares_losses_over_folds(distk_command, in_folder: Path) -> None:
-    values = ["size=30", "poses=2", "hidden=16", "k=4", "d=1", "classes-per-batch=6", "samples_per_class=2"]
-    options = [part for value in values for part in ("--set", value)]
-    code, out, err = distk_command(
-        "study",
-        "fstat",
-        "--data",
-        "puppets",
-        "--losses",
-        "fstat,histloss",
-        "--folds",
-        3,
-        "--only",
-        2,
-        "--steps",
-        2,
-        "--every",
-        2,
-        "--ks",
-        "1,5",
-        "--device",
-        "cpu",
-        "--json",
-        "--out",
-        in_folder / "s",
-        *options,
-    )
-    assert code == 0, err
-    assert [row["loss"] for row in json.loads(out)["summary"]] == ["fstat", "histloss"]
-    held = json.loads((in_folder / "s" / "study.json").read_text())
-    assert [(run["loss"], run["fold"]) for run in held["runs"]] == [
-        ("fstat", 0),
-        ("histloss", 0),
-        ("fstat", 1),
-        ("histloss", 1),
-    ]
-    assert {run["step"] for run in held["runs"]} == {2}
-    with (in_folder / "s" / "auc.csv").open(newline="") as file:
-        assert len(list(csv.reader(file))) == 1 + 4 * 16
-    assert (in_folder / "s" / "auc.png").read_bytes()[:4] == b"\x89PNG"
-    row = held["summary"][0]
-    hits = [run["recall"]["1"] for run in held["runs"] if run["loss"] == "fstat"]
-    assert row["recall@1"] == pytest.approx(sum(hits) / 2)
-    assert row["recall@1_se"] == pytest.approx(abs(hits[0] - hits[1]) / 2)
-
-
-def test_study_refuses_what_it_does_not_know(distk_command) -> None:
-    for options, words in (
-        (["--losses", "vae"], "'vae' is none of fstat, triplet, histloss, bindev"),
-        (["--set", "beta-h=3"], "have the setting 'beta_h'"),
-        (["--set", "d"], "write NAME=VALUE"),
-        (["--ks", "1,x"], "no list of positive whole numbers"),
-        (["--set", "d=40"], "d (40) must be between 1 and the embedding size (22)"),
-    ):
-        code, _, err = distk_command("study", "fstat", "--data", "puppets", *options)
-        assert code == 2, err
-        assert words in " ".join(err.split())

@@ -13,8 +13,8 @@ from distk import DataSpec, encode_table
 from distk.config import NoConfig
 from distk.data import FactorDataset, Files
 from distk.device import Ranks
+from distk.embedding import best_dimensions, recall
 from distk.plugins.vae_family.fstat.method import Embedding
-from distk.plugins.vae_family.fstat.study import best_dimensions, recall
 from distk.settings import resolve
 from distk.training.loop import build
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from distk import DataSpec, UsageError
 from distk.method import Step
 from distk.nn import kl_between
 from distk.plugins.vae_family.jade.method import Classifier, Config, Jade, JadePaired, JadeSingle, cosine
-from distk.plugins.vae_family.jade.study import summary
 
 CLASSES = list("0123456789")
 SPEC = DataSpec(
@@ -239,16 +237,3 @@ def test_data_that_does_not_fit() -> None:
     with pytest.raises(ValueError, match=said):
         Jade(Config(), lacking)
     JadePaired(JadePaired.Config(), lacking)  # warns only
-
-
-def test_table_one_is_means_deviations_and_a_paired_test() -> None:
-    runs = {"jade": [0.30, 0.28, 0.29], "jade-single": [0.33, 0.31, 0.345]}
-    found = {k: [{"error_primary": e, "error_secondary": math.nan} for e in v] for k, v in runs.items()}
-    made = summary(found)
-    assert made["methods"]["jade"]["error_primary"]["mean"] == pytest.approx(0.29)
-    assert made["methods"]["jade"]["error_primary"]["std"] == pytest.approx(0.01)
-    difference = torch.tensor([-0.03, -0.03, -0.055], dtype=torch.float64)
-    assert made["differences"]["jade-single"]["jade_minus"] == pytest.approx(float(difference.mean()))
-    t = float(difference.mean() / (difference.std() / math.sqrt(3)))
-    p = 1 - abs(t) / math.sqrt(2 + t * t)  # Student's distribution with two degrees of freedom
-    assert made["differences"]["jade-single"]["p"] == pytest.approx(p)

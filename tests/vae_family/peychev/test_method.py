@@ -77,7 +77,7 @@ def test_initial_weights(seed: int) -> None:
     assert math.isclose(float(first.weight.detach().std()), math.sqrt(2 / 4096), rel_tol=0.01)
     assert math.isclose(float(head.weight.detach().std()), math.sqrt(2 / 1200), rel_tol=0.05)
     limit = math.sqrt(6 / (1200 + 4096))
-    assert 0.99 * limit < float(output.weight.detach().abs().max()) <= limit
+    assert 0.99 * limit < float(output.weight.detach().abs().max()) <= limit * (1 + 1e-6)  # float32 rounds
     assert float(output.bias.detach().abs().max()) == float(head.bias.detach().abs().max()) == 0
 
 

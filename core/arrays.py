@@ -1,0 +1,105 @@
+"""Arrays in npz files of strangers: sizes are held against the file before anything is allocated; no pickles."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+
+from distk.errors import DistkError
+
+LARGEST = 1 << 35
+"""Bytes of one array."""
+DEFLATE = 1040
+"""No deflate stream grows by more than this factor when unpacked."""
+PIECE = 1 << 20
+NUMBERS = "biuf"
+
+
+class Npz:
+    """An open npz file. names: of its arrays, without `.npy`, in the order of the file. Use it through `open_npz`."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile, hint: str = "") -> None:
+        self.path, self._archive, self._hint = path, archive, hint
+        self.names = tuple(n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy"))
+        self._size = path.stat().st_size
+
+    def header(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and type of a member, as its own header states them. Raises DistkError when they cannot be true."""
+        with self._member(name) as (_, shape, dtype, _order):
+            return shape, dtype
+
+    def room(self, name: str) -> int:
+        """Bytes that a member may possibly hold, by the size of the file and of what is packed in it."""
+        return self._possible(self._archive.getinfo(f"{name}.npy"))
+
+    def read(self, name: str) -> np.ndarray:
+        """A member as a writable array. Raises DistkError as `header` does, and for a member that ends too early."""
+        with self._member(name) as (file, shape, dtype, order):
+            array = np.empty(math.prod(shape), dtype)
+            self._fill(name, file, array)
+            return array.reshape(shape, order=order)
+
+    def parts(self, name: str, most: int = 1 << 24) -> Iterator[np.ndarray]:
+        """A member in consecutive parts along its first axis, each of about `most` bytes: what is read is never whole
+        in memory."""
+        with self._member(name) as (file, shape, dtype, order):
+            if order == "F" and len(shape) > 1:
+                raise DistkError(
+                    f"'{self.path}': '{name}' is stored column by column (Fortran order), which is not read."
+                )
+            step = max(1, most // max(1, math.prod(shape[1:]) * dtype.itemsize))
+            for start in range(0, shape[0], step):
+                part = np.empty((min(step, shape[0] - start), *shape[1:]), dtype)
+                self._fill(name, file, part.reshape(-1))
+                yield part
+
+    @contextlib.contextmanager
+    def _member(self, name: str) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype, Literal["C", "F"]]]:
+        if name not in self.names:
+            raise DistkError(f"'{self.path}' lacks '{name}'{self._hint}.")
+        info = self._archive.getinfo(f"{name}.npy")
+        with self._archive.open(info) as file:
+            version = np.lib.format.read_magic(file)
+            head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = head(file)
+            size = math.prod(shape) * dtype.itemsize
+            if dtype.hasobject or any(n < 0 for n in shape) or size > self._possible(info):
+                raise DistkError(
+                    f"'{self.path}': '{name}' is {dtype} {shape}, which cannot be in this file or is not read."
+                )
+            yield file, shape, dtype, "F" if fortran else "C"
+
+    def _possible(self, info: zipfile.ZipInfo) -> int:
+        return min(LARGEST, min(info.compress_size, self._size) * DEFLATE)
+
+    def _fill(self, name: str, file: IO[bytes], array: np.ndarray) -> None:
+        view, at = array.view(np.uint8), 0
+        while at < len(view):
+            piece = file.read(min(PIECE, len(view) - at))
+            if not piece:
+                raise DistkError(f"'{self.path}' ends in the middle of '{name}'.")
+            view[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
+            at += len(piece)
+
+
+@contextlib.contextmanager
+def open_npz(path: Path, expected: str = "") -> Iterator[Npz]:
+    """Open an npz file. expected: what it should hold, for the message.
+
+    Raises DistkError, in one sentence, for whatever zipfile, zlib and numpy raise over a damaged or hostile file.
+    """
+    hint = f"; expected {expected}" if expected else ""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield Npz(path, archive, hint)
+    except (DistkError, NameError):  # what is no news about the file
+        raise
+    except Exception as error:  # damaged archives raise a family of their own
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DistkError(f"'{path}' is not a valid npz file ({reason}){hint}.") from error

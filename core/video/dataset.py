@@ -1,0 +1,157 @@
+"""Windows of clips, sampled on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from typing_extensions import TypeVar
+
+from distk.config import option
+from distk.console import note
+from distk.data import Dataset, DataSpec, Split, permuted_split
+from distk.errors import UsageError
+from distk.video.clips import Clips
+
+SHARE = 0.5
+"""Share of a GPU's free memory that clips may take before `auto` leaves them on the host."""
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """Which frames of a clip make an item."""
+
+    frames: int = option(16, "frames of an item", min=1, max=100_000)
+    every: int = option(1, "take only every so many-th frame", min=1, max=10_000)
+    stride: int = option(1, "frames between the starts of two items of one clip", min=1, max=1_000_000)
+    draw: Literal["clips", "windows"] = option(
+        "clips", "in training draw a clip, then where it starts; or draw any start, so that long clips come oftener"
+    )
+    test: float = option(0.1, "share of the clips kept for the test split", above=0, max=0.9)
+    split_seed: int = option(0, "which clips these are", min=0, max=2**31)
+    clips_on: Literal["auto", "device", "host"] = option(
+        "auto", "where the bytes lie; auto: on the device, unless they would take half of its free memory"
+    )
+
+
+W = TypeVar("W", bound=WindowConfig, default=WindowConfig)
+
+
+class VideoDataset(Dataset[W]):
+    """Windows of `config.frames` frames; a window never leaves its clip. A row is a window.
+
+    A subclass calls `hold` in its `__init__`, with clips from `distk.video.read_clips` or of its own making. Its Config
+    extends `WindowConfig`. Windows of one clip are all in the same split.
+
+    pixels: uint8 `[N, c, h, w]`, all frames, on the device or in (pinned) memory of the host.
+    offsets, lengths: int64 `[clips]`, first frame and number of frames of each clip.
+    windows: int64 `[clips]`, number of windows; first: int64 `[clips]`, row of a clip's first window.
+    """
+
+    pixels: Tensor
+    offsets: Tensor
+    lengths: Tensor
+    windows: Tensor
+    first: Tensor
+    label: Tensor | None = None
+
+    def hold(self, clips: Clips) -> None:
+        """Take clips over; those shorter than a window are left out, and it is said how many.
+
+        Sets `spec` and `origin`. Raises UsageError where every clip is shorter than a window.
+        """
+        config, device = self.config, self.device
+        self.span = (config.frames - 1) * config.every + 1
+        lengths = torch.tensor(clips.lengths)
+        kept = (lengths >= self.span).nonzero()[:, 0]
+        short = (lengths < self.span).nonzero()[:, 0].tolist()
+        needs = (
+            f"the {self.span} that {config.frames} frames, every {config.every}. of a clip,"
+            if config.every > 1
+            else (f"the {self.span} that an item")
+        )
+        if short:
+            first = f"'{clips.names[short[0]]}' has {clips.lengths[short[0]]}"
+            told = f"{len(short):,} of {len(clips):,} clips have fewer frames than {needs} needs"
+            if not len(kept):
+                raise UsageError(f"{told}; {first}. Ask for fewer with --frames.")
+            note(f"{told}, and are left out; {first}")
+        ends = lengths.cumsum(0)
+        self.names = [clips.names[i] for i in kept.tolist()]
+        self.lengths, self.offsets = lengths[kept].to(device), (ends - lengths)[kept].to(device)
+        self.windows = (self.lengths - self.span) // config.stride + 1
+        last = self.windows.cumsum(0)
+        self.first, self._ends, self._total = last - self.windows, last, int(last[-1])
+        self.label = torch.tensor(clips.labels, device=device)[kept.to(device)] if clips.labels else None
+        self._within = torch.arange(config.frames, device=device) * config.every
+        self._place(torch.from_numpy(clips.frames))
+        extra = {"fps": clips.fps / config.every} if clips.fps else {}
+        self.spec = DataSpec("video", (config.frames, *clips.frames.shape[1:]), classes=clips.classes, extra=extra)
+        self.origin = f"{clips.told or f'{len(clips):,} clips'}; {self._total:,} windows of {config.frames} frames"
+        self._parts()
+
+    def _place(self, frames: Tensor) -> None:
+        where = self.config.clips_on
+        if self.device.type != "cuda":
+            self.pixels, self.on_host = frames.to(self.device), False
+            return
+        free = torch.cuda.mem_get_info(self.device)[0]
+        self.on_host = where == "host" or (where == "auto" and frames.numel() > SHARE * free)
+        self.pixels = frames.pin_memory() if self.on_host else frames.to(self.device)
+        if self.on_host:
+            self.eager_because = "the clips lie on the host"
+
+    def _parts(self) -> None:
+        """Clips and rows of each split. One clip alone is in both."""
+        count = len(self.windows)
+        split = permuted_split(count, self.config.test, self.config.split_seed, self.device) if count > 1 else {}
+        self._clips = split
+        row = torch.arange(self._total, device=self.device)
+        clip = torch.searchsorted(self._ends, row, right=True)
+        self.parts = {name: row[torch.isin(clip, chosen)] for name, chosen in split.items()}
+
+    def __len__(self) -> int:
+        return self._total
+
+    def clips(self, split: Split) -> Tensor | None:
+        """The clips of a split, int64 on the device; None means all of them."""
+        return self._clips.get(split)
+
+    def sample(
+        self, n: int, generator: torch.Generator, split: Split = "train", bucket: Hashable = None
+    ) -> dict[str, Tensor]:
+        """`n` windows: of clips drawn uniformly, each from a start drawn uniformly; or uniform over all windows."""
+        if self.config.draw == "windows":
+            return super().sample(n, generator, split, bucket)
+        clips = self._clips.get(split)
+        count = len(self.windows) if clips is None else len(clips)
+        drawn = torch.randint(count, (n,), generator=generator, device=self.device)
+        clip = drawn if clips is None else clips[drawn]
+        at = torch.rand(n, generator=generator, device=self.device, dtype=torch.float64)
+        start = (at * self.windows[clip]).long()
+        return self._batch(clip, start.minimum(self.windows[clip] - 1))
+
+    def batch(self, rows: Tensor) -> dict[str, Tensor]:
+        """Windows int64 `[n]` -> `x` float32 `[n, t, c, h, w]` in [0, 1]; `clip` int64 `[n]`, number of its clip;
+        `start` int64 `[n]`, its first frame within that clip; `label` int64 `[n]`, where clips have classes."""
+        clip = torch.searchsorted(self._ends, rows, right=True)
+        return self._batch(clip, rows - self.first[clip])
+
+    def _batch(self, clip: Tensor, window: Tensor) -> dict[str, Tensor]:
+        start = window * self.config.stride
+        index = ((self.offsets[clip] + start)[:, None] + self._within).flatten()
+        if self.on_host:  # the only read of a value: where on the host the frames are
+            found = self.pixels.index_select(0, index.cpu()).pin_memory().to(self.device, non_blocking=True)
+        else:
+            found = self.pixels.index_select(0, index)
+        # A quotient of bytes is float32, made in one pass.
+        batch = {"x": (found / 255).view(len(clip), *self.spec.shape), "clip": clip, "start": start}
+        return batch if self.label is None else {**batch, "label": self.label[clip]}
+
+    def whole(self, clip: int) -> Tensor:
+        """A whole clip, float32 `[length, c, h, w]` in [0, 1] on the device."""
+        start, length = int(self.offsets[clip]), int(self.lengths[clip])
+        return self.pixels[start : start + length].to(self.device) / 255

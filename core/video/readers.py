@@ -1,0 +1,222 @@
+"""Clips from strangers' files: npz, folders of frames, strips, GIF, and MP4 or AVI with the extra `video`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from distk.console import progress, warn_once
+from distk.errors import DistkError, UsageError
+from distk.video.clips import Budget, Clips, Fit, Labels, check_size, classes_of, gather, natural, told
+from distk.video.movies import DEMUXERS, read_movie
+from distk.video.npz import read_npz
+
+Layout = Literal["auto", "npz", "frames", "strips", "files"]
+
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
+"""Decoders that a picture may choose by its content. PIL has others, among them one that starts Ghostscript."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip that can be read. name: its path below the folder, for messages. group: its class's folder, or ""."""
+
+    name: str
+    stem: str
+    group: str
+    read: Callable[[Fit], tuple[np.ndarray, float]]
+
+
+def read_clips(
+    path: Path, fit: Fit | None = None, layout: Layout = "auto", labels: Labels = "auto", frame: int | None = None
+) -> Clips:
+    """All clips of a file or a folder.
+
+    path: an npz (`distk.video.npz.ARRAYS`), a movie, a strip, or a folder of such, or of folders of frames; one level
+    of folders above them names the classes.
+    layout: which of these; auto looks, and takes pictures that are twice as long as they are wide for strips.
+    labels: from the folder, or from the file's name before its last underscore (as `walk_3`) or after its first one
+    without digits at the end (as `ira_walk2`); auto: the folder, where there are several.
+    frame: pixels of a frame along its strip, where frames are not square.
+    Raises UsageError for a folder without clips, DistkError naming the file for one that is damaged.
+    """
+    fit = fit or Fit()
+    if not path.exists():
+        raise UsageError(f"'{path}' does not exist.")
+    chosen, files = _look(path, layout)
+    if chosen == "npz":
+        return read_npz(files[0], fit, labels)
+    root = path if path.is_dir() else path.parent
+    clips = list(_frame_folders(root, files) if chosen == "frames" else _movies(root, files, chosen, frame))
+    found, rates = [], []
+    with progress("reading clips", len(clips)) as advance:
+        for clip in clips:
+            frames, fps = clip.read(fit)
+            found.append(frames)
+            rates.append(fps)
+            advance(1)
+    names = [clip.name for clip in clips]
+    numbers, classes = classes_of(labels, [clip.stem for clip in clips], [clip.group for clip in clips])
+    lengths = [len(frames) for frames in found]
+    what = {"frames": "folders of frames", "strips": "strips", "files": "movies"}[chosen]
+    fps = rates[0] if len(set(rates)) == 1 else 0.0
+    return Clips(gather(found, names), lengths, names, numbers, classes, fps, told(len(clips), what, path, fit))
+
+
+# What a folder holds
+
+
+def _look(path: Path, layout: Layout) -> tuple[Layout, list[Path]]:
+    """The layout, and the files that belong to it, in natural order."""
+    if path.is_dir():
+        files = sorted((p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")), key=natural)
+    else:
+        files = [path]
+    arrays = [p for p in files if p.suffix.lower() == ".npz"]
+    movies = [p for p in files if p.suffix.lower() in DEMUXERS or p.suffix.lower() == ".gif"]
+    pictures = [p for p in files if p.suffix.lower() in PICTURES]
+    kinds: dict[Layout, list[Path]] = {"npz": arrays, "files": movies, "strips": pictures, "frames": pictures}
+    if layout == "auto":
+        forms: tuple[Layout, ...] = ("npz", "files", "strips")
+        present = [form for form in forms if kinds[form]]
+        if len(present) > 1:
+            choices = ["frames" if k == "strips" and not _is_strip(pictures[0]) else k for k in present]
+            raise UsageError(f"'{path}' holds clips in several forms; choose one with --layout {'|'.join(choices)}.")
+        layout = present[0] if present else "frames"
+        if layout == "strips" and not _is_strip(pictures[0]):
+            layout = "frames"
+    if not kinds[layout]:
+        suffixes = {"npz": {".npz"}, "files": {".gif", *DEMUXERS}}.get(layout, PICTURES)
+        wanted = (
+            "" if layout in ("npz", "files") else f" and no other of {', '.join(sorted({'.gif', '.npz', *DEMUXERS}))}"
+        )
+        raise UsageError(f"'{path}' holds no clips: no file with {', '.join(sorted(suffixes))}{wanted}.")
+    if layout == "npz" and len(arrays) > 1:
+        raise UsageError(f"'{path}' holds {len(arrays)} npz files; name one of them, as '{arrays[0]}'.")
+    return layout, kinds[layout]
+
+
+def _is_strip(path: Path) -> bool:
+    with _opened(path) as image:
+        return max(image.size) >= 2 * min(image.size)
+
+
+def _group(root: Path, place: Path) -> str:
+    parts = place.relative_to(root).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def _still(frames: list[Path], fit: Fit) -> tuple[np.ndarray, float]:
+    """The frames of a folder of pictures, which states no rate."""
+    return _frames(frames, fit), 0.0
+
+
+def _frame_folders(root: Path, files: list[Path]) -> Iterator[Clip]:
+    folders: dict[Path, list[Path]] = {}
+    for file in files:
+        folders.setdefault(file.parent, []).append(file)
+    for folder, frames in folders.items():
+        name = str(folder.relative_to(root)) if folder != root else folder.name
+        group = _group(root, folder) if folder != root else ""
+        yield Clip(name, folder.name, group, functools.partial(_still, frames))
+
+
+def _movies(root: Path, files: list[Path], layout: Layout, frame: int | None) -> Iterator[Clip]:
+    for file in files:
+
+        def read(fit: Fit, file: Path = file) -> tuple[np.ndarray, float]:
+            if layout == "strips":
+                return read_strip(file, fit, frame), 0.0
+            return read_gif(file, fit) if file.suffix.lower() == ".gif" else read_movie(file, fit)
+
+        yield Clip(str(file.relative_to(root)), file.stem, _group(root, file), read)
+
+
+# Pictures
+
+
+@contextmanager
+def _opened(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[Any]:
+    """A PIL image. Raises DistkError naming the file for whatever the decoders raise over it."""
+    try:
+        with Image.open(path, formats=formats) as image:
+            check_size(image.width, image.height, str(path))
+            yield image
+    except DistkError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise DistkError(f"'{path}' claims to be an enormous image, which is refused.") from error
+    except Exception as error:  # the decoders of damaged files raise whatever they trip over
+        reason = " ".join(str(error).split())[:200]
+        raise DistkError(f"'{path}' cannot be read as an image: {reason or type(error).__name__}.") from error
+
+
+def _frames(paths: list[Path], fit: Fit) -> np.ndarray:
+    """The pictures of one folder, in order, uint8 `[t, c, h, w]`. Raises DistkError for pictures of several sizes."""
+    frames: list[np.ndarray] = []
+    size = None
+    for path in paths:
+        with _opened(path) as image:
+            if size is not None and image.size != size:
+                raise DistkError(
+                    f"'{path}' has {image.width}x{image.height} pixels, "
+                    f"the first frame of its clip {size[0]}x{size[1]}."
+                )
+            size = image.size
+            frames.append(fit.image(image, str(path)))
+    return np.stack(frames)
+
+
+def read_strip(path: Path, fit: Fit, frame: int | None = None) -> np.ndarray:
+    """The frames of a strip, which lie side by side or below each other along its longer side.
+
+    frame: pixels of a frame along the strip; without it frames are square, and what is left over at the end is
+    dropped with a warning. Returns uint8 `[t, c, h, w]`. Raises DistkError for a strip of fewer than two frames.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        sideways = width >= height
+        length, across = (width, height) if sideways else (height, width)
+        along = frame or across
+        count = length // along
+        if count < 2:
+            raise DistkError(
+                f"'{path}' has {width}x{height} pixels, which is a single picture, not a strip of frames"
+                f"{'' if frame is None else f' {frame} pixels long'}."
+            )
+        if length % along:
+            warn_once(f"'{path}': the last {length % along} of {length} pixels make no whole frame and are left out")
+        whole = Fit(None, fit.channels).image(image, str(path))
+    if sideways:
+        frames = whole[:, :, : count * along].reshape(fit.channels, across, count, along).transpose(2, 1, 3, 0)
+    else:
+        frames = whole[:, : count * along].reshape(fit.channels, count, along, across).transpose(1, 2, 3, 0)
+    return np.ascontiguousarray(fit.frames(frames, str(path)))
+
+
+def read_gif(path: Path, fit: Fit) -> tuple[np.ndarray, float]:
+    """The frames of a GIF, uint8 `[t, c, h, w]`, and frames per second by its first frame's delay (0: none stated)."""
+    budget = Budget(path)
+    frames: list[np.ndarray] = []
+    with _opened(path, ("GIF",)) as image:
+        delay = image.info.get("duration", 0)
+        while True:
+            budget.spend(image.width * image.height)
+            frame = fit.image(image, str(path))
+            if frames and frame.shape != frames[0].shape:
+                raise DistkError(f"'{path}' has a frame that is larger than its first one.")
+            budget.spend(frame.size)
+            frames.append(frame)
+            try:
+                image.seek(len(frames))
+            except EOFError:
+                break
+    return np.stack(frames), 1000 / delay if delay else 0.0

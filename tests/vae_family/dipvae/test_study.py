@@ -1,0 +1,30 @@
+"""Study `dip`: what it would run at both scales."""
+
+from __future__ import annotations
+
+import json
+
+from distk.study.plan import plan
+
+
+def test_both_scales_are_sound_and_run_what_they_say() -> None:
+    small, paper = plan("dip"), plan("dip", scale="paper")
+    betas = [f"beta-VAE beta={b}" for b in (1, 4, 16)]
+    assert [v.label for v in small.variants] == [*(f"DIP-VAE lambda_od={x}" for x in (1, 5, 20)), *betas]
+    assert {small.settings(v, 0).data for v in small.variants} == {"dsprites"}
+    assert small.settings(small.variants[1], 0).model.lambda_od == 5
+    assert [v.label for v in paper.variants][-1] == "beta-VAE beta=60"
+    settings = [paper.settings(v, 0) for v in paper.variants]
+    assert len({(s.model.arch, s.model.lr, s.model.z, s.train.batch, s.train.steps) for s in settings}) == 1
+    assert paper.recipe.published["beta-VAE beta=60"]["betavae.eval"].value == "95.7"
+    assert [v.quoted for v in paper.recipe.variants[-4:]] == ["Kumar et al."] * 4
+    asked = [claim.text for claim in small.recipe.claims if not claim.untested]
+    assert len(asked) == 5
+    assert sum(not claim.untested for claim in paper.recipe.claims) == 12
+
+
+def test_show_says_in_what_the_variants_differ(distk_command) -> None:
+    code, out, err = distk_command("study", "show", "dip", "--json")
+    assert code == 0, err
+    lines = json.loads(out)["variants"]
+    assert [n["settings"].get("beta") for n in lines[3:]] == [1, 4, 16]
