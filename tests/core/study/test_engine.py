@@ -238,21 +238,28 @@ def undisturbed(tiny, tmp_path, instant) -> bytes:
     return (ready.out / "results.csv").read_bytes()
 
 
-def test_killed_then_stopped_then_finished_is_undisturbed(undisturbed, tiny, tmp_path) -> None:
+def test_killed_and_finished_is_undisturbed(undisturbed, tiny, tmp_path) -> None:
     out = tmp_path / "out"
-    process = begin(tiny, out)
+    process = begin(tiny, out, jobs=2)
     meet(out, process, 100)
     kill_all(process)
-    killed = sum(steps_of(out))
-    assert 100 < killed < 4 * STEPS, "it was not met in the middle"
-    process = begin(tiny, out)
-    meet(out, process, killed + 50)
-    process.send_signal(signal.SIGTERM)
+    assert 100 < sum(steps_of(out)) < 4 * STEPS, "it was not met in the middle"
+    finish(begin(tiny, out, jobs=2))
+    assert (out / "results.csv").read_bytes() == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_every_run_and_the_same_command_goes_on(undisturbed, tiny, tmp_path, number) -> None:
+    out = tmp_path / "out"
+    process = begin(tiny, out, jobs=2)
+    meet(out, process, 50)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=300)
-    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert process.returncode == 128 + number, errors
     assert "stopped; everything is saved. Give the same command again to go on" in " ".join(errors.split())
-    assert killed < sum(steps_of(out)) < 4 * STEPS
-    finish(begin(tiny, out))
+    assert 50 < sum(steps_of(out)) < 4 * STEPS
+    finish(begin(tiny, out, jobs=2))
     assert (out / "results.csv").read_bytes() == undisturbed
 
 
