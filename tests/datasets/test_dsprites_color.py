@@ -66,5 +66,5 @@ def test_observe_draws_combinations_that_no_row_has() -> None:
 def test_conformance_and_no_grid() -> None:
     check_dataset("dsprites-color", **SMALL)
     data = open_dataset("dsprites-color", SMALL)
-    with pytest.raises(UsageError, match="no full grid"):
+    with pytest.raises(UsageError, match="not a full grid"):
         data.index(data.grid()[:3])

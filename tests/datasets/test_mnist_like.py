@@ -79,10 +79,10 @@ def damaged(images: np.ndarray) -> dict[str, tuple[bytes, str]]:
     promise = bytes([0, 0, 8, 3]) + struct.pack(">3I", 60_000, 28, 28)
     huge = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**32 - 1, 2**16, 2**16)
     return {
-        "empty": (b"", "no IDX file"),
-        "short header": (good[:9], "no IDX file"),
-        "floats": (bytes([0, 0, 13, 3]) + good[4:], "no IDX file"),
-        "labels instead": (idx(np.zeros(9, np.uint8)), "no IDX file"),
+        "empty": (b"", "not an IDX file"),
+        "short header": (good[:9], "not an IDX file"),
+        "floats": (bytes([0, 0, 13, 3]) + good[4:], "not an IDX file"),
+        "labels instead": (idx(np.zeros(9, np.uint8)), "not an IDX file"),
         "cut off": (good[:-1], "does not fit"),
         "too long": (good + b"x", "does not fit"),
         "promises more": (promise + good[16:], "does not fit"),
