@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, DataSpec, DistkError, Files, UsageError, permuted_split
+from distk.plugins.datasets.matfile import arrays
 
 LARGEST = 1_000_000
 """Digits that a file may hold; the largest official one has 531,131."""
@@ -26,25 +27,16 @@ def read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     Raises DistkError for another format, missing variables, or arrays of another shape or type.
     """
-    from scipy import io
-
     try:
-        with path.open("rb") as file:
-            head = file.read(128)
-        if head[:10] != b"MATLAB 5.0":
-            kind = "is of MATLAB v7.3 (HDF5)" if head[:10] == b"MATLAB 7.3" or head[1:4] == b"HDF" else "is none"
+        content = path.read_bytes()
+        if content[:10] != b"MATLAB 5.0":
+            kind = "is of MATLAB v7.3 (HDF5)" if content[:10] == b"MATLAB 7.3" or content[1:4] == b"HDF" else "is none"
             raise DistkError(f"'{path}': expected a MATLAB v5 file, and this {kind}; save it with `-v6` or `-v7`.")
-        held = {name: (tuple(shape), kind) for name, shape, kind in io.whosmat(path)}
-        _check(path, held)
-        values = io.loadmat(path, variable_names=["X", "y"])
-        pixels, labels = np.asarray(values["X"]), np.asarray(values["y"])
-        _check(path, {"X": (pixels.shape, str(pixels.dtype)), "y": (labels.shape, str(labels.dtype))})
-    except DistkError:
-        raise
-    except (OSError, EOFError, zlib.error, MemoryError, ValueError, TypeError, KeyError, NotImplementedError) as error:
-        raise DistkError(f"cannot read '{path}': {error or type(error).__name__}: it is cut off or damaged.") from error
-    except Exception as error:  # scipy's reader leaves others behind on bytes that no MATLAB wrote
-        raise DistkError(f"cannot read '{path}': {type(error).__name__}: it is damaged.") from error
+        held = arrays(content)
+        _check(path, {name: (array.shape, array.kind) for name, array in held.items()})
+        pixels, labels = held["X"].read().astype(np.uint8), held["y"].read()
+    except (OSError, zlib.error, MemoryError, ValueError) as error:
+        raise DistkError(f"cannot read '{path}': {error}: it is cut off or damaged.") from error
     flat = labels.reshape(-1)
     if not np.isin(flat, np.arange(1, 11)).all():
         raise DistkError(f"'{path}': `y` goes from {flat.min()} to {flat.max()}, and SVHN's labels are 1 to 10.")
