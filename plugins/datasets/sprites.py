@@ -9,6 +9,7 @@ files, not assumed. Without files the stand-in `puppets` takes their place.
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from distk import DataSpec, DistkError, Files, UsageError, option
 from distk.console import progress, warn, warn_once
+from distk.plugins.datasets.matfile import arrays
 from distk.plugins.datasets.puppets import POSES, Characters, Puppets
 from distk.plugins.datasets.puppets import Config as PuppetsConfig
 
@@ -196,17 +198,15 @@ def read_splits(path: Path) -> dict[str, list[int]]:
 
     Raises DistkError for a missing, damaged or enormous file.
     """
-    from scipy.io import loadmat
-
     names = ("trainidx", "validx", "testidx")
     try:
         if path.stat().st_size > 1 << 20:
             raise DistkError(f"'{path}' is too large to be a list of characters.")
-        found = loadmat(path, variable_names=names)
-        return {name: [int(v) for v in np.asarray(found[name]).reshape(-1)[:MOST]] for name in names}
+        found = arrays(path.read_bytes())
+        return {name: [int(v) for v in found[name].read().reshape(-1)[:MOST]] for name in names}
     except DistkError:
         raise
     except FileNotFoundError:
         raise DistkError(f"'{path}' does not exist; without it use --split folds.") from None
-    except Exception as error:  # a damaged file makes scipy raise errors of every kind
+    except (OSError, ValueError, KeyError, zlib.error, OverflowError) as error:
         raise DistkError(f"'{path}' is not a MATLAB v5 file with {', '.join(names)} ({_short(error)}).") from error
