@@ -187,7 +187,7 @@ WRONG = [
     (["eval", "--metric", "dci"], 2, "no checkpoint was named and there is no run"),
     (["eval", "missing.safetensors", "--metric", "dci"], 1, "checkpoint 'missing.safetensors' does not exist"),
     (["traverse", "foreign.safetensors"], 1, "distk did not write"),
-    (["info", "notes.txt"], 1, "truncated or no safetensors"),
+    (["info", "notes.txt"], 1, "truncated or not a safetensors"),
     (["eval", "--codes", "notes.txt", "--metric", "mig"], 1, "notes.txt"),
 ]
 
