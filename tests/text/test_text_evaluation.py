@@ -112,7 +112,7 @@ def test_reverse_perplexity_sees_missing_variety(data: SentenceDataset, judge: E
 
 
 def test_unknown_words_and_labels() -> None:
-    from distk.commands.transfer import label_index
+    from distk.plugins.text.rewrite import label_index
 
     names = ("negative", "neutral", "positive")
     assert [label_index(x, names) for x in ("positive", "pos", "2", "0", "neutral")] == [2, 2, 2, 0, 1]
