@@ -17,8 +17,8 @@ SMALLER: dict[str, dict] = {
     "factorgen": {"orientations": 2, "positions": 4},
 }
 """Settings of the data where most of the time of the checks would go into drawing them."""
-NEED_FILES = {"folder", "clips", "aclimdb", "yahoo"}
-NEED_ITEMS = {"ksg", "reconstruction"}
+NEED_FILES = {"ud", "folder", "clips", "aclimdb", "yahoo"}
+NEED_ITEMS = {"elbo", "ksg", "reconstruction"}
 """Metrics that need more than a table of codes; they have tests of their own."""
 
 

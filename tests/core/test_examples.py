@@ -202,8 +202,8 @@ FILES: dict[str, Callable[[Path], None]] = {
 }
 """Files that examples name -> what writes them."""
 FROM_BEFORE = {
-    "--from denoiser.safetensors": "icm export",
-    "--evaluator eval.safetensors": "text train-evaluator",
+    "denoiser.safetensors": "icm export",
+    "eval.safetensors": "text train-evaluator",
     "runs/study-my-study": "study run",
 }
 """What an example names -> the command whose example writes it."""

@@ -60,7 +60,7 @@ class BetaTCVAE(GaussianVAE[Config]):
             dataset = self.dataset()
             rows = dataset.rows("train")
             return len(dataset) if rows is None else len(rows)
-        except (KeyError, NotImplementedError, TypeError):
+        except (KeyError, NotImplementedError, TypeError, UsageError):
             raise UsageError(
                 "betatcvae weighs densities by the number of training items, which this data does not tell: "
                 "give --dataset-size N."
