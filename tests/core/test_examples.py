@@ -59,9 +59,28 @@ MY_RUN = {"icm": "icm", "jade": "jade", "mvae": "mvae", "embed": "fstat", "covma
 """Command or its group -> method of runs/my-run in its examples; cascadevae for the others."""
 
 NEEDS_FILES = {
-    "aclimdb", "clips", "imdb-sentences", "multi30k", "parallel", "sentiment3", "ud", "emnist", "fashion-mnist", "files", "finegrained", "folder", "kmnist", "lpc-sprites", "notmnist", "reid",
-    "rtpolarity", "svhn", "uci", "yahoo", "yelp",
-}  # fmt: skip
+    "aclimdb",
+    "clips",
+    "emnist",
+    "fashion-mnist",
+    "files",
+    "finegrained",
+    "folder",
+    "imdb-sentences",
+    "kmnist",
+    "lpc-sprites",
+    "multi30k",
+    "notmnist",
+    "parallel",
+    "reid",
+    "rtpolarity",
+    "sentiment3",
+    "svhn",
+    "uci",
+    "ud",
+    "yahoo",
+    "yelp",
+}
 """Data sets that have no built-in form: their examples show the user's own files."""
 NEEDS = {"data build-lpc": "needs the art of LPC"}
 """Commands whose examples cannot run here, and why."""
