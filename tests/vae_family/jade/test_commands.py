@@ -198,23 +198,3 @@ def test_a_class_without_counterpart(distk_command, in_folder: Path) -> None:
     code, _, err = distk_command("train", "jade-paired", *small, "--out", in_folder / "paired")
     assert code == 0, err
     assert "without pairing" in " ".join(err.split())
-
-
-def test_the_study_prints_table_one_and_goes_on_where_it_stopped(distk_command, in_folder: Path) -> None:
-    asked = ("study", "jade", "--runs", 1, "--preset", "demo", "--steps", 2, "--batch", 8, "--out", "s")
-    asked = (*asked, "--method", "jade", "--method", "jade-single", "--device", "cpu")
-    code, out, err = distk_command(*asked, "--json")
-    assert code == 0, err
-    made = json.loads(out)
-    assert json.loads((in_folder / "s" / "table.json").read_text()) == made
-    runs = made["methods"]["jade"]["error_primary"]
-    assert runs["mean"] == pytest.approx(runs["values"][0])
-    written = (in_folder / "s" / "jade-s0" / "checkpoint.safetensors").stat().st_mtime_ns
-    code, out, err = distk_command(*asked)
-    assert code == 0, err
-    assert "styled-digits error, %" in out
-    assert "10 runs or more" in " ".join(err.split())
-    assert (in_folder / "s" / "jade-s0" / "checkpoint.safetensors").stat().st_mtime_ns == written
-    code, _, err = distk_command(*asked, "--labels-per-class", 20)
-    assert code == 2
-    assert "other settings" in " ".join(err.split())
