@@ -166,7 +166,7 @@ def test_the_baseline_has_no_objects(command: str, runs: Path, distk_command) ->
         ("build RUN --steps 4", "--steps 4: the model has 3 objects"),
         ("build RUN --out nowhere/b.png", "the folder 'nowhere' does not exist"),
         ("count RUN --scope slots --nms", "needs scope map"),
-        ("count RUN --data digits", "the model takes image of shape (3, 16, 16)"),
+        ("count RUN --data digits", "does not fit the model: channels: 3 in the model, 1 in the data"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments: str, words: str, runs: Path, distk_command) -> None:
