@@ -100,8 +100,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Wheels of distk and of the third-party plugin, by distribution name."""
     folder = tmp_path_factory.mktemp("wheels")
     ours, theirs = folder / "distk-source", source(THIRD_PARTY, folder / "plugin-source")
-    for part in ("core", "plugins"):
-        source(ROOT / part, ours / part)
+    source(ROOT / "src", ours / "src")  # its links are followed: real folders there, as in an sdist
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, ours)

@@ -34,7 +34,12 @@ def started(*arguments: str) -> tuple[str, set[str]]:
 def test_the_version_needs_no_command_line_and_no_plugin() -> None:
     out, modules = started("--version")
     assert out == f"distk {distk.__version__}\n"
-    assert sorted(name for name in modules if name.startswith("distk")) == ["distk", "distk.cli", "distk.errors"]
+    assert sorted(name for name in modules if name.startswith("distk")) == [
+        "distk",
+        "distk.cli",
+        "distk.errors",
+        "distk.version",
+    ]
     assert not modules & {"torch", "numpy", "typer", "rich", "pluggy"}
     # What importlib.metadata brings, and little else: 97 on Python 3.11.
     assert len(modules) <= 130, sorted(modules)

@@ -14,7 +14,9 @@ from distk import DataSpec, Method, UsageError, can, one_hot
 from distk.registry import registry
 
 SPEC = DataSpec("image", (1, 4, 4))
-GRID = torch.linspace(-9, 9, 4001, dtype=torch.float64)
+GRID = torch.linspace(-20, 20, 8001, dtype=torch.float64)
+UNIT = torch.linspace(-8, 8, 1601, dtype=torch.float64)
+"""Points of the prior, and of a posterior in its own standard deviations."""
 GAUSSIAN = ("vae", "betavae", "annealedvae", "betatcvae")
 
 
@@ -23,36 +25,37 @@ def made(name: str, seed: int, **settings: Any) -> Method:
     cls = registry().find("method", name).load()
     model = cls(cls.Config(**settings), SPEC).eval()
     for parameter in model.parameters():  # large enough that the posterior is not the prior
-        parameter.data.mul_(3)
+        parameter.data.mul_(2)
     return model
 
 
-def log_likelihood(model: Any, x: Tensor, *classes: Tensor) -> Tensor:
-    """log p(x | z, c) of each item at each point of the grid, float64 `[n, points]`."""
-    logits = torch.cat(
-        [
-            model.decoder(torch.cat([z[:, None], *(c.expand(len(z), -1) for c in classes)], 1))
-            for z in GRID.float().split(500)
-        ]
-    )
-    flat = logits.double().flatten(1)
-    return torch.stack(
-        [
-            -F.binary_cross_entropy_with_logits(flat, y.expand_as(flat), reduction="none").sum(1)
-            for y in x.double().flatten(1)
-        ]
-    )
+def log_likelihood(model: Any, y: Tensor, z: Tensor, *classes: Tensor) -> Tensor:
+    """log p(y | z, c) of one item at each of these z `[points]`, float64."""
+    parts = [
+        model.decoder(torch.cat([part[:, None], *(c.expand(len(part), -1) for c in classes)], 1))
+        for part in z.float().split(500)
+    ]
+    logits = torch.cat(parts).double().flatten(1)
+    target = y.double().flatten().expand_as(logits)
+    return -F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1)
 
 
 def parts(model: Any, x: Tensor, mean: Tensor, std: Tensor, *classes: Tensor) -> tuple[Tensor, Tensor]:
-    """E_q log p(x | z, c) - KL(q(z|x) || p(z)), and log of the integral of p(x | z, c) p(z): `[n]` each."""
-    mean, std = mean.double(), std.double()
-    prior = torch.distributions.Normal(0.0, 1.0).log_prob(GRID)
-    posterior = torch.distributions.Normal(mean, std).log_prob(GRID)
-    likelihood = log_likelihood(model, x, *classes)
-    width = float(GRID[1] - GRID[0])
-    expected = (posterior.exp() * (likelihood + prior - posterior)).sum(1) * width
-    return expected, (likelihood + prior).logsumexp(1) + math.log(width)
+    """E_q log p(x | z, c) - KL(q(z|x) || p(z)), and log of the integral of p(x | z, c) p(z): `[n]` each.
+
+    The expectation is taken over points of each item's own posterior, wherever it lies.
+    """
+    normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), 1.0)
+    step, wide = float(UNIT[1] - UNIT[0]), float(GRID[1] - GRID[0])
+    expected, evidence = [], []
+    for y, m, s in zip(x, mean.double().flatten(), std.double().flatten(), strict=True):
+        z = m + s * UNIT
+        inside = log_likelihood(model, y, z, *classes) + normal.log_prob(z) - normal.log_prob(UNIT) + s.log()
+        expected.append((normal.log_prob(UNIT).exp() * inside).sum() * step)
+        evidence.append(
+            (log_likelihood(model, y, GRID, *classes) + normal.log_prob(GRID)).logsumexp(0) + math.log(wide)
+        )
+    return torch.stack(expected), torch.stack(evidence)
 
 
 def held(model: Any, x: Tensor, expected: Tensor, evidence: Tensor, generator: torch.Generator, draws: int) -> None:
