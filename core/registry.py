@@ -201,9 +201,6 @@ class Registry:
         self.merged.discard(plugin.name)
         self.papers = {n: p for n, p in self.papers.items() if self.commands[("", n)].plugin is not plugin}
         self.commands = {place: c for place, c in self.commands.items() if c.plugin is not plugin}
-        standing = {f"{group} {name}".strip() for group, name in self.commands}
-        kept = {was: [word for word in words if word in standing] for was, words in self.moved.items()}
-        self.moved = {was: words for was, words in kept.items() if words}
         for kind in KINDS:
             for name, claims in self._names[kind].items():
                 claims[:] = [claim for claim in claims if claim.plugin != plugin.name]
@@ -212,6 +209,10 @@ class Registry:
                     for claim in claims:
                         if claim.name == name:
                             self._entries[kind].setdefault(name, claim)
+        standing = {f"{group} {name}".strip() for group, name in self.commands}
+        standing |= {f"study run {name}" for name in self._entries["study"]}
+        kept = {was: [word for word in words if word in standing] for was, words in self.moved.items()}
+        self.moved = {was: words for was, words in kept.items() if words}
 
     def _register(
         self,
