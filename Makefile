@@ -4,14 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_ALL := $(VENV)/.ready-all
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+# CONSTRAINTS=/dev/null takes the newest packages, EXTRAS=dev none that can be missing.
+CONSTRAINTS ?= constraints.txt
+EXTRAS ?= dev,gym,text,hdf5
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint docs bench clean
 
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) "setuptools>=77" wheel
-	$(PIP) --no-build-isolation -e ".[dev,gym,text,hdf5]"
+	$(PIP) --no-build-isolation -e ".[$(EXTRAS)]"
 	@touch $@
 
 $(READY_ALL): $(READY)
@@ -38,9 +41,16 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Warnings are errors: a link that leads nowhere ends the build. It needs no network.
+docs: $(READY)
+	$(PIP) --no-build-isolation -e ".[docs]"
+	$(BIN)/python docs/links.py
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site
+	@echo "build/site/index.html"
+
 bench: $(READY)
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/metrics.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .coverage .mypy_cache
+	rm -rf $(VENV) build docs/generated *.egg-info .pytest_cache .ruff_cache .coverage .mypy_cache

@@ -16,11 +16,15 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from distk.registry import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 THIRD_PARTY = ROOT / "tests" / "third_party_plugin"
@@ -95,18 +99,69 @@ def source(folder: Path, target: Path) -> Path:
     return shutil.copytree(folder, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "build"))
 
 
+def checkout(folder: Path) -> Path:
+    """What an sdist is built from, without build products and without the tests."""
+    for name in (
+        "pyproject.toml",
+        "MANIFEST.in",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "constraints.txt",
+    ):
+        folder.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder)
+    source(ROOT / "docs", folder / "docs")
+    for name in ("core", "plugins"):
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "src", folder / "src", symlinks=True, ignore=shutil.ignore_patterns("*.egg-info"))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Wheels of distk and of the third-party plugin, by distribution name."""
+    """Wheels of distk, made from its sdist, and of the third-party plugin, by distribution name; `sdist`: the sdist."""
     folder = tmp_path_factory.mktemp("wheels")
-    ours, theirs = folder / "distk-source", source(THIRD_PARTY, folder / "plugin-source")
-    source(ROOT / "src", ours / "src")  # its links are followed: real folders there, as in an sdist
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, ours)
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*build, "-w", folder, ours, theirs], check=True, capture_output=True)
-    return {path.name.partition("-")[0]: path for path in folder.glob("*.whl")}
+    ours, theirs = checkout(folder / "distk-source"), source(THIRD_PARTY, folder / "plugin-source")
+    build = [sys.executable, "-m", "build", "--no-isolation"]
+    subprocess.run([*build, "--outdir", folder, ours], check=True, capture_output=True)  # the wheel from the sdist
+    subprocess.run([*build, "--wheel", "--outdir", folder, theirs], check=True, capture_output=True)
+    made = {path.name.partition("-")[0]: path for path in folder.glob("*.whl")}
+    return made | {"sdist": next(folder.glob("*.tar.gz"))}
+
+
+def kept(folder: Path) -> set[str]:
+    """What the package needs of a folder: modules, recipes, and the mark of types."""
+    return {
+        str(p.relative_to(folder)) for p in folder.rglob("*") if p.suffix in (".py", ".toml") or p.name == "py.typed"
+    }
+
+
+def test_sdist_and_wheel_are_whole_and_run_the_demo(tmp_path: Path, wheels: dict[str, Path]) -> None:
+    with zipfile.ZipFile(wheels["distk"]) as wheel:
+        inside = {name.removeprefix("distk/") for name in wheel.namelist() if name.startswith("distk/")}
+    expected = kept(ROOT / "core") | {f"plugins/{name}" for name in kept(ROOT / "plugins")}
+    assert {name for name in expected if name not in inside} == set()
+    assert sum(name.endswith(".toml") and "/studies/" in name for name in inside) >= 10
+    with tarfile.open(wheels["sdist"]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    pictures = {f"docs/pictures/{path.name}" for path in (ROOT / "docs" / "pictures").glob("*.png")}
+    assert len(pictures) > 10
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "docs/plugins.md"} | pictures <= names
+
+    env = Environment(tmp_path)
+    install(env, wheels["distk"])
+    lines = re.findall(r"\$\(BIN\)/distk (.+)", (ROOT / "Makefile").read_text(encoding="utf-8").partition("test:")[0])
+    demo = [shlex.split(line.replace("$(or $(SEED),2)", "2")) for line in lines]
+    assert [words[0] for words in demo] == ["train", "eval", "traverse", "reconstruct"]
+    demo[0] += ["--steps", "20"]
+    listed, studies, *done = env.distk(["list", "--json"], ["study", "list", "--json"], *demo)
+    for step in done:
+        assert step["code"] == 0, step
+    ours = {entry.name for kind in ("method", "dataset", "metric") for entry in registry().entries(kind)}
+    assert {name for name in ours if f'"{name}"' not in listed["out"]} == set()
+    assert {e.name for e in registry().entries("study")} == {row["name"] for row in json.loads(studies["out"])}
 
 
 def install(env: Environment, *what: Path) -> None:
