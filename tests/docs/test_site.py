@@ -122,7 +122,7 @@ def test_the_page_of_formats_says_what_a_run_folder_holds(tmp_path: Path, monkey
     """Its example runs, and every file, every row's key and every key of the header is one that it names."""
     page = (DOCS / "formats.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    tiny = {"data": "blobs", "size": 16, "positions": 8, "arch": "mlp", "device": "cpu", "batch": 8}
+    tiny = {"data": "blobs", "size": 16, "positions": 16, "arch": "mlp", "device": "cpu", "batch": 8}
     run = distk.train("betavae", **tiny, steps=2, eval=("mig",), keep="best:mig", out="runs/first", quiet=True)
     files = {path.name for path in run.path.iterdir()}
     assert {"config.toml", "log.jsonl", "checkpoint.safetensors", "best.safetensors", "samples"} <= files
