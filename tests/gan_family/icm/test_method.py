@@ -186,9 +186,10 @@ def test_expert_adam_skips_the_steps_that_an_expert_lost(generator: torch.Genera
         ours.step()
         assert torch.equal(p[~won], before[0][~won])
         assert torch.equal(r[~won], before[1][~won])
+    rounding = 25 * 4 * torch.finfo(torch.float32).eps  # of 25 sums of numbers below 4; a wrong step is 0.02
     for j in range(4):
-        assert torch.allclose(p[j], alone[j][0], atol=1e-6)
-        assert torch.allclose(r[j], alone[j][1], atol=1e-6)
+        assert torch.allclose(p[j], alone[j][0], atol=rounding)
+        assert torch.allclose(r[j], alone[j][1], atol=rounding)
 
 
 # One step
