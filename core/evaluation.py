@@ -133,6 +133,7 @@ def evaluate(
     *,
     data: Dataset | None = None,
     split: Split = "all",
+    fit: Split | None = None,
     rows: int | None = None,
     seed: int = 0,
     repeats: int | None = None,
@@ -142,6 +143,8 @@ def evaluate(
     """Score a model, or a table of codes: {"metrics": {name: {key: value}}, "provenance": {...}}.
 
     data: what to encode; by default the data set that the model was trained on. rows: at most so many items.
+    fit: split on whose rows scores that predict fit their predictors, to be tested on `split`; None: both come from
+    `split`. Other scores read `split` alone.
     repeats: seeds per metric; None takes each metric's own number. cache: file for the table of codes.
     options: settings of the metrics (`protocol="cascadevae"`), each given to those metrics that have it and know the
     value; the others keep their default and say so under `reasons`. `{"recall.ks": "1,5"}` is for one metric alone.
@@ -155,11 +158,19 @@ def evaluate(
         data = data if data is not None else model.dataset()
         coded = can(model, "encode") and any(_loads(name) and _loads(name).needs_codes for name in names)
         table = _cached_table(model, data, split, rows, seed, cache) if coded else _uncoded_table(model, data)
-    results = {name: score(table, name, given[name], seed, repeats) for name in names}
+    fitted = table
+    if fit is not None:
+        if data is None or isinstance(model, CodeTable) or table.factors is None:
+            raise UsageError("predictors can be fitted on another split only where a model encodes data with factors.")
+        fitted = encode_table(model, data, rows=rows, split=fit, seed=seed)
+        fitted.codes_test, fitted.factors_test = table.codes, table.factors
+    predicts = {name for name in names if _loads(name) and _loads(name).predicts}
+    results = {n: score(fitted if n in predicts else table, n, given[n], seed, repeats) for n in names}
     for name, text in passed_over.items():
         if "error" not in results[name]:
             results[name]["reasons"] = {"settings": text, **results[name].get("reasons", {})}
-    return {"metrics": results, "provenance": {**provenance(table, seed), "split": split, "options": dict(options)}}
+    where = {"split": split, **({"fit": fit} if fit is not None else {}), "options": dict(options)}
+    return {"metrics": results, "provenance": {**provenance(table, seed), **where}}
 
 
 def _loads(name: str) -> Any:

@@ -150,6 +150,8 @@ class Method(nn.Module, Configured[C]):
     """Generic command that makes no sense here -> the command to use, for the message."""
     own_commands: ClassVar[Mapping[str, str]] = {}
     """Generic command -> the command that does its work for this method, as {"transfer": "text rewrite"}."""
+    any_length: ClassVar[bool] = False
+    """Whether clips of another length than trained can be drawn: `sample` and `prior` take `frames`."""
     unscored: Mapping[str, str] = {}
     """Metric that makes no sense here -> why, for the message."""
     latents: LatentSpace
@@ -226,9 +228,12 @@ class Method(nn.Module, Configured[C]):
     def sample(self, n: int, generator: torch.Generator, **given: int) -> Tensor:
         """`n` items drawn from the model: the prior decoded, unless overridden.
 
-        given: categorical group -> class that all of them shall have.
+        given: categorical group -> class that all of them shall have; `frames`, for a method of `any_length`: frames of
+        each clip, which `prior` then takes, too.
         """
-        code = self.prior(n, generator)
+        length = {"frames": given.pop("frames")} if "frames" in given else {}
+        draw: Any = self.prior  # of a method of any length it takes the length
+        code: Code = draw(n, generator, **length)
         for name, index in given.items():
             classes = self.latents[name].size
             if not 0 <= index < classes:

@@ -91,6 +91,8 @@ class Metric(Configured[C]):
     keys: the numbers that `compute` may give beside the headline, `*` standing for any text; empty: not declared, so
     that a study finds them by scoring an untrained model.
     needs_codes: False for a metric that reads only model and data; where none needs codes, nothing is encoded.
+    predicts: whether it fits predictors on some rows and tests them on others, so that `distk eval --fit train` may
+    name the former: they are then the table's, and the split's are `codes_test`.
     """
 
     headline: ClassVar[str]
@@ -99,6 +101,7 @@ class Metric(Configured[C]):
     repeats: ClassVar[int] = 1
     needs_model: ClassVar[bool] = False
     needs_codes: ClassVar[bool] = True
+    predicts: ClassVar[bool] = False
 
     def __init__(self, config: C) -> None:
         self.config = config

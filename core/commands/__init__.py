@@ -15,6 +15,7 @@ _COMMANDS = (
     ("covmap", "covmap:covmap", "Draw the covariance and correlation of a code's units."),
     ("transfer", "transfer:command", "Show items under another class; rewrite sentences with another label."),
     ("interpolate", "interpolate:interpolate", "Draw items on the way between two codes."),
+    ("predict", "predict:command", "Draw how a model continues clips; what a policy's effect will be."),
     ("info", "info:info", "Show what a checkpoint holds: method, settings, data, latents, size."),
     ("list", "listing:list_", "List methods, data sets, metrics, penalties, studies and engines."),
     ("data", "data:app", "Look into a data set: what it holds, a picture."),

@@ -122,6 +122,9 @@ def evaluate(
         typer.Option(help="Score an npz with `codes` [n, D] and `factors` [n, K] instead; `codes_test`, `std`, ..."),
     ] = None,
     rows: Annotated[int | None, typer.Option(help="Encode at most so many items; default: all.", min=1)] = None,
+    fit: Annotated[
+        str | None, typer.Option(help="Split on which predictors (dci, sap, ...) are fitted; --split tests them.")
+    ] = None,
     plots: Annotated[
         bool | None,
         typer.Option(
@@ -141,28 +144,44 @@ def evaluate(
 
     Every setting of a metric is an option, too: distk eval --metric recall --help shows those of recall.
 
+    --split test,gap scores each of these splits, a table of codes each; the files are then called after their split,
+    <checkpoint>.gap.eval.json.
+
     Example: distk eval runs/my-run --metric dci --metric factorvae
     Example: distk eval runs/my-run --metric recall --ks 1,5,10
+    Example: distk eval runs/my-run --metric dci --fit train --split train,test
     """
     names = expand(metric or [])
     if not names:
         raise UsageError("name at least one --metric; `distk list metrics` shows them.")
     settings = {"repeats": how.repeats, **how.settings(names), **_typed(context)}
     if codes is not None:
-        path, target = codes, on.out
-        result = _of_codes(on, codes, rows, names, settings)
+        if fit is not None:
+            raise UsageError("--fit names a split to encode; rows to test on stand in the file as codes_test.")
+        results = {on.split: _of_codes(on, codes, rows, names, settings)}
     else:
-        result = _of_model(on, rows, names, settings)
-        path, target = on.path, on.out or on.path.with_name(f"{on.path.stem}.eval.json")
-    drawn = {} if plots is False else _drawn(result["metrics"])
-    result = {"checkpoint": str(path), **result}
-    if target is not None:
-        result = _written(target, result, drawn, both=bool(plots))
+        results = _of_model(on, rows, fit, names, settings)
+    path = codes if codes is not None else on.path
+    drawn: dict[str, dict[str, Picture]] = {}
+    for split, result in results.items():
+        drawn[split] = {} if plots is False else _drawn(result["metrics"])
+        named = {"checkpoint": str(path), **result}
+        target = _target(on, codes, split if len(results) > 1 else "")
+        results[split] = named if target is None else _written(target, named, drawn[split], both=bool(plots))
     if on.json:
-        console.emit_json(result)
+        console.emit_json(results[on.split] if len(results) == 1 else {"checkpoint": str(path), "splits": results})
     else:
-        _print(result, drawn if plots else {})
-    _exit_code(result["metrics"], strict)
+        _print(results, drawn if plots else {})
+    _exit_code([values for result in results.values() for values in result["metrics"].values()], strict)
+
+
+def _target(on: OnRows, codes: Path | None, split: str) -> Path | None:
+    """The JSON file of a result; split: where several are scored, each in a file called after it."""
+    if codes is not None:
+        return on.out
+    if on.out is None:
+        return on.path.with_name(f"{on.path.stem}.{split}.eval.json" if split else f"{on.path.stem}.eval.json")
+    return on.out.with_name(f"{on.out.stem}.{split}{on.out.suffix}") if split else on.out
 
 
 def _typed(context: typer.Context) -> dict[str, Any]:
@@ -180,14 +199,25 @@ def _of_codes(on: OnRows, codes: Path, rows: int | None, names: list[str], setti
     return score(table_from_arrays(codes, choose_device(on.device)), names, seed=on.seed, **settings)
 
 
-def _of_model(on: OnRows, rows: int | None, names: list[str], settings: dict[str, Any]) -> dict[str, Any]:
-    """Scores of a trained model, its table of codes cached beside it."""
+def _of_model(
+    on: OnRows, rows: int | None, fit: str | None, names: list[str], settings: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Scores of a trained model by split, a split's table of codes cached beside it. All splits are looked up first."""
     on.open()
     if all(_reads_codes(name) for name in names):
         require(on.model, on.header, "eval", "encode")
-    cache = on.path.with_name(f".{on.path.stem}.codes.safetensors")
     data = on.dataset()
-    return score(on.model, names, data=data, split=on.split, rows=rows, seed=on.seed, cache=cache, **settings)
+    splits = list(dict.fromkeys(on.split.split(",")))
+    for split in [*splits, *([fit] if fit is not None else [])]:
+        data.rows(split)
+    results = {}
+    for split in splits:
+        own = f"-{split}" if len(splits) > 1 else ""
+        cache = on.path.with_name(f".{on.path.stem}.codes{own}.safetensors")
+        results[split] = score(
+            on.model, names, data=data, split=split, fit=fit, rows=rows, seed=on.seed, cache=cache, **settings
+        )
+    return results
 
 
 def _reads_codes(name: str) -> bool:
@@ -231,37 +261,67 @@ def _contents(stem: str, drawn: dict[str, Picture], both: bool) -> Iterator[tupl
             yield f"{stem}.{name}.svg", picture.svg().encode()
 
 
-def _print(result: dict[str, Any], drawn: dict[str, Picture]) -> None:
-    rows: list[tuple[Any, ...]] = []
-    notes, failed = [], []
-    for name, values in result["metrics"].items():
-        if "error" in values:
-            failed.append((name, values["error"]))
-            continue
-        numbers = {k: v for k, v in values.items() if isinstance(v, (int, float)) and not k.endswith("_std")}
-        spread = {k: values.get(f"{k}_std") for k in numbers}
-        rows += [(name, k, float(v), spread[k], values.get("repeats", 1)) for k, v in numbers.items() if k != "repeats"]
-        notes += [f"{name}, {key}: {reason}" for key, reason in values.get("reasons", {}).items()]
+def _print(results: dict[str, dict[str, Any]], drawn: dict[str, dict[str, Picture]]) -> None:
+    """Numbers as a table, with a column per split where there are several; then what failed, and why."""
+    metrics = {split: result["metrics"] for split, result in results.items()}
+    if len(results) == 1:
+        _print_one(next(iter(metrics.values())))
+    else:
+        _print_side_by_side(metrics)
+    several = len(results) > 1
+    failed, notes = [], []
+    for split, scored in metrics.items():
+        of = f" ({split})" if several else ""
+        failed += [(f"{name}{of}", values["error"]) for name, values in scored.items() if "error" in values]
+        notes += [
+            f"{name}{of}, {key}: {why}" for name, v in scored.items() for key, why in v.get("reasons", {}).items()
+        ]
+    if failed and any("error" not in values for scored in metrics.values() for values in scored.values()):
+        console.out.print("")
+        console.table("", ("not scored", "because"), failed)
+    else:
+        for name, reason in failed:
+            console.error(f"{name}: {reason}")
+    for line in dict.fromkeys(notes):
+        console.note(line)
+    for split, pictures in drawn.items():
+        for name, picture in pictures.items():
+            if text := picture.text():
+                console.out.print(f"\n{name}{f' ({split})' if several else ''}\n{console.clean(text)}", markup=False)
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a metric's result that stand in the table."""
+    shown = {k: v for k, v in values.items() if isinstance(v, (int, float)) and not k.endswith("_std")}
+    return {key: float(value) for key, value in shown.items() if key != "repeats"}
+
+
+def _print_one(metrics: dict[str, Any]) -> None:
+    rows: list[tuple[Any, ...]] = [
+        (name, key, value, values.get(f"{key}_std"), values.get("repeats", 1))
+        for name, values in metrics.items()
+        if "error" not in values
+        for key, value in _numbers(values).items()
+    ]
     if rows:
         several = any(row[4] > 1 for row in rows)
         columns = ("metric", "key", "value", "std", "seeds") if several else ("metric", "key", "value")
         console.table("", columns, [row[: len(columns)] for row in rows])
-    if failed and rows:
-        console.out.print("")
-        console.table("", ("not scored", "because"), failed)
-    for line in dict.fromkeys(notes):
-        console.note(line)
-    if not rows:
-        for name, reason in failed:
-            console.error(f"{name}: {reason}")
-    for name, picture in drawn.items():
-        if text := picture.text():
-            console.out.print(f"\n{name}\n{console.clean(text)}", markup=False)
 
 
-def _exit_code(results: dict[str, Any], strict: bool) -> None:
-    failed = [name for name, values in results.items() if "error" in values]
-    if failed and (strict or len(failed) == len(results)):
+def _print_side_by_side(metrics: dict[str, dict[str, Any]]) -> None:
+    found = {
+        split: {n: _numbers(v) for n, v in scored.items() if "error" not in v} for split, scored in metrics.items()
+    }
+    keys = dict.fromkeys((name, key) for scored in found.values() for name, values in scored.items() for key in values)
+    rows = [(name, key, *(found[split].get(name, {}).get(key) for split in found)) for name, key in keys]
+    if rows:
+        console.table("", ("metric", "key", *found), rows)
+
+
+def _exit_code(results: list[dict[str, Any]], strict: bool) -> None:
+    failed = ["error" in values for values in results]
+    if any(failed) and (strict or all(failed)):
         raise typer.Exit(1)
 
 

@@ -27,6 +27,10 @@ def sample(
         str | None, typer.Option(help="Instead: a row per draw, along which this latent alone changes, as z1 or d.")
     ] = None,
     columns: Annotated[int, typer.Option(help="With --grid: values of a continuous latent.", min=2, max=100)] = 10,
+    frames: Annotated[
+        int | None,
+        typer.Option(help="Frames of each clip, where a method makes clips of any length.", min=1, max=10_000),
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Draw new items from the model.
@@ -45,6 +49,14 @@ def sample(
         if label not in model.spec.classes:
             raise UsageError(f"--label '{label}' is none of {', '.join(model.spec.classes) or 'no labels'}.")
         given["label"] = model.spec.classes.index(label)
+    if frames is not None:
+        if not model.any_length:
+            raise UsageError(
+                f"method '{on.header.method}' does not make clips of any length, so --frames has no meaning."
+            )
+        if grid is not None:
+            raise UsageError("--grid shows clips as long as those of training: leave --frames out.")
+        given["frames"] = frames
     generator = seeded(seed, next(model.parameters()).device)
     wide = max(1, math.isqrt(n) if math.isqrt(n) ** 2 == n else min(n, 10))
     with torch.no_grad():

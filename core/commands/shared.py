@@ -158,8 +158,13 @@ def require(model: Method, header: Header, command: str, *abilities: str) -> Non
         "sample": ("sample",),
         "swap": ("encode", "decode"),
         "transfer": ("rewrite",),
+        "predict": ("predict",),
     }
-    works = [name for name, needs in served.items() if name not in model.instead and all(can(model, n) for n in needs)]
+    works = [
+        name
+        for name, needs in served.items()
+        if name not in model.instead and (name in model.own_commands or all(can(model, n) for n in needs))
+    ]
     works += [instead.removeprefix("distk ")] if instead else []
     raise NotServed(
         f"method '{header.method}' has no `distk {command}`"

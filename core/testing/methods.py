@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,7 @@ def method_checks(name: str, steps: int = 3, batch: int = 8, **options: Mapping[
             "resuming equals never having stopped": probe.resume,
             "a checkpoint gives the same model": probe.round_trip,
             "encode and decode agree with the latent space": probe.shapes,
+            "what it foretells has the shape that was asked for": probe.foretells,
             "schedule keeps its keys and shapes": probe.schedule,
         }
     )
@@ -278,6 +279,28 @@ class _Probe:
                 first = model.sample(n, seeded(1, trainer.device))
                 assert len(first) == n, "sample(n) returns another number of items"
                 assert torch.equal(first, model.sample(n, seeded(1, trainer.device))), "sample ignores its generator"
+
+    def foretells(self) -> None:
+        """Predictions, plans and clips of another length: as many as asked for, and the same from the same seed."""
+        trainer = self.trainer()
+        model, dataset, n, steps = trainer.model.eval(), trainer.dataset, 2, 3
+
+        def twice(what: str, draw: Callable[[torch.Generator], Tensor], shape: tuple[int, ...]) -> None:
+            first, again = draw(seeded(1, trainer.device)), draw(seeded(1, trainer.device))
+            assert first.shape[: len(shape)] == shape, f"{what} has the shape {tuple(first.shape)}, not {shape} and on"
+            assert torch.equal(first, again), f"{what} ignores its generator"
+
+        with torch.no_grad():
+            x = dataset.sample(n, seeded(0, trainer.device))["x"]
+            clips = len(dataset.spec.shape) in (2, 4)
+            if can(model, "predict"):
+                known, item = (x[:, : x.shape[1] // 2], x.shape[2:]) if clips else (x.unsqueeze(1), x.shape[1:])
+                twice("predict", lambda draw: model.predict(known, steps, draw), (n, steps, *item))
+            if can(model, "plan"):
+                twice("plan", lambda draw: model.plan(x, x.flip(0), steps, draw), (n, steps))
+            if model.any_length:
+                frames = dataset.spec.shape[0] + 2
+                twice("sample(frames=...)", lambda draw: model.sample(n, draw, frames=frames), (n, frames))
 
     def schedule(self) -> None:
         model = self.trainer().model

@@ -37,6 +37,7 @@ METRICS = (
         ("best-dim-auc",),
     ),
     ("elbo", "bounds:Elbo", "the bound on log p(x) and its parts, in nats, of any method that has one", ""),
+    ("prediction", "prediction:Prediction", "error of predicted frames against frames that stay as they are", ""),
     (
         "ksg",
         "neighbours:Ksg",

@@ -24,6 +24,7 @@ class Dci(Scored[DciConfig]):
     """Disentanglement, completeness, informativeness (Eastwood & Williams 2018)."""
 
     headline = "disentanglement"
+    predicts = True
     matrices = {"importance": "hinton"}
     bars = ("completeness_per_factor", "informativeness_per_factor", "disentanglement_per_code")
 

@@ -22,6 +22,7 @@ class Sap(Scored[SapConfig]):
     """Separated attribute predictability (Kumar et al. 2018)."""
 
     headline = "sap"
+    predicts = True
     matrices = {"score_matrix": "heat"}
     bars = ("sap_per_factor",)
 
@@ -37,6 +38,7 @@ class Explicitness(Scored[PredictorConfig]):
     """Explicitness (Ridgeway & Mozer 2018)."""
 
     headline = "explicitness_test"
+    predicts = True
     bars = ("explicitness_per_factor",)
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
@@ -59,6 +61,7 @@ class Downstream(Scored[DownstreamConfig]):
     """Accuracy of predicting every factor from N labelled codes (Locatello et al. 2019)."""
 
     headline = "mean_largest"
+    predicts = True
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         """`mean_largest`: mean accuracy over factors with the largest number of labels that the data allow."""

@@ -1,6 +1,6 @@
 """Methods that act: interaction and control. A table of contents: nothing here imports torch."""
 
-from distk.hookspecs import Register, RegisterCommand, RegisterPaper, hookimpl
+from distk.hookspecs import Register, RegisterPaper, hookimpl
 
 _AT = "distk.plugins.rl_control."
 
@@ -47,11 +47,4 @@ def distk_register_datasets(register: Register) -> None:
         _AT + "data.transitions:Transitions",
         "seen, done, seen next: drawn from an environment (transitions:maze) or from your npz (transitions:recorded)",
         tags=("transition",),
-    )
-
-
-@hookimpl
-def distk_register_commands(register: RegisterCommand) -> None:
-    register(
-        "predict", _AT + "icf.commands:predict", "Decode the predicted effect of a policy beside what really happens."
     )

@@ -18,7 +18,7 @@ SMALLER: dict[str, dict] = {
 }
 """Settings of the data where most of the time of the checks would go into drawing them."""
 NEED_FILES = {"ud", "folder", "clips", "aclimdb", "yahoo"}
-NEED_ITEMS = {"elbo", "ksg", "reconstruction"}
+NEED_ITEMS = {"elbo", "ksg", "prediction", "reconstruction"}
 """Metrics that need more than a table of codes; they have tests of their own."""
 
 

@@ -203,6 +203,7 @@ MODELS = {
     "similarity": "dsvae",
     "swap-error": "dsvae",
     "elbo": "dsvae",
+    "prediction": "dsvae",
     "disagreement": "dsvae",
     "icf": "icf",
     "tc": "betavae",

@@ -161,7 +161,9 @@ def test_sdist_and_wheel_are_whole_and_run_the_demo(tmp_path: Path, wheels: dict
         assert step["code"] == 0, step
     ours = {entry.name for kind in ("method", "dataset", "metric") for entry in registry().entries(kind)}
     assert {name for name in ours if f'"{name}"' not in listed["out"]} == set()
-    assert {e.name for e in registry().entries("study")} == {row["name"] for row in json.loads(studies["out"])["studies"]}
+    assert {e.name for e in registry().entries("study")} == {
+        row["name"] for row in json.loads(studies["out"])["studies"]
+    }
 
 
 def install(env: Environment, *what: Path) -> None:

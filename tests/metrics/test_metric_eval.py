@@ -354,3 +354,98 @@ def test_the_settings_of_a_metric_are_options_where_it_is_named(distk, codes) ->
     assert "--sizes" in said
     assert "--sizes" in distk("eval", "--metric", "downstream", "--help")[1]
     assert "--sizes" not in distk("eval", "--help")[1]
+
+
+# Several splits
+
+
+class Held(library.FactorDataset):
+    """Codes that say their factor in `train` and `test`, and nothing in `gap`: 60 rows of each."""
+
+    def __init__(self) -> None:
+        super().__init__(library.NoConfig(), torch.device("cpu"), library.Files("held", None, ""))
+        self.name, self.origin = "held", "made here"
+        self.spec = library.DataSpec("vector", (2,))
+        self.factor_names, self.factor_sizes, self.factor_kinds = ("level", "other"), (3, 2), ("ordinal", "ordinal")
+        rows = torch.arange(180)
+        self.parts = {name: rows[60 * i : 60 * (i + 1)] for i, name in enumerate(("train", "test", "gap"))}
+
+    def __len__(self) -> int:
+        return 180
+
+    def factors(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.stack([rows % 3, rows // 3 % 2], 1)
+
+    def batch(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        level, other = self.factors(rows).float().unbind(1)
+        level = torch.where(rows < 120, level, 2 - level)  # in the gap the order is turned round
+        return {"x": torch.stack([level, other], 1), "factors": self.factors(rows)}
+
+
+class Reader(Method):
+    """The code is the item."""
+
+    kinds = ("vector",)
+
+    def __init__(self) -> None:
+        super().__init__(library.NoConfig(), library.DataSpec("vector", (2,)))
+        self.latents = library.LatentSpace.of(library.Latent("z", "continuous", 2))
+
+    def encode(self, x: torch.Tensor) -> library.Code:
+        return {"z": x}
+
+
+def test_predictors_fitted_on_one_split_are_tested_on_another() -> None:
+    """Fitted on train, the levels 0 and 2 of the gap are read the wrong way round and 1 is right: a third."""
+    data, model = Held(), Reader()
+    found = {
+        split: evaluate(
+            model, ["downstream", "mig"], data=data, split=split, fit="train", **{"downstream.sizes": (60,)}
+        )
+        for split in ("test", "gap")
+    }
+    accuracy = {split: result["metrics"]["downstream"]["accuracy"] for split, result in found.items()}
+    assert accuracy["test"].flatten().tolist() == pytest.approx([1, 1])
+    assert accuracy["gap"].flatten().tolist() == pytest.approx([1 / 3, 1])
+    alone = evaluate(model, ["downstream"], data=data, split="gap", **{"downstream.sizes": (40,)})["metrics"][
+        "downstream"
+    ]
+    assert alone["accuracy"].flatten().tolist() == pytest.approx([1, 1]), "without --fit both come from the gap"
+    for split, result in found.items():
+        assert result["provenance"]["split"] == split
+        assert result["provenance"]["fit"] == "train"
+        expected = fn.mig(data.batch(data.parts[split])["x"], data.factors(data.parts[split]))["mig"]
+        assert result["metrics"]["mig"]["mig"] == pytest.approx(expected), "a score without predictors reads the split"
+
+
+def test_several_splits_at_once(distk, tmp_path: Path) -> None:
+    tiny = {**TINY, "holdout": 0.3}
+    run = library.train("cascadevae-c", **tiny, device="cpu", quiet=True, out=tmp_path / "run")
+    line = ["eval", run.path, "-m", "mig", "-m", "clsacc", "--split", "train,test", "--rows", 200]
+    code, out, _ = distk(*line, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert list(found["splits"]) == ["train", "test"]
+    data = library.load(run.path).dataset()
+    for split, result in found["splits"].items():
+        alone = evaluate(library.load(run.path), ["mig"], data=data, split=split, rows=200)
+        assert result["metrics"]["mig"]["mig"] == alone["metrics"]["mig"]["mig"]
+        stored = json.loads((run.path / f"checkpoint.{split}.eval.json").read_text())
+        assert stored["metrics"]["mig"]["mig"] == result["metrics"]["mig"]["mig"]
+        assert stored["provenance"]["split"] == split
+    assert found["splits"]["train"]["metrics"]["mig"]["mig"] != found["splits"]["test"]["metrics"]["mig"]["mig"]
+    code, out, err = distk(*line)
+    assert code == 0
+    assert out.split()[:4] == ["metric", "key", "train", "test"]
+    assert "clsacc (train)" in out + err
+    assert not (run.path / "checkpoint.eval.json").exists()
+
+
+def test_an_unknown_split_is_refused_before_anything_is_encoded(distk, tmp_path: Path) -> None:
+    run = library.train("cascadevae-c", **TINY, device="cpu", quiet=True, out=tmp_path / "run")
+    for more in (["--split", "train,gap"], ["--fit", "gap"]):
+        code, _, err = distk("eval", run.path, "-m", "dci", *more)
+        assert code == 2
+        assert "'gap'" in err
+    assert not list(run.path.glob("*.eval*"))
+    assert not list(run.path.glob(".*codes*"))

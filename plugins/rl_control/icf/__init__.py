@@ -37,3 +37,4 @@ paper.command(
 paper.command(
     "plan", "commands:plan", "Find actions from one state to another as a sum of the factors' changes.", was="plan"
 )
+paper.command("predict", "commands:predict", "Decode the predicted effect of a policy beside what really happens.")

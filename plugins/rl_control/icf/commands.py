@@ -1,4 +1,4 @@
-"""`distk icf factors`, `rollout` and `plan`, and `distk predict`: what a model found that it can control."""
+"""`distk icf factors`, `rollout`, `predict` and `plan`: what a model found that it can control."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def predict(
 
     Rows: before, after, predicted.
 
-    Example: distk predict runs/icf --n 8
+    Example: distk icf predict runs/icf --n 8
     """
     model, env = in_environment(on)
     made = explore.predictions(model, env, n, seeded(seed, env.device))

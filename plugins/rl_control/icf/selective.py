@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -51,6 +51,7 @@ class SelectiveMethod(Method[C]):
 
     config: Any  # two papers' settings, alike in what is read here
     kinds: ClassVar[tuple[str, ...]] = ("environment",)
+    own_commands: ClassVar[Mapping[str, str]] = {"predict": "icf predict"}
     encoder: nn.Module
     decoder: nn.Module
     policy: nn.Module

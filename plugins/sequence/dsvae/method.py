@@ -111,6 +111,7 @@ class DSVAE(Method[Config]):
         },
     }
     own_commands: ClassVar[Mapping[str, str]] = {"transfer": "dsvae transfer-clips"}
+    any_length = True
 
     def __init__(self, config: Config, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -261,6 +262,15 @@ class DSVAE(Method[Config]):
         f = torch.randn(n, self.config.f_dim, generator=generator, device=device)
         noise = torch.randn(n, frames or self.frames, self.config.z_dim, generator=generator, device=device)
         return {"f": f, "z": self.p_z.rollout(noise)}
+
+    def predict(self, x: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+        """Clips `[b, k, ...]` of any length k -> the next `steps` frames: f and z_1 .. z_k encoded (means) from these
+        frames alone, then z rolled on by its prior with f kept. A prior without memory (`standard`) knows no motion."""
+        v = self.features(x)
+        f = self.q_f(v)[0]
+        z = self.q_z(v, f, None)[0]
+        noise = torch.randn(len(x), steps, self.config.z_dim, generator=generator, device=x.device)
+        return self.decode({"f": f, "z": self.p_z.rollout(noise, z)})
 
 
 def _architecture(name: str, data: DataSpec) -> str:

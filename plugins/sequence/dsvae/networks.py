@@ -176,8 +176,8 @@ class StandardPrior(nn.Module):
         zero = torch.zeros_like(z)
         return zero, zero
 
-    def rollout(self, noise: Tensor) -> Tensor:
-        """Standard normal noise `[b, t, size]` -> samples of the prior."""
+    def rollout(self, noise: Tensor, past: Tensor | None = None) -> Tensor:
+        """Standard normal noise `[b, t, size]` -> samples of the prior, whatever came before."""
         return noise
 
 
@@ -197,9 +197,15 @@ class LearnedPrior(nn.Module):
         before = torch.cat([torch.zeros_like(z[:, :1]), z[:, :-1]], 1)
         return moments(self.head(self.lstm(before)[0]))
 
-    def rollout(self, noise: Tensor) -> Tensor:
-        """Ancestral sampling: standard normal noise `[b, t, size]` -> z_1 .. z_t, each fed back."""
+    def rollout(self, noise: Tensor, past: Tensor | None = None) -> Tensor:
+        """Ancestral sampling: standard normal noise `[b, t, size]` -> z_1 .. z_t, each fed back.
+
+        past: z `[b, k, size]` that came before; the samples are then z_{k+1} .. z_{k+t}.
+        """
         z, state, samples = torch.zeros_like(noise[:, 0]), None, []
+        if past is not None:
+            before = torch.cat([torch.zeros_like(past[:, :1]), past[:, :-1]], 1)
+            z, (_, state) = past[:, -1], self.lstm(before)
         for t in range(noise.shape[1]):
             hidden, state = self.lstm(z.unsqueeze(1), state)
             mean, logvar = moments(self.head(hidden[:, 0]))

@@ -109,7 +109,7 @@ def test_states_that_do_not_exist(runs, distk_command, state):
 
 def test_another_methods_checkpoint(distk_command, tmp_path):
     run = distk.train("cascadevae", preset="demo", steps=0, device="cpu", quiet=True, out=tmp_path / "run")
-    for command in ("icf factors", "icf rollout", "predict", "icf plan"):
+    for command in ("icf factors", "icf rollout", "icf predict", "icf plan"):
         with pytest.raises(UsageError, match="this command serves icf and icf-discrete"):
             distk_command(*command.split(), run.path)
 
