@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -50,13 +50,15 @@ def read_movie(path: Path, fit: Fit) -> tuple[np.ndarray, float]:
 
 
 def _whole(path: Path) -> None:
-    """Raise DistkError where an MP4 or AVI says itself that it is longer than it is: FFmpeg would read what is left."""
+    """Raise DistkError where a file says itself that it is longer than it is: FFmpeg would read what is left."""
     size, at = path.stat().st_size, 0
     kind = DEMUXERS[path.suffix.lower()]
     with path.open("rb") as file:
         head = file.read(16)
         if kind == "avi" and head[:4] == b"RIFF":
             at = 8 + int.from_bytes(head[4:8], "little")
+        if kind == "matroska":
+            at = _matroska_end(file)
         known = kind == "mov" and head[4:8] in BOXES
         while known and at < size and len(head) >= 8:
             length = int.from_bytes(head[:4], "big")
@@ -68,6 +70,22 @@ def _whole(path: Path) -> None:
             head = file.read(16)
     if at > size:
         raise DistkError(f"'{path}' is cut short: it has {size:,} of the {at:,} bytes that it says it has.")
+
+
+def _matroska_end(file: BinaryIO) -> int:
+    """Where the segment of a Matroska or WebM file ends by its own word; 0 where it does not say (a live stream)."""
+    end = 0
+    for identity in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):  # the header, then the segment
+        file.seek(end)
+        head = file.read(12)
+        if head[:4] != identity or len(head) < 12 or not head[4]:
+            return 0
+        width = 9 - head[4].bit_length()  # leading zeros of the first byte say how many bytes the number has
+        length = int.from_bytes(head[4 : 4 + width], "big") & ((1 << 7 * width) - 1)
+        if length == (1 << 7 * width) - 1:
+            return 0
+        end += 4 + width + length
+    return end
 
 
 def _decode(container: Any, fit: Fit, path: Path, frames: list[np.ndarray]) -> float:

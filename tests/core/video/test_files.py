@@ -312,6 +312,24 @@ def test_a_video_that_is_cut_short(tmp_path, seed) -> None:
         read_clips(tmp_path / "a.avi")
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "webm", "mp4", "avi"])
+@pytest.mark.parametrize("share", [0.95, 0.4])
+def test_every_container_says_that_it_is_cut_short(tmp_path, seed, suffix, share) -> None:
+    package = pytest.importorskip("av", reason="PyAV is not installed: pip install 'distk[video]'")
+    path = tmp_path / f"m.{suffix}"
+    with package.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx-vp9" if suffix == "webm" else "mpeg4", rate=5)
+        stream.width = stream.height = 48
+        for frame in smooth(seed).transpose(0, 2, 3, 1):
+            container.mux(stream.encode(package.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode())
+    content = path.read_bytes()
+    assert read_clips(path).lengths == [12]
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(DistkError, match=rf"m\.{suffix}' is cut short"):
+        read_clips(path)
+
+
 def test_without_pyav_it_is_said_what_to_install(tmp_path, monkeypatch, seed) -> None:
     (tmp_path / "m.mp4").write_bytes(b"x")
     monkeypatch.setitem(sys.modules, "av", None)
