@@ -321,6 +321,10 @@ class CorpusDataset(Dataset[S]):
         width = held.vocab.max_len + 1
         return [held.vocab.decode(row) for part in rows.split(4096) for row in held.batch(part, width).tolist()]
 
+    def written(self, rows: Tensor, column: str = "x") -> list[list[str]]:
+        """Rows as lists of symbols as the text has them, where `words` has `<unk>` for what the vocabulary lacks."""
+        return self.column(column).written(rows)
+
     def preview(self, rows: Tensor) -> str:
         """Rows as text, each sentence with its further columns below it."""
         columns = {"x": "", **{name: f"  {name}: " for name in self.columns}}
