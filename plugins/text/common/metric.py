@@ -57,6 +57,12 @@ class TextMetric(Metric[T]):
     """
 
     headline = "j"
+    keys = (
+        *("transfer_accuracy", "accuracy_to_*", "classifier_accuracy", "bleu", "perplexity", "real_perplexity"),
+        *("content", "noun_recall", "no_noun", "copy_rate", "mean_length", "distinct2", "empty", "unknown", "seen"),
+        *("sentences", "reconstruction", "reconstruction_unseen", "oracle_accuracy", "exact_match", "content_f1"),
+        *("reverse_perplexity", "reverse_sentences", "probe_linear", "probe_mlp"),
+    )
     repeats = 3
     needs_model = True
     needs_codes = False
@@ -169,6 +175,7 @@ class TransferMetric(TextMetric[QuickConfig]):
     repeats = 1
     split = "dev"
     quick = True
+    keys = tuple(key for key in TextMetric.keys if not key.endswith("perplexity") and not key.startswith("probe"))
 
 
 def seen(data: SentenceDataset, rows: Tensor) -> Tensor:

@@ -18,6 +18,11 @@ def uniform_(module: nn.Module) -> None:
         nn.init.zeros_(parameter) if "bias" in name else nn.init.uniform_(parameter, -0.1, 0.1)
 
 
+def full(logits: Tensor) -> Tensor:
+    """Logits in float32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 class Perceptron(nn.Sequential):
     """Fully connected layers, N(0, 0.02). batch_norm: in every hidden layer, in the second only, or in none."""
 

@@ -9,3 +9,6 @@ paper.method(
     "rewrites sentences of two labels: hidden states of transferred text must look like those of real text",
     aliases=("cross-ae",),
 )
+paper.study(
+    "text-transfer", "studies/text-transfer.toml", "sentences rewritten by crossaligned and its rivals, six scores"
+)

@@ -21,6 +21,7 @@ from distk.nn import call_fake, call_real
 from distk.nn.relaxed import relaxed_decode
 from distk.plugins.text.common import decode as search
 from distk.plugins.text.common.model import SentenceMethod
+from distk.plugins.text.common.networks import full
 from distk.plugins.text.common.vocab import BOS, PAD, lengths, shifted
 from distk.plugins.text.crossaligned.networks import StateCritic, glorot_, reversed_words, shuffled
 
@@ -120,7 +121,7 @@ class CrossAligned(SentenceMethod[Config]):
         """What all objectives of a step share: logits `[n, T, V]` and states of the true sentences, states of the
         rewritten ones, each `[n, 1 + T, h]`. T: words and `<eos>`."""
         if "states" not in step.memo:
-            x, y = step.batch["x"], step.batch["label"].float()
+            x, y = step.batch["x"], self.told(step.batch["label"])
             order = step.rand(*x.shape) if self.config.shuffle else None
             z = self.content(x, y, order)
             logits, real = self.teacher_forced(x, self.start(y, z))
@@ -151,7 +152,7 @@ class CrossAligned(SentenceMethod[Config]):
         """-log p(x | y, z), sum over words and `<eos>`, mean over sentences, nats; plus, while the gate is open, rho
         times -log D_k of what was made for k (the non-saturating form, which the program has)."""
         held, x = self.forward_pass(step), step.batch["x"]
-        loss = F.cross_entropy(held["logits"].flatten(0, 1).float(), x.flatten(), ignore_index=PAD, reduction="sum")
+        loss = F.cross_entropy(full(held["logits"]).flatten(0, 1), x.flatten(), ignore_index=PAD, reduction="sum")
         reconstruction = loss / len(x)
         step.log("reconstruction", reconstruction)
         if not self.config.rho:
@@ -175,6 +176,10 @@ class CrossAligned(SentenceMethod[Config]):
         states = self.encoder(read, first[None].contiguous())[0]
         last = (words - 1).clamp_min(0)[:, None, None].expand(-1, 1, states.shape[2])
         return states.gather(1, last)[:, 0, self.config.style :]
+
+    def told(self, label: Tensor) -> Tensor:
+        """Labels int64 `[n]` as the networks read them: 0.0 or 1.0."""
+        return label.to(self.output.weight.dtype)
 
     def start(self, y: Tensor, z: Tensor) -> Tensor:
         """The generator's first state [w(y); z], `[n, h]`. y float `[n]`."""
@@ -204,7 +209,7 @@ class CrossAligned(SentenceMethod[Config]):
     def encode(self, x: Tensor) -> Code:
         """`label` by Bayes' rule with equal priors: which label explains the sentence best, read under that label;
         `code` is z read under the more probable one."""
-        z = [self.content(x, x.new_full((len(x),), k, dtype=torch.float32)) for k in (0, 1)]
+        z = [self.content(x, self.told(x.new_full((len(x),), k))) for k in (0, 1)]
         rows = max(1, (1 << 25) // (x.shape[1] * len(self.vocab)))  # so that the logits never fill the memory
         fit = [[self._fit(*part, k) for part in zip(x.split(rows), z[k].split(rows), strict=True)] for k in (0, 1)]
         label = torch.stack([torch.cat(parts) for parts in fit], 1).softmax(1)
@@ -213,7 +218,7 @@ class CrossAligned(SentenceMethod[Config]):
     def _fit(self, x: Tensor, z: Tensor, label: int) -> Tensor:
         """log p(x | y, z), sum over words, nats `[n]`."""
         logits = self.teacher_forced(x, self.start(z.new_full((len(z),), label), z))[0]
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), x.flatten(), ignore_index=PAD, reduction="none")
+        loss = F.cross_entropy(full(logits).flatten(0, 1), x.flatten(), ignore_index=PAD, reduction="none")
         return -loss.view_as(x).sum(1)
 
     def decode(self, code: Code, beam: int = 1) -> Tensor:
@@ -226,11 +231,11 @@ class CrossAligned(SentenceMethod[Config]):
         def step(token: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
             return self._advance(self.embedding(token), state)
 
-        start, width = self.start(label.float(), z), self.spec.shape[0]
+        start, width = self.start(self.told(label), z), self.spec.shape[0]
         if beam == 1:
             return search.greedy(step, start, len(z), width, z.device)
         return search.beam(step, start, len(z), width, beam, z.device)
 
     def rewrite_ids(self, x: Tensor, source: Tensor | None, to: int, beam: int) -> Tensor:
-        z = self.encode(x)["code"] if source is None else self.content(x, source.float())
+        z = self.encode(x)["code"] if source is None else self.content(x, self.told(source))
         return self.write(z, torch.full((len(x),), to, device=x.device), beam)
