@@ -57,7 +57,7 @@ class TextMetric(Metric[T]):
     """
 
     headline = "j"
-    keys = (
+    keys: ClassVar[tuple[str, ...]] = (
         *("transfer_accuracy", "accuracy_to_*", "classifier_accuracy", "bleu", "perplexity", "real_perplexity"),
         *("content", "noun_recall", "no_noun", "copy_rate", "mean_length", "distinct2", "empty", "unknown", "seen"),
         *("sentences", "reconstruction", "reconstruction_unseen", "oracle_accuracy", "exact_match", "content_f1"),

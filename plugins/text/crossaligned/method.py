@@ -69,12 +69,12 @@ class CrossAligned(SentenceMethod[Config]):
                 "content": 64,
                 "filters": 16,
                 "heights": 3,
-                "dropout": 0.1,
-                "lr": 2e-3,
+                "dropout": 0.0,
+                "lr": 4e-3,
                 "shuffle": 0,
             },
             "data": {"name": "standin-reviews", "variant": "tiny"},
-            "train": {"steps": 1500, "batch": 64},
+            "train": {"steps": 2000, "batch": 64},
         },
     }
     instead: Mapping[str, str] = {"sample": "distk transfer", "traverse": "distk interpolate"}

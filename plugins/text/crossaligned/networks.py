@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from distk.plugins.text.common.networks import Windows
 
 
 class StateCritic(nn.Module):
     """States `[n, S, h]`, of which the first `size` `[n]` count -> logits of "real" `[n]`.
 
-    A convolution over time of every height 1 .. `heights` with the full width of the states, leaky ReLU 0.01, the
-    largest value over time, dropout, a linear layer (Kim 2014). Windows that reach beyond a sequence's end do not
-    count, so that padding tells nothing; a sequence shorter than a filter is padded with zeros to its height.
+    Convolutions of every height 1 .. `heights` (see `Windows`) with leaky ReLU 0.01, dropout, a linear layer.
     """
 
     def __init__(self, hidden: int, filters: int, heights: int, dropout: float) -> None:
         super().__init__()
-        self.convolutions = nn.ModuleList(nn.Conv1d(hidden, filters, k) for k in range(1, heights + 1))
+        self.windows = Windows(hidden, filters, range(1, heights + 1), nn.LeakyReLU(0.01))
         self.score = nn.Linear(filters * heights, 1)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, states: Tensor, size: Tensor) -> Tensor:
-        place = torch.arange(states.shape[1], device=states.device)
-        states = states.masked_fill((place >= size[:, None])[..., None], 0.0)
-        states = F.pad(states, (0, 0, 0, max(0, len(self.convolutions) - states.shape[1]))).transpose(1, 2)
-        pooled = []
-        for k, convolution in enumerate(self.convolutions, 1):
-            found = F.leaky_relu(convolution(states), 0.01)
-            first = torch.arange(found.shape[2], device=found.device)
-            beyond = first + k > size.clamp_min(k)[:, None]
-            pooled.append(found.masked_fill(beyond[:, None], -torch.inf).amax(2))
-        return self.score(self.drop(torch.cat(pooled, 1)))[:, 0]
+        return self.score(self.drop(self.windows(states, size)))[:, 0]
 
 
 def glorot_(module: nn.Module) -> None:

@@ -170,7 +170,7 @@ def test_a_critic_by_hand_and_what_lies_beyond_the_end_tells_nothing(seed: int) 
         own = states[i, : size[i]]
         own = F.pad(own, (0, 0, 0, max(0, 3 - len(own))))
         pooled = []
-        for k, convolution in enumerate(critic.convolutions, 1):
+        for k, convolution in enumerate(critic.windows.convolutions, 1):
             last = max(int(size[i]), k) - k
             windows = torch.stack([own[t : t + k] for t in range(last + 1)])  # [windows, k, 4]
             value = torch.einsum("wkc,fck->wf", windows, convolution.weight) + convolution.bias
