@@ -39,6 +39,7 @@ METHODS: dict[str, list[str]] = {
     "icm": ["icm"],
     "dsvae": ["swap-error", "similarity"],
     "arae": ["text"],
+    "attrtransfer": ["text"],
     "crossaligned": ["text"],
     "icf": ["icf"],
     "icf-discrete": ["icf"],

@@ -40,6 +40,8 @@ TINY: dict[str, str] = {
     "cascadevae": f"--data blobs --classes 3 {ORDINARY}",
     "dsvae": TINY_CLIPS,
     "arae": "--data standin-reviews:tiny --embedding 12 --hidden 10 --z 6 --sentences 300 --held-out 60 --batch 16",
+    "attrtransfer": "--data standin-reviews:tiny --embedding 8 --hidden 8 --filters 4 --sentences 300 --held-out 60 "
+    "--batch 16",
     "crossaligned": "--data standin-reviews:tiny --embedding 8 --style 4 --content 8 --filters 4 --sentences 300 "
     "--held-out 60 --batch 16",
     "icm": "--width 4 --hidden 16 --identity-iters 4 --experts 4 --batch 8",
@@ -51,6 +53,7 @@ TINY: dict[str, str] = {
 CALLED = {
     "aae-s": "aae-s",
     "arae": "arae",
+    "attrtransfer": "attrtransfer",
     "betavae": "betavae",
     "dsvae": "dsvae",
     "factorgen": "factorgen",
@@ -62,6 +65,7 @@ MY_RUN = {"icm": "icm", "jade": "jade", "mvae": "mvae", "embed": "fstat", "covma
 
 NEEDS_FILES = {
     "aclimdb",
+    "amazonft",
     "clips",
     "emnist",
     "fashion-mnist",
