@@ -3,7 +3,7 @@
     python benchmarks/gpu.py PART --out DIR [--minutes 9] [--seeds 0:1]
 
 Parts: `checks` (the tests marked cuda), `step` (captured step against a bare eager loop, and the solvers), `metrics`
-(scores of a full dSprites table), `text` (steps of the methods for sentences against bare loops), and a name of METHODS:
+(scores of a full dSprites table), `text` (steps of the methods for sentences against bare loops), a name of METHODS:
 its preset `paper` on its default data, stopped in good time and taken up again by the next call with the same --out,
 scored at the end.
 Installing where there is no registry: pip install --no-index --no-deps --no-build-isolation -e .
