@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -266,6 +267,14 @@ def metric_checks(name: str, table: CodeTable | None = None) -> list[Check]:
         assert cls.headline in result, f"the headline '{cls.headline}' is missing among {sorted(result)}"
         assert isinstance(result[cls.headline], float), "the headline is not a float"
 
+    def keys() -> None:
+        assert "error" not in result, "a result's key 'error' means that the metric failed: call it something else"
+        known = [*cls.keys, cls.headline, "reasons"]
+        if cls.keys:
+            numbers = [key for key, value in result.items() if isinstance(value, (int, float))]
+            strange = [key for key in numbers if not any(fnmatch.fnmatchcase(key, form) for form in known)]
+            assert not strange, f"`keys` does not name {', '.join(strange)}"
+
     def repeatable() -> None:
         torch.manual_seed(1)  # a score that draws from the global generator now draws something else
         before = torch.get_rng_state()
@@ -283,6 +292,7 @@ def metric_checks(name: str, table: CodeTable | None = None) -> list[Check]:
         {
             "every option is documented": lambda: documented(cls.Config),
             "the headline is there": headline,
+            "its numbers are those that it declares": keys,
             "one seed gives one result": kept,
         }
     )

@@ -30,7 +30,7 @@ class Prediction(Metric[PredictionConfig]):
     """
 
     headline = "gain"
-    keys = ("squared_error", "still")
+    keys = ("squared_error", "still", "items")
     needs_model = True
     needs_codes = False
 

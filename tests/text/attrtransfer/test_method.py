@@ -94,6 +94,37 @@ def test_the_way_back_reaches_the_first_words(seed: int) -> None:
     assert float(gradient.abs().sum()) > 0
 
 
+def test_each_loss_by_hand_and_through_what_was_written(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values from the written sentences, which are made leaves so that their gradients can be asked for."""
+    model, step = exact(seed)
+    x, label = step.batch["x"], step.batch["label"]
+    kept: list[Written] = []
+    write = model.free_running
+
+    def noted(*arguments: Any) -> Written:
+        made = write(*arguments)
+        words, alive, size = made.sentence
+        made.sentence = Sentence(words.detach().requires_grad_(), alive.detach().requires_grad_(), size)
+        kept.append(made)
+        return made
+
+    monkeypatch.setattr(model, "free_running", noted)
+    source = model.given(x)
+    losses = model.transfer_losses(step, source, model.encode_words(source, label))
+    there, back = (made.sentence for made in kept)
+    other = 1 - label
+    read = model.classifier(*there).log_softmax(1)
+    assert torch.allclose(losses["class_td"], -read.gather(1, other[:, None]).mean(), atol=1e-10)
+    read = model.classifier(*back).log_softmax(1)
+    assert torch.allclose(losses["class_btd"], -read.gather(1, label[:, None]).mean(), atol=1e-10)
+    logits = model.teacher_forced(x, model.encode_words(there, other), label)
+    said = logits.log_softmax(2).gather(2, x[..., None])[..., 0].masked_fill(x == PAD, 0)
+    assert torch.allclose(losses["back_rec"], -said.sum() / (x != PAD).sum(), atol=1e-10)
+    for name, sentence in (("class_td", there), ("back_rec", there), ("class_btd", back)):
+        found = torch.autograd.grad(losses[name], list(sentence[:2]), retain_graph=True, allow_unused=True)
+        assert all(g is not None and bool(g.any()) for g in found), name
+
+
 def test_the_classifier_takes_a_share_of_the_gradient(seed: int) -> None:
     model, step = exact(seed)
     x, label = step.batch["x"], step.batch["label"]
