@@ -418,6 +418,23 @@ def test_predictors_fitted_on_one_split_are_tested_on_another() -> None:
         assert result["metrics"]["mig"]["mig"] == pytest.approx(expected), "a score without predictors reads the split"
 
 
+def test_each_score_gets_the_rows_that_it_is_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {}
+
+    def noted(table, name, *rest):
+        given[name] = table
+        return {"value": 0.0}
+
+    monkeypatch.setattr("distk.evaluation.score", noted)
+    data = Held()
+    evaluate(Reader(), ["downstream", "mig"], data=data, split="gap", fit="train")
+    assert torch.equal(given["mig"].rows, data.parts["gap"])
+    assert given["mig"].codes_test is None
+    assert torch.equal(given["downstream"].rows, data.parts["train"])
+    assert torch.equal(given["downstream"].codes_test, data.batch(data.parts["gap"])["x"])
+    assert torch.equal(given["downstream"].factors_test, data.factors(data.parts["gap"]))
+
+
 def test_several_splits_at_once(distk, tmp_path: Path) -> None:
     tiny = {**TINY, "holdout": 0.3}
     run = library.train("cascadevae-c", **tiny, device="cpu", quiet=True, out=tmp_path / "run")
