@@ -41,6 +41,7 @@ TINY: dict[str, str] = {
     "dsvae": TINY_CLIPS,
     "arae": "--data standin-reviews:tiny --embedding 12 --hidden 10 --z 6 --sentences 300 --held-out 60 --batch 16",
     "icm": "--width 4 --hidden 16 --identity-iters 4 --experts 4 --batch 8",
+    **dict.fromkeys(("dyncontent", "rce"), "--hidden 16 --transition-hidden 8 --batch 8 --count 60 --second 40 --held-out 20"),
     "icf": "--data maze --encoder mlp --grid 5 --size 15 --batch 15 --factors 8",
     "icf-discrete": "--data maze --encoder mlp --grid 5 --size 15 --batch 15 --k 3",
 }
@@ -55,7 +56,7 @@ CALLED = {
     "icf": "icf",
 }
 """Folder below runs/ that an example names -> method of the run that lies there."""
-MY_RUN = {"icm": "icm", "jade": "jade", "mvae": "mvae", "embed": "fstat", "covmap": "covreg-linear", "udr": "betavae"}
+MY_RUN = {"dyncontent": "dyncontent", "icm": "icm", "jade": "jade", "mvae": "mvae", "embed": "fstat", "covmap": "covreg-linear", "udr": "betavae"}
 """Command or its group -> method of runs/my-run in its examples; cascadevae for the others."""
 
 NEEDS_FILES = {
@@ -71,6 +72,7 @@ NEEDS_FILES = {
     "lpc-sprites",
     "multi30k",
     "notmnist",
+    "observations",
     "parallel",
     "reid",
     "rtpolarity",

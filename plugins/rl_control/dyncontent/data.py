@@ -6,6 +6,7 @@ nothing is done and nothing happens. Splits: `train` and `test` are X, `y` and `
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,10 +37,15 @@ TRIES = 64
 SETS = ("x", "y")
 
 
+@functools.cache
+def centres(device: torch.device) -> Tensor:
+    """Of the obstacles, `[6, 2]`. Kept, since a captured step cannot copy from the host."""
+    return torch.tensor(OBSTACLES, device=device)
+
+
 def valid(place: Tensor) -> Tensor:
     """Places `[..., 2]` -> bool `[...]`: inside the picture, no obstacle's centre in the closed box of the agent."""
-    centres = place.new_tensor(OBSTACLES)
-    blocked = ((place.unsqueeze(-2) - centres).abs() <= HALF).all(-1).any(-1)
+    blocked = ((place.unsqueeze(-2) - centres(place.device)).abs() <= HALF).all(-1).any(-1)
     return ~blocked & ((place >= LOW) & (place <= HIGH)).all(-1)
 
 
@@ -53,10 +59,8 @@ def moved(place: Tensor, u: Tensor) -> Tensor:
 def background(device: torch.device) -> Tensor:
     """The obstacles, bool `[40, 40]`: discs of 21 pixels."""
     at = torch.arange(SIZE, device=device)
-    centres = torch.tensor(OBSTACLES, device=device).floor()
-    squared = (at[None, :, None] - centres[:, 0, None, None]) ** 2 + (
-        at[None, None, :] - centres[:, 1, None, None]
-    ) ** 2
+    middle = centres(device).floor()
+    squared = (at[None, :, None] - middle[:, 0, None, None]) ** 2 + (at[None, None, :] - middle[:, 1, None, None]) ** 2
     return (squared <= 5).any(0)
 
 

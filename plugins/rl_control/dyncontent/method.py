@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
@@ -81,6 +81,8 @@ class LocallyLinear(Method[C]):
     own_commands: ClassVar[Mapping[str, str]] = {"predict": "dyncontent predict"}
     train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 60_000, "batch": 256}
     two_sets: ClassVar[bool] = False
+    middle: Tensor
+    extent: Tensor
 
     def __init__(self, config: C, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -89,6 +91,10 @@ class LocallyLinear(Method[C]):
             raise ValueError("its dynamics are linear in the action, which must be numbers, not a choice")
         if data.range != (0.0, 1.0) or len(data.shape) != 3:
             raise ValueError("it needs pictures with values from 0 to 1")
+        low, high = torch.tensor(self.actions.low), torch.tensor(self.actions.high)
+        # Kept, since a captured step cannot copy from the host.
+        self.register_buffer("middle", (low + high) / 2, persistent=False)
+        self.register_buffer("extent", (high - low) / 2, persistent=False)
         settings = self.config
         self.w = settings.w if self.two_sets else 0
         groups = [Latent("dynamics", "continuous", settings.z, low=-3, high=3)]
@@ -106,7 +112,7 @@ class LocallyLinear(Method[C]):
 
     def bound_loss(self, step: Step) -> Tensor:
         """The negative bounds of X and Y and the aid, nats, sums over pixels and dimensions, means over the batch."""
-        batch, u = step.batch, self.actions.as_input(step.batch["u"])
+        batch, u = step.batch, self.scaled(step.batch["u"])
         frames = [batch[name] for name in ("x", "x_next", "y", "x_pair") if name in batch]
         z, w = self.encoder(torch.cat(frames))
         codes = list(zip(*(_pieces(g, len(frames)) for g in (z, w)), strict=True))
@@ -199,19 +205,27 @@ class LocallyLinear(Method[C]):
     def decode(self, code: Code) -> Tensor:
         return self.logits(code).sigmoid()
 
+    def scaled(self, u: Tensor) -> Tensor:
+        """Actions in the data's units -> in [-1, 1], as the transition and the planner have them."""
+        return (u - self.middle) / self.extent
+
+    def natural(self, u: Tensor) -> Tensor:
+        """Actions in [-1, 1] -> in the data's units."""
+        return self.middle + u * self.extent
+
     def local(self, z: Tensor, u: Tensor) -> Local:
         """The linear map around codes `[n, z]` and scaled actions `[n, m]`."""
         return self.transition(z, u)
 
     def foretell(self, code: Code, u: Tensor) -> Code:
         """The code after actions u `[n, m]` in the data's units; the content stays as it is."""
-        scaled = self.actions.as_input(u)
+        scaled = self.scaled(u)
         z = code["dynamics"]
         return {**code, "dynamics": self.local(z, scaled).forward(z, scaled)}
 
     def plan(self, start: Tensor, goal: Tensor, horizon: int, generator: torch.Generator) -> Tensor:
         """Actions `[n, horizon, m]`, in the data's units, from iLQR in the latent space."""
-        return planning.open_loop(self, start, goal, horizon, planning.Settings(), generator)
+        return planning.open_loop(cast(LocallyLinear[Any], self), start, goal, horizon, planning.Settings(), generator)
 
 
 def _pieces(g: Gaussian, count: int) -> list[Gaussian]:

@@ -49,7 +49,7 @@ class PlanarTable(OfPlanar[TableConfig]):
     """Reconstruction and prediction (nats per frame, test splits, posterior means), cost and success of plans.
 
     A prediction's content is that of the present frame. `prediction_free`: of places and moves drawn anew from
-    everywhere, blocked ones among them, which training on whole-numbered places has not seen. `_sd`: over frames, or over runs.
+    everywhere, blocked ones among them, which training on whole-numbered places has not seen. `_sd`: over frames or runs.
     """
 
     headline = "prediction_x"
@@ -142,7 +142,7 @@ class MapConfig:
 class LatentMap(OfPlanar[MapConfig]):
     """Over all whole-numbered states: mean distance of both sets' codes over the spread of X's (`alignment`, 0 is one
     map); R^2 of the place from quadratic features of z, on states that the fit has not seen; share of neighbours on the
-    grid among the eight nearest codes (`topology`); accuracy of a logistic classifier of the set from z (`leak_z`, .5 is
+    grid among the eight nearest codes (`topology`); accuracy of a logistic classifier of the set from z (`leak_z`, .5:
     apart) and from w (`content_w`), on states that it has not seen; mean content of each set.
     """
 

@@ -83,19 +83,13 @@ def best_sequence(
     return found.u.view_as(u)[rows, which], cost
 
 
-def natural(model: LocallyLinear, u: Tensor) -> Tensor:
-    """Actions in [-1, 1] -> in the data's units."""
-    low, high = u.new_tensor(model.actions.low), u.new_tensor(model.actions.high)
-    return low + (u + 1) / 2 * (high - low)
-
-
 def open_loop(
     model: LocallyLinear, start: Tensor, goal: Tensor, horizon: int, settings: Settings, generator: torch.Generator
 ) -> Tensor:
     """One solution over the whole horizon: pictures `[n, *shape]` -> actions `[n, horizon, m]`, the data's units."""
     z, aim = (model.encode(x)["dynamics"] for x in (start, goal))
     u = first_sequences(len(z), horizon, model.actions.size, generator)
-    return natural(model, best_sequence(model, z, aim, u, settings)[0])
+    return model.natural(best_sequence(model, z, aim, u, settings)[0])
 
 
 class World(Protocol):
@@ -182,7 +176,7 @@ def drive(
             if last is not None:
                 u[:, 0] = torch.cat([last[:, 1:], last[:, -1:]], 1)
             last, _ = best_sequence(model, model.encode(seen)["dynamics"], aim, u, settings)
-            move = natural(model, last[:, 0])
+            move = model.natural(last[:, 0])
         else:
             move = fixed[:, t]
         state = world.step(state, move)
