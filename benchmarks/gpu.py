@@ -39,6 +39,8 @@ METHODS: dict[str, list[str]] = {
     "icm": ["icm"],
     "dsvae": ["swap-error", "similarity"],
     "arae": ["text"],
+    "dyncontent": ["planar-table", "latent-map"],
+    "rce": ["planar-table"],
     "icf": ["icf"],
     "icf-discrete": ["icf"],
 }

@@ -45,4 +45,4 @@ paper.metric(
 paper.command("plan", "commands:plan", "Steer from a start to a goal that are given as pictures, by iLQR.")
 paper.command("predict", "commands:predict", "Roll the transition forward and draw what it foretells.")
 paper.command("map", "commands:latent_map", "Draw the map of the state space that the code holds.")
-paper.study("planar", "studies/planar.toml", "Table 1 of the planar system, with the ablations", judge="study:judge")
+paper.study("planar", "studies/planar.toml", "Table 1 of the planar system, rce and the ablations")

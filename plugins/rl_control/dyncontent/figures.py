@@ -79,7 +79,9 @@ def latent_map(path: Path, place: Tensor, codes: dict[str, Tensor]) -> None:
     ends = np.concatenate(list(flat.values()))
     for axis, (name, z) in zip(axes[1:], flat.items(), strict=True):
         axis.scatter(z[:, 0], z[:, 1], s=7, c=colour)
-        axis.set_xlim(ends[:, 0].min() - 0.1, ends[:, 0].max() + 0.1)
-        axis.set_ylim(ends[:, 1].min() - 0.1, ends[:, 1].max() + 0.1)
+        low, high = ends.min(0), ends.max(0)
+        room = 0.05 * (high - low) + 1e-3
+        axis.set_xlim(low[0] - room[0], high[0] + room[0])
+        axis.set_ylim(low[1] - room[1], high[1] + room[1])
         axis.set_title(f"codes of set {name}" + (" (main axes)" if both.shape[1] > 2 else ""), fontsize=9)
     _write(figure, path)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -225,7 +225,7 @@ class LocallyLinear(Method[C]):
 
     def plan(self, start: Tensor, goal: Tensor, horizon: int, generator: torch.Generator) -> Tensor:
         """Actions `[n, horizon, m]`, in the data's units, from iLQR in the latent space."""
-        return planning.open_loop(cast(LocallyLinear[Any], self), start, goal, horizon, planning.Settings(), generator)
+        return planning.open_loop(self, start, goal, horizon, planning.Settings(), generator)
 
 
 def _pieces(g: Gaussian, count: int) -> list[Gaussian]:
@@ -258,8 +258,8 @@ def mixture_log_density(value: Tensor, parts: Gaussian) -> Tensor:
 
 
 SMALL: Mapping[str, Any] = {
-    "model": {"hidden": 128, "transition_hidden": 50, "lr": 2e-3},
-    "train": {"steps": 2000, "batch": 64},
+    "model": {"hidden": 128, "transition_hidden": 50, "lr": 3e-3},
+    "train": {"steps": 3000, "batch": 64},
 }
 
 

@@ -49,7 +49,8 @@ class PlanarTable(OfPlanar[TableConfig]):
     """Reconstruction and prediction (nats per frame, test splits, posterior means), cost and success of plans.
 
     A prediction's content is that of the present frame. `prediction_free`: of places and moves drawn anew from
-    everywhere, blocked ones among them, which training on whole-numbered places has not seen. `_sd`: over frames or runs.
+    everywhere, blocked ones among them, which training on whole-numbered places has not seen.
+    `_sd`: over frames or runs.
     """
 
     headline = "prediction_x"

@@ -6,16 +6,16 @@ Everything runs as one batch on the device: N problems, each from M sequences of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from distk.errors import UsageError
+from distk.latents import Code
+from distk.plugins.rl_control.dyncontent.networks import Local
 from distk.plugins.rl_control.dyncontent.solver import Problem, Solution, solve
-
-if TYPE_CHECKING:
-    from distk.plugins.rl_control.dyncontent.method import LocallyLinear
+from distk.transitions import Actions
 
 NEAR = 2.0
 """Distance to the goal, pixels, within which it counts as reached."""
@@ -23,6 +23,21 @@ UNIFORM, EXTREME = 3, 3
 """First sequences of actions: uniform ones, and such that stay in one corner of what is allowed."""
 WINDOW = 10
 HORIZON = 40
+
+
+class Steerable(Protocol):
+    """What is planned with: `method.LocallyLinear`."""
+
+    actions: Actions
+
+    def encode(self, x: Tensor) -> Code:
+        """Pictures -> a code with the group `dynamics`, `[n, z]`."""
+
+    def local(self, z: Tensor, u: Tensor) -> Local:
+        """The linear map around codes `[n, z]` and actions in [-1, 1], `[n, m]`."""
+
+    def natural(self, u: Tensor) -> Tensor:
+        """Actions in [-1, 1] -> in the data's units."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,7 @@ class Settings:
     """Derivatives of the whole transition; else its outputs A and B, as the locally linear reading has it."""
 
 
-def problem_of(model: LocallyLinear, goal: Tensor, settings: Settings) -> Problem:
+def problem_of(model: Steerable, goal: Tensor, settings: Settings) -> Problem:
     """iLQR's problem in a model's latent space: goals `[P, z]`, actions scaled to [-1, 1].
 
     Raises UsageError for weights that are not positive.
@@ -71,9 +86,7 @@ def first_sequences(n: int, length: int, size: int, generator: torch.Generator) 
 
 
 @torch.no_grad()
-def best_sequence(
-    model: LocallyLinear, z: Tensor, goal: Tensor, u: Tensor, settings: Settings
-) -> tuple[Tensor, Tensor]:
+def best_sequence(model: Steerable, z: Tensor, goal: Tensor, u: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """Codes z, goal `[n, k]`, first sequences `[n, M, L, m]` -> the cheapest after iLQR `[n, L, m]`, its cost `[n]`."""
     n, m = u.shape[:2]
     problem = problem_of(model, goal.repeat_interleave(m, 0), settings)
@@ -84,7 +97,7 @@ def best_sequence(
 
 
 def open_loop(
-    model: LocallyLinear, start: Tensor, goal: Tensor, horizon: int, settings: Settings, generator: torch.Generator
+    model: Steerable, start: Tensor, goal: Tensor, horizon: int, settings: Settings, generator: torch.Generator
 ) -> Tensor:
     """One solution over the whole horizon: pictures `[n, *shape]` -> actions `[n, horizon, m]`, the data's units."""
     z, aim = (model.encode(x)["dynamics"] for x in (start, goal))
@@ -146,7 +159,7 @@ class Drive:
 
 @torch.no_grad()
 def drive(
-    model: LocallyLinear,
+    model: Steerable,
     world: World,
     start: Tensor,
     goal: Tensor,

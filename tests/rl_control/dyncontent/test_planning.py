@@ -139,7 +139,7 @@ def test_scores_of_known_maps(generator):
     folded = torch.stack([(place[:, 0] - 20).abs(), place[:, 1]], 1)
     assert abs(readout(folded, place, fit, test) - 0.5) < 0.1
     assert topology(turned, place) > 0.99
-    assert topology(folded + 1e-3 * noise, place) < 0.9
+    assert topology(folded + 1e-3 * noise, place) < 0.95
     # Of eight random others about 8 * 3.7 / 1272 are neighbours.
     assert topology(noise, place) < 0.02
     assert told_apart(turned, turned, fit, test) == pytest.approx(0.5, abs=1e-9)
