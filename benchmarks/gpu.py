@@ -41,6 +41,7 @@ METHODS: dict[str, list[str]] = {
     "arae": ["text"],
     "dyncontent": ["planar-table", "latent-map"],
     "rce": ["planar-table"],
+    "crossaligned": ["text"],
     "icf": ["icf"],
     "icf-discrete": ["icf"],
 }

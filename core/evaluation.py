@@ -24,7 +24,7 @@ from distk.data import Dataset, Split
 from distk.errors import DistkError, UsageError, nearest
 from distk.files import write_atomic
 from distk.method import Method, can
-from distk.metric import CodeTable, Metric, encode_table
+from distk.metric import CodeTable, Metric, chosen_rows, encode_table
 from distk.registry import registry
 from distk.version import __version__
 
@@ -157,7 +157,11 @@ def evaluate(
     else:
         data = data if data is not None else model.dataset()
         coded = can(model, "encode") and any(_loads(name) and _loads(name).needs_codes for name in names)
-        table = _cached_table(model, data, split, rows, seed, cache) if coded else _uncoded_table(model, data)
+        table = (
+            _cached_table(model, data, split, rows, seed, cache)
+            if coded
+            else _uncoded_table(model, data, split, rows, seed)
+        )
     fitted = table
     if fit is not None:
         if data is None or isinstance(model, CodeTable) or table.factors is None:
@@ -267,11 +271,13 @@ def arrays_path(path: Path) -> Path:
 # The table of codes, from a model or from a cache
 
 
-def _uncoded_table(model: Method, data: Dataset) -> CodeTable:
-    """A table without rows, for metrics that read only model and data."""
+def _uncoded_table(model: Method, data: Dataset, split: Split, rows: int | None, seed: int) -> CodeTable:
+    """A table without codes, for metrics that read only model and data; its rows are those that were asked for, or None
+    where it is all of them."""
     codes = torch.zeros(0, len(model.latents.columns), device=data.device)
     names, kinds = model.latents.columns, model.latents.column_kinds
-    return CodeTable(codes, names, kinds, model=model, dataset=data, source=f"data set '{data.name}'")
+    asked = None if split == "all" and rows is None else chosen_rows(data, split, rows, seed)
+    return CodeTable(codes, names, kinds, model=model, dataset=data, rows=asked, source=f"data set '{data.name}'")
 
 
 def _cached_table(

@@ -142,6 +142,8 @@ class Method(nn.Module, Configured[C]):
     """Preset name -> {"model": {...}, "data": {...}, "train": {...}}."""
     train_defaults: ClassVar[Mapping[str, Any]] = {}
     """This method's own defaults of the trainer's options, such as {"steps": 2000, "batch": 64}."""
+    data_defaults: ClassVar[Mapping[str, Any]] = {}
+    """This method's own defaults of settings that a data set may have, such as {"exact_lengths": True}."""
     capturable: bool | str = True
     """False or a reason, when the step cannot be captured as a CUDA graph."""
     taps: ClassVar[tuple[str, ...]] = ()

@@ -119,6 +119,16 @@ class Metric(Configured[C]):
         return {}
 
 
+def chosen_rows(dataset: Dataset, split: Split, rows: int | None, seed: int) -> Tensor:
+    """Rows of a split, at most `rows` of them, drawn without replacement from `seed` and sorted; int64 `[n]`."""
+    chosen = dataset.rows(split)
+    index = torch.arange(len(dataset), device=dataset.device) if chosen is None else chosen
+    if rows is None or rows >= len(index):
+        return index
+    order = torch.randperm(len(index), generator=torch.Generator().manual_seed(seed))[:rows].sort().values
+    return index[order.to(dataset.device)]
+
+
 @torch.no_grad()
 def encode_table(
     model: Method, dataset: Dataset, *, rows: int | None = None, split: Split = "all", seed: int = 0, batch: int = 512
@@ -131,12 +141,8 @@ def encode_table(
     if not can(model, "encode"):
         raise UsageError(f"method {type(model).__name__} has no encoder, so its codes cannot be scored.")
     chosen = dataset.rows(split)
-    total = len(dataset) if chosen is None else len(chosen)
-    index = torch.arange(total, device=dataset.device) if chosen is None else chosen
-    whole = rows is None or rows >= total
-    if not whole:
-        order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:rows].sort().values
-        index = index[order.to(dataset.device)]
+    index = chosen_rows(dataset, split, rows, seed)
+    whole = len(index) == (len(dataset) if chosen is None else len(chosen))
     codes, stds, kl = [], [], torch.zeros(len(model.latents.columns), dtype=torch.float64, device=dataset.device)
     off = torch.autocast(dataset.device.type, enabled=False)
     with eval_mode(model), progress("encoding", len(index)) as advance, off:

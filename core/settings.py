@@ -94,9 +94,19 @@ def resolve(
     folder = data.pop("dir", None)
     if not name:
         raise UsageError(f"method '{entry.name}' has no default data set: name one with --data.")
+    for key, value in _wished(cls, name).items():
+        data.setdefault(key, value)
     model: Any = from_dict(cls.Config, merged["model"], f"method '{entry.name}'")
     train = from_dict(TrainConfig, merged["train"], "training")
     return Settings(entry, cls, model, name, data, folder, train)
+
+
+def _wished(cls: type[Method], data: str) -> dict[str, Any]:
+    """The method's own defaults of a data set's settings, as far as this data set has them."""
+    if not cls.data_defaults:
+        return {}
+    known = hints(registry().find("dataset", data.partition(":")[0]).load().Config)
+    return {key: value for key, value in cls.data_defaults.items() if key in known}
 
 
 def _merge(layers: list[tuple[str, Mapping[str, Mapping[str, Any]]]], default_data: str) -> dict[str, dict[str, Any]]:

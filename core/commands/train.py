@@ -53,7 +53,9 @@ def _method_command(entry: Registration, args: list[str]) -> Any:
     method_parameters = options.parameters(cls.Config, f"Method: {entry.name}")
     train_parameters = options.parameters(TrainConfig, "Training", defaults=cls.train_defaults)
     taken = {*_RESERVED, *(p.name for p in method_parameters + train_parameters)}
-    data_parameters = options.parameters(data_config, f"Data: {name}", taken, "data_") if data_config else []
+    data_parameters = (
+        options.parameters(data_config, f"Data: {name}", taken, "data_", cls.data_defaults) if data_config else []
+    )
 
     def run(
         data: Annotated[

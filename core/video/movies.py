@@ -39,9 +39,11 @@ def read_movie(path: Path, fit: Fit) -> tuple[np.ndarray, float]:
         # A file object and one named container: nothing in the file can make the library open another file or address.
         with path.open("rb") as file, package.open(file, format=DEMUXERS[path.suffix.lower()]) as container:
             fps = _decode(container, fit, path, frames)
-    except (DistkError, MemoryError):
+    except DistkError:
         raise
     except Exception as error:  # PyAV turns FFmpeg's many errors into many classes
+        if type(error) is MemoryError:  # our own; FFmpeg's says that a damaged file asks for the impossible
+            raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DistkError(f"'{path}' cannot be read as a video: {reason}.") from error
     if not frames:

@@ -24,8 +24,9 @@ class PredictionConfig:
 class Prediction(Metric[PredictionConfig]):
     """Squared error of `Method.predict` against the true end of clips, and against saying that nothing changes.
 
-    gain: 1 - squared_error / still; 1 is a perfect prediction, 0 no better than the last frame, below 0 worse. squared_error, still:
-    means over clips, frames and their entries, on the data's scale; `error_per_step`, `still_per_step` `[steps]`.
+    gain: 1 - squared_error / still; 1 is a perfect prediction, 0 no better than the last frame, below 0 worse.
+    squared_error, still: means over clips, frames and their entries, on the data's scale; `error_per_step`,
+    `still_per_step` `[steps]`.
     """
 
     headline = "gain"

@@ -21,7 +21,7 @@ from distk.console import warn_once
 from distk.nn import gradient_penalty, interpolated
 from distk.plugins.text.common import decode as search
 from distk.plugins.text.common.model import SentenceMethod
-from distk.plugins.text.common.networks import CodeDecoder, CodeEncoder, Perceptron, uniform_
+from distk.plugins.text.common.networks import CodeDecoder, CodeEncoder, Perceptron, full, uniform_
 from distk.plugins.text.common.vocab import PAD, shifted
 
 
@@ -230,7 +230,7 @@ class ARAE(SentenceMethod[Config]):
         else:
             logits = torch.cat([self.output(y)(s) for y, s in enumerate(states)])
         target = torch.cat([x[y::k] for y in range(k)])
-        return F.cross_entropy(_full(logits).flatten(0, 1), target.flatten(), ignore_index=PAD)
+        return F.cross_entropy(full(logits).flatten(0, 1), target.flatten(), ignore_index=PAD)
 
     def fake(self, step: Step, n: int) -> Tensor:
         """Codes of the generator `[n, h]`."""
@@ -313,7 +313,7 @@ class ARAE(SentenceMethod[Config]):
         """log p(x | c, y) of every label, sum over tokens, nats: `[n, K]`."""
         inputs, found = shifted(x), []
         for y, decoder in enumerate(self.decoders):
-            logits = _full(self.output(y)(decoder(inputs, code)[0]))
+            logits = full(self.output(y)(decoder(inputs, code)[0]))
             loss = F.cross_entropy(logits.flatten(0, 1), x.flatten(), ignore_index=PAD, reduction="none")
             found.append(-loss.view_as(x).sum(1))
         return torch.stack(found, 1)
@@ -361,11 +361,6 @@ class ARAE(SentenceMethod[Config]):
         code = self.generate(torch.randn(n, self.config.z, generator=generator, device=generator.device))
         label = torch.randint(self.labels, (n,), generator=generator, device=generator.device)
         return {"code": code, "label": one_hot(label, self.labels)}
-
-
-def _full(logits: Tensor) -> Tensor:
-    """Logits in float32 at least."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _watched(code: Tensor, memo: dict[str, Any], name: str) -> Tensor:

@@ -14,7 +14,7 @@ from typing_extensions import TypeVar
 from distk import Dataset, DataSpec, DistkError, Files, Split, UsageError, option
 from distk.console import note, warn
 from distk.data import names_of
-from distk.plugins.text.common.buckets import Buckets
+from distk.plugins.text.common.buckets import EDGES, Buckets
 from distk.plugins.text.common.columns import Classes, Column, Draft, classes_of
 from distk.plugins.text.common.files import Part
 from distk.plugins.text.common.vocab import Vocab, split_characters, split_words
@@ -40,6 +40,7 @@ class CorpusConfig:
     lowercase: bool = option(True, "fold to lower case")
     encoding: str = option("auto", "of the files, for example latin-1; auto: the corpus's own, else utf-8")
     buckets: bool = option(True, "draw each training batch from sentences of about one length")
+    exact_lengths: bool = option(False, "with buckets: of exactly one length, as far as there are enough of it")
 
 
 S = TypeVar("S", bound=CorpusConfig, default=CorpusConfig)
@@ -264,7 +265,13 @@ class CorpusDataset(Dataset[S]):
         groups, many = self._groups()
         size, top = self.text.sizes.cpu(), self.spec.shape[0]
         further = {name: held.sizes.cpu() for name, held in self.columns.items() if isinstance(held, Column)}
-        self.buckets = Buckets(size, top, groups.cpu(), many, self.parts, further, self.config.buckets)
+        self.buckets = Buckets(size, top, groups.cpu(), many, self.parts, further, self._edges(top))
+
+    def _edges(self, top: int) -> tuple[int, ...]:
+        """Upper ends that buckets may have: none, all, or the usual ones."""
+        if not self.config.buckets:
+            return ()
+        return tuple(range(2, top)) if self.config.exact_lengths else EDGES
 
     # The data set's interface
 
@@ -320,6 +327,10 @@ class CorpusDataset(Dataset[S]):
         held = self.column(column)
         width = held.vocab.max_len + 1
         return [held.vocab.decode(row) for part in rows.split(4096) for row in held.batch(part, width).tolist()]
+
+    def written(self, rows: Tensor, column: str = "x") -> list[list[str]]:
+        """Rows as lists of symbols as the text has them, where `words` has `<unk>` for what the vocabulary lacks."""
+        return self.column(column).written(rows)
 
     def preview(self, rows: Tensor) -> str:
         """Rows as text, each sentence with its further columns below it."""

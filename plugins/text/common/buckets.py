@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,8 +33,8 @@ class Buckets:
     """The sentences of each split by length, and in the training split by group (its label).
 
     size: symbols of each row with `<eos>`, int64 `[n]` on the host; top: the largest. group: int64 `[n]` on the host,
-    0..many-1. splits: name -> rows on the device. further: the sizes of further columns. Without `use` all lengths are
-    one bucket.
+    0..many-1. splits: name -> rows on the device. further: the sizes of further columns. ends: upper ends that the
+    buckets may have; without any all lengths are one bucket.
 
     edges: upper ends of the buckets. widths: for each bucket the width of `x` and of every further column.
     """
@@ -47,10 +47,10 @@ class Buckets:
         many: int,
         splits: Mapping[str, Tensor],
         further: Mapping[str, Tensor],
-        use: bool,
+        ends: Sequence[int],
     ) -> None:
         train = splits.get("train", torch.zeros(0, dtype=torch.long)).cpu()
-        found = _edges(size[train], group[train], many, top) if use and len(train) else []
+        found = _edges(size[train], group[train], many, top, ends) if len(train) else []
         self.edges = (*found, top)
         bucket = torch.bucketize(size, torch.tensor(self.edges))
         self._sorted = {
@@ -97,9 +97,9 @@ class Buckets:
         return table.rows[torch.stack(drawn, 1).flatten()[:n]]
 
 
-def _edges(size: Tensor, group: Tensor, many: int, top: int) -> list[int]:
+def _edges(size: Tensor, group: Tensor, many: int, top: int, ends: Sequence[int]) -> list[int]:
     """Upper ends of the buckets but the last; one that is too small for some group joins the next longer one."""
-    edges = [e for e in EDGES if e < top]
+    edges = [e for e in ends if e < top]
     for edge in list(edges):
         low = max((e for e in edges if e < edge), default=0)
         if int(torch.bincount(group[(size > low) & (size <= edge)], minlength=many).min()) < SMALLEST:

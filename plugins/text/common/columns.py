@@ -70,7 +70,8 @@ class Draft:
         ends[offset[1:][sizes > 0] - 1] = True
         kind = np.uint8 if len(vocab) <= 256 else np.int16 if len(vocab) < 1 << 15 else np.int32
         flat = np.full(offset[-1], EOS, kind)
-        flat[~ends] = self._table(vocab)[self._symbols(rows)]
+        symbols = self._symbols(rows)
+        flat[~ends] = self._table(vocab)[symbols]
         marks = None
         if self._marks:
             marks = np.zeros(offset[-1], np.bool_)
@@ -81,7 +82,14 @@ class Draft:
             vocab,
             int(sizes.max(initial=1)),
             None if marks is None else torch.from_numpy(marks).to(device),
+            self._lost(flat, symbols[flat[~ends] == UNK]),
         )
+
+    def _lost(self, flat: np.ndarray, symbols: np.ndarray) -> Lost:
+        """The symbols that `flat` holds as `<unk>`, in their order."""
+        names = list(self.ids)
+        used, word = np.unique(symbols, return_inverse=True)
+        return Lost(np.flatnonzero(flat == UNK), word.astype(np.int32), tuple(names[i] for i in used))
 
     def _table(self, vocab: Vocab) -> np.ndarray:
         return np.array([vocab.ids.get(symbol, UNK) for symbol in self.ids], np.int32)
@@ -93,12 +101,22 @@ class Draft:
         return np.frombuffer(self._flat, np.int32)[self._inside(rows)]
 
 
+@dataclass(frozen=True)
+class Lost:
+    """What stands where a column says `<unk>`. place: where in `tokens`, sorted; word: which of `words` it is."""
+
+    place: np.ndarray
+    word: np.ndarray
+    words: tuple[str, ...]
+
+
 @dataclass
 class Column:
     """Sentences as ids, one after the other, each with its `<eos>`.
 
     tokens: `[total]`, of the smallest integer type that holds the vocabulary. offset: int64 `[n + 1]`, where each
-    begins. width: longest sentence, `<eos>` included. marks: bool `[total]`, a flag for each symbol, or None.
+    begins. width: longest sentence, `<eos>` included. marks: bool `[total]`, a flag for each symbol, or None. lost: the
+    words that the vocabulary lacks.
     """
 
     tokens: Tensor
@@ -106,6 +124,7 @@ class Column:
     vocab: Vocab
     width: int
     marks: Tensor | None = None
+    lost: Lost | None = None
 
     @property
     def sizes(self) -> Tensor:
@@ -123,6 +142,19 @@ class Column:
         """Rows int64 `[n]` -> ids int64 `[n, width]`, padded with 0."""
         index, outside = self.gather(rows, width)
         return self.tokens[index].long().masked_fill_(outside, PAD)
+
+    def written(self, rows: Tensor) -> list[list[str]]:
+        """Rows int64 `[n]` as the text has them: words that the vocabulary lacks, too."""
+        read = [self.vocab.decode(row) for part in rows.split(4096) for row in self.batch(part, self.width).tolist()]
+        if self.lost is None or not len(self.lost.place):
+            return read
+        first = self.offset.cpu().numpy()[rows.cpu().numpy()]
+        for words, start in zip(read, first, strict=True):
+            low = int(np.searchsorted(self.lost.place, start))
+            while low < len(self.lost.place) and self.lost.place[low] < start + len(words):
+                words[int(self.lost.place[low] - start)] = self.lost.words[self.lost.word[low]]
+                low += 1
+        return read
 
     def flags(self, rows: Tensor, width: int) -> Tensor:
         """Rows int64 `[n]` -> `marks` bool `[n, width]`, False in the padding."""

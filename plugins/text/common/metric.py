@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,12 +15,14 @@ from typing_extensions import TypeVar
 
 from distk import CodeTable, Method, Metric, UsageError, can, option
 from distk.method import eval_mode
+from distk.metric import chosen_rows
 from distk.plugins.text.common import scores, suite
 from distk.plugins.text.common.corpus import SentenceDataset
 from distk.plugins.text.common.datasets import StandinReviews
 from distk.plugins.text.common.evaluator import Evaluator, Sizes, train_evaluator
 from distk.plugins.text.common.tagger import open_tagger
 
+_learnt: weakref.WeakKeyDictionary[SentenceDataset, set[str]] = weakref.WeakKeyDictionary()
 _trained: weakref.WeakKeyDictionary[SentenceDataset, dict[Any, Evaluator]] = weakref.WeakKeyDictionary()
 
 
@@ -30,8 +32,9 @@ class Config:
 
     evaluator: str = option("", "file of `distk text train-evaluator`; without it one is trained here, for each seed")
     max_sentences: int = option(0, "test sentences to rewrite; 0: all", min=0)
+    unseen: bool = option(False, "leave out sentences that stand word for word in the training split")
     reverse_sentences: int = option(
-        50_000, "training sentences to rewrite for reverse perplexity; 0: leave it out", min=0
+        50_000, "training sentences, drawn at random, to rewrite for reverse perplexity; 0: leave it out", min=0
     )
     beam: int = option(1, "beams of the search; 1 is greedy", min=1, max=100)
     probes: bool = option(True, "train fresh probes for the label on the codes")
@@ -47,32 +50,61 @@ T = TypeVar("T", bound=Config, default=Config)
 
 
 class TextMetric(Metric[T]):
-    """Sentences of the test split, rewritten to another label and judged; all directions pooled."""
+    """Sentences of the test split, rewritten to another label and judged; all directions pooled.
+
+    Outputs are held against the sentences as they are written, words that the model does not know included. `seen`
+    is the share of them that stand word for word in the training split.
+    """
 
     headline = "j"
+    keys: ClassVar[tuple[str, ...]] = (
+        *("transfer_accuracy", "accuracy_to_*", "classifier_accuracy", "bleu", "perplexity", "real_perplexity"),
+        *("content", "noun_recall", "no_noun", "copy_rate", "mean_length", "distinct2", "empty", "unknown", "seen"),
+        *("sentences", "reconstruction", "reconstruction_unseen", "oracle_accuracy", "exact_match", "content_f1"),
+        *("reverse_perplexity", "reverse_sentences", "probe_linear", "probe_mlp"),
+    )
     repeats = 3
     needs_model = True
+    needs_codes = False
     split: ClassVar[str] = "test"
     quick: ClassVar[bool] = False
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        """See `suite.judge`; with reverse perplexity, reconstruction and probes, and on the stand-in gold scores."""
+        """See `suite.judge`; with reverse perplexity, reconstruction and probes, and on the stand-in gold scores.
+
+        A part that these data do not allow is left out, and `reasons` says why.
+        """
         model, data = table.model, table.dataset
         if model is None or not isinstance(data, SentenceDataset) or not can(model, "rewrite"):
             raise UsageError("this metric scores models that rewrite sentences, on data of sentences.")
         if tuple(data.spec.classes) != tuple(model.spec.classes):
             raise UsageError(f"the data has the labels {data.spec.classes}, the model {model.spec.classes}.")
         evaluator = self._evaluator(data, seed)
-        rows = self._rows(table, data)
+        rows, known = self._rows(table, data)
         rewrites = self._rewrite(model, data, rows)
         result = suite.judge(rewrites, evaluator)
-        again = _by_label(model, rewrites.sources, rewrites.source, rewrites.source, self.config.beam)
-        result["reconstruction"] = float(np.mean([o == s for o, s in zip(again, rewrites.sources, strict=True)]))
+        result["seen"] = float(known.double().mean())
+        result |= self._reconstructed(model, rewrites, known)
         result |= _gold(data, rewrites)
+        parts: dict[str, Callable[[], dict[str, Any]]] = {}
         if not self.quick and self.config.reverse_sentences:
-            result |= self._reverse(model, data, evaluator, rewrites, seed)
+            parts["reverse_perplexity"] = lambda: self._reverse(model, data, evaluator, rewrites, seed)
         if not self.quick and self.config.probes and can(model, "encode") and "code" in [g.name for g in model.latents]:
-            result |= probes(model, data, seed)
+            parts["probe_linear"] = lambda: probes(model, data, seed)
+        for name, part in parts.items():
+            try:
+                result |= part()
+            except (UsageError, ValueError) as error:
+                result.setdefault("reasons", {})[name] = str(error)
+        return result
+
+    def _reconstructed(self, model: Method, rewrites: suite.Rewrites, known: Tensor) -> dict[str, float]:
+        """Share of sentences that come back word for word under their own label: of all, and of those not seen."""
+        again = _by_label(model, rewrites.sources, rewrites.source, rewrites.source, self.config.beam)
+        right = torch.tensor([o == s for o, s in zip(again, rewrites.sources, strict=True)], dtype=torch.float64)
+        result = {"reconstruction": float(right.mean())}
+        if bool(known.any()) and not bool(known.all()):
+            result["reconstruction_unseen"] = float(right[~known].mean())
         return result
 
     def _evaluator(self, data: SentenceDataset, seed: int) -> Evaluator:
@@ -89,20 +121,27 @@ class TextMetric(Metric[T]):
             kept[key] = train_evaluator(data, sizes, seed, with_lm=not self.quick)
         return kept[key]
 
-    def _rows(self, table: CodeTable, data: SentenceDataset) -> Tensor:
-        """The rows of the table that are of this metric's split, or all of them where none is."""
+    def _rows(self, table: CodeTable, data: SentenceDataset) -> tuple[Tensor, Tensor]:
+        """The rows of the table that are of this metric's split, or all of them where none is; and which of these
+        sentences stand in the training split, too, bool on the host."""
         own = data.split(self.split)
         rows = own if table.rows is None else own[torch.isin(own, table.rows)]
         if not len(rows) and table.rows is not None:
             rows = table.rows[data.label[table.rows] >= 0]
         limit = self.config.max_sentences
+        known = seen(data, rows) if self.config.unseen or not limit else None
+        if known is not None and self.config.unseen:
+            rows, known = rows[~known.to(rows.device)], known[~known]
+            if not len(rows):
+                raise UsageError("every one of these sentences stands in the training split, so none is unseen.")
         if limit and limit < len(rows):
             order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:limit].sort().values
             rows = rows[order.to(rows.device)]
-        return rows
+            known = None if known is None else known[order]
+        return rows, seen(data, rows) if known is None else known
 
     def _rewrite(self, model: Method, data: SentenceDataset, rows: Tensor) -> suite.Rewrites:
-        sources, label = data.words(rows), data.label[rows].tolist()
+        sources, label = data.written(rows), data.label[rows].tolist()
         target = other_labels(label, len(data.spec.classes))
         nouns, tagger = data.nouns(rows), "data"
         if nouns is None:
@@ -114,8 +153,8 @@ class TextMetric(Metric[T]):
     def _reverse(
         self, model: Method, data: SentenceDataset, evaluator: Evaluator, rewrites: suite.Rewrites, seed: int
     ) -> dict[str, Any]:
-        train = data.split("train")[: self.config.reverse_sentences]
-        sources, label = data.words(train), data.label[train].tolist()
+        train = chosen_rows(data, "train", self.config.reverse_sentences, seed)
+        sources, label = data.written(train), data.label[train].tolist()
         target = other_labels(label, len(data.spec.classes))
         outputs = _by_label(model, sources, label, target, self.config.beam)
         dev = data.words(data.split("dev"))
@@ -136,6 +175,16 @@ class TransferMetric(TextMetric[QuickConfig]):
     repeats = 1
     split = "dev"
     quick = True
+    keys = tuple(key for key in TextMetric.keys if not key.endswith("perplexity") and not key.startswith("probe"))
+
+
+def seen(data: SentenceDataset, rows: Tensor) -> Tensor:
+    """Which sentences stand word for word in the training split, whatever their label there; bool `[n]` on the host."""
+    if data not in _learnt:
+        train = data.rows("train") if "train" in data.splits else None
+        _learnt[data] = set() if train is None else {" ".join(words) for words in data.written(train)}
+    known = _learnt[data]
+    return torch.tensor([" ".join(words) in known for words in data.written(rows)], dtype=torch.bool)
 
 
 def other_labels(label: list[int], classes: int) -> list[int]:
@@ -180,14 +229,18 @@ def _codes(model: Method, data: SentenceDataset, rows: Tensor) -> tuple[np.ndarr
 def probes(model: Method, data: SentenceDataset, seed: int, n: int = 4000) -> dict[str, float]:
     """How well fresh classifiers read the label from codes of sentences they have not seen: linear, and two layers.
 
+    Of training and of test split `n` sentences are drawn: files are sorted by label, so the first ones are no sample.
+
     The adversary's own accuracy proves nothing: it may only be too slow.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.neural_network import MLPClassifier
 
     with eval_mode(model):
-        x, y = _codes(model, data, data.split("train")[:n])
-        held, truth = _codes(model, data, data.split("test")[:n])
+        x, y = _codes(model, data, chosen_rows(data, "train", n, seed))
+        held, truth = _codes(model, data, chosen_rows(data, "test", n, seed))
+    if len(np.unique(y)) < 2:
+        raise UsageError("the training sentences have one label only, so no probe can be fitted.")
     x, held = (np.asarray((v - x.mean(0)) / (x.std(0) + 1e-6), dtype=np.float64) for v in (x, held))
     linear = LogisticRegression(max_iter=1000).fit(x, y)
     layers = MLPClassifier((128,), early_stopping=True, max_iter=50, random_state=seed).fit(x, y)

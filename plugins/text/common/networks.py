@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,11 @@ def uniform_(module: nn.Module) -> None:
     """Weights from U(-0.1, 0.1), biases 0: recurrent nets, embeddings and the output layer."""
     for name, parameter in module.named_parameters():
         nn.init.zeros_(parameter) if "bias" in name else nn.init.uniform_(parameter, -0.1, 0.1)
+
+
+def full(logits: Tensor) -> Tensor:
+    """Logits in float32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class Perceptron(nn.Sequential):
@@ -33,6 +39,31 @@ class Perceptron(nn.Sequential):
             if isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
+
+
+class Windows(nn.Module):
+    """Sequences `[n, S, width]`, of which the first `size` `[n]` places count -> features `[n, filters * heights]`.
+
+    A convolution over time of every height with the full width, an activation, the largest value over time (Kim 2014).
+    Windows that reach beyond a sequence's end do not count, so that padding tells nothing; a sequence shorter than a
+    filter is padded with zeros to its height.
+    """
+
+    def __init__(self, width: int, filters: int, heights: Sequence[int], activation: nn.Module) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv1d(width, filters, k) for k in heights)
+        self.heights, self.activation = tuple(heights), activation
+
+    def forward(self, x: Tensor, size: Tensor) -> Tensor:
+        place = torch.arange(x.shape[1], device=x.device)
+        x = x.masked_fill((place >= size[:, None])[..., None], 0.0)
+        x = F.pad(x, (0, 0, 0, max(0, max(self.heights) - x.shape[1]))).transpose(1, 2)
+        pooled = []
+        for k, convolution in zip(self.heights, self.convolutions, strict=True):
+            found = self.activation(convolution(x))
+            beyond = torch.arange(found.shape[2], device=x.device) + k > size.clamp_min(k)[:, None]
+            pooled.append(found.masked_fill(beyond[:, None], -torch.inf).amax(2))
+        return torch.cat(pooled, 1)
 
 
 class CodeEncoder(nn.Module):

@@ -11,6 +11,8 @@ from distk import UsageError
 from distk.console import warn_once
 
 Words = Sequence[str]
+UNKNOWN = "<unk>"
+"""A system's word for none: it is no word of anybody's text, so it matches nothing, not even itself."""
 
 
 def _ngrams(words: Words, n: int) -> Counter[tuple[str, ...]]:
@@ -41,7 +43,11 @@ def bleu4(outputs: Sequence[Words], references: Sequence[Words]) -> float:
 
 
 def bleu(outputs: Sequence[Words], references: Sequence[Words]) -> tuple[float, str]:
-    """Corpus BLEU-4 and the signature of what computed it: sacrebleu where it is installed, else `bleu4`."""
+    """Corpus BLEU-4 and the signature of what computed it: sacrebleu where it is installed, else `bleu4`.
+
+    `<unk>` in an output counts as a word that is wrong.
+    """
+    outputs = [[f"{word}?" if word == UNKNOWN else word for word in output] for output in outputs]
     try:
         from sacrebleu.metrics import BLEU
     except ImportError:
@@ -58,11 +64,12 @@ def content(
     """How much of the sources' nouns the outputs keep.
 
     content: share of sentences of which at least one noun is in the output (Melnyk et al. 2017). noun_recall: mean
-    share of nouns kept, each counted as often as it occurs. Sentences without a noun (`no_noun`) count in neither.
+    share of nouns kept, each counted as often as it occurs. Sentences without a noun (`no_noun`) count in neither;
+    nor does a noun that the text itself has as `<unk>`.
     """
     any_kept, shares, without = 0, [], 0
     for source, output, flags in zip(sources, outputs, nouns, strict=True):
-        wanted = Counter(word for word, flag in zip(source, flags, strict=True) if flag)
+        wanted = Counter(word for word, flag in zip(source, flags, strict=True) if flag and word != UNKNOWN)
         if not wanted:
             without += 1
             continue
