@@ -16,7 +16,7 @@ from distk.nn import log_normal, mlp, reparameterise
 LOGVAR = (-8.0, 4.0)
 """Log variances are cut to this range."""
 SHARP = -4.0
-"""Log variance of a code before training. From unit variance the decoder sees nothing but noise at first, learns the
+"""Log variance of codes before training. From unit variance the decoder sees nothing but noise at first, learns the
 mean picture and stays with it: 1,800 steps of batch 64 ended with no place in z."""
 SPREAD = 10.0
 """What the means of z are multiplied by before training, so that places lie further apart than a code is wide."""
