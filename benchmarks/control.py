@@ -2,7 +2,7 @@
 
     python benchmarks/control.py [--device cuda] [--preset paper] [--steps 50] [--plans 1,10,100] [--json FILE]
 
-The step: rounds alternate A B A B, the overhead is the median of the pairwise ratios; the bare loop draws the same batch
+The step: rounds alternate A B A B, the overhead is the median of the ratios; the bare loop draws the same batch
 and takes the same loss, without trainer, logging and non-finite checks. A plan is one decision: 6 first sequences of 10
 moves, 4 iterations with 11 steps of the line search.
 """

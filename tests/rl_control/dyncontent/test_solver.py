@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from scipy.linalg import solve_discrete_are
 
-from distk.plugins.rl_control.dyncontent.solver import Problem, quadratic, solve
+from distk.plugins.rl_control.dyncontent.solver import Problem, Solution, gains, quadratic, solve
 
 
 def linear_problem(generator, problems, k=3, m=2, reach=float("inf")):
@@ -104,3 +104,20 @@ def test_regularisation_doubles_where_nothing_helps(generator):
     best = solve(problem, z, torch.zeros(3, 6, 2, dtype=torch.float64), 30)
     assert bool((best.mu > 1e-5).all())
     assert float(best.mu.max()) <= 10
+
+
+def test_a_regularised_sweep_evaluates_its_own_feedback(generator, monkeypatch):
+    """The value of each step is that of the feedback really taken: P = 2Q + K'2RK + (A + BK)' P (A + BK), by numpy."""
+    problem, a, b, q, r = linear_problem(generator, 3)
+    z = torch.randn(3, 3, generator=generator, dtype=torch.float64)
+    u = torch.randn(3, 6, 2, generator=generator, dtype=torch.float64)
+    states = problem.rollout(z, u)
+    mu = 5.0
+    _, fed = gains(problem, Solution(u, states, problem.cost(states, u), torch.full((3,), mu, dtype=torch.float64)))
+    a, b, q, r = (x.numpy() for x in (a, b, q, r))
+    p = 2 * q
+    for t in reversed(range(6)):
+        k = -np.linalg.solve(2 * r + b.T @ p @ b + mu * np.eye(2), b.T @ p @ a)
+        assert np.abs(fed[:, t].numpy() - k).max() < 1e-9
+        closed = a + b @ k
+        p = 2 * q + k.T @ (2 * r) @ k + closed.T @ p @ closed
