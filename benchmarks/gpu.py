@@ -3,8 +3,9 @@
     python benchmarks/gpu.py PART --out DIR [--minutes 9] [--seeds 0:1]
 
 Parts: `checks` (the tests marked cuda), `step` (captured step against a bare eager loop, and the solvers), `metrics`
-(scores of a full dSprites table), and a name of METHODS: its preset `paper` on its default data, stopped in good time
-and taken up again by the next call with the same --out, scored at the end.
+(scores of a full dSprites table), `text` (steps of the methods for sentences against bare loops), a name of METHODS:
+its preset `paper` on its default data, stopped in good time and taken up again by the next call with the same --out,
+scored at the end.
 Installing where there is no registry: pip install --no-index --no-deps --no-build-isolation -e .
 """
 
@@ -41,6 +42,7 @@ METHODS: dict[str, list[str]] = {
     "arae": ["text"],
     "dyncontent": ["planar-table", "latent-map"],
     "rce": ["planar-table"],
+    "attrtransfer": ["text"],
     "crossaligned": ["text"],
     "icf": ["icf"],
     "icf-discrete": ["icf"],
@@ -83,6 +85,12 @@ def metrics(out: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
+def text(out: Path) -> dict[str, Any]:
+    path = out / "text-steps.json"
+    call(str(HERE / "text.py"), "--device", "cuda", "--batch", "128", "--json", str(path))
+    return json.loads(path.read_text())
+
+
 def train(method: str, seed: int, out: Path, seconds: float) -> dict[str, Any]:
     """Start or continue one paper-scale run, and score what there is."""
     folder = out / f"{method}-s{seed}"
@@ -108,7 +116,7 @@ def train(method: str, seed: int, out: Path, seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["checks", "step", "metrics", *METHODS])
+    parser.add_argument("part", choices=["checks", "step", "metrics", "text", *METHODS])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--seeds", default="0:1")
@@ -124,7 +132,7 @@ def main() -> None:
         share = 60 * arguments.minutes / (last - first)
         result = {f"seed {s}": train(arguments.part, s, arguments.out, share) for s in range(first, last)}
     else:
-        result = {"checks": checks, "step": step, "metrics": metrics}[arguments.part](arguments.out)
+        result = {"checks": checks, "step": step, "metrics": metrics, "text": text}[arguments.part](arguments.out)
     path = arguments.out / f"{arguments.part}.json"
     path.write_text(json.dumps({**about, **result}, indent=2) + "\n")
     print(path.read_text())

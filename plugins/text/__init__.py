@@ -48,6 +48,13 @@ def distk_register_datasets(register: Register) -> None:
         "your own sentences: train.0 train.1 ..., or train.txt + train.labels",
         tags=("sentence",),
     )
+    register(
+        "amazonft",
+        _AT + "common.amazon:AmazonReviews",
+        "short sentences of Amazon reviews, from files in the format of fastText",
+        paper="Melnyk et al. 2017",
+        tags=("sentence",),
+    )
     register("aclimdb", at + "AclImdb", "sentences of film reviews", paper="Maas et al. 2011", tags=("sentence",))
     register(
         "imdb-sentences", _AT + "common.mixed:ImdbSentences", "short sentences of film reviews", tags=("sentence",)

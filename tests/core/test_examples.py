@@ -41,6 +41,8 @@ TINY: dict[str, str] = {
     "cascadevae": f"--data blobs --classes 3 {ORDINARY}",
     "dsvae": TINY_CLIPS,
     "arae": "--data standin-reviews:tiny --embedding 12 --hidden 10 --z 6 --sentences 300 --held-out 60 --batch 16",
+    "attrtransfer": "--data standin-reviews:tiny --embedding 8 --hidden 8 --filters 4 --sentences 300 --held-out 60 "
+    "--batch 16",
     "crossaligned": "--data standin-reviews:tiny --embedding 8 --style 4 --content 8 --filters 4 --sentences 300 "
     "--held-out 60 --batch 16",
     "icm": "--width 4 --hidden 16 --identity-iters 4 --experts 4 --batch 8",
@@ -53,6 +55,7 @@ TINY: dict[str, str] = {
 CALLED = {
     "aae-s": "aae-s",
     "arae": "arae",
+    "attrtransfer": "attrtransfer",
     "betavae": "betavae",
     "dsvae": "dsvae",
     "factorgen": "factorgen",
@@ -72,6 +75,7 @@ MY_RUN = {
 
 NEEDS_FILES = {
     "aclimdb",
+    "amazonft",
     "clips",
     "emnist",
     "fashion-mnist",

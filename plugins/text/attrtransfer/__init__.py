@@ -10,3 +10,4 @@ paper.method(
     aliases=("melnyk",),
 )
 paper.command("attention", "commands:attention", "Show where each word of a rewritten sentence looked.")
+paper.study("attrtransfer", "studies/attrtransfer.toml", "which losses turn the label, and which keep the content")

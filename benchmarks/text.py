@@ -1,0 +1,142 @@
+"""Methods for sentences: the trainer's step against a bare loop, and words per second against the length.
+
+    python benchmarks/text.py [--device cuda] [--methods arae,attrtransfer] [--lengths 5,10,20,40] [--json FILE]
+
+Sentences of one length of words drawn evenly from a vocabulary of 1,000, as files. Rounds alternate A B A B; the
+overhead is the median of the pairwise ratios. The bare loop has the same batches, losses, clipping and optimizers,
+without trainer, logging and checks. `growth` is the exponent with which the time of a step grows with the length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distk.data import Source
+from distk.device import Ranks, choose_device, describe
+from distk.method import Objective, Step
+from distk.settings import resolve
+from distk.training.loop import build
+from distk.training.trainer import Trainer
+
+SIZES: dict[str, dict[str, Any]] = {
+    "arae": {"embedding": 64, "hidden": 128, "z": 16},
+    "crossaligned": {"embedding": 64, "style": 16, "content": 112, "filters": 32, "dropout": 0.0},
+    "attrtransfer": {"embedding": 64, "hidden": 128, "filters": 32, "warmup": 0, "ramp": 0},
+}
+
+
+def corpus(folder: Path, length: int, sentences: int = 2000) -> Path:
+    """Files of two labels whose sentences have one length."""
+    rng = random.Random(length)
+    for split, n in (("train", sentences), ("dev", 64), ("test", 64)):
+        for label in range(2):
+            lines = (" ".join(f"w{rng.randrange(1000)}" for _ in range(length)) for _ in range(n))
+            (folder / f"{split}.{label}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def bare_loop(trainer: Trainer) -> Callable[[], None]:
+    """The step as one would write it without a toolkit: consecutive objectives of a stage share one backward pass."""
+    model, generator = trainer.model, trainer.generator
+    stages: list[list[Objective]] = []
+    for one in model.objectives():
+        joined = stages and one.stage is not None and stages[-1][0].stage == one.stage
+        stages[-1].append(one) if joined else stages.append([one])
+    steppers = {id(o): o.optimizer(list(o.parameters)) for stage in stages for o in stage if o.optimizer is not None}
+    parameters = list(model.parameters())
+    source = Source(trainer.dataset, trainer.config.batch, generator)
+    index = torch.zeros((), dtype=torch.long, device=generator.device)
+
+    def step() -> None:
+        values = {name: torch.as_tensor(value) for name, value in model.schedule(0).items()}
+        made = Step(
+            index=index, schedule=values, phase=model.phase(0), generator=generator, log=lambda name, value: None
+        )
+        made.batch = model.collect(source)
+        for stage in stages:
+            for _ in range(stage[0].updates):
+                for parameter in parameters:
+                    parameter.grad = None
+                torch.stack([o.loss(made) for o in stage]).sum().backward(retain_graph=True)
+                for one in stage:
+                    if one.optimizer is None:
+                        continue
+                    if one.clip is not None:
+                        torch.nn.utils.clip_grad_norm_(one.parameters, one.clip)
+                    steppers[id(one)].step()
+                    if one.after is not None:
+                        one.after()
+
+    return step
+
+
+def seconds(work: Callable[[], object], times: int, device: torch.device) -> float:
+    """Wall seconds of so many calls, the device's queue drained at both ends."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(times):
+        work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def measured(method: str, length: int, device: torch.device, rounds: int, steps: int, batch: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        data = {"name": "files", "dir": str(corpus(Path(folder), length)), "max_len": length, "tagger": "builtin"}
+        train = {"device": str(device), "log_every": 10**9, "batch": batch}
+        settings = resolve(method, options={"model": SIZES[method], "data": data, "train": train})
+        ours, other = build(settings, device, Ranks()), build(settings, device, Ranks())
+    bare = bare_loop(other)
+    seconds(ours.step, 2, device), seconds(bare, 2, device)
+    pairs = [(seconds(ours.step, steps, device), seconds(bare, steps, device)) for _ in range(rounds)]
+    ms = 1000 * statistics.median(a for a, _ in pairs) / steps
+    ratio = [a / b for a, b in pairs]
+    return {
+        "ms": ms,
+        "words_per_second": 1000 * batch * length / ms,
+        "overhead": statistics.median(ratio) - 1,
+        "least": min(ratio) - 1,
+        "most": max(ratio) - 1,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--methods", default=",".join(SIZES))
+    parser.add_argument("--lengths", default="5,10,20,40")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    device = choose_device(given.device)
+    lengths = [int(part) for part in given.lengths.split(",")]
+    result: dict[str, Any] = {"device": describe(device), "torch": torch.__version__, "batch": given.batch}
+    for method in given.methods.split(","):
+        rows = {n: measured(method, n, device, given.rounds, given.steps, given.batch) for n in lengths}
+        growth = math.log(rows[lengths[-1]]["ms"] / rows[lengths[0]]["ms"]) / math.log(lengths[-1] / lengths[0])
+        result[method] = {"growth": growth, "lengths": rows}
+        for n, row in rows.items():
+            speed = f"{row['ms']:8.1f} ms {row['words_per_second']:9.0f} words/s {row['overhead']:+.1%}"
+            print(f"{method:13} {n:3} words {speed}")
+        print(f"{method:13} time grows with length to the power of {growth:.2f}")
+    if given.json:
+        given.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
