@@ -40,6 +40,8 @@ METHODS: dict[str, list[str]] = {
     "icm": ["icm"],
     "dsvae": ["swap-error", "similarity"],
     "arae": ["text"],
+    "dyncontent": ["planar-table", "latent-map"],
+    "rce": ["planar-table"],
     "attrtransfer": ["text"],
     "crossaligned": ["text"],
     "icf": ["icf"],

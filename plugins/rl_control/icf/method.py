@@ -27,6 +27,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "sigma": "relative",
         "whiten": True,
         "importance": "balance",
+        "even": 1.0,
         "lr": 3e-4,
         "selectivity": 1.0,
         "reconstruction": 10.0,
@@ -41,6 +42,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "whiten": False,
         "blur": 0.0,
         "importance": "normalised",
+        "even": 0.0,
         "lr": 1e-4,
         "selectivity": 20.0,
         "reconstruction": 1e4,
@@ -83,6 +85,9 @@ class Config:
     explore: float = option(0.1, "share of random actions (reinforce)", paper="0.1 (code)", min=0, max=1)
     importance: Literal["balance", "normalised"] | None = option(
         None, "weights of the other factors (reinforce); balance is unbiased", paper="normalised"
+    )
+    even: float | None = option(
+        None, "weight of how much an action's change varies from state to state; default 1", paper="0", min=0
     )
     lr: float | None = option(None, "learning rate of Adam; default 3e-4", paper="1e-4 (code)", above=0)
     selectivity: float | None = option(None, "weight of S; default 1", paper="20 (code)", min=0)
@@ -185,6 +190,8 @@ class ICF(SelectiveMethod[Config]):
 
     def objectives(self) -> list[Objective]:
         found = super().objectives()
+        if self.config.even and self.config.steps_per_policy == 1 and self.estimator == "all-actions":
+            found.append(Objective("even", self.evenness, self.encoder.parameters(), None, "step"))
         if self.transition is not None:
             parts = [*self.transition.parameters()]
             assert self.config.lr is not None  # filled by the configuration itself
@@ -194,6 +201,23 @@ class ICF(SelectiveMethod[Config]):
                 rest = [*self.encoder.parameters(), *self.generator.parameters()]
                 found.append(Objective("model_based_latent", self.model_based, rest, None, "step"))
         return found
+
+    def evenness(self, step: Step) -> Tensor:
+        """Variance over states of the change h' - h that an action causes, mean over actions, times its coefficient.
+
+        Selectivity compares the factors of one state and does not mind when "up" points elsewhere in the next, so that
+        it settles on folded maps. h is whitened, so that this cannot be had by shrinking. Changes of nothing are left
+        out. All actions, one step.
+        """
+        r = self.rollout(step)
+        change = r.last - r.h0.unsqueeze(1)  # [states, actions, k]
+        moved = ((change.detach().norm(dim=-1) > 1e-6) & step.batch["mask0"][:, 0]).float().unsqueeze(-1)
+        count = moved.sum(0).clamp_min(1)
+        mean = (moved * change).sum(0) / count
+        variance = (moved * (change - mean).square()).sum(0) / count
+        step.log("dh_variance", variance.sum(-1).mean())
+        assert self.config.even is not None  # filled by the configuration itself
+        return self.config.even * variance.sum(-1).mean()
 
     def model_based(self, step: Step) -> Tensor:
         """|h_T - T(h_0, phi)|^2 in the latent space, the target detached, under each factor's own policy (4.2)."""

@@ -4,11 +4,11 @@ import pytest
 
 import distk
 
-# Effective modes of at most 5, `--preset demo` (5x5 maze, redundant6, 2,000 steps of all 24 states x 48 factors, CPU):
-#   recipe, seeds 0 / 1 / 2       3.00 / 3.22 / 2.79   readout R^2 .91 / .98 / -.37   |cos| .04 / .01 / .27
-#   600 steps, entropy over 450   2.64 / 2.31 / 2.17
-#   selectivity 0, seed 0         1.00                 S -0.43
-# R^2 is not a matter of selectivity alone: seed 2 controls four directions with a folded map of the maze.
+# Effective modes of at most 5, `--preset demo` (5x5 maze, redundant6, all 24 states x 48 factors, CPU):
+#   even 1 (default), 600 steps, seeds 0 to 11   modes 1.91 to 2.96   readout R^2 .975 to .998   |cos| at most .053
+#   even 0, 2,000 steps, seeds 0 to 5            modes 2.57 to 3.06   R^2 .82 .80 .40 -.27 .87 .09
+#   selectivity 0, even 0, seed 0                modes 1.00           S -.43
+# R^2 is not a matter of selectivity: modes and S are.
 # icf-discrete, `--preset demo`, 1,500 steps, seeds 0 / 1: matched |correlation| .995 / .995, S .742 / .744; with a tanh
 # instead of whitening .24 / .98; with selectivity 0 (500 steps) .60, S .015.
 
@@ -28,18 +28,29 @@ def test_icf_learns_to_control_quickly(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_icf_finds_the_directions(tmp_path, seed):
-    found = train(tmp_path / "run", seed=seed)
-    assert found["modes"] >= 2.2
-    assert found["r2"] >= 0.85
+@pytest.mark.parametrize("number", range(3))
+def test_icf_finds_the_directions_from_any_seed(tmp_path, seed, number):
+    """Fresh seeds, not chosen by hand; twelve of twelve did it."""
+    found = train(tmp_path / "run", seed=seed, steps=600, entropy_steps=480)
+    assert found["modes"] >= 1.6
+    assert found["S"] >= 0.4
+    assert found["r2"] >= 0.9
     assert found["abs_cos_up_right"] <= 0.2
     assert found["cos_up_down"] <= -0.9
+    assert found["dh_spread"] <= 0.4
+
+
+@pytest.mark.slow
+def test_without_evenness_a_map_may_fold(tmp_path):
+    """Seed 3 is one of the three in six whose map was folded."""
+    found = train(tmp_path / "run", seed=3, even=0.0)
+    assert found["r2"] < 0.5
+    assert found["dh_spread"] > 1
 
 
 @pytest.mark.slow
 def test_without_selectivity_nothing_is_controlled(tmp_path):
-    found = train(tmp_path / "run", seed=0, selectivity=0.0)
+    found = train(tmp_path / "run", seed=0, selectivity=0.0, steps=600)
     assert found["modes"] < 1.2
     assert found["S"] < 0
 

@@ -2,16 +2,20 @@
 
 import itertools
 import math
+import types
 
 import pytest
 import torch
 
 from distk import DataSpec, Step, open_dataset, seeded
+from distk.device import Ranks
 from distk.plugins.rl_control.icf import selectivity as s
 from distk.plugins.rl_control.icf.discrete import Config as DiscreteConfig
 from distk.plugins.rl_control.icf.discrete import ICFDiscrete, share
 from distk.plugins.rl_control.icf.method import ICF, Config
 from distk.plugins.rl_control.icf.networks import bil, blur_matrix, output_map
+from distk.settings import resolve
+from distk.training.loop import build
 
 
 @pytest.fixture
@@ -352,3 +356,51 @@ def test_effective_modes_by_hand():
     nats, possible = information(Atlas({}, none, none, effect, allowed, none, none, none, none, p))
     assert float(nats) == pytest.approx(math.log(4), abs=1e-6)
     assert possible.tolist() == [4]
+
+
+@pytest.mark.parametrize("even", [1.0, 0.4])
+def test_evenness_is_the_variance_of_an_action_over_states(g, even):
+    """By a loop over actions, of the transitions that moved something and were allowed; a map that is even costs 0."""
+    model = Bare(even)
+    h0, last = rand(g, 5, 2), rand(g, 5, 3, 2)
+    last[1, 0] = h0[1]  # nothing moved
+    mask = torch.ones(5, 1, 3, dtype=torch.bool)
+    mask[2, 0, 1] = False
+    step = types.SimpleNamespace(batch={"mask0": mask}, log=lambda name, value: None)
+    model.made = types.SimpleNamespace(h0=h0, last=last)
+    expected = 0.0
+    for action in range(3):
+        rows = [e for e in range(5) if (e, action) not in ((1, 0), (2, 1))]
+        change = torch.stack([last[e, action] - h0[e] for e in rows])
+        expected += float(change.var(0, correction=0).sum()) / 3
+    assert float(ICF.evenness(model, step)) == pytest.approx(even * expected, rel=1e-5)
+    model.made.last = h0[:, None] + rand(g, 1, 3, 2)
+    assert float(ICF.evenness(model, step)) < 1e-9
+
+
+class Bare:
+    """What `ICF.evenness` reads of a model."""
+
+    def __init__(self, even):
+        self.config, self.made = types.SimpleNamespace(even=even), None
+
+    def rollout(self, step):
+        return self.made
+
+
+def test_evenness_serves_all_actions_of_one_step_and_trains_the_encoder_alone():
+    maze = {"grid": 4, "size": 12}
+
+    def objectives(**model):
+        options = {
+            "model": {"encoder": "mlp", "factors": 8, **model},
+            "data": maze,
+            "train": {"batch": 15, "device": "cpu"},
+        }
+        return {o.name: o for o in build(resolve("icf", options=options), torch.device("cpu"), Ranks()).objectives}
+
+    made = objectives()
+    encoder = {id(p) for p in made["autoencoder"].parameters}
+    assert {id(p) for p in made["even"].parameters} == encoder
+    for without in ({"even": 0.0}, {"estimator": "reinforce"}, {"steps_per_policy": 2}, {"recipe": "paper"}):
+        assert "even" not in objectives(**without)
