@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from distk import checkpoint
@@ -204,6 +205,13 @@ class _Probe:
         if trainer.model.capturable is True:
             with no_host_reads(), NoHostReads():
                 trainer._step(key)
+            for optimizer in trainer.optimizers.values():  # torch's own on a CPU read their step counters
+                optimizer.step = lambda *given, **named: None  # type: ignore[assignment]
+            read = _scalars_read(lambda: trainer._step(key))
+            assert not read, (
+                f"the step reads {read} numbers back to the host within operations of torch, as the gradients of "
+                "`cumprod` and `prod` do where a factor may be zero: multiply one by one"
+            )
 
     def same_seed(self) -> None:
         first, second = self._after(self.steps), self._after(self.steps)
@@ -365,6 +373,14 @@ def penalty_checks(name: str) -> list[Check]:
 def check_penalty(name: str) -> None:
     """`penalty_checks`, raising AssertionError that names every check that failed."""
     demand(penalty_checks(name), f"penalty '{name}'")
+
+
+def _scalars_read(work: Callable[[], object]) -> int:
+    """How many numbers `work` reads back to the host. Some gradients read only where no dispatch mode looks on, so that
+    the profiler has to count."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        work()
+    return sum(event.count for event in profiled.key_averages() if event.key == "aten::_local_scalar_dense")
 
 
 def _unwatched(optimizer: torch.optim.Optimizer) -> None:

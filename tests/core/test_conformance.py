@@ -93,6 +93,11 @@ class Careless:
         return loss if float(loss) < 1e30 else loss * 0
 
     @staticmethod
+    def hiding(self, step):
+        ends = self.encoder(step.batch["x"])[0].relu()  # some are zero: the gradient of cumprod asks the host which
+        return self.original(step) + 1e-6 * ends.cumprod(1).sum()
+
+    @staticmethod
     def counting(self, step):
         self.calls = getattr(self, "calls", 0) + 1
         return self.original(step) * (1 + self.calls / 10)
@@ -102,6 +107,7 @@ class Careless:
     ("fault", "check"),
     [
         ("reading", "the step reads nothing back to the host"),
+        ("hiding", "the step reads nothing back to the host"),
         ("counting", "resuming equals never having stopped"),
     ],
 )

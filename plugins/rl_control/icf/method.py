@@ -27,7 +27,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "sigma": "relative",
         "whiten": True,
         "importance": "balance",
-        "even": 1.0,
+        "even": 0.0,
         "lr": 3e-4,
         "selectivity": 1.0,
         "reconstruction": 10.0,
@@ -87,7 +87,7 @@ class Config:
         None, "weights of the other factors (reinforce); balance is unbiased", paper="normalised"
     )
     even: float | None = option(
-        None, "weight of how much an action's change varies from state to state; default 1", paper="0", min=0
+        None, "weight of how much an action's change varies from state to state; default 0, demo 1", paper="0", min=0
     )
     lr: float | None = option(None, "learning rate of Adam; default 3e-4", paper="1e-4 (code)", above=0)
     selectivity: float | None = option(None, "weight of S; default 1", paper="20 (code)", min=0)
@@ -129,7 +129,7 @@ class ICF(SelectiveMethod[Config]):
     train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 20_000, "batch": 256}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
-            "model": {"encoder": "mlp", "factors": 48, "lr": 1e-3, "entropy_steps": 1600},
+            "model": {"encoder": "mlp", "factors": 48, "lr": 1e-3, "entropy_steps": 1600, "even": 1.0},
             "data": {"name": "maze", "grid": 5, "size": 15},
             "train": {"steps": 2000, "batch": 24},
         },

@@ -163,7 +163,7 @@ class AttrTransfer(SentenceMethod[Config]):
         """The four losses of what the model writes itself; x_ij is written once and serves three of them."""
         config, x, label, labels = self.config, step.batch["x"], step.batch["label"], len(self.spec.classes)
         other = (label + 1 + step.randint(labels - 1, len(x))) % labels
-        limit = source.size + 1  # `<eos>` counts: two words more than the source
+        limit = source.size + 1  # one word more than the source and its `<eos>`
         losses = {}
         there = self.free_running(step, memory, other, limit)
         if config.lambda_cnt:
@@ -227,7 +227,7 @@ class AttrTransfer(SentenceMethod[Config]):
         return torch.stack(found, 1)
 
     def free_running(self, step: Step, memory: Memory, label: Tensor, limit: Tensor) -> Written:
-        """The decoder on its own words, at most `limit` `[n]` of them with `<eos>`, and one more than memory is long.
+        """The decoder on its own words, at most `limit` `[n]` tokens with `<eos>`, and one more than memory is long.
 
         A place is alive while no `<eos>` stands before it: the product of 1 - row[<eos>], which has the gradient of the
         rows, so that a sentence can be made to end earlier or later.
@@ -249,9 +249,10 @@ class AttrTransfer(SentenceMethod[Config]):
             uniform=noise,
             hard=not self.config.soft,
         )
-        going = (1 - rows[:, :, EOS]).cumprod(1)
-        alive = torch.cat([torch.ones_like(going[:, :1]), going[:, :-1]], 1)
-        alive = alive * (torch.arange(length, device=rows.device) < limit[:, None])
+        going = [torch.ones_like(rows[:, 0, EOS])]
+        for t in range(length - 1):  # `cumprod` asks the host, on its way back, whether a factor is zero
+            going.append(going[-1] * (1 - rows[:, t, EOS]))
+        alive = torch.stack(going, 1) * (torch.arange(length, device=rows.device) < limit[:, None])
         size = (alive.detach() > 0.5).sum(1)
         sentence = Sentence(rows, alive, size)
         return Written(sentence, torch.stack([s[3] for s in states], 1), torch.stack([s[2] for s in states], 1))

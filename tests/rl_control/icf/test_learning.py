@@ -5,7 +5,7 @@ import pytest
 import distk
 
 # Effective modes of at most 5, `--preset demo` (5x5 maze, redundant6, all 24 states x 48 factors, CPU):
-#   even 1 (default), 600 steps, seeds 0 to 11   modes 1.91 to 2.96   readout R^2 .975 to .998   |cos| at most .053
+#   even 1 (the preset's), 600 steps, seeds 0 to 11   modes 1.91 to 2.96   readout R^2 .975 to .998   |cos| at most .053
 #   even 0, 2,000 steps, seeds 0 to 5            modes 2.57 to 3.06   R^2 .82 .80 .40 -.27 .87 .09
 #   selectivity 0, even 0, seed 0                modes 1.00           S -.43
 # R^2 is not a matter of selectivity: modes and S are.

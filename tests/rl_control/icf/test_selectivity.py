@@ -399,8 +399,9 @@ def test_evenness_serves_all_actions_of_one_step_and_trains_the_encoder_alone():
         }
         return {o.name: o for o in build(resolve("icf", options=options), torch.device("cpu"), Ranks()).objectives}
 
-    made = objectives()
+    assert "even" not in objectives()
+    made = objectives(even=1.0)
     encoder = {id(p) for p in made["autoencoder"].parameters}
     assert {id(p) for p in made["even"].parameters} == encoder
     for without in ({"even": 0.0}, {"estimator": "reinforce"}, {"steps_per_policy": 2}, {"recipe": "paper"}):
-        assert "even" not in objectives(**without)
+        assert "even" not in objectives(**{"even": 1.0, **without})
