@@ -149,7 +149,7 @@ def evaluate(
 
     Example: distk eval runs/my-run --metric dci --metric factorvae
     Example: distk eval runs/my-run --metric recall --ks 1,5,10
-    Example: distk eval runs/my-run --metric dci --fit train --split train,test
+    Example: distk eval runs/my-run --metric dci --metric active-units --fit train --split train,test
     """
     names = expand(metric or [])
     if not names:

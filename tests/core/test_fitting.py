@@ -24,6 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "dsvae of clips": {},
     "covreg-xor": {},
     "icf": {},
+    "rce": {"data": {"name": "planar", "count": 200, "second": 50}},
 }
 """A method of each kind of data, with settings that make it small."""
 

@@ -129,10 +129,10 @@ def _self() -> types.ModuleType:
 
 def test_check_prints_a_table_and_json(distk) -> None:
     out, err = distk("check", "digits", "active-units")
-    assert out.count("passed") == 8
-    assert "8 passed, 0 failed, 0 skipped" in err
+    assert out.count("passed") == 9
+    assert "9 passed, 0 failed, 0 skipped" in err
     said = json.loads(distk("check", "active-units", "--json")[0])
-    assert (said["passed"], said["failed"], said["skipped"]) == (3, 0, 0)
+    assert (said["passed"], said["failed"], said["skipped"]) == (4, 0, 0)
     assert {"kind": "metric", "name": "active-units", "plugin": "metrics", "distribution": "distk"}.items() <= said[
         "checks"
     ][0].items()
@@ -206,6 +206,8 @@ MODELS = {
     "prediction": "dsvae",
     "disagreement": "dsvae",
     "icf": "icf",
+    "planar-table": pytest.param("planar-table", "dyncontent", marks=pytest.mark.slow),
+    "latent-map": "dyncontent",
     "tc": "betavae",
     "vae-bound": "betavae",
     "covstats": "covreg-linear",
