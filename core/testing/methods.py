@@ -207,7 +207,8 @@ class _Probe:
                 trainer._step(key)
             for optimizer in trainer.optimizers.values():  # torch's own on a CPU read their step counters
                 optimizer.step = lambda *given, **named: None  # type: ignore[assignment]
-            read = _scalars_read(lambda: trainer._step(key))
+            with no_host_reads():
+                read = _scalars_read(lambda: trainer._step(key))
             assert not read, (
                 f"the step reads {read} numbers back to the host within operations of torch, as the gradients of "
                 "`cumprod` and `prod` do where a factor may be zero: multiply one by one"
