@@ -100,6 +100,11 @@ class Dataset(Configured[C]):
             raise unknown(f"split of data set '{self.name}'", split, ("all", *self.splits))
         return self.parts.get(split)
 
+    def rows_of(self, split: Split) -> Tensor:
+        """The rows of a split, int64 `[n]` on the device: as `rows`, with every row where that says all of them."""
+        rows = self.rows(split)
+        return torch.arange(len(self), device=self.device) if rows is None else rows
+
     def bucket(self, step: int, seed: int) -> Hashable:
         """A host value for data whose batches change shape from step to step (sentence lengths); see `sample`."""
         return None

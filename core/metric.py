@@ -121,8 +121,7 @@ class Metric(Configured[C]):
 
 def chosen_rows(dataset: Dataset, split: Split, rows: int | None, seed: int) -> Tensor:
     """Rows of a split, at most `rows` of them, drawn without replacement from `seed` and sorted; int64 `[n]`."""
-    chosen = dataset.rows(split)
-    index = torch.arange(len(dataset), device=dataset.device) if chosen is None else chosen
+    index = dataset.rows_of(split)
     if rows is None or rows >= len(index):
         return index
     order = torch.randperm(len(index), generator=torch.Generator().manual_seed(seed))[:rows].sort().values

@@ -64,8 +64,7 @@ def continued(
     steps = frames - past if steps is None else steps
     if past < 1 or steps < 1 or past + steps > frames:
         raise UsageError(f"--past {past} and --steps {steps} do not fit into the {frames} frames of a clip.")
-    rows = dataset.rows(split)
-    rows = torch.arange(len(dataset), device=dataset.device) if rows is None else rows
+    rows = dataset.rows_of(split)
     if n > len(rows):
         raise UsageError(f"--n {n} is more than the {len(rows):,} items of the {split} split.")
     drawn = torch.randperm(len(rows), generator=generator, device=generator.device)[:n].to(rows.device)

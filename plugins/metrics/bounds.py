@@ -41,8 +41,7 @@ class Elbo(Metric[BoundConfig]):
         model, dataset = table.model, table.dataset
         if model is None or dataset is None or not can(model, "bound"):
             raise UsageError("metric 'elbo' scores methods that bound log p(x); this one does not.")
-        rows = dataset.rows("test")
-        rows = torch.arange(len(dataset), device=dataset.device) if rows is None else rows
+        rows = dataset.rows_of("test")
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[: self.config.items]
         generator = seeded(seed, dataset.device)
         totals: dict[str, Tensor] = {}

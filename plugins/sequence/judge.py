@@ -115,8 +115,7 @@ def train_judge(
 
 def accuracy(judge: Judge, data: FactorDataset, split: str = "test") -> dict[str, float]:
     """Share of a split's clips that each head names rightly."""
-    rows = data.rows(split)
-    rows = torch.arange(len(data), device=data.device) if rows is None else rows
+    rows = data.rows_of(split)
     right = torch.zeros(len(judge.info.heads), dtype=torch.long, device=data.device)
     with progress("testing the judge", len(rows)) as advance:
         for part in rows.split(256):

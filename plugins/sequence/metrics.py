@@ -116,8 +116,7 @@ def encode_halves(model: Method, dataset: Dataset, rows: Tensor) -> tuple[Tensor
 
 def training_mean(model: Method, dataset: Dataset, table: CodeTable | None = None) -> tuple[Tensor, Tensor]:
     """Mean static and motion codes of training clips: those of the table, or 500 encoded for the purpose."""
-    rows = dataset.rows("train")
-    rows = torch.arange(len(dataset), device=dataset.device) if rows is None else rows
+    rows = dataset.rows_of("train")
     held = torch.isin(cast(Tensor, table.rows), rows).nonzero()[:, 0] if table is not None else rows[:0]
     if table is not None and len(held):
         f, z = split_code(model, group_codes(table, held))

@@ -45,7 +45,7 @@ def test_reviews_become_short_sentences_with_their_labels(tmp_path: Path, ending
     assert not every["train"] & every["dev"]
     assert not every["train"] & every["test"]
     assert "never again ." in together, "said in sixty reviews, and kept once"
-    for row, words in enumerate(data.written(data.split("all"))):
+    for row, words in enumerate(data.written(data.rows_of("all"))):
         said = " ".join(words)
         expected = (
             0 if ("broke" in said or "bad" in said or "never" in said or "worth" in said or "money" in said) else 1
@@ -56,7 +56,7 @@ def test_reviews_become_short_sentences_with_their_labels(tmp_path: Path, ending
 def test_a_draw_is_even_and_the_same_every_time(tmp_path: Path) -> None:
     folder = write(tmp_path, "")
     first, again = (distk.dataset("amazonft", device="cpu", data_dir=folder, per_label=40) for _ in range(2))
-    texts = [data.written(data.split("all")) for data in (first, again)]
+    texts = [data.written(data.rows_of("all")) for data in (first, again)]
     assert texts[0] == texts[1]
     assert 40 <= len(texts[0]) <= 80
     late = [words for words in texts[0] if any(len(w) > 40 and set(w) <= set("xyz") for w in words)]

@@ -172,8 +172,7 @@ class ICM(Method[Config]):
         """
         cached = self.__dict__.get("_halves")
         if cached is None or cached[0] is not data:
-            rows = data.rows("train")
-            rows = torch.arange(len(data), device=data.device) if rows is None else rows
+            rows = data.rows_of("train")
             if len(rows) < 2 * batch:
                 raise UsageError(
                     f"data set '{data.name}' has {len(rows)} training images; half of them are the reference, so a "

@@ -102,8 +102,7 @@ def observe(model: ICM, dataset: Dataset, images: int, seed: int, classify: nn.M
     Returns mechanism `[n]`, winner `[n, S]`, error `[n, S]` and error_before `[n, 1]` (mean over pixels), and with a
     classifier the accuracies, of which `accuracies` `[S]`. The mechanisms are mixed within every batch.
     """
-    rows = dataset.rows("test")
-    rows = torch.arange(len(dataset), device=dataset.device) if rows is None else rows
+    rows = dataset.rows_of("test")
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:images].to(dataset.device)
     generator = seeded(seed, dataset.device)
     kept: dict[str, list[Tensor]] = {name: [] for name in ("mechanism", "winner", "error", "error_before", "right")}

@@ -40,8 +40,7 @@ def draw_pairs(dataset: Dataset, n: int, seed: int, split: str, differ: str) -> 
 
     differ: `both` = pairs that differ in every attribute and in the motion; `any` = whatever is drawn.
     """
-    rows = dataset.rows(split)
-    rows = torch.arange(len(dataset), device=dataset.device) if rows is None else rows
+    rows = dataset.rows_of(split)
     draw = torch.Generator().manual_seed(seed)
     a = rows[torch.randint(len(rows), (n * 64,), generator=draw).to(rows.device)]
     b = rows[torch.randint(len(rows), (n * 64,), generator=draw).to(rows.device)]
@@ -141,8 +140,7 @@ def _labelled_pairs(dataset: Dataset, on: OnRows, n: int) -> list[tuple[int, int
         console.note(f"data set '{dataset.name}' has no labels of appearance and motion: any pairs")
         a, b = draw_pairs(dataset, n, on.seed, on.split, "any")
         return [(i, j, "?", "?") for i, j in zip(a.tolist(), b.tolist(), strict=True)]
-    rows = dataset.rows(on.split)
-    rows = torch.arange(len(dataset), device=dataset.device) if rows is None else rows
+    rows = dataset.rows_of(on.split)
     draw = torch.Generator(device=rows.device).manual_seed(on.seed)
     appearance, motion = dataset.appearance(rows), dataset.motion(rows)
     pairs: list[tuple[int, int, str, str]] = []

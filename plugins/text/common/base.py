@@ -278,11 +278,6 @@ class CorpusDataset(Dataset[S]):
     def __len__(self) -> int:
         return len(self.text.offset) - 1
 
-    def split(self, name: str) -> Tensor:
-        """The rows of a split, int64. Raises UsageError for one that this data set does not have."""
-        rows = self.rows(name)
-        return torch.arange(len(self), device=self.device) if rows is None else rows
-
     def column(self, name: str) -> Column:
         """The sentences of `x` or of a further column."""
         held = self.text if name == "x" else self.columns.get(name)

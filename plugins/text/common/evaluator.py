@@ -143,7 +143,7 @@ def train_evaluator(data: SentenceDataset, sizes: Sizes, seed: int, with_lm: boo
     """
     if len(data.spec.classes) < 2:
         raise UsageError(f"data set '{data.name}' has fewer than two labels, so there is nothing to evaluate.")
-    train, dev, test = (data.split(name) for name in ("train", "dev", "test"))
+    train, dev, test = (data.rows_of(name) for name in ("train", "dev", "test"))
     x = {name: data.batch(rows)["x"] for name, rows in (("train", train), ("dev", dev), ("test", test))}
     vocab, classes = data.vocab, data.spec.classes
     judge = classify.BagClassifier(len(classes), sizes.bits, sizes.ngrams).to(data.device)

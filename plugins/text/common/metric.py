@@ -124,7 +124,7 @@ class TextMetric(Metric[T]):
     def _rows(self, table: CodeTable, data: SentenceDataset) -> tuple[Tensor, Tensor]:
         """The rows of the table that are of this metric's split, or all of them where none is; and which of these
         sentences stand in the training split, too, bool on the host."""
-        own = data.split(self.split)
+        own = data.rows_of(self.split)
         rows = own if table.rows is None else own[torch.isin(own, table.rows)]
         if not len(rows) and table.rows is not None:
             rows = table.rows[data.label[table.rows] >= 0]
@@ -157,7 +157,7 @@ class TextMetric(Metric[T]):
         sources, label = data.written(train), data.label[train].tolist()
         target = other_labels(label, len(data.spec.classes))
         outputs = _by_label(model, sources, label, target, self.config.beam)
-        dev = data.words(data.split("dev"))
+        dev = data.words(data.rows_of("dev"))
         return suite.reverse(evaluator, outputs, rewrites.sources, dev, seed)
 
 

@@ -40,9 +40,7 @@ def assign(
         raise UsageError(f"--batch '{batch}' is neither a positive number nor 'all'.")
     model = on.open().of(CascadeVAE, "cascadevae (`distk embed` gives the classes of other models)")
     dataset = on.dataset()
-    chosen = dataset.rows(split)
-    index = torch.arange(len(dataset), device=dataset.device) if chosen is None else chosen
-    cost, labels = _costs(model, dataset, index[:rows])
+    cost, labels = _costs(model, dataset, dataset.rows_of(split)[:rows])
     classes = _solve(model, cost, len(cost) if batch == "all" else int(batch), rule)
     target = on.beside("assign.safetensors")
     write_atomic(target, save({"class": classes.cpu(), "cost": cost.cpu().contiguous()}))

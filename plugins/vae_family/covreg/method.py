@@ -23,8 +23,7 @@ class FullBatch(Method[C]):
 
     def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         data = source.dataset
-        rows = data.rows(source.split)
-        rows = torch.arange(len(data), device=data.device) if rows is None else rows
+        rows = data.rows_of(source.split)
         if source.batch * source.world < len(rows):
             return source.sample()
         share = -(-len(rows) // source.world)

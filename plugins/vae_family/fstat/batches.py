@@ -62,8 +62,7 @@ def labellings(dataset: Dataset, split: Split, label: str, strict: bool) -> list
     strict: a class with a single image is an error, not left out.
     Raises UsageError for data without labels or factors, or with fewer than two classes of two images.
     """
-    rows = dataset.rows(split)
-    rows = torch.arange(len(dataset), device=dataset.device) if rows is None else rows
+    rows = dataset.rows_of(split)
     if label == "factors":
         if not isinstance(dataset, FactorDataset):
             raise UsageError(f"data set '{dataset.name}' has no factors; {having('factors')} have them.")

@@ -86,8 +86,7 @@ def _split(dataset: Any, split: str, role: Role) -> Tensor:
     """Rows of a split; of the primary, or of a data set without a secondary, all rows where it has no splits."""
     if role == "secondary":
         return dataset.secondary_rows(split)
-    rows = dataset.rows(split)
-    return torch.arange(len(dataset), device=dataset.device) if rows is None else rows
+    return dataset.rows_of(split)
 
 
 def items(dataset: Any, rows: Tensor, role: Role) -> dict[str, Tensor]:

@@ -26,8 +26,7 @@ def behind(table: CodeTable) -> tuple[MVAE, Dataset]:
 
 def some_rows(dataset: Dataset, split: Literal["train", "test"], n: int) -> Tensor:
     """The first `n` rows of a split, fewer if it has fewer; of all rows where there is no split."""
-    rows = dataset.rows(split)
-    return (torch.arange(len(dataset), device=dataset.device) if rows is None else rows)[:n]
+    return dataset.rows_of(split)[:n]
 
 
 def batches(what: str, dataset: Dataset, rows: Tensor, size: int = 256) -> Iterator[dict[str, Tensor]]:
