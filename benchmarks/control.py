@@ -12,52 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from timing import bare_loop, seconds
 
-from distk.data import Source
 from distk.device import Ranks, choose_device, describe, seeded
-from distk.method import Step
 from distk.plugins.rl_control.dyncontent.planning import Settings, best_sequence, first_sequences
 from distk.settings import resolve
 from distk.training.loop import build
-from distk.training.trainer import Trainer
-
-
-def seconds(work: Callable[[], object], times: int, device: torch.device) -> float:
-    """Wall seconds of so many calls, the device's queue drained at both ends."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(times):
-        work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
-def bare_loop(trainer: Trainer) -> Callable[[], None]:
-    """The step as one would write it without a toolkit."""
-    model: Any = trainer.model
-    generator, batch = trainer.generator, trainer.config.batch
-    parameters = [*model.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=model.config.lr, fused=True)
-    source = Source(trainer.dataset, batch, generator)
-    index = torch.zeros((), dtype=torch.long, device=generator.device)
-
-    def step() -> None:
-        made = Step(index=index, schedule={}, phase=None, generator=generator, log=lambda name, value: None)
-        made.batch = model.collect(source)
-        optimizer.zero_grad()
-        model.bound_loss(made).backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 10.0)
-        optimizer.step()
-
-    return step
 
 
 def main() -> None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from pathlib import Path
 
 import torch
+from timing import seconds
 from torch import Tensor, nn
 
 from distk.device import Ranks, choose_device, describe
@@ -50,18 +50,6 @@ def bare_loop(trainer: Trainer):
         optimizer.step()
 
     return step
-
-
-def seconds(step, steps: int, device: torch.device) -> float:
-    """Wall seconds of `steps` calls, the device's queue drained at both ends."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(steps):
-        step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 def multiply_adds(model: nn.Module, x: Tensor, classes: int) -> float:

@@ -166,7 +166,8 @@ def evaluate(
     if fit is not None:
         if data is None or isinstance(model, CodeTable) or table.factors is None:
             raise UsageError("predictors can be fitted on another split only where a model encodes data with factors.")
-        fitted = encode_table(model, data, rows=rows, split=fit, seed=seed)
+        own = None if cache is None else cache.with_stem(f"{cache.stem}-fit")
+        fitted = _cached_table(model, data, fit, rows, seed, own)  # asked for again by the next split
         fitted.codes_test, fitted.factors_test = table.codes, table.factors
     predicts = {name for name in names if _loads(name) and _loads(name).predicts}
     results = {n: score(fitted if n in predicts else table, n, given[n], seed, repeats) for n in names}

@@ -131,29 +131,33 @@ def _option(parameter: Any, context: Any) -> tuple[str, str] | None:
 
 def data_page() -> str:
     """Every data set: what it holds, what it reads of the user's, its settings."""
-    parts = [
-        "# Data sets",
+    return _catalogue(
+        "dataset",
+        "Data sets",
         "Made from the program. `--data NAME` names one, `--data-dir` or `DISTK_DATA` the folder with your files; "
         "`distk data NAME --preview picture.png` shows what it holds.",
-    ]
-    for entry in registry().entries("dataset"):
-        parts += _entry(entry, "reads")
-    return "\n\n".join(parts) + "\n"
+    )
 
 
 def scores_page() -> str:
     """Every metric: its docstring, headline, direction, settings."""
-    parts = [
-        "# Scores, one by one",
+    return _catalogue(
+        "metric",
+        "Scores, one by one",
         "Made from the program: `distk eval --metric NAME`; a setting is an option as soon as its metric is named. "
         "[Metrics](../metrics.md) says what they are good for.",
-    ]
-    for entry in registry().entries("metric"):
-        parts += _entry(entry, "")
+    )
+
+
+def _catalogue(kind: str, title: str, about: str) -> str:
+    """A page with an entry for everything registered of a kind."""
+    parts = [f"# {title}", about]
+    for entry in registry().entries(kind):
+        parts += _entry(entry)
     return "\n\n".join(parts) + "\n"
 
 
-def _entry(entry: Registration, reads: str) -> Iterator[str]:
+def _entry(entry: Registration) -> Iterator[str]:
     cls = entry.load()
     yield f"## {entry.name}"
     yield entry.summary[:1].upper() + entry.summary[1:] + (f" ({entry.paper})." if entry.paper else ".")
@@ -161,8 +165,8 @@ def _entry(entry: Registration, reads: str) -> Iterator[str]:
     if entry.kind == "metric":
         best = "higher" if cls.higher_is_better else "lower"
         yield f"Headline `{cls.headline}`, {best} is better."
-    if reads and getattr(cls, reads, ""):
-        yield f"Your files: {getattr(cls, reads)}."
+    if entry.kind == "dataset" and cls.reads:
+        yield f"Your files: {cls.reads}."
     yield from _settings(cls.Config)
 
 
@@ -262,14 +266,21 @@ def members(cls: type) -> list[tuple[str, Any]]:
 def _callable(name: str, function: Any, level: int) -> Iterator[str]:
     yield f"{'#' * level} {name}"
     signature = inspect.signature(function)
-    given = [p.replace(annotation=_Bare(p.annotation)) for p in signature.parameters.values() if p.name not in OWN]
+    given = [
+        p.replace(
+            annotation=_Bare(p.annotation),
+            default=_Bare(p.default.__name__) if inspect.isfunction(p.default) else p.default,
+        )
+        for p in signature.parameters.values()
+        if p.name not in OWN
+    ]
     bare = signature.replace(parameters=given, return_annotation=_Bare(signature.return_annotation))
     yield f"```text\n{name.rpartition('.')[2]}{bare}\n```"
     yield from _prose(inspect.getdoc(function) or "")
 
 
 class _Bare:
-    """An annotation that is shown without quotes."""
+    """An annotation, or the name of a function, that is shown without quotes."""
 
     def __init__(self, annotation: Any) -> None:
         self.annotation = annotation

@@ -21,7 +21,15 @@ from distk.console import warn_once
 from distk.nn import gradient_penalty, interpolated
 from distk.plugins.text.common import decode as search
 from distk.plugins.text.common.model import SentenceMethod
-from distk.plugins.text.common.networks import CodeDecoder, CodeEncoder, Perceptron, full, uniform_
+from distk.plugins.text.common.networks import (
+    CodeDecoder,
+    CodeEncoder,
+    Perceptron,
+    by_parts,
+    full,
+    log_likelihood,
+    uniform_,
+)
 from distk.plugins.text.common.vocab import PAD, shifted
 
 
@@ -185,8 +193,7 @@ class ARAE(SentenceMethod[Config]):
 
         The critic gets sentences of all lengths: those of one bucket against the generator's would differ by length.
         """
-        if not getattr(source.dataset.config, "balance", True):
-            raise UsageError("arae needs batches with equal shares of the labels: leave out --no-balance.")
+        self.balanced(source)
         batch = source.sample()
         fewest = min(getattr(source.dataset, "counts", (source.batch,)))
         if fewest < 2 * source.batch / self.labels:
@@ -304,18 +311,13 @@ class ARAE(SentenceMethod[Config]):
     def encode(self, x: Tensor) -> Code:
         """`label` is Bayes' rule over the decoders: p(y | x, c) with equal priors and p(x | c, y) of decoder y."""
         code = self.encoder(x)
-        # In parts, so that the logits of a large vocabulary never fill the memory.
-        rows = max(1, (1 << 25) // (x.shape[1] * len(self.vocab)))
-        fit = [self.fit(*part) for part in zip(x.split(rows), code.split(rows), strict=True)]
-        return {"code": code, "label": torch.cat(fit).softmax(1)}
+        return {"code": code, "label": by_parts(self.fit, len(self.vocab), x, code).softmax(1)}
 
     def fit(self, x: Tensor, code: Tensor) -> Tensor:
         """log p(x | c, y) of every label, sum over tokens, nats: `[n, K]`."""
         inputs, found = shifted(x), []
         for y, decoder in enumerate(self.decoders):
-            logits = full(self.output(y)(decoder(inputs, code)[0]))
-            loss = F.cross_entropy(logits.flatten(0, 1), x.flatten(), ignore_index=PAD, reduction="none")
-            found.append(-loss.view_as(x).sum(1))
+            found.append(log_likelihood(self.output(y)(decoder(inputs, code)[0]), x))
         return torch.stack(found, 1)
 
     def decode(self, code: Code, beam: int = 1) -> Tensor:
@@ -340,10 +342,7 @@ class ARAE(SentenceMethod[Config]):
             return output(states[:, 0]), (own, h.transpose(0, 1), c.transpose(0, 1))
 
         zero = code.new_zeros(n, 1, self.config.hidden)
-        start = (code, zero, zero)
-        if beam == 1:
-            return search.greedy(step, start, n, self.spec.shape[0], code.device)
-        return search.beam(step, start, n, self.spec.shape[0], beam, code.device)
+        return search.best(step, (code, zero, zero), n, self.spec.shape[0], beam, code.device)
 
     def rewrite_ids(self, x: Tensor, source: Tensor | None, to: int, beam: int) -> Tensor:
         return self.write(self.encoder(x), to, beam)

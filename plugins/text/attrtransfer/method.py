@@ -220,11 +220,14 @@ class AttrTransfer(SentenceMethod[Config]):
 
     def teacher_forced(self, x: Tensor, memory: Memory, label: Tensor) -> Tensor:
         """Logits `[n, T, V]` of each word of x, the true words before it as input."""
-        read, state, found = self.embedding(shifted(x)), self.decoder.start(memory, label), []
+        return torch.stack([state[3] for state in self.reading(x, memory, label)], 1)
+
+    def reading(self, x: Tensor, memory: Memory, label: Tensor) -> list[State]:
+        """The decoder's state at each word of x `[n, T]`, the words before it as input."""
+        read, states = self.embedding(shifted(x)), [self.decoder.start(memory, label)]
         for t in range(x.shape[1]):
-            logits, state = self.decoder.step(read[:, t], state, memory, self.banned)
-            found.append(logits)
-        return torch.stack(found, 1)
+            states.append(self.decoder.step(read[:, t], states[-1], memory, self.banned)[1])
+        return states[1:]
 
     def free_running(self, step: Step, memory: Memory, label: Tensor, limit: Tensor) -> Written:
         """The decoder on its own words, at most `limit` `[n]` tokens with `<eos>`, and one more than memory is long.
@@ -285,10 +288,8 @@ class AttrTransfer(SentenceMethod[Config]):
             logits, own = self.decoder.step(self.embedding(token), own, Memory(*held), self.banned)
             return logits, (own, held)
 
-        start, width = (self.decoder.start(memory, label), tuple(memory)), self.spec.shape[0]
-        if beam == 1:
-            return search.greedy(step, start, len(label), width, label.device)
-        return search.beam(step, start, len(label), width, beam, label.device)
+        start = (self.decoder.start(memory, label), tuple(memory))
+        return search.best(step, start, len(label), self.spec.shape[0], beam, label.device)
 
     def rewrite_ids(self, x: Tensor, source: Tensor | None, to: int, beam: int) -> Tensor:
         label = self.label_logits(x).argmax(1) if source is None else source
@@ -299,12 +300,9 @@ class AttrTransfer(SentenceMethod[Config]):
         """A greedy rewrite: token ids `[n, max_len + 1]`, and at each the attention over x, `[n, max_len + 1, T]`."""
         label = self.label_logits(x).argmax(1) if source is None else source
         memory = self.encode_words(self.given(x), label)
-        words = self.write(memory, torch.full_like(label, to))
-        read, state, found = self.embedding(shifted(words)), self.decoder.start(memory, torch.full_like(label, to)), []
-        for t in range(words.shape[1]):
-            state = self.decoder.step(read[:, t], state, memory, self.banned)[1]
-            found.append(state[2])
-        return words, torch.stack(found, 1)
+        target = torch.full_like(label, to)
+        words = self.write(memory, target)
+        return words, torch.stack([state[2] for state in self.reading(words, memory, target)], 1)
 
     def prior(self, n: int, generator: torch.Generator) -> Code:
         """An empty memory and a label, each equally probable: there is no prior of sentences."""

@@ -80,7 +80,8 @@ class TextMetric(Metric[T]):
         if tuple(data.spec.classes) != tuple(model.spec.classes):
             raise UsageError(f"the data has the labels {data.spec.classes}, the model {model.spec.classes}.")
         evaluator = self._evaluator(data, seed)
-        rows, known = self._rows(table, data)
+        rows = self._rows(table, data)
+        known = seen(data, rows)
         rewrites = self._rewrite(model, data, rows)
         result = suite.judge(rewrites, evaluator)
         result["seen"] = float(known.double().mean())
@@ -121,24 +122,21 @@ class TextMetric(Metric[T]):
             kept[key] = train_evaluator(data, sizes, seed, with_lm=not self.quick)
         return kept[key]
 
-    def _rows(self, table: CodeTable, data: SentenceDataset) -> tuple[Tensor, Tensor]:
-        """The rows of the table that are of this metric's split, or all of them where none is; and which of these
-        sentences stand in the training split, too, bool on the host."""
+    def _rows(self, table: CodeTable, data: SentenceDataset) -> Tensor:
+        """The rows of the table that are of this metric's split, or all of them where none is."""
         own = data.rows_of(self.split)
         rows = own if table.rows is None else own[torch.isin(own, table.rows)]
         if not len(rows) and table.rows is not None:
             rows = table.rows[data.label[table.rows] >= 0]
-        limit = self.config.max_sentences
-        known = seen(data, rows) if self.config.unseen or not limit else None
-        if known is not None and self.config.unseen:
-            rows, known = rows[~known.to(rows.device)], known[~known]
+        if self.config.unseen:
+            rows = rows[~seen(data, rows).to(rows.device)]
             if not len(rows):
                 raise UsageError("every one of these sentences stands in the training split, so none is unseen.")
+        limit = self.config.max_sentences
         if limit and limit < len(rows):
             order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:limit].sort().values
             rows = rows[order.to(rows.device)]
-            known = None if known is None else known[order]
-        return rows, seen(data, rows) if known is None else known
+        return rows
 
     def _rewrite(self, model: Method, data: SentenceDataset, rows: Tensor) -> suite.Rewrites:
         sources, label = data.written(rows), data.label[rows].tolist()

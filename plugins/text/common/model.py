@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from distk import DataSpec, Method, UsageError
+from distk import DataSpec, Method, Source, UsageError
 from distk.config import C
 from distk.console import note, warn
 from distk.plugins.text.common.vocab import EOS, UNK, Vocab
@@ -31,6 +31,12 @@ class SentenceMethod(Method[C]):
     def rewrite_ids(self, x: Tensor, source: Tensor | None, to: int, beam: int) -> Tensor:
         """Token ids `[n, T]` with label `to`: ids `[n, max_len + 1]`. source: present labels `[n]`, where known."""
         raise NotImplementedError
+
+    def balanced(self, source: Source) -> None:
+        """Raise UsageError unless batches hold the labels in equal shares, row i label i mod K, as losses may read."""
+        if not getattr(source.dataset.config, "balance", True):
+            name = type(self).__name__.lower()
+            raise UsageError(f"{name} needs batches with equal shares of the labels: leave out --no-balance.")
 
     def text(self, items: Tensor) -> list[str]:
         """Token ids `[n, T]` as lines."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distk.plugins.text.common.vocab import lengths
+from distk.plugins.text.common.vocab import PAD, lengths
 
 
 def uniform_(module: nn.Module) -> None:
@@ -22,6 +22,19 @@ def uniform_(module: nn.Module) -> None:
 def full(logits: Tensor) -> Tensor:
     """Logits in float32 at least."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
+    """log p of token ids x `[n, T]` under logits `[n, T, V]`, sum over tokens without the padding, nats `[n]`."""
+    loss = F.cross_entropy(full(logits).flatten(0, 1), x.flatten(), ignore_index=PAD, reduction="none")
+    return -loss.view_as(x).sum(1)
+
+
+def by_parts(work: Callable[[Tensor, Tensor], Tensor], vocab: int, x: Tensor, code: Tensor) -> Tensor:
+    """work(x, code) over parts of the rows of ids x `[n, T]` and codes `[n, ...]`, joined: so few at a time that the
+    logits of a large vocabulary never fill the memory."""
+    rows = max(1, (1 << 25) // (x.shape[1] * vocab))
+    return torch.cat([work(*part) for part in zip(x.split(rows), code.split(rows), strict=True)])
 
 
 class Perceptron(nn.Sequential):

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distk import Code, DataSpec, Latent, LatentSpace, Objective, Source, Step, UsageError, adam, option
+from distk import Code, DataSpec, Latent, LatentSpace, Objective, Source, Step, adam, option
 from distk.nn import call_fake, call_real
 from distk.nn.relaxed import relaxed_decode
 from distk.plugins.text.common import decode as search
 from distk.plugins.text.common.model import SentenceMethod
-from distk.plugins.text.common.networks import full
+from distk.plugins.text.common.networks import by_parts, full, log_likelihood
 from distk.plugins.text.common.vocab import BOS, PAD, lengths, shifted
 from distk.plugins.text.crossaligned.networks import StateCritic, glorot_, reversed_words, shuffled
 
@@ -113,8 +114,7 @@ class CrossAligned(SentenceMethod[Config]):
 
     def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         """A batch of one length whose even rows have label 0 and whose odd rows have label 1."""
-        if not getattr(source.dataset.config, "balance", True):
-            raise UsageError("crossaligned needs batches with equal shares of the labels: leave out --no-balance.")
+        self.balanced(source)
         return source.sample()
 
     def forward_pass(self, step: Step) -> dict[str, Tensor]:
@@ -210,16 +210,13 @@ class CrossAligned(SentenceMethod[Config]):
         """`label` by Bayes' rule with equal priors: which label explains the sentence best, read under that label;
         `code` is z read under the more probable one."""
         z = [self.content(x, self.told(x.new_full((len(x),), k))) for k in (0, 1)]
-        rows = max(1, (1 << 25) // (x.shape[1] * len(self.vocab)))  # so that the logits never fill the memory
-        fit = [[self._fit(*part, k) for part in zip(x.split(rows), z[k].split(rows), strict=True)] for k in (0, 1)]
-        label = torch.stack([torch.cat(parts) for parts in fit], 1).softmax(1)
+        fit = [by_parts(partial(self._fit, label=k), len(self.vocab), x, z[k]) for k in (0, 1)]
+        label = torch.stack(fit, 1).softmax(1)
         return {"code": torch.where(label[:, 1:] > 0.5, z[1], z[0]), "label": label}
 
     def _fit(self, x: Tensor, z: Tensor, label: int) -> Tensor:
         """log p(x | y, z), sum over words, nats `[n]`."""
-        logits = self.teacher_forced(x, self.start(z.new_full((len(z),), label), z))[0]
-        loss = F.cross_entropy(full(logits).flatten(0, 1), x.flatten(), ignore_index=PAD, reduction="none")
-        return -loss.view_as(x).sum(1)
+        return log_likelihood(self.teacher_forced(x, self.start(z.new_full((len(z),), label), z))[0], x)
 
     def decode(self, code: Code, beam: int = 1) -> Tensor:
         """Code -> token ids `[n, max_len + 1]`, under its more probable label."""
@@ -231,10 +228,7 @@ class CrossAligned(SentenceMethod[Config]):
         def step(token: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
             return self._advance(self.embedding(token), state)
 
-        start, width = self.start(self.told(label), z), self.spec.shape[0]
-        if beam == 1:
-            return search.greedy(step, start, len(z), width, z.device)
-        return search.beam(step, start, len(z), width, beam, z.device)
+        return search.best(step, self.start(self.told(label), z), len(z), self.spec.shape[0], beam, z.device)
 
     def rewrite_ids(self, x: Tensor, source: Tensor | None, to: int, beam: int) -> Tensor:
         z = self.encode(x)["code"] if source is None else self.content(x, self.told(source))

@@ -1,0 +1,59 @@
+"""What benchmarks of steps share: wall time, and the step of a method without a toolkit around it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from distk.data import Source
+from distk.method import Objective, Step
+from distk.training.trainer import Trainer
+
+
+def bare_loop(trainer: Trainer) -> Callable[[], None]:
+    """The step as one would write it without a toolkit: consecutive objectives of a stage share one backward pass."""
+    model, generator = trainer.model, trainer.generator
+    stages: list[list[Objective]] = []
+    for one in model.objectives():
+        joined = stages and one.stage is not None and stages[-1][0].stage == one.stage
+        stages[-1].append(one) if joined else stages.append([one])
+    steppers = {id(o): o.optimizer(list(o.parameters)) for stage in stages for o in stage if o.optimizer is not None}
+    parameters = list(model.parameters())
+    source = Source(trainer.dataset, trainer.config.batch, generator)
+    index = torch.zeros((), dtype=torch.long, device=generator.device)
+
+    def step() -> None:
+        values = {name: torch.as_tensor(value) for name, value in model.schedule(0).items()}
+        made = Step(
+            index=index, schedule=values, phase=model.phase(0), generator=generator, log=lambda name, value: None
+        )
+        made.batch = model.collect(source)
+        for stage in stages:
+            for _ in range(stage[0].updates):
+                for parameter in parameters:
+                    parameter.grad = None
+                torch.stack([o.loss(made) for o in stage]).sum().backward(retain_graph=True)
+                for one in stage:
+                    if one.optimizer is None:
+                        continue
+                    if one.clip is not None:
+                        torch.nn.utils.clip_grad_norm_(one.parameters, one.clip)
+                    steppers[id(one)].step()
+                    if one.after is not None:
+                        one.after()
+
+    return step
+
+
+def seconds(work: Callable[[], object], times: int, device: torch.device) -> float:
+    """Wall seconds of so many calls, the device's queue drained at both ends."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(times):
+        work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
