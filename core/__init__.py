@@ -45,15 +45,16 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     from distk.latents import one_hot as one_hot
     from distk.method import Method as Method
     from distk.method import Objective as Objective
-    from distk.method import OptimizerFactory as OptimizerFactory
     from distk.method import Step as Step
-    from distk.method import adam as adam
     from distk.method import can as can
-    from distk.method import rmsprop as rmsprop
-    from distk.method import sgd as sgd
     from distk.metric import CodeTable as CodeTable
     from distk.metric import Metric as Metric
     from distk.metric import encode_table as encode_table
+    from distk.optimizers import OptimizerFactory as OptimizerFactory
+    from distk.optimizers import adam as adam
+    from distk.optimizers import adamw as adamw
+    from distk.optimizers import rmsprop as rmsprop
+    from distk.optimizers import sgd as sgd
     from distk.penalty import Penalty as Penalty
     from distk.run import Run as Run
     from distk.version import __version__ as __version__
@@ -67,8 +68,9 @@ _WHERE = {
     "evaluation": ("evaluate",),
     "hookspecs": ("Register", "RegisterCommand", "RegisterPaper", "hookimpl"),
     "latents": ("Code", "Latent", "LatentSpace", "one_hot"),
-    "method": ("Method", "Objective", "OptimizerFactory", "Step", "adam", "can", "rmsprop", "sgd"),
+    "method": ("Method", "Objective", "Step", "can"),
     "metric": ("CodeTable", "Metric", "encode_table"),
+    "optimizers": ("OptimizerFactory", "adam", "adamw", "rmsprop", "sgd"),
     "penalty": ("Penalty",),
     "run": ("Run",),
     "version": ("__version__",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -65,6 +65,8 @@ class Dataset(Configured[C]):
 
     reads: ClassVar[str] = ""
     """What `--data-dir` holds, for help texts and messages; empty where the data set reads no files."""
+    gives: ClassVar[tuple[str, ...]] = ()
+    """What a training batch holds beside `x`, `label` and `factors`, such as `x2`: named to who lacks it."""
     spec: DataSpec
     origin: str
     parts: Mapping[str, Tensor] = MappingProxyType({})
@@ -85,6 +87,10 @@ class Dataset(Configured[C]):
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """Rows int64 `[n]` on the device -> at least `x` `[n, *spec.shape]`; `label` int64 `[n]` where there is one."""
         raise NotImplementedError
+
+    def items(self, rows: Tensor) -> dict[str, Tensor]:
+        """As `batch`, with the factors of data that have them: what codes of these rows may depend on."""
+        return self.batch(rows)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -113,7 +119,7 @@ class Dataset(Configured[C]):
         self, n: int, generator: torch.Generator, split: Split = "train", bucket: Hashable = None
     ) -> dict[str, Tensor]:
         """`n` items of a split, uniformly and with replacement."""
-        return self.batch(self.sample_rows(n, generator, split))
+        return self.items(self.sample_rows(n, generator, split))
 
     def sample_rows(self, n: int, generator: torch.Generator, split: Split = "all") -> Tensor:
         """`n` rows of a split, uniformly and with replacement, int64 `[n]`."""
@@ -161,10 +167,7 @@ class FactorDataset(Dataset[C]):
             total *= size
         return total
 
-    def sample(
-        self, n: int, generator: torch.Generator, split: Split = "train", bucket: Hashable = None
-    ) -> dict[str, Tensor]:
-        rows = self.sample_rows(n, generator, split)
+    def items(self, rows: Tensor) -> dict[str, Tensor]:
         batch = self.batch(rows)
         return batch if "factors" in batch else {**batch, "factors": self.factors(rows)}
 
@@ -219,7 +222,17 @@ class Source:
     def sample(self, n: int | None = None) -> dict[str, Tensor]:
         """A batch of `n` items (default: the batch size) as a dict of tensors."""
         n = n or self.batch
-        batch = self.dataset.sample(n * self.world, self.generator, self.split, self.bucket)
+        return self._mine(self.dataset.sample(n * self.world, self.generator, self.split, self.bucket), n)
+
+    def draw(
+        self, make: Callable[[int, torch.Generator], dict[str, Tensor]], n: int | None = None
+    ) -> dict[str, Tensor]:
+        """A batch that a method makes itself: `make(rows, generator)` gives the whole batch of all ranks,
+        `[rows, ...]`, and this rank's `n` of them (default: the batch size) are returned."""
+        n = n or self.batch
+        return self._mine(make(n * self.world, self.generator), n)
+
+    def _mine(self, batch: dict[str, Tensor], n: int) -> dict[str, Tensor]:
         if self.world == 1:
             return batch
         return {key: value[self.rank * n : (self.rank + 1) * n] for key, value in batch.items()}
@@ -261,6 +274,24 @@ class Files:
                 f"'{self.name}' found none of {names_of(names)} in '{self.folders[0]}'; it reads {self.reads}."
             )
         return None
+
+    def folder_of(self, name: str) -> Path | None:
+        """Where another data set, of which this one is made, finds its files: `--data-dir`, or the folder of its name
+        in it; None where the user named no folder, or the other one reads no files."""
+        base = name.partition(":")[0]
+        if not self.required or not registry().find("dataset", base).load().reads:
+            return None
+        root = self.folders[0]
+        return next((root / n for n in (base, base.replace("-", "_")) if (root / n).is_dir()), root)
+
+    def open(self, name: str, options: dict[str, Any] | None = None, *, device: str | torch.device = "cpu") -> Dataset:
+        """Another registered data set, of which this one is made, with the user's files handed on; see `open_dataset`.
+
+        Raises UsageError for the data set itself, since that would never end.
+        """
+        if registry().find("dataset", name.partition(":")[0]).name == self.name:
+            raise UsageError(f"data set '{self.name}' cannot be made of itself.")
+        return open_dataset(name, options, device=device, folder=self.folder_of(name), model=self.model)
 
 
 def open_dataset(

@@ -43,6 +43,10 @@ class Trainer:
         self.autocast = set_precision(config.precision)
         if config.batch % self.ranks.world:
             raise UsageError(f"--batch {config.batch} cannot be split over {self.ranks.world} processes.")
+        if model.closed_form and config.steps:
+            raise UsageError(
+                f"method {type(model).__name__} is fitted in closed form, before any step: train it with --steps 0."
+            )
         self.index = 0
         model.run_steps = config.steps
         self.stages = _stages(model.objectives())
@@ -63,6 +67,10 @@ class Trainer:
                 f"method {type(model).__name__} keeps a state of its own beside its parameters, which several "
                 "processes cannot share: train it in one process."
             )
+
+    def initialise(self) -> None:
+        """What a fresh run does once, before its first step; see `Method.initialise`."""
+        self.model.initialise(Source(self.dataset, self.config.batch, self.generator))
 
     # One step
 
@@ -248,6 +256,8 @@ class Trainer:
 
     def check_health(self) -> None:
         """Raise NonFinite if any loss so far was not finite, on any rank."""
+        if not self.first_bad:
+            return
         first_bad = torch.stack(list(self.first_bad.values()))
         if self.ranks.world > 1:
             late = torch.iinfo(first_bad.dtype).max

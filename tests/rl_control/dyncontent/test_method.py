@@ -26,7 +26,7 @@ from distk.plugins.rl_control.dyncontent.method import (
 from distk.plugins.rl_control.dyncontent.networks import Gaussian, Local, Transition
 from distk.settings import resolve
 from distk.testing import check_method
-from distk.training.loop import build
+from distk.training.beginning import build
 
 TINY = {"count": 60, "second": 40, "held_out": 20}
 

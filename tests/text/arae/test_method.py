@@ -17,7 +17,7 @@ from distk.device import Ranks
 from distk.plugins.text.arae.method import ARAE
 from distk.plugins.text.common.vocab import EOS, PAD
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 from distk.training.trainer import Trainer
 
 SMALL = {"embedding": 12, "hidden": 10, "z": 6, "generator_widths": "16,16", "critic_widths": "16,16"}

@@ -19,7 +19,7 @@ from distk.plugins.text.common.networks import Windows
 from distk.plugins.text.common.vocab import BOS, EOS, PAD, UNK
 from distk.settings import resolve
 from distk.testing import method_checks
-from distk.training.loop import build
+from distk.training.beginning import build
 from distk.training.trainer import Trainer
 
 SMALL = {"embedding": 5, "hidden": 6, "filters": 4, "dropout": 0.0, "warmup": 0, "ramp": 0}

@@ -18,7 +18,7 @@ from distk.plugins.text.common.vocab import BOS, EOS, PAD
 from distk.plugins.text.crossaligned.method import CrossAligned
 from distk.plugins.text.crossaligned.networks import StateCritic, reversed_words, shuffled
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 from distk.training.trainer import Trainer
 
 SMALL = {"embedding": 7, "style": 4, "content": 6, "filters": 5, "heights": 3, "dropout": 0.0, "shuffle": 0}
