@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     from distk.data import DataSpec as DataSpec
     from distk.data import FactorDataset as FactorDataset
     from distk.data import Files as Files
-    from distk.data import Source as Source
     from distk.data import Split as Split
     from distk.data import open_dataset as open_dataset
     from distk.data import permuted_split as permuted_split
@@ -57,12 +56,13 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     from distk.optimizers import sgd as sgd
     from distk.penalty import Penalty as Penalty
     from distk.run import Run as Run
+    from distk.source import Source as Source
     from distk.version import __version__ as __version__
 
 _WHERE = {
     "api": ("dataset", "load", "train"),
     "config": ("NoConfig", "option"),
-    "data": ("DataSpec", "Dataset", "FactorDataset", "Files", "Source", "Split", "open_dataset", "permuted_split"),
+    "data": ("DataSpec", "Dataset", "FactorDataset", "Files", "Split", "open_dataset", "permuted_split"),
     "device": ("choose_device", "seeded", "static_shapes_only"),
     "errors": ("DistkError", "UsageError"),
     "evaluation": ("evaluate",),
@@ -73,6 +73,7 @@ _WHERE = {
     "optimizers": ("OptimizerFactory", "adam", "adamw", "rmsprop", "sgd"),
     "penalty": ("Penalty",),
     "run": ("Run",),
+    "source": ("Source",),
     "version": ("__version__",),
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}

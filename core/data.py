@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from torch import Tensor
 from distk.config import C, Configured, from_dict
 from distk.errors import UsageError, unknown
 from distk.registry import registry
+from distk.stored import Stored, Where
 
 Split = str
 """Name of a part of a data set: `all`, or one of `Dataset.splits` such as `train` and `test`."""
@@ -73,13 +74,21 @@ class Dataset(Configured[C]):
     """The rows of each split by its name, int64 on the device; empty where the data have no splits."""
 
     name: str = ""
+    stored: tuple[Stored, ...] = ()
+    """Where the items lie, for data that are held whole; see `counted`."""
+    counted: ClassVar[bool] = False
+    """Whether the rows of a training batch follow from seed and step alone (`stored.rows_at`), so that the next ones
+    can be gathered ahead: for data sets whose `sample` is this one, drawn from `stored`."""
     eager_because: str = ""
     """Why steps over these data cannot be captured as a CUDA graph; empty where they can."""
 
     def __init__(self, config: C, device: torch.device, files: Files) -> None:
-        """files: finds the user's files; `files.find(...)` is None where the built-in form is to be used."""
+        """files: finds the user's files; `files.find(...)` is None where the built-in form is to be used. `files.where`
+        says where items that are held whole shall lie, for `Stored`."""
         self.config = config
         self.device = device
+        self.where = files.where
+        self._rows_on_host: dict[Split, Tensor | None] = {}
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -110,6 +119,13 @@ class Dataset(Configured[C]):
         """The rows of a split, int64 `[n]` on the device: as `rows`, with every row where that says all of them."""
         rows = self.rows(split)
         return torch.arange(len(self), device=self.device) if rows is None else rows
+
+    def rows_on_host(self, split: Split) -> Tensor | None:
+        """As `rows`, on the CPU; copied once."""
+        if split not in self._rows_on_host:
+            rows = self.rows(split)
+            self._rows_on_host[split] = None if rows is None else rows.cpu()
+        return self._rows_on_host[split]
 
     def bucket(self, step: int, seed: int) -> Hashable:
         """A host value for data whose batches change shape from step to step (sentence lengths); see `sample`."""
@@ -204,49 +220,24 @@ class FactorDataset(Dataset[C]):
         return self.factors(torch.arange(len(self), device=self.device))
 
 
-@dataclass(frozen=True)
-class Source:
-    """What a training step draws its batches from: a split of a data set, a batch size and a generator.
-
-    Over several devices each rank keeps its rows of one global batch: the batch does not depend on their number.
-    """
-
-    dataset: Dataset
-    batch: int
-    generator: torch.Generator
-    split: Split = "train"
-    rank: int = 0
-    world: int = 1
-    bucket: Hashable = None
-
-    def sample(self, n: int | None = None) -> dict[str, Tensor]:
-        """A batch of `n` items (default: the batch size) as a dict of tensors."""
-        n = n or self.batch
-        return self._mine(self.dataset.sample(n * self.world, self.generator, self.split, self.bucket), n)
-
-    def draw(
-        self, make: Callable[[int, torch.Generator], dict[str, Tensor]], n: int | None = None
-    ) -> dict[str, Tensor]:
-        """A batch that a method makes itself: `make(rows, generator)` gives the whole batch of all ranks,
-        `[rows, ...]`, and this rank's `n` of them (default: the batch size) are returned."""
-        n = n or self.batch
-        return self._mine(make(n * self.world, self.generator), n)
-
-    def _mine(self, batch: dict[str, Tensor], n: int) -> dict[str, Tensor]:
-        if self.world == 1:
-            return batch
-        return {key: value[self.rank * n : (self.rank + 1) * n] for key, value in batch.items()}
-
-
 class Files:
     """Finds a data set's files: in `--data-dir`, else in `$DISTK_DATA/<name>` or `$DISTK_DATA`.
 
     folder: where to look, or None. required: the user named the folder, so that a missing file is an error.
+    where: where items that are held whole shall lie.
     model: what a trained model knows of its data, where it is that model which will read these items. A data set that
     can read its files in more than one way then does as the model's did: text keeps the model's vocabulary.
     """
 
-    def __init__(self, name: str, folder: str | Path | None, reads: str, model: DataSpec | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: str | Path | None,
+        reads: str,
+        model: DataSpec | None = None,
+        where: Where = "auto",
+    ) -> None:
+        self.where: Where = where
         self.name, self.reads, self.required, self.model = name, reads, folder is not None, model
         self.folders: list[Path] = []
         if folder is not None:
@@ -291,7 +282,9 @@ class Files:
         """
         if registry().find("dataset", name.partition(":")[0]).name == self.name:
             raise UsageError(f"data set '{self.name}' cannot be made of itself.")
-        return open_dataset(name, options, device=device, folder=self.folder_of(name), model=self.model)
+        return open_dataset(
+            name, options, device=device, folder=self.folder_of(name), model=self.model, where=self.where
+        )
 
 
 def open_dataset(
@@ -301,12 +294,14 @@ def open_dataset(
     device: str | torch.device = "cpu",
     folder: str | Path | None = None,
     model: DataSpec | None = None,
+    where: Where = "auto",
 ) -> Dataset:
     """Build a registered data set.
 
     name: as in `distk list`; `name:variant` sets its setting `variant`. options: values of its Config.
     folder: the user's files; without it `DISTK_DATA` is looked at, then the built-in form is used where there is one.
-    model: the data description of a trained model that is to read the items; see `Files`.
+    model: the data description of a trained model that is to read the items; see `Files`. where: the device, the host,
+    or whichever has room, for data that are held whole.
     Raises UsageError for an unknown name or a setting out of range, DistkError for unreadable files.
     """
     base, _, variant = name.partition(":")
@@ -316,8 +311,12 @@ def open_dataset(
     config = from_dict(cls.Config, values, f"data set '{entry.name}'")
     if folder is not None and not cls.reads:
         raise UsageError(f"data set '{entry.name}' reads no files, so it takes no --data-dir.")
-    made = cls(config, torch.device(device), Files(entry.name, folder, cls.reads, model))
+    made = cls(config, torch.device(device), Files(entry.name, folder, cls.reads, model, where))
     made.name = entry.name
+    if where == "host" and not made.stored:
+        raise UsageError(f"data set '{entry.name}' makes its items where they are used: leave --data-on host out.")
+    if made.device.type == "cuda" and any(stored.on_host for stored in made.stored):
+        made.eager_because = "the data lie on the host"
     if isinstance(made, FactorDataset) and "factors" not in made.spec.extra:
         factors = dict(zip(made.factor_names, made.factor_sizes, strict=False))
         kinds = dict(zip(made.factor_names, made.factor_kinds, strict=False))

@@ -22,7 +22,8 @@ from distk.latents import Code, Latent, LatentSpace, one_hot
 from distk.optimizers import OptimizerFactory
 
 if TYPE_CHECKING:
-    from distk.data import Dataset, DataSpec, Source
+    from distk.data import Dataset, DataSpec
+    from distk.source import Source
 
 
 class Step:

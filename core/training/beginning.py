@@ -22,7 +22,13 @@ def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Datas
     Raises UsageError when the method does not take this kind of data.
     """
     if dataset is None:
-        dataset = open_dataset(settings.data, settings.data_options, device=device, folder=settings.data_dir)
+        dataset = open_dataset(
+            settings.data,
+            settings.data_options,
+            device=device,
+            folder=settings.data_dir,
+            where=settings.train.data_on,
+        )
     _refuse_unfit(settings, dataset)
     with initialised(settings.train.seed, device):
         try:

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from distk.console import warn
-from distk.data import Dataset, Source
+from distk.data import Dataset
 from distk.device import Ranks, seeded, set_precision
 from distk.errors import DistkError, UsageError
 from distk.method import Method, Objective, Step
 from distk.penalty import attach
 from distk.settings import TrainConfig
+from distk.source import Source
+from distk.stored import Clock
 from distk.training.capture import Captured
 from distk.training.resume_state import collect, restore
 
@@ -88,7 +90,13 @@ class Trainer:
         phase, active, bucket = key
         share = self.config.batch // self.ranks.world
         source = Source(
-            self.dataset, share, self.generator, rank=self.ranks.rank, world=self.ranks.world, bucket=bucket
+            self.dataset,
+            share,
+            self.generator,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
+            bucket=bucket,
+            clock=Clock(self.config.seed, self.counter, self.index if self._captured is None else None),
         )
         step = Step(
             index=self.counter,

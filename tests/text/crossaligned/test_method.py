@@ -11,13 +11,13 @@ from torch import Tensor
 
 import distk
 from distk import UsageError
-from distk.data import Source
 from distk.device import Ranks
 from distk.method import Step
 from distk.plugins.text.common.vocab import BOS, EOS, PAD
 from distk.plugins.text.crossaligned.method import CrossAligned
 from distk.plugins.text.crossaligned.networks import StateCritic, reversed_words, shuffled
 from distk.settings import resolve
+from distk.source import Source
 from distk.training.beginning import build
 from distk.training.trainer import Trainer
 
