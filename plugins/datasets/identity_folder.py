@@ -1,9 +1,9 @@
 """Pictures sorted by identity: a folder per person, product or character, as for verification and identity GANs.
 
 Two layouts are read. `DIR/<identity>/<any>.png`: identities are split at random. `DIR/train/...`, `DIR/valid/...` and
-`DIR/test/...`: the split is given, and below each part there are folders per identity, or files
-`<identity>_<n>_<x>.png` named as by the authors of SD-GAN (Donahue et al. 2017), the identity being everything up to the
-second last underscore. Pictures of persons need their consent: distk brings no such data.
+`DIR/test/...`: the split is given, and below each part there are folders per identity, or files named as by the authors
+of SD-GAN (Donahue et al. 2017), `<identity>_<n>_<x>.png`, the identity being everything up to the second last
+underscore. Pictures of persons need their consent: distk brings no such data.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from distk import Dataset, DataSpec, DistkError, Files, UsageError, option
+from distk import Dataset, DataSpec, Files, UsageError, option
 from distk.console import note, progress, warn
-from distk.plugins.datasets.folder import FORMATS, LARGEST, SUFFIXES
+from distk.plugins.datasets.folder import SUFFIXES
+from distk.video.clips import Fit
+from distk.video.readers import read_picture
 
 PARTS = ("train", "valid", "test")
+GREY = ("1", "L", "LA", "La")
+"""PIL's modes without colour."""
 FEWEST = 10
 """Identities that can be split three ways."""
 
@@ -57,9 +60,7 @@ class IdentityFolder(Dataset[Config]):
         root = files.folders[0]
         paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         if not paths:
-            raise UsageError(
-                f"'{root}' holds no pictures ({', '.join(sorted(SUFFIXES))}); it should hold {self.reads}."
-            )
+            raise UsageError(f"'{root}' holds no pictures; it reads {self.reads}.")
         inside = [p.relative_to(root).parts for p in paths]
         given = {parts[0] for parts in inside} <= set(PARTS) and any(parts[0] == "train" for parts in inside)
         keys = [(p[0] if given else "", identity_of(p[1:] if given else p, config.level, given, root)) for p in inside]
@@ -89,7 +90,7 @@ class IdentityFolder(Dataset[Config]):
         total = len(self.names)
         if total < FEWEST:
             raise UsageError(
-                f"'{root}' holds {total} identities of two pictures or more; a split by identity needs at least {FEWEST}."
+                f"'{root}' holds {total} identities of two pictures or more; a split by identity needs {FEWEST}."
             )
         return split_by_identity(self.label, total, self.config.valid, self.config.test, self.config.split_seed)
 
@@ -152,32 +153,9 @@ def read_all(paths: Sequence[Path], size: int, channels: int) -> np.ndarray:
     turned = 0
     with progress("reading pictures", len(paths)) as advance:
         for i, path in enumerate(paths):
-            images[i], grey = read_square(path, size, channels)
-            turned += grey != (channels == 1)
+            images[i], mode = read_picture(path, Fit(size, channels))
+            turned += (mode in GREY) != (channels == 1)
             advance(1)
     if turned:
         note(f"{turned:,} of {len(paths):,} pictures turned into {'grey' if channels == 1 else 'colour'}")
     return images
-
-
-def read_square(path: Path, size: int, channels: int) -> tuple[np.ndarray, bool]:
-    """A picture as uint8 `[channels, size, size]`, its centred square averaged over areas; whether it was grey.
-
-    Raises DistkError naming a file that is no valid picture.
-    """
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > LARGEST:
-                raise DistkError(f"'{path}' has {image.width}x{image.height} pixels; at most {LARGEST:,} are read.")
-            upright = ImageOps.exif_transpose(image)
-            grey = upright.mode in ("1", "L", "LA", "I", "I;16", "F")
-            ready = ImageOps.fit(upright.convert("L" if channels == 1 else "RGB"), (size, size), Image.Resampling.BOX)
-    except Image.DecompressionBombError as error:
-        raise DistkError(f"'{path}' claims to be an enormous image, which is refused.") from error
-    except DistkError:
-        raise
-    except Exception as error:  # the decoders of damaged files raise whatever they trip over
-        reason = " ".join(str(error).split())[:200]
-        raise DistkError(f"'{path}' cannot be read as an image: {reason or type(error).__name__}.") from error
-    array = np.asarray(ready)
-    return (array[None] if channels == 1 else array.transpose(2, 0, 1)), grey

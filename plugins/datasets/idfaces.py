@@ -7,7 +7,6 @@ row's number alone. Coordinates run over [-1, 1], x to the right and y down; edg
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -57,8 +56,8 @@ IDENTITY: dict[str, tuple[float, float]] = {
     "moles": (0.0, 4.0),
     **{f"mole{i}_{axis}": (-0.6, 0.6) for i in (1, 2, 3) for axis in "xy"},
 }
-"""What a person is: name -> range. Colours are levels of 0 to 255, angles degrees; `hair_colour`, `iris` and `moles` are
-rounded down to a whole number. Moles stand at a share of the head's half sides."""
+"""What a person is: name -> range. Colours are levels of 0 to 255, angles degrees; `hair_colour`, `iris` and `moles`
+are rounded down to a whole number. Moles stand at a share of the head's half sides."""
 
 OBSERVATION: dict[str, tuple[float, float]] = {
     "yaw": (-35.0, 35.0),
@@ -237,11 +236,12 @@ def draw_faces(values: Mapping[str, Tensor], size: int, noise: Tensor) -> Tensor
 def _skin(values: Mapping[str, Tensor]) -> Tensor:
     first, second = skin_shares(values)
     shares = (first, second, 1 - first - second)
-    return torch.stack([sum(s * (tone[k] / 255) for s, tone in zip(shares, SKIN, strict=True)) for k in range(3)], 1)  # type: ignore[misc]
+    mixed = [sum(s * (tone[k] / 255) for s, tone in zip(shares, SKIN, strict=True)) for k in range(3)]
+    return torch.stack(mixed, 1)  # type: ignore[arg-type]
 
 
 class Face:
-    """The parts of a face, back to front, in the upright frame x, y `[n, size, size]`; numbers of a face `[n, 1, 1]`."""
+    """The parts of a face, back to front, in the upright frame x, y `[n, size, size]`; its numbers are `[n, 1, 1]`."""
 
     def __init__(self, canvas: Canvas, v: Mapping[str, Tensor], x: Tensor, y: Tensor) -> None:
         self.canvas, self.v, self.x, self.y = canvas, v, x, y
@@ -287,10 +287,10 @@ class Face:
 
     def features(self, iris: Tensor, hair: Tensor) -> None:
         v, p, n = self.v, (self.x, self.y), len(iris)
-        plain = [
-            torch.stack([torch.full((n,), c, device=iris.device) for c in colour], 1) for colour in (WHITE, DARK, LIP)
-        ]
-        white, dark, lip = plain
+        white, dark, lip = (
+            torch.stack([torch.full((n,), level, device=iris.device) for level in colour], 1)
+            for colour in (WHITE, DARK, LIP)
+        )
         tilt = torch.deg2rad(v["brow_tilt"])
         for side in (-1.0, 1.0):
             x, y = self.at(side * v["eye_spacing"], -0.08, "face")

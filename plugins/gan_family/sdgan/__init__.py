@@ -19,3 +19,20 @@ paper.method("dcgan", "method:DCGAN", "sddcgan's counterpart: single images, no 
 paper.method(
     "began", "method:BEGAN", "sdbegan's counterpart: single images, no identities", cite="Berthelot et al. 2017"
 )
+paper.metric(
+    "verification",
+    "metrics:Verification",
+    "whether a verifier takes made pairs of one identity for one, and how much they differ; beside real pairs",
+    tags=("gan", "model"),
+)
+paper.metric(
+    "leakage",
+    "metrics:Leakage",
+    "which code the traits of made images follow, as a regressor of real images' traits reads them",
+    cite="",
+    tags=("gan", "model"),
+)
+paper.command("grid", "commands:grid", "Draw identities, one per row, in observations, one per column.")
+paper.command("interpolate", "commands:interpolate", "Draw the way between two codes, identity and observation apart.")
+paper.command("invert", "commands:invert_", "Find the codes of given images, one identity for all of a subject.")
+paper.command("verifier-train", "commands:verifier_train", "Train the verifier that the score `verification` asks.")

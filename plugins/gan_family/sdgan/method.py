@@ -1,9 +1,9 @@
 """Semantically decomposed GANs (Donahue, Balsubramani, McAuley & Lipton 2017; ICLR 2018, arXiv 1705.07904).
 
 A code is an identity z_I and an observation z_O. The game is played with pairs: a real one is two different images of
-one identity, a made one G(z_I, z_O1), G(z_I, z_O2) of one z_I (their eq. 2). The discriminator sees both images at once,
-so that the generator must make them likely, different, and of one identity. `sddcgan` plays it as DCGAN, `sdbegan` as
-BEGAN; `dcgan` and `began` are the same without pairs. With --tuple-k a pair is any number of images.
+one identity, a made one G(z_I, z_O1), G(z_I, z_O2) of one z_I (their eq. 2). The discriminator sees both images at
+once, so that the generator must make them likely, different, and of one identity. `sddcgan` plays it as DCGAN,
+`sdbegan` as BEGAN; `dcgan` and `began` are the same without pairs. With --tuple-k a pair is any number of images.
 """
 
 from __future__ import annotations
@@ -281,7 +281,8 @@ class BEGame(PairGAN[B]):
     def generate(self, step: Step) -> Tensor:
         """l(made), whose gradient reaches the generator twice: as what is rebuilt, and as what the encoder reads.
 
-        k_{t+1} = k_t + rate (gamma l(real) - l(made)), cut to 0..1; `convergence` is l(real) + |gamma l(real) - l(made)|.
+        k_{t+1} = k_t + rate (gamma l(real) - l(made)), cut to 0..1; `convergence` is l(real) + |gamma l(real) -
+        l(made)|.
         """
         on_real, on_made = step.memo["errors"]
         with torch.no_grad():
