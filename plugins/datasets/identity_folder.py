@@ -20,9 +20,8 @@ from torch import Tensor
 
 from distk import Dataset, DataSpec, Files, UsageError, option
 from distk.console import note, progress, warn
-from distk.plugins.datasets.folder import SUFFIXES
 from distk.video.clips import Fit
-from distk.video.readers import read_picture
+from distk.video.readers import PICTURES, read_picture
 
 PARTS = ("train", "valid", "test")
 GREY = ("1", "L", "LA", "La")
@@ -58,7 +57,7 @@ class IdentityFolder(Dataset[Config]):
         if not files.required:
             raise UsageError("data set 'identity-folder' needs the folder of pictures: add --data-dir DIR.")
         root = files.folders[0]
-        paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
         if not paths:
             raise UsageError(f"'{root}' holds no pictures; it reads {self.reads}.")
         inside = [p.relative_to(root).parts for p in paths]

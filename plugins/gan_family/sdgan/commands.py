@@ -185,7 +185,7 @@ def drawn_subjects(dataset: Dataset, subjects: int, each: int, seed: int) -> tup
     known = identities(dataset, "test", each)
     if len(known) < subjects:
         raise UsageError(
-            f"--subjects {subjects}: data set '{dataset.name}' has {len(known)} test identities of {each} or more images."
+            f"--subjects {subjects}: data set '{dataset.name}' has {len(known)} test identities of {each} images."
         )
     draw = torch.Generator().manual_seed(seed)
     which = torch.randperm(len(known), generator=draw)[:subjects].to(dataset.device)

@@ -269,7 +269,8 @@ class BEGame(PairGAN[B]):
 
     def error(self, x: Tensor) -> Tensor:
         """l(p) = |AE(p) - p|, mean over tuples, images, channels and pixels, of tuples `[n, k, c, s, s]`; scalar."""
-        return (self.discriminator(x).float() - x.float()).abs().mean()
+        wide = torch.promote_types(x.dtype, torch.float32)  # of bfloat16 the mean would lose what k weighs
+        return (self.discriminator(x).to(wide) - x.to(wide)).abs().mean()
 
     def discriminate(self, step: Step) -> Tensor:
         """l(real) - k_t l(made). The trainer takes its gradient in the discriminator alone."""
