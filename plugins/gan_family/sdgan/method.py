@@ -46,7 +46,7 @@ class DCConfig:
     critic_updates: int | None = option(
         None, "discriminator updates per step, each with images of its own; default: 1, of wgan-gp 5", min=1, max=100
     )
-    penalty: float = option(10.0, "weight of wgan-gp's gradient penalty", min=0)
+    slope_weight: float = option(10.0, "weight of wgan-gp's gradient penalty", min=0)
     lr: float = option(2e-4, "learning rate of Adam, for both sides", paper="2e-4", above=0)
 
 
@@ -220,7 +220,7 @@ class DCGame(PairGAN[D]):
             # One share per tuple, and one gradient over all of its images: the critic is a function of the tuple.
             between = interpolated(real, made, step.rand(len(real)))
             slope = gradient_penalty(self.discriminator(between), between).mean()
-            return on_made.mean() - on_real.mean() + self.config.penalty * slope
+            return on_made.mean() - on_real.mean() + self.config.slope_weight * slope
         game = GAMES[self.config.loss]
         return 0.5 * (game.real(on_real).mean() + game.fake(on_made).mean())
 
