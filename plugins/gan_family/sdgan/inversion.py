@@ -19,7 +19,7 @@ class Found:
     """What `invert` found for S subjects and N images.
 
     identity: `[S, d_I]`. observation: `[N, d_O]`. images: `[N, c, s, s]` in the data's range. error: `[N]`, squared,
-    mean over pixels and channels, of images in [0, 1]. first: `[N]`, the same before the first step.
+    mean over pixels and channels, of these images in [0, 1]. first: `[N]`, the same before the first step.
     """
 
     identity: Tensor
@@ -61,32 +61,31 @@ def invert(
         vectors = embed(target[0]) if embed is not None else None
 
     def losses() -> tuple[Tensor, Tensor]:
-        code = torch.cat([identity[:, owner], observation], 2).flatten(0, 1).split(sizes["identity"], 1)
-        made = model.images({"identity": code[0], "observation": torch.cat(code[1:], 1)})
-        made = ((made - low) / (high - low)).unflatten(0, (restarts, n))
-        pixels = (made - target).square().mean((2, 3, 4))
-        total = pixels
+        code = {"identity": identity[:, owner].flatten(0, 1), "observation": observation.flatten(0, 1)}
+        made = ((model.images(code) - low) / (high - low)).unflatten(0, (restarts, n))
+        total = (made - target).square().mean((2, 3, 4))
+        shown = (made.detach().clamp(0, 1) - target).square().mean((2, 3, 4))
         if embed is not None and vectors is not None:
             told = embed(made.flatten(0, 1)).unflatten(0, (restarts, n))
             total = total + weight * (told - vectors).square().sum(2)
-        return total, pixels
+        return total, shown
 
     optimizer = torch.optim.Adam([identity, observation], lr=lr)
     with eval_mode(model), progress("searching codes", steps) as advance:
         for step in range(steps):
-            total, pixels = losses()
+            total, shown = losses()
             if step == 0:
-                first = pixels.detach()
+                first = shown
             identity.grad, observation.grad = torch.autograd.grad(total.sum(), [identity, observation])
             optimizer.step()
             with torch.no_grad():
                 identity.clamp_(-1, 1), observation.clamp_(-1, 1)
             advance(1)
         with torch.no_grad():
-            total, pixels = losses()
+            total, shown = losses()
             per_subject = torch.zeros(restarts, subjects, device=device).index_add_(1, owner, total)
             best = per_subject.argmin(0)
             own, places = best[owner], torch.arange(n, device=device)
             chosen = identity[best, torch.arange(subjects, device=device)], observation[own, places]
             images = model.decode({"identity": chosen[0][owner], "observation": chosen[1]})
-    return Found(*chosen, images, pixels[own, places], first[own, places])
+    return Found(*chosen, images, shown[own, places], first[own, places])
