@@ -240,7 +240,7 @@ def test_the_best_restart_of_each_subject_is_kept(seed: int) -> None:
     for r in range(5):
         codes = [identity[r].clone().requires_grad_(), observation[r].clone().requires_grad_()]
         adam = torch.optim.Adam(codes, lr=0.05)
-        for _ in range(3):
+        for step in range(3):
             made = (model.generator(torch.cat([codes[0][owner], codes[1]], 1)) + 1) / 2
             error = (made - x).square().mean((1, 2, 3))
             codes[0].grad, codes[1].grad = torch.autograd.grad(error.sum(), codes)
