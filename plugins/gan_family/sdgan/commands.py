@@ -90,7 +90,7 @@ def interpolate(
     with torch.no_grad():
         identity, observation = (torch.lerp(e[:1].to(device), e[1:2].to(device), share) for e in ends.values())
         made = model.decode(crossed(identity, observation))
-    target = on.target("interpolation.png").with_suffix(".png")
+    target = on.target("way.png").with_suffix(".png")
     diagonal = target.with_name(f"{target.stem}-diagonal.png")
     files = present(model, made, target, size) + present(model, made[:: size + 1], diagonal, size)
     on.report(files, size=size)
@@ -257,5 +257,5 @@ def verifier_train(
     if json:
         console.emit_json({"file": str(out), **told})
     else:
-        console.table("pairs of test identities", ("", ""), list(told.items()))
+        console.table("", ("on test identities", "value"), list(told.items()))
         console.out.print(str(out))

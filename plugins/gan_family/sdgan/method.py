@@ -122,6 +122,7 @@ class PairGAN(Method[S]):
         if isinstance(config, Pairs):
             self.k, self.identity = config.tuple_k, config.identity
             groups = [("identity", config.identity), ("observation", config.observation)]
+            self.instead = {"reconstruct": "distk sdgan invert"}
         self.z = sum(size for _, size in groups)
         self.latents = LatentSpace.of(
             *(Latent(n, "continuous", size, low=-1, high=1, prior="uniform", encoded=False) for n, size in groups)
