@@ -231,8 +231,8 @@ def default_verifier(dataset: Dataset, steps: int, width: int) -> nn.Module:
 class LeakageConfig:
     """How large the grids are, and who reads the traits."""
 
-    rows: int = option(64, "identity codes", min=2, max=1024)
-    columns: int = option(64, "observation codes", min=2, max=1024)
+    identities: int = option(64, "identity codes", min=2, max=1024)
+    observations: int = option(64, "observation codes", min=2, max=1024)
     regressor_steps: int = option(1500, "steps of 64 images that the regressor is trained for", min=1)
     regressor_width: int = option(32, "channels of its first layer", min=1, max=512)
 
@@ -262,12 +262,12 @@ class Leakage(Metric[LeakageConfig]):
             raise UsageError("metric 'leakage' needs data that tell the traits behind their images: use idfaces.")
         net, r2 = regressor(dataset, config.regressor_steps, config.regressor_width)
         draw = seeded(seed, dataset.device)
-        identity = model.prior(config.rows, draw)["identity"]
-        observation = model.prior(config.columns, draw)["observation"]
+        identity = model.prior(config.identities, draw)["identity"]
+        observation = model.prior(config.observations, draw)["observation"]
         values = []
         with torch.no_grad(), eval_mode(model):
             for row in identity:
-                code = {"identity": row.expand(config.columns, -1), "observation": observation}
+                code = {"identity": row.expand(config.observations, -1), "observation": observation}
                 values.append(torch.cat([net(unit(dataset, x)) for x in model.decode(code).split(BATCH)]))
         by_row, by_column = scores.explained(torch.stack(values))
         traits = [*dataset.identity_names, *dataset.observation_names]

@@ -261,7 +261,7 @@ def test_an_embedding_that_sees_nothing_has_an_area_of_one_half(generator: torch
 
 def test_leakage_follows_the_codes(seed: int) -> None:
     data = Squares(90, 8)
-    score = Leakage(LeakageConfig(rows=12, columns=10, regressor_steps=150, regressor_width=8))
+    score = Leakage(LeakageConfig(identities=12, observations=10, regressor_steps=150, regressor_width=8))
     result = score.compute(table(Painter(data.spec), data), seed)
     assert result["identity_by_identity"] > 0.9
     assert result["observation_by_observation"] > 0.9
