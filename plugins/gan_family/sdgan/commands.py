@@ -245,7 +245,7 @@ def verifier_train(
         raise UsageError(f"{error}.") from error
     save_verifier(made, out)
     draw = seeded(seed, dataset.device)
-    known, new = (real_side(dataset, part, 2000, made, draw) for part in (valid, test))
+    known, new = (real_side(dataset, part, 1000, made, draw) for part in (valid, test))
     tau = scores.threshold(known.matched, known.unmatched)
     told = {
         "auc": scores.area(new.matched, new.unmatched),

@@ -215,8 +215,10 @@ def test_training_refuses_what_cannot_be_paired(distk_command, in_folder: Path) 
 
 @pytest.mark.parametrize("name", ["verification", "leakage"])
 def test_scores_of_a_run(name: str, runs, distk_command) -> None:
-    settings = {"verification": ("pairs=40", "verifier-steps=2", "verifier-width=4"),
-                "leakage": ("identities=3", "observations=3", "regressor-steps=2", "regressor-width=4")}[name]  # fmt: skip
+    settings = {
+        "verification": ("pairs=40", "verifier-steps=2", "verifier-width=4"),
+        "leakage": ("identities=3", "observations=3", "regressor-steps=2", "regressor-width=4"),
+    }[name]
     given = [word for setting in settings for word in ("--set", setting)]
     code, out, err = distk_command("eval", runs["sdbegan"], "--metric", name, *given, "--json")
     assert code == 0, err
