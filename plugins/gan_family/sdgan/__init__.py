@@ -36,3 +36,4 @@ paper.command("grid", "commands:grid", "Draw identities, one per row, in observa
 paper.command("interpolate", "commands:interpolate", "Draw the way between two codes, identity and observation apart.")
 paper.command("invert", "commands:invert_", "Find the codes of given images, one identity for all of a subject.")
 paper.command("verifier-train", "commands:verifier_train", "Train the verifier that the score `verification` asks.")
+paper.study("sdgan", "studies/sdgan.toml", "Table 1: verification of generated pairs, and what each code changes")
