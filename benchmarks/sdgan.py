@@ -2,7 +2,8 @@
 
     python benchmarks/sdgan.py [--device cuda] [--size 64] [--width-be 128] [--width-dc 64] [--batch 16] [--json FILE]
 
-Pairs are compared in one run: rounds alternate A B A B, the ratio is the median of the rounds' ratios. The floor is the
+Pairs are compared in one run: rounds alternate A B A B, the ratio is the median of the rounds' ratios. On a CPU the time is
+the process's own, so that others on the machine count less. The floor is the
 multiply-adds of the networks' convolutions and linear layers, counted as they run: one for a forward pass, one more for
 each gradient (inputs, weights) that the step needs.
 """
@@ -27,15 +28,16 @@ from distk.plugins.gan_family.sdgan.method import SDBEGAN, SDDCGAN
 
 
 def seconds(call: Callable[[], Any], device: torch.device, repeats: int) -> float:
-    """Wall seconds of a call, mean of `repeats`, the device's queue drained at both ends."""
+    """Seconds of a call, mean of `repeats`; on CUDA wall time, the device's queue drained at both ends."""
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
     if device.type == "cuda":
         torch.cuda.synchronize()
-    began = time.perf_counter()
+    began = clock()
     for _ in range(repeats):
         call()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return (time.perf_counter() - began) / repeats
+    return (clock() - began) / repeats
 
 
 def multiply_adds(network: nn.Module, x: Tensor) -> int:
