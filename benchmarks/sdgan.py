@@ -2,7 +2,7 @@
 
     python benchmarks/sdgan.py [--device cuda] [--size 64] [--width-be 128] [--width-dc 64] [--batch 16] [--json FILE]
 
-Pairs are compared in one run: rounds alternate A B A B, the ratio is the median of the rounds' ratios. On a CPU the time
+Pairs are compared in one run: rounds alternate A B A B, the ratio is the median of the ratios. On a CPU the time
 is the process's own, so that others on the machine count less. The floor is the multiply-adds of the networks'
 convolutions and linear layers, counted as they run: one for a forward pass, one more for each gradient (inputs,
 weights) that the step needs.
