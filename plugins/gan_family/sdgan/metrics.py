@@ -281,6 +281,8 @@ class Leakage(Metric[LeakageConfig]):
         for kind, mask in (("identity", own & seen), ("observation", ~own & seen)):
             for by, share in (("identity", by_row.cpu()), ("observation", by_column.cpu())):
                 result[f"{kind}_by_{by}"] = float(share[mask].mean()) if bool(mask.any()) else float("nan")
+                if not bool(mask.any()):
+                    reasons[f"{kind}_by_{by}"] = f"the regressor reads no trait of {kind}: give it more regressor-steps"
         shares = torch.stack([by_row, by_column], 1).cpu().numpy()
         return {
             **result,
