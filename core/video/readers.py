@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from distk.console import progress, warn_once
 from distk.errors import DistkError, UsageError
@@ -157,6 +157,15 @@ def _opened(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[Any]:
     except Exception as error:  # the decoders of damaged files raise whatever they trip over
         reason = " ".join(str(error).split())[:200]
         raise DistkError(f"'{path}' cannot be read as an image: {reason or type(error).__name__}.") from error
+
+
+def read_picture(path: Path, fit: Fit) -> tuple[np.ndarray, str]:
+    """One picture, upright as its EXIF says: uint8 `[c, h, w]`, and the mode that it had, such as L or RGB.
+
+    Raises DistkError naming a file that is no valid picture.
+    """
+    with _opened(path) as image:
+        return fit.image(ImageOps.exif_transpose(image), str(path)), image.mode
 
 
 def _frames(paths: list[Path], fit: Fit) -> np.ndarray:

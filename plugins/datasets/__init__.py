@@ -189,6 +189,20 @@ DATASETS = (
         "Ridgeway & Mozer 2017",
         "image labels",
     ),
+    (
+        "identity-folder",
+        "identity_folder:IdentityFolder",
+        "a folder of pictures per identity, split by identity: --data identity-folder --data-dir DIR",
+        "",
+        "image labels",
+    ),
+    (
+        "idfaces",
+        "idfaces:IdFaces",
+        "drawn faces of invented people, several pictures of each, with all numbers behind them",
+        "",
+        "image labels",
+    ),
 )
 """Name, path, summary, citation, tags, and other names of each."""
 

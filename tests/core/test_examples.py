@@ -32,11 +32,13 @@ TINY_EMBEDDING = (
 )
 TINY_CLIPS = "--size 16 --arch das-dandi --channels 4 --frame-dim 8 --hidden 8 --f-dim 4 --z-dim 2 --batch 4"
 TINY_PAIRS = "--width 0.125 --hidden 16 --horizon 6 --secondary-size 200 --test 60 --val-per-class 10 --batch 16"
+TINY_FACES = "--size 16 --identities 30 --width 4 --batch 4 --device cpu"
 TINY_PLANE = "--hidden 16 --transition-hidden 8 --batch 8 --count 60 --second 40 --held-out 20"
 TINY: dict[str, str] = {
     **dict.fromkeys(("fstat", "triplet", "histloss", "bindev"), TINY_EMBEDDING),
     **dict.fromkeys(("jade", "jade-paired", "jade-single"), TINY_PAIRS),
     **dict.fromkeys(("mvae", "mvae-baseline"), "--size 16 --fixed 60 --test 80 --batch 4"),
+    **dict.fromkeys(("sddcgan", "sdbegan", "dcgan", "began"), TINY_FACES),
     "betavae": f"--data blobs {ORDINARY}",
     "cascadevae": f"--data blobs --classes 3 {ORDINARY}",
     "dsvae": TINY_CLIPS,
@@ -67,6 +69,7 @@ MY_RUN = {
     "icm": "icm",
     "jade": "jade",
     "mvae": "mvae",
+    "sdgan": "sddcgan",
     "embed": "fstat",
     "covmap": "covreg-linear",
     "udr": "betavae",
@@ -82,6 +85,7 @@ NEEDS_FILES = {
     "files",
     "finegrained",
     "folder",
+    "identity-folder",
     "imdb-sentences",
     "kmnist",
     "lpc-sprites",
@@ -108,6 +112,7 @@ SMALLER: dict[str, tuple[str, str]] = {
     "check": ("cascadevae dsprites mig", "covreg-linear xor mig"),
     "dsvae judge": ("--data sprites-sim", "--data sprites-sim --steps 2 --size 16 --batch 4 --width 4"),
     "icm drop": ("--unused", "--expert 1"),
+    "sdgan verifier-train": ("--size 16", "--size 16 --steps 2 --width 4"),
     "study run": ("--seeds 5", "--seeds 1 --device cpu"),
     "text train-evaluator": ("-o eval", "--lm-epochs 1 --lm-hidden 8 --bits 8 -o eval"),
     "udr": ("runs/seed-0", "--n 50 runs/seed-0"),
