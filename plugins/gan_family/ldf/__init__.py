@@ -1,0 +1,27 @@
+"""LDF: generative models with locally disentangled latent factors, level by level (anonymous 2018)."""
+
+from distk.papers import Paper
+
+paper = Paper(__name__, cite="anonymous ICLR 2018 submission", tags=("gan", "unsupervised"))
+paper.method(
+    "ldf",
+    "method:LDF",
+    "a shared adversarial autoencoder of patches or frames, and a GAN over their codes: no gradient crosses levels",
+    aliases=("locally-disentangled-factors",),
+)
+paper.method(
+    "joint-gan", "joint:JointGAN", "the baseline: a GAN that sees all pixels or frames at once, as large as ldf"
+)
+paper.dataset(
+    "pacman",
+    "data:Pacman",
+    "clips of a maze game, 5 frames of 32x32: screenshots, cut clips, or drawn on the device",
+    cite="Cooper 2017",
+    tags=("video",),
+)
+paper.dataset(
+    "shapes32",
+    "shapes32:Shapes32",
+    "plain and striped shapes of five forms in random colours, 32x32, drawn on the device: ten classes",
+    tags=("image", "labels"),
+)
