@@ -25,3 +25,23 @@ paper.dataset(
     "plain and striped shapes of five forms in random colours, 32x32, drawn on the device: ten classes",
     tags=("image", "labels"),
 )
+paper.metric(
+    "classifier-score",
+    "metrics:ClassifierScore",
+    "exp(mean KL(p(y|x) || p(y))) of a classifier trained by the tool, on generated images; not the Inception Score",
+    cite="Salimans et al. 2016",
+    tags=("gan", "model", "labels"),
+)
+paper.metric(
+    "frechet",
+    "metrics:Frechet",
+    "Frechet distance between that classifier's features of generated and of test images",
+    cite="Heusel et al. 2017",
+    tags=("gan", "model", "labels"),
+)
+paper.metric(
+    "video-validity",
+    "validity:VideoValidity",
+    "share of generated clips of pacman whose ground stays and whose pacman walks; are training clips repeated",
+    tags=("gan", "model", "video"),
+)

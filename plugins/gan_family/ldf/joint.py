@@ -82,7 +82,7 @@ class JointGAN(Whole[JointConfig]):
 
     def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         """`x`: items that may be seen whole."""
-        return {"x": self._drawn(source)["x"]}
+        return {"x": self._drawn(source)}
 
     def tell(self, step: Step) -> Tensor:
         """L_D = mean -log D(x) + mean -log(1 - D(G(z0))) + gamma/2 Omega, nats."""

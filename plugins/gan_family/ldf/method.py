@@ -141,7 +141,7 @@ class LDF(Whole[Config]):
             return {"pieces": self._pieces(source)}
         stored = self.__dict__.get("_stored")
         if stored is None:
-            return {"x": self._drawn(source)["x"]}
+            return {"x": self._drawn(source)}
         rows = drawn_below(source, len(stored))
         mean, logvar = stored[rows].chunk(2, 2)
         return {"mean": mean, "logvar": logvar}
@@ -161,8 +161,7 @@ class LDF(Whole[Config]):
         if not self.phase(step) or "_stored" in self.__dict__:
             return
         data = self.dataset()
-        rows = self._items(Source(data, 1, torch.Generator(data.device)))
-        rows = data.rows_of("train") if rows is None else rows
+        rows = self.whole_rows(data)
         if len(rows) * self.pieces * 2 * self.config.z * 4 <= CACHE:
             self.__dict__["_stored"] = self._encode_all(data, rows)
 

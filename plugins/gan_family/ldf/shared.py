@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from distk import DataSpec, Method, Source, UsageError, option
+from distk import Dataset, DataSpec, Method, Source, UsageError, option
 
 SUBSET_SEED = 0
 """Which items `joint-samples` leaves is one fixed choice, the same for every seed and method."""
@@ -58,30 +58,31 @@ class Whole(Method[S]):
         low, high = self.spec.range
         return x * (high - low) + low
 
-    def _items(self, source: Source) -> Tensor | None:
-        """Rows int64 of the training items that may be seen whole; None for all of them.
+    def whole_rows(self, dataset: Dataset) -> Tensor:
+        """Rows int64 of the training items that may be seen whole: all, or those that `joint-samples` leaves.
 
-        Raises UsageError for more than there are.
+        Raises UsageError where that is more than there are.
         """
-        wanted = self.config.joint_samples
-        if wanted is None:
-            return None
-        held = self.__dict__.get("_chosen")
-        if held is None or held[0] is not source.dataset:
-            rows = source.dataset.rows_of(source.split)
-            if wanted > len(rows):
+        wanted, held = self.config.joint_samples, self.__dict__.get("_chosen")
+        if held is None or held[0] is not dataset:
+            rows = dataset.rows_of("train")
+            if wanted is not None and wanted > len(rows):
                 raise UsageError(
                     f"--joint-samples {wanted} is more than the {len(rows):,} training items of data set "
-                    f"'{source.dataset.name}'."
+                    f"'{dataset.name}'."
                 )
-            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(SUBSET_SEED))[:wanted]
-            held = self.__dict__["_chosen"] = (source.dataset, rows[order.to(rows.device)])
+            if wanted is not None:
+                order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(SUBSET_SEED))[:wanted]
+                rows = rows[order.to(rows.device)]
+            held = self.__dict__["_chosen"] = (dataset, rows)
         return held[1]
 
-    def _drawn(self, source: Source) -> dict[str, Tensor]:
-        """A batch of items that may be seen whole."""
-        rows = self._items(source)
-        return source.sample() if rows is None else source.dataset.batch(rows[drawn_below(source, len(rows))])
+    def _drawn(self, source: Source) -> Tensor:
+        """A batch of items that may be seen whole, `[batch, *item]`."""
+        if self.config.joint_samples is None:
+            return source.sample()["x"]
+        rows = self.whole_rows(source.dataset)
+        return source.dataset.batch(rows[drawn_below(source, len(rows))])["x"]
 
 
 def drawn_below(source: Source, size: int) -> Tensor:
