@@ -45,3 +45,8 @@ paper.metric(
     "share of generated clips of pacman whose ground stays and whose pacman walks; are training clips repeated",
     tags=("gan", "model", "video"),
 )
+paper.command("race", "race:race", "Scores over training time: level by level against a GAN over all pixels.")
+paper.command("memory", "commands:memory", "Bytes that a training step keeps, by the number of frames.")
+paper.command("shortcut", "commands:shortcut", "Draw items, through their codes, and around them.")
+paper.command("pieces", "commands:pieces", "Draw patches or frames from the lower level alone.")
+paper.command("judge", "commands:judge", "Train the classifier that the scores of images ask.")

@@ -194,9 +194,7 @@ def _info(path: Path, text: str | None) -> JudgeInfo:
         values = json.loads(text)
         shape = tuple(int(n) for n in values["shape"])
         counts = (int(values["classes"]), int(values["width"]), int(values["steps"]))
-        info = JudgeInfo(
-            shape, *counts, str(values["data"]), float(values["accuracy"]), float(values["temperature"])
-        )
+        info = JudgeInfo(shape, *counts, str(values["data"]), float(values["accuracy"]), float(values["temperature"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DistkError(f"the header of judge '{path}' is damaged ({type(error).__name__}).") from error
     if len(shape) != 3 or not all(0 < n <= 4096 for n in (*shape, info.classes, info.width)):
