@@ -57,8 +57,8 @@ def pieces(
 ) -> None:
     """Draw single pieces from the lower level alone: patches, or frames that belong to no clip.
 
-    They are as good as the codes' distribution is close to the standard normal; `distk eval --metric prior-mmd` measures
-    that. Whole items do not depend on it: the upper level makes codes as the encoder gives them.
+    They are as good as the codes' distribution is close to the standard normal (`distk eval --metric prior-mmd`).
+    Whole items do not depend on it: the upper level makes codes as the encoder gives them.
 
     Example: distk ldf pieces runs/my-run -n 36
     """
@@ -135,12 +135,13 @@ def memory(
         console.table(
             f"bytes kept by a step ({clips} clips, {pieces} frames for the lower level)",
             ("frames", "level", "MB kept", "MB peak", "parameters"),
-            [
-                (f, level, f"{s / 1e6:.2f}", "-" if p is None else f"{p / 1e6:.2f}", f"{n:,}")
-                for f, level, s, p, n in rows
-            ],
+            [(f, level, _mb(kept), _mb(peak), f"{trained:,}") for f, level, kept, peak, trained in rows],
         )
     told([table, picture], json, rows=[dict(zip(MEMORY, row, strict=True)) for row in rows])
+
+
+def _mb(count: int | None) -> str:
+    return "-" if count is None else f"{count / 1e6:.2f}"
 
 
 def _numbers(text: str) -> list[int]:

@@ -50,10 +50,8 @@ def curves_png(rows: Sequence[Mapping[str, Any]]) -> bytes:
         for j, score in enumerate(scores):
             axis = axes[i, j]
             for variant, seed in lines:
-                mine = [
-                    r for r in rows if (str(r["variant"]), str(r["seed"]), str(r["score"])) == (variant, seed, score)
-                ]
-                points = [(float(r[key]), float(r["value"])) for r in mine if float(r["seconds"]) >= 0]
+                mine = [r for r in rows if [str(r[k]) for k in ("variant", "seed", "score")] == [variant, seed, score]]
+                points = [(float(r[key]), float(r["value"])) for r in mine]
                 first = seed == next(s for v, s in lines if v == variant)
                 colour = COLOURS[names.index(variant) % len(COLOURS)]
                 if points:

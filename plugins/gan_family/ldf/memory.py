@@ -69,7 +69,7 @@ class Noise(Dataset[NoConfig]):
 @dataclass(frozen=True)
 class Usage:
     """A training step's memory. saved: bytes kept for the way back, without parameters. peak: bytes on a CUDA device
-    beyond what lies there before the step, parameters and moments; None elsewhere. parameters: values that it trains."""
+    beyond what lies there before the step, parameters and moments; None elsewhere. parameters: values it trains."""
 
     saved: int
     peak: int | None

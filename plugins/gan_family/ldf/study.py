@@ -59,10 +59,8 @@ def race(study: StudyRun) -> Iterator[Row]:
             return
         keep(study.out, variant.label, seed, points)
         row = {"variant": variant.label, "seed": seed, **ends(points, config.budget)}
-        note(
-            f"{variant.label}, seed {seed}: "
-            + ", ".join(f"{k} {v:.3f}" for k, v in row.items() if isinstance(v, float))
-        )
+        shown = ", ".join(f"{key} {value:.3f}" for key, value in points[-1].scores.items())
+        note(f"{variant.label}, seed {seed}, {points[-1].seconds:.1f} s: {shown}")
         yield row
 
 
