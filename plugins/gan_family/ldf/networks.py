@@ -86,7 +86,8 @@ def _normed(layer: nn.Module, channels: int, flat: bool = False) -> list[nn.Modu
 def small_normal_(module: nn.Module) -> None:
     """Weights N(0, 0.01^2), biases 0, in place: how Dumoulin et al. start encoder and decoder."""
     for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        # Sketches without values are only counted, and torch would load its compiler to draw for them.
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)) and not layer.weight.is_meta:
             nn.init.normal_(layer.weight, std=0.01)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
