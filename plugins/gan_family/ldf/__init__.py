@@ -50,3 +50,22 @@ paper.command("memory", "commands:memory", "Bytes that a training step keeps, by
 paper.command("shortcut", "commands:shortcut", "Draw items, through their codes, and around them.")
 paper.command("pieces", "commands:pieces", "Draw patches or frames from the lower level alone.")
 paper.command("judge", "commands:judge", "Train the classifier that the scores of images ask.")
+paper.study(
+    "ldf-race",
+    "studies/race.toml",
+    "Figure 3: scores of images over training time, level by level against all pixels",
+    runner="study:race",
+)
+paper.study(
+    "ldf-clock",
+    "studies/clock.toml",
+    "Figure 7: clips after 21 minutes, level by level against all frames",
+    runner="study:race",
+)
+paper.study("ldf-clips", "studies/clips.toml", "Figures 4 and 6: clips learnt from 256 whole clips, and from all")
+paper.study(
+    "ldf-memory",
+    "studies/memory.toml",
+    "section 1: memory of a training step by the number of frames",
+    runner="study:memory",
+)
