@@ -42,6 +42,8 @@ METHODS: dict[str, list[str]] = {
     "sdbegan": ["verification", "leakage"],
     "dcgan": ["verification"],
     "began": ["verification"],
+    "ldf": ["video-validity"],
+    "joint-gan": ["video-validity"],
     "dsvae": ["swap-error", "similarity"],
     "arae": ["text"],
     "dyncontent": ["planar-table", "latent-map"],

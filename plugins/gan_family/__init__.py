@@ -2,7 +2,7 @@
 
 from distk.hookspecs import RegisterPaper, hookimpl
 
-PAPERS = ("icm", "sdgan")
+PAPERS = ("icm", "ldf", "sdgan")
 
 
 @hookimpl

@@ -48,6 +48,7 @@ TINY: dict[str, str] = {
     "crossaligned": "--data standin-reviews:tiny --embedding 8 --style 4 --content 8 --filters 4 --sentences 300 "
     "--held-out 60 --batch 16",
     "icm": "--width 4 --hidden 16 --identity-iters 4 --experts 4 --batch 8",
+    **dict.fromkeys(("ldf", "joint-gan"), "--clips 40 --held-out 20 --width 0.05 --top-hidden 8 --z 2 --batch 8"),
     **dict.fromkeys(("dyncontent", "rce"), TINY_PLANE),
     "icf": "--data maze --encoder mlp --grid 5 --size 15 --batch 15 --factors 8",
     "icf-discrete": "--data maze --encoder mlp --grid 5 --size 15 --batch 15 --k 3",
@@ -68,6 +69,7 @@ MY_RUN = {
     "dyncontent": "dyncontent",
     "icm": "icm",
     "jade": "jade",
+    "ldf": "ldf",
     "mvae": "mvae",
     "sdgan": "sddcgan",
     "embed": "fstat",
@@ -111,6 +113,12 @@ SMALLER: dict[str, tuple[str, str]] = {
     "eval": ("runs/my-run", "runs/my-run --rows 200"),
     "check": ("cascadevae dsprites mig", "covreg-linear xor mig"),
     "dsvae judge": ("--data sprites-sim", "--data sprites-sim --steps 2 --size 16 --batch 4 --width 4"),
+    "ldf judge": ("--steps 2000 --width 32", "--steps 2 --width 4"),
+    "ldf race": (
+        "--evals 1",
+        "--evals 1 --set data.images=40 --set data.held_out=20 --option samples=20 "
+        "--option judge_steps=2 --option judge_width=4 --option parts=1 --device cpu",
+    ),
     "icm drop": ("--unused", "--expert 1"),
     "sdgan verifier-train": ("--size 16", "--size 16 --steps 2 --width 4"),
     "study run": ("--seeds 5", "--seeds 1 --device cpu"),

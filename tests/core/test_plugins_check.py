@@ -223,9 +223,17 @@ MODELS = {
     "verification": pytest.param("verification", "sddcgan", marks=pytest.mark.slow),
     "leakage": pytest.param("leakage", "sddcgan", marks=pytest.mark.slow),
     "icm": pytest.param("icm", "icm", marks=pytest.mark.slow),
+    "video-validity": "ldf",
+    "classifier-score": "ldf",
+    "frechet": "joint-gan",
     "transfer": pytest.param("transfer", "arae", marks=pytest.mark.slow),
 }
-NEEDS_MORE = {"disagreement": "judge", "validation-error": "--val-per-class"}
+NEEDS_MORE = {
+    "disagreement": "judge",
+    "validation-error": "--val-per-class",
+    "classifier-score": "labels",
+    "frechet": "labels",
+}
 """Metrics that ask for something beside the model, and the word by which they do."""
 
 
