@@ -11,7 +11,7 @@ from distk.plugins.text.mmdtraverse.solver import Moved, Witness
 
 
 def move_by_scipy(f: Witness, z: Tensor, weight: Tensor | float, gtol: float = 1e-9) -> Moved:
-    """z* = z + V d by BFGS over d, V = [T, S, z]. z: `[B, h]`. weight: lambda, a number or `[B]`. Seconds a sentence."""
+    """z* = z + V d by BFGS over d, V = [T, S, z]. z: `[B, h]`. weight: lambda, a number or `[B]`. For a few rows."""
     weights = torch.as_tensor(weight, dtype=torch.float64).expand(len(z))
     moves, iterations = [], []
     for i in range(len(z)):

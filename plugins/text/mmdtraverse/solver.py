@@ -5,12 +5,13 @@ With k(x, x') = exp(-|x - x'|^2 / (2 sigma)), where sigma is a variance, and two
     f*(w) = 1/m sum_i k(s_i, w) - 1/n sum_j k(t_j, w)                      (Larsson et al. 2017, equation 2)
     z*    = z + V d,  d = arg min f*(z + V d) + lambda |V d|^2,  V = [T, S, z]       (section 3.2)
 
-f* is large at the source and small at the target. The objective depends on d only through u = V d, and its gradient in u,
+f* is large at the source and small at the target. The objective depends on d only through u = V d, and its gradient
+in u,
 
     (1 / sigma) (1/m sum_i k(s_i, w) (s_i - w) - 1/n sum_j k(t_j, w) (t_j - w)) + 2 lambda u,    w = z + u,
 
 lies in the span of V whenever u does. L-BFGS from u = 0, whose first scaling is a number, never leaves that span: so it
-minimises over u, for all sentences at once, and solves the same problem without V, whose products are badly conditioned.
+minimises over u, for all sentences at once, and solves the same problem without V and its bad condition.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ def move(
 ) -> Moved:
     """A local minimum of f*(z + u) + lambda |u|^2 of every row, downhill from `start`.
 
-    z: `[B, h]`. weight: lambda, a number or `[B]`. start: moves to begin from, default 0. tol: of the gradient's length,
-    codes measured in units of sqrt(sigma).
+    z: `[B, h]`. weight: lambda, a number or `[B]`. start: moves to begin from, default 0. tol: of the gradient's
+    length, codes measured in units of sqrt(sigma).
     Raises UsageError for codes that are not finite, and for a negative lambda.
     """
     weight = torch.as_tensor(weight, dtype=z.dtype, device=z.device).expand(len(z))
