@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -51,10 +52,12 @@ def _holding(data: Dataset, vocab: Vocab, rows: Tensor, word: str) -> Tensor:
 
 def _chosen(groups: list[Tensor], n: int, generator: torch.Generator | None) -> Tensor:
     """`n` different rows, as many of each group as of the others, or all that there are."""
-    taken: list[int] = []
+    taken: list[list[int]] = []
     for i, group in enumerate(groups):
         share = n // len(groups) + (i < n % len(groups))
         order = torch.randperm(len(group), generator=generator).to(group.device)
-        left = [row for row in group[order].tolist() if row not in set(taken)]
-        taken += left[:share]
-    return torch.tensor(taken, dtype=torch.long, device=groups[0].device)
+        before = {row for rows in taken for row in rows}
+        taken.append([row for row in group[order].tolist() if row not in before][:share])
+    # In turn, so that the first few rows, too, are of all groups.
+    mixed = [row for turn in itertools.zip_longest(*taken) for row in turn if row is not None]
+    return torch.tensor(mixed, dtype=torch.long, device=groups[0].device)

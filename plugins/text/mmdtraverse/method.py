@@ -73,10 +73,12 @@ class Config:
 
 
 class Examples(NamedTuple):
-    """The clouds. ids: int64 `[p, T]`. label: int64 `[p]`. code: float64 `[p, h]`."""
+    """The clouds. ids: int64 `[p, T]`. label, place: int64 `[p]`, of which label, and the how manieth of it. code:
+    float64 `[p, h]`."""
 
     ids: Tensor
     label: Tensor
+    place: Tensor
     code: Tensor
 
 
@@ -241,25 +243,36 @@ class MMDTraverse(SentenceMethod[Config]):
         Raises UsageError for a model that has not begun to train.
         """
         ids = self.examples if examples is None else examples
-        label = torch.arange(len(ids), device=ids.device)[:, None].expand(ids.shape[:2]).flatten()
-        ids = ids.flatten(0, 1)
-        there = (ids != PAD).any(1)
+        there = (ids != PAD).any(2)
+        label, place = (at for at in there.nonzero().T)
         if not bool(there.any()):
             raise UsageError("this model has no examples of its labels yet: they are drawn at the first training step.")
         ids = ids[there]
-        return Examples(ids, label[there], torch.cat([self.read_code(part) for part in ids.split(512)]).double())
+        code = torch.cat([self.read_code(part) for part in ids.split(512)])
+        return Examples(ids, label, place, code.double())
 
-    def witness(self, x: Tensor, present: Tensor, to: Tensor, clouds: Examples, sigma: float = 0.0) -> Witness:
+    def witness(
+        self,
+        x: Tensor,
+        present: Tensor,
+        to: Tensor,
+        clouds: Examples,
+        sigma: float = 0.0,
+        sizes: tuple[int, int] | None = None,
+    ) -> Witness:
         """f* of sentences x `[n, T]` from the cloud of labels `present` int64 `[n]` to that of `to` int64 `[n]`.
 
         Where both are the same, the source is all other labels. A sentence that is an example itself is no part of its
-        source, where it would be held fast. sigma: 0 is as the model was set.
+        source, where it would be held fast. sigma: 0 is as the model was set. sizes: examples of a label in a source
+        and in a target; default: all.
         """
         ids = F.pad(x, (0, clouds.ids.shape[1] - x.shape[1]))
         same = torch.stack([(row == clouds.ids).all(1) for row in ids])
         at = (present == to)[:, None]
         own = (clouds.label == present[:, None]) ^ at  # the label itself, or all others
         target = clouds.label == to[:, None]
+        if sizes is not None:
+            own, target = own & (clouds.place < sizes[0]), target & (clouds.place < sizes[1])
         return witness(clouds.code, own & ~same, target, self.widths(own | target, clouds, sigma or self.config.sigma))
 
     @staticmethod

@@ -90,7 +90,7 @@ def move(
     """A local minimum of f*(z + u) + lambda |u|^2 of every row, downhill from `start`.
 
     z: `[B, h]`. weight: lambda, a number or `[B]`. start: moves to begin from, default 0. tol: of the gradient's
-    length, codes measured in units of sqrt(sigma).
+    length, codes measured in units of sqrt(sigma / (1 + 2 lambda sigma)).
     Raises UsageError for codes that are not finite, and for a negative lambda.
     """
     weight = torch.as_tensor(weight, dtype=z.dtype, device=z.device).expand(len(z))
@@ -98,8 +98,9 @@ def move(
         raise UsageError("lambda must be 0 or a positive number.")
     if not bool(z.isfinite().all()):
         raise UsageError("a code is not finite, so it cannot be moved.")
-    unit = f.sigma.sqrt()[:, None]  # a scalar change of units: moves stay in the span, tol means the same everywhere
-    cost = weight * f.sigma
+    # A scalar change of units keeps moves in the span; in these no curvature is above 2, whatever sigma and lambda are.
+    unit = (f.sigma / (1 + 2 * weight * f.sigma)).sqrt()[:, None]
+    cost = weight * unit[:, 0].square()
 
     def objective(v: Tensor) -> Tensor:
         return f(z + unit * v) + cost * v.square().sum(1)
