@@ -61,3 +61,15 @@ def _chosen(groups: list[Tensor], n: int, generator: torch.Generator | None) -> 
     # In turn, so that the first few rows, too, are of all groups.
     mixed = [row for turn in itertools.zip_longest(*taken) for row in turn if row is not None]
     return torch.tensor(mixed, dtype=torch.long, device=groups[0].device)
+
+
+def topics(ids: Tensor, vocab: Vocab, words: Sequence[str]) -> Tensor:
+    """Which of the words stands in each sentence, int64 `[n]`; -1 where none of them or several do. ids: `[n, T]`.
+
+    Raises UsageError for a word that the vocabulary lacks.
+    """
+    for word in words:
+        if word not in vocab.ids:
+            raise UsageError(f"topic '{word}' is no word of the model's vocabulary.")
+    held = torch.stack([(ids == vocab.ids[word]).any(1) for word in words], 1)
+    return torch.where(held.sum(1) == 1, held.long().argmax(1), -1)

@@ -58,7 +58,7 @@ class Config:
     examples: int = option(90, "training sentences of each label that make its cloud", paper="90", min=2, max=100_000)
     filter_words: tuple[str, ...] = option((), "as many of them with each of these words", paper="movie,phone")
     lambda_move: float = option(7e-5, "lambda: what a squared move costs", paper="7e-5", min=0)
-    lambda_rel: float | None = option(None, "lambda as a multiple of 1/(2 sigma), in place of --lambda-move", min=0)
+    lambda_rel: float = option(0.0, "lambda as a multiple of 1/(2 sigma); 0: --lambda-move counts", min=0)
     sigma: float = option(0.0, "variance of the kernel; 0: half the median squared distance of the examples", min=0)
     clamp_z: bool = option(False, "moved codes stay at 0 or above, as codes of sentences are")
 
@@ -73,7 +73,7 @@ class Config:
 
 
 class Examples(NamedTuple):
-    """The clouds. ids: int64 `[p, T]`. label, place: int64 `[p]`, of which label, and the how manieth of it. code:
+    """The clouds. ids: int64 `[p, T]`. label, place: int64 `[p]`, whose example, and which of that label's. code:
     float64 `[p, h]`."""
 
     ids: Tensor
@@ -286,14 +286,18 @@ class MMDTraverse(SentenceMethod[Config]):
     def cost(self, f: Witness, weight: float | None = None, relative: float | None = None) -> Tensor:
         """lambda of every row, float64 `[n]`, as given or as the model was set; relative: times 1/(2 sigma)."""
         if weight is None and relative is None:
-            weight, relative = self.config.lambda_move, self.config.lambda_rel
+            weight, relative = self.config.lambda_move, self.config.lambda_rel or None
         return torch.full_like(f.sigma, weight or 0.0) if relative is None else relative / (2 * f.sigma)
 
     def moved(self, z: Tensor, f: Witness, cost: Tensor, start: Tensor | None = None) -> tuple[Tensor, Moved]:
         """Codes z* `[n, h]` that the decoder takes, and how they came about."""
         found = move(f, z.double(), cost, start)
+        return self.landed(z, found), found
+
+    def landed(self, z: Tensor, found: Moved) -> Tensor:
+        """z* = z + u of codes z `[n, h]`, in their dtype."""
         end = z.double() + found.u
-        return (end.clamp_min(0) if self.config.clamp_z else end).to(z.dtype), found
+        return (end.clamp_min(0) if self.config.clamp_z else end).to(z.dtype)
 
     def rewrite_ids(self, x: Tensor, source: Tensor | None, to: int, beam: int) -> Tensor:
         code = self.encode(x)

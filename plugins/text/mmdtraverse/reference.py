@@ -18,8 +18,8 @@ def move_by_scipy(f: Witness, z: Tensor, weight: Tensor | float, gtol: float = 1
         u, n = _one(f, z, i, float(weights[i]), gtol)
         moves.append(u)
         iterations.append(n)
-    u = torch.from_numpy(np.stack(moves)).to(z)
-    return Moved(u, f(z), f(z + u), torch.tensor(iterations, device=z.device))
+    whole = torch.from_numpy(np.stack(moves)).to(z)
+    return Moved(whole, f(z), f(z + whole), torch.tensor(iterations, device=z.device))
 
 
 def _one(f: Witness, z: Tensor, row: int, weight: float, gtol: float) -> tuple[np.ndarray, int]:
