@@ -149,7 +149,8 @@ class MMDTraverse(SentenceMethod[Config]):
         config = self.config
         self.examples.copy_(draw_examples(self.dataset(), self.vocab, config.examples, config.filter_words, None))
         if config.vectors:
-            found = read_vectors(Path(config.vectors), self.vocab, config.embedding)
+            drawn = int(torch.randint(1 << 31, ()))  # words without one start at random, by the run's seed
+            found = read_vectors(Path(config.vectors), self.vocab, config.embedding, seed=drawn)
             note(f"vectors of {found.found:,} words from '{config.vectors}', {found.missing:,} words have none there")
             with torch.no_grad():
                 self.embedding.weight.copy_(found.values)
