@@ -98,13 +98,13 @@ class MMDTraverse(SentenceMethod[Config]):
             "model": {
                 "embedding": 64,
                 "filters": 32,
-                "phase1": 800,
+                "phase1": 200,
                 "lr": 3e-3,
                 "filter_words": ("movie", "phone"),
-                "lambda_rel": 0.03,
+                "lambda_rel": 0.06,
             },
             "data": {"name": "standin-reviews", "variant": "tiny"},
-            "train": {"steps": 1600, "batch": 64},
+            "train": {"steps": 2400, "batch": 64},
         },
     }
     instead: Mapping[str, str] = {

@@ -145,7 +145,7 @@ def test_hidden_words_are_hidden_from_the_decoder_alone(seed: int) -> None:
     assert bool((told[x[:, :-1] > UNK] == UNK).all())
     assert torch.equal(told[x[:, :-1] <= UNK], x[:, :-1][x[:, :-1] <= UNK])
     logits = model.output(states(given, z))
-    assert float(loss) == pytest.approx(float(F.cross_entropy(logits.flatten(0, 1), x.flatten(), ignore_index=PAD)))
+    assert float(loss) == pytest.approx(F.cross_entropy(logits.flatten(0, 1), x.flatten(), ignore_index=PAD).item())
 
 
 # The two phases
