@@ -142,11 +142,12 @@ def move(
         write_atomic(save, _saved(made))
         note(f"wrote codes of {len(rows):,} sentences to '{save}'")
     if lines.output != "-":
-        texts = [row["path"][-1]["output"] if row else "" for row in everything]
+        # A vocabulary may come from a stranger's file: no word of it may break the line.
+        texts = [row["path"][-1]["output"].replace("\r", " ") if row else "" for row in everything]
         write_atomic(Path(lines.output), "".join(text + "\n" for text in texts).encode())
         note(f"wrote {len(texts):,} lines to '{lines.output}'")
     if on.json:
-        emit_json({"sigma": made.f.sigma[0].item() if rows else None, "sentences": everything})
+        emit_json({"sigma": made.f.sigma[0].item(), "sentences": everything})
         return
     for row in rows:
         _show(row)
@@ -155,11 +156,15 @@ def move(
 def _source(sentence: str | None, lines: Lines) -> list[str]:
     if (sentence is None) == (lines.input_ is None):
         raise UsageError("give one of --sentence and --input.")
-    if lines.input_ is not None:
-        return read_input(lines.input_, lines.encoding)
-    if not (sentence or "").strip():
-        raise UsageError("--sentence holds no word.")
-    return [(sentence or "").replace("\n", " ")]
+    if lines.input_ is None:
+        found = [(sentence or "").replace("\n", " ")]
+    else:
+        found = read_input(lines.input_, lines.encoding)
+    if not any(line.strip() for line in found):
+        raise UsageError(
+            "--sentence holds no word." if lines.input_ is None else f"'{lines.input_}' holds no sentence."
+        )
+    return found
 
 
 def travelled(
@@ -184,7 +189,7 @@ def travelled(
     stages: list[tuple[Tensor, Tensor, Moved]] = []
     if budget.solver == "scipy" and len(x) > MOST_BY_SCIPY:
         raise UsageError(f"--solver scipy takes seconds a sentence, and here are {len(x):,}: use the batched one.")
-    for cost in budget.costs(model, f) if len(x) else []:
+    for cost in budget.costs(model, f):
         if budget.solver == "scipy":
             found = move_by_scipy(f, code["code"].double(), cost)
             z = model.landed(code["code"], found)
@@ -198,7 +203,7 @@ def described(model: MMDTraverse, made: Journey, clouds: Examples, beam: int) ->
     """Of each sentence: what was read, what is written from z, and of each stage what is written from z* and how far
     it is: f*, |u|, iterations, the label that the model reads and that of the nearest example."""
     names = model.spec.classes
-    again = model.text(model.write(made.code, beam)) if made.lines else []
+    again = model.text(model.write(made.code, beam))
     rows: list[dict[str, Any]] = [
         {"source": source, "from": names[k], "to": names[t], "reconstruction": line, "witness": f, "path": []}
         for source, line, k, t, f in zip(
@@ -230,9 +235,8 @@ def _saved(made: Journey) -> bytes:
     """z float32 `[n, h]`, z_star `[n, h]`, of a path `[lambdas, n, h]`, lambda `[lambdas, n]`, from, to int64 `[n]`."""
     ends = [z for _, z, _ in made.stages]
     tensors = {"z": made.code, "from": made.present, "to": made.to, "sigma": made.f.sigma}
-    if ends:
-        tensors["z_star"] = ends[0] if len(ends) == 1 else torch.stack(ends)
-        tensors["lambda"] = torch.stack([cost for cost, _, _ in made.stages])
+    tensors["z_star"] = ends[0] if len(ends) == 1 else torch.stack(ends)
+    tensors["lambda"] = torch.stack([cost for cost, _, _ in made.stages])
     return as_safetensors({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
 
 

@@ -268,7 +268,7 @@ class MMDTraverse(SentenceMethod[Config]):
         and in a target; default: all.
         """
         ids = F.pad(x, (0, clouds.ids.shape[1] - x.shape[1]))
-        same = torch.stack([(row == clouds.ids).all(1) for row in ids])
+        same = torch.cat([(part[:, None] == clouds.ids).all(2) for part in ids.split(64)])
         at = (present == to)[:, None]
         own = (clouds.label == present[:, None]) ^ at  # the label itself, or all others
         target = clouds.label == to[:, None]
