@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distk import Code, DataSpec, Latent, LatentSpace, Objective, Source, Step, UsageError, adam, option
+from distk import Code, DataSpec, Latent, LatentSpace, Objective, Source, Step, adam, option
 from distk.console import note
 from distk.plugins.text.common import decode as search
 from distk.plugins.text.common.model import SentenceMethod
@@ -147,13 +147,17 @@ class MMDTraverse(SentenceMethod[Config]):
         if step > 0:
             return
         config = self.config
-        self.examples.copy_(draw_examples(self.dataset(), self.vocab, config.examples, config.filter_words, None))
+        self.examples.copy_(self.drawn(None))
         if config.vectors:
             drawn = int(torch.randint(1 << 31, ()))  # words without one start at random, by the run's seed
             found = read_vectors(Path(config.vectors), self.vocab, config.embedding, seed=drawn)
             note(f"vectors of {found.found:,} words from '{config.vectors}', {found.missing:,} words have none there")
             with torch.no_grad():
                 self.embedding.weight.copy_(found.values)
+
+    def drawn(self, generator: torch.Generator | None) -> Tensor:
+        """Sentences of the training data for the clouds, int64 `[K, n, max_len + 1]`; see `draw_examples`."""
+        return draw_examples(self.dataset(), self.vocab, self.config.examples, self.config.filter_words, generator)
 
     def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         """In the first phase text of the split `unsup`, where the data have one."""
@@ -241,13 +245,13 @@ class MMDTraverse(SentenceMethod[Config]):
     def clouds(self, examples: Tensor | None = None) -> Examples:
         """The codes of the examples as the encoder now reads them. examples: other ones, int64 `[K, n, T]`.
 
-        Raises UsageError for a model that has not begun to train.
+        A model that has not begun to train draws some of its data.
         """
         ids = self.examples if examples is None else examples
+        if not bool(ids.any()):
+            ids = self.drawn(torch.Generator().manual_seed(0))
         there = (ids != PAD).any(2)
         label, place = (at for at in there.nonzero().T)
-        if not bool(there.any()):
-            raise UsageError("this model has no examples of its labels yet: they are drawn at the first training step.")
         ids = ids[there]
         code = torch.cat([self.read_code(part) for part in ids.split(512)])
         return Examples(ids, label, place, code.double())
