@@ -283,6 +283,15 @@ def test_each_filter_word_has_its_share(seed: int) -> None:
         assert sorted(rows.tolist()) == sorted(train["x"][there].tolist())
 
 
+def test_a_sentence_with_both_words_is_drawn_once(seed: int, tmp_path: Path) -> None:
+    for split in ("train", "dev", "test"):
+        for k in (0, 1):
+            (tmp_path / f"{split}.{k}").write_text("".join(f"the food of w{i}\n" for i in range(12)))
+    made = trainer(seed, data={"name": "files", "dir": str(tmp_path)})
+    found = draw_examples(made.dataset, made.model.vocab, 12, ("the", "food"), None)  # type: ignore[arg-type]
+    assert all(len({tuple(row) for row in found[k].tolist()}) == 12 for k in (0, 1))
+
+
 def test_too_few_examples_are_refused_by_name(seed: int, tmp_path: Path) -> None:
     data = written(tmp_path)
     made = trainer(seed, data=data)
