@@ -96,15 +96,15 @@ class MMDTraverse(SentenceMethod[Config]):
         },
         "demo": {
             "model": {
-                "embedding": 64,
-                "filters": 32,
-                "phase1": 200,
-                "lr": 3e-3,
+                "embedding": 32,
+                "filters": 16,
+                "phase1": 50,
+                "lr": 5e-3,
                 "filter_words": ("movie", "phone"),
-                "lambda_rel": 0.06,
+                "lambda_rel": 0.15,
             },
             "data": {"name": "standin-reviews", "variant": "tiny"},
-            "train": {"steps": 2400, "batch": 64},
+            "train": {"steps": 800, "batch": 32},
         },
     }
     instead: Mapping[str, str] = {
