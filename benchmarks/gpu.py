@@ -50,6 +50,7 @@ METHODS: dict[str, list[str]] = {
     "rce": ["planar-table"],
     "attrtransfer": ["text"],
     "crossaligned": ["text"],
+    "mmdtraverse": ["mmd", "text"],
     "icf": ["icf"],
     "icf-discrete": ["icf"],
 }

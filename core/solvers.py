@@ -67,11 +67,13 @@ def _means(x: Tensor, labels: Tensor, distance: Tensor, centres: Tensor) -> Tens
 
 
 class Minimum(NamedTuple):
-    """Of B problems. x: `[B, d]`. value: `[B]`. slope: length of the gradient there, `[B]`."""
+    """Of B problems. x: `[B, d]`. value: `[B]`. slope: length of the gradient there, `[B]`. iterations: int64 `[B]`,
+    how many each row took."""
 
     x: Tensor
     value: Tensor
     slope: Tensor
+    iterations: Tensor
 
 
 Function = Callable[[Tensor], Tensor]
@@ -96,6 +98,7 @@ def lbfgs(
     x = start.detach().clone()
     value, gradient = _evaluate(function, x)
     done = gradient.norm(dim=1) < tol
+    taken = torch.zeros_like(done, dtype=torch.long)
     pairs: list[tuple[Tensor, Tensor, Tensor]] = []
     for iteration in range(iterations):
         if iteration % CHECK_EVERY == 0 and bool(done.all()):
@@ -110,10 +113,11 @@ def lbfgs(
         # A pair without positive curvature, as that of a row that stands still, says nothing: its weight is 0.
         useful = curvature > 1e-12 * s.norm(dim=1, keepdim=True) * y.norm(dim=1, keepdim=True)
         rho = torch.where(useful, 1 / torch.where(useful, curvature, 1.0), 0.0)
+        taken = taken + ~done
         pairs = [*pairs[-(history - 1) :], (s, y, rho)] if history > 1 else [(s, y, rho)]
         done = done | (new_gradient.norm(dim=1) < tol) | (s == 0).all(1)
         x, value, gradient = moved, new_value, new_gradient
-    return Minimum(x, value, gradient.norm(dim=1))
+    return Minimum(x, value, gradient.norm(dim=1), taken)
 
 
 def _evaluate(function: Function, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -111,7 +111,7 @@ def _arguments(given: list[str], input_: str | None) -> tuple[Path | None, str |
     return None, given[0] if given else None
 
 
-def _read(path: str, encoding: str) -> list[str]:
+def read_input(path: str, encoding: str) -> list[str]:
     """Lines of a file or of stdin; only the line feed ends a line."""
     try:
         raw = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
@@ -139,8 +139,8 @@ def _inputs(sentence: str | None, on: Lines, flip: bool, classes: int) -> list[t
     name = on.input_ or "-"
     parts = [f".{k}" for k in range(classes)]
     if flip and name != "-" and not Path(name).exists() and all(Path(name + part).is_file() for part in parts):
-        return [(part, _read(name + part, on.encoding)) for part in parts]
-    return [("", _read(name, on.encoding))]
+        return [(part, read_input(name + part, on.encoding)) for part in parts]
+    return [("", read_input(name, on.encoding))]
 
 
 def _source(
@@ -154,7 +154,7 @@ def _source(
     if from_ is not None:
         return [label_index(from_, names, "--from")] * len(lines)
     if labels is not None:
-        given = _read(str(labels), "utf-8")
+        given = read_input(str(labels), "utf-8")
         if len(given) != len(lines):
             raise UsageError(f"'{labels}' has {len(given):,} lines, the input {len(lines):,}; they must be as many.")
         return [label_index(line.strip(), names, f"line {i + 1} of '{labels}'") for i, line in enumerate(given)]

@@ -47,6 +47,8 @@ TINY: dict[str, str] = {
     "--batch 16",
     "crossaligned": "--data standin-reviews:tiny --embedding 8 --style 4 --content 8 --filters 4 --sentences 300 "
     "--held-out 60 --batch 16",
+    "mmdtraverse": "--data standin-reviews:tiny --embedding 8 --filters 4 --phase1 1 --examples 10 --sentences 300 "
+    "--held-out 60 --batch 16",
     "icm": "--width 4 --hidden 16 --identity-iters 4 --experts 4 --batch 8",
     **dict.fromkeys(("ldf", "joint-gan"), "--clips 40 --held-out 20 --width 0.05 --top-hidden 8 --z 2 --batch 8"),
     **dict.fromkeys(("dyncontent", "rce"), TINY_PLANE),
@@ -63,6 +65,7 @@ CALLED = {
     "dsvae": "dsvae",
     "factorgen": "factorgen",
     "icf": "icf",
+    "mmdtraverse": "mmdtraverse",
 }
 """Folder below runs/ that an example names -> method of the run that lies there."""
 MY_RUN = {

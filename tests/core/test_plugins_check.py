@@ -208,6 +208,7 @@ MODELS = {
     "icf": "icf",
     "planar-table": pytest.param("planar-table", "dyncontent", marks=pytest.mark.slow),
     "latent-map": "dyncontent",
+    "mmd": "mmdtraverse",
     "tc": "betavae",
     "vae-bound": "betavae",
     "covstats": "covreg-linear",

@@ -116,6 +116,8 @@ def test_a_quadratic_takes_few_iterations_and_stays_in_the_span_of_its_gradients
     torch.testing.assert_close(found.x, target, rtol=0, atol=1e-9)
     assert float((found.x - found.x @ basis @ basis.T).abs().max()) < 1e-12
     assert calls < 100
+    assert int(found.iterations.min()) >= 4
+    assert int(found.iterations.max()) < calls
 
 
 def test_the_line_search_brackets_a_narrow_valley(generator) -> None:
@@ -140,4 +142,5 @@ def test_a_row_that_starts_at_its_minimum_does_not_move() -> None:
     start = torch.tensor([[0.0, 0.0], [3.0, -4.0]], dtype=torch.float64)
     found = lbfgs(lambda x: x.square().sum(1), start)
     assert found.x[0].tolist() == [0.0, 0.0]
+    assert int(found.iterations[0]) == 0 < int(found.iterations[1])
     assert float(found.x[1].norm()) < 1e-8

@@ -100,8 +100,15 @@ class TextMetric(Metric[T]):
         return result
 
     def _reconstructed(self, model: Method, rewrites: suite.Rewrites, known: Tensor) -> dict[str, float]:
-        """Share of sentences that come back word for word under their own label: of all, and of those not seen."""
-        again = _by_label(model, rewrites.sources, rewrites.source, rewrites.source, self.config.beam)
+        """Share of sentences that come back word for word under their own label: of all, and of those not seen.
+
+        A method whose rewrites change a sentence even then has a `restore` beside `rewrite`.
+        """
+        if hasattr(model, "restore"):
+            lines: list[str] = model.restore([" ".join(s) for s in rewrites.sources], self.config.beam)  # type: ignore[operator]
+            again = [line.split(" ") if line else [] for line in lines]
+        else:
+            again = _by_label(model, rewrites.sources, rewrites.source, rewrites.source, self.config.beam)
         right = torch.tensor([o == s for o, s in zip(again, rewrites.sources, strict=True)], dtype=torch.float64)
         result = {"reconstruction": float(right.mean())}
         if bool(known.any()) and not bool(known.all()):
