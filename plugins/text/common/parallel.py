@@ -40,6 +40,7 @@ class ParallelConfig(CorpusConfig):
     max_len: int = option(100, "longest sentence of x in symbols; longer ones are dropped", min=1, max=1000)
     max_target: int = option(150, "the same for the other columns", min=1, max=1000)
     lowercase: bool = option(False, "fold to lower case")
+    train_fraction: float = option(1.0, "share of the training sentences to learn from, drawn once", above=0, max=1)
     tagger: Literal["none", "auto", "perceptron", "textblob", "builtin"] = option(
         "none", "add a column pos: tags of the words of x, where the files have none"
     )
@@ -66,9 +67,19 @@ class Parallel(CorpusDataset[P]):
             raise UsageError(f"data set '{files.name}' needs the folder of your files: add --data-dir DIR.")
         found = self._found(files)
         parts, remark = completed(found, self.model is not None)
+        remark += self._thin(parts)
         columns = ", ".join((self.main, *next(iter(parts.values())).columns))
         origin = f"{described(parts)} ({columns}) from '{self.folder}'{remark}"
         return parts, (), origin + self._tagged(parts)
+
+    def _thin(self, parts: dict[str, Part]) -> str:
+        """Leave the training sentences of `train_fraction`; what was done, in words."""
+        share = self.config.train_fraction
+        if share == 1 or "train" not in parts:
+            return ""
+        every = len(parts["train"].lines)
+        parts["train"], _ = held_out(parts["train"], max(1, round(share * every)))
+        return f"; {share:g} of {every:,} training sentences"
 
     def _found(self, files: Files) -> dict[str, Part]:
         """The splits as the files have them; sets `main`, what x is, and `folder`."""
