@@ -22,3 +22,26 @@ paper.dataset(
     cite="Koehn 2005",
     tags=("sentence", "columns"),
 )
+paper.metric("perplexity", "metrics:Perplexity", "of each decoder of nlmultitask, per character or tag", tags=("text",))
+paper.metric(
+    "syntax-clustering",
+    "metrics:SyntaxClustering",
+    "do codes of sentences cluster by their syntax: errors of K-means over 14 kinds of sentences",
+    tags=("text",),
+)
+paper.metric(
+    "sentence-interpolation",
+    "metrics:SentenceInterpolation",
+    "between two sentences, are there words and sentences",
+    tags=("text",),
+)
+paper.metric(
+    "sentence-arithmetic",
+    "metrics:SentenceArithmetic",
+    "does the difference of two sentences change a third in the same way",
+    tags=("text",),
+)
+paper.command("translate", "commands:translate", "What a decoder makes of a sentence.")
+paper.command("interpolate", "commands:interpolate", "What lies between two sentences.")
+paper.command("arithmetic", "commands:arithmetic", "What the difference of two sentences makes of a third.")
+paper.command("syntax-clusters", "commands:syntax_clusters", "Do codes of sentences cluster by syntax.")

@@ -94,9 +94,7 @@ class StandinTrilingual(Parallel[StandinConfig]):
 
 
 @functools.lru_cache(maxsize=4)
-def drawn(
-    variant: str, n: int, seed: int, expand: float, hold_out: bool
-) -> tuple[tuple[str, Mapping[str, str]], ...]:
+def drawn(variant: str, n: int, seed: int, expand: float, hold_out: bool) -> tuple[tuple[str, Mapping[str, str]], ...]:
     """`n` sentences: (split, column -> text). Kept, since commands and studies open one corpus again and again."""
     rng = random.Random(f"standin-trilingual/{seed}")
     frames = [GRAMMAR[i] for i in VARIANTS[variant][1]]
@@ -117,7 +115,7 @@ def _drawn(frame: Frame, rng: random.Random, expand: float, hold_out: bool) -> t
         return split_of(made.english()[0]), made
     u, v = rng.random(), rng.random()
     wanted = "test" if u < TEST else "dev" if v < DEV else "train"
-    allowed = functools.partial(kept_words, frame) if wanted == "train" else every_word
+    allowed = functools.partial(kept_words, frame.number) if wanted == "train" else every_word
     while True:
         made = fill(frame, rng, allowed, expand)
         if split_of(made.english()[0]) == wanted:
@@ -125,12 +123,12 @@ def _drawn(frame: Frame, rng: random.Random, expand: float, hold_out: bool) -> t
 
 
 @functools.cache
-def kept_words(frame: Frame, letter: str) -> Sequence[Any]:
-    """The words of a class that a frame's training sentences have where words are held out."""
+def kept_words(frame: int, letter: str) -> Sequence[Any]:
+    """The words of a class that the training sentences of a frame, by its number, have where words are held out."""
     words = every_word(letter)
     if letter not in "NVA":
         return words
-    order = sorted(words, key=lambda word: share_of(word.en, f"hold out/{frame.number}/"))
+    order = sorted(words, key=lambda word: share_of(word.en, f"hold out/{frame}/"))
     return order[round(HELD_OUT * len(order)) :]
 
 

@@ -2,7 +2,7 @@
 
 A frame has a pattern for each language. Its tokens, of which `1` numbers the words of a class:
 
-    the.N1  a.A1+N2  -.N3s      a noun with its article (none: -) and adjective, `s` for plural; in German with its case,
+    the.N1  a.A1+N2  -.N3s      a noun with its article (none: -) and adjective, `s` for plural; in German with case,
                                 der.N1.n, ein.A1+N2.a, -.N3s.d (nominative, accusative, dative)
     V1 V1s V1p V1g V1z          base or infinitive, third person singular and plural, participle, imperative (French)
     A1  A1@N2s                  adjective after a verb; in French it agrees with a noun
@@ -17,6 +17,7 @@ contractions, inversion. The sentences are grammatical and mean nothing.
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -372,42 +373,7 @@ def _elided(words: Sequence[str]) -> list[str]:
 def joined(words: Sequence[str], before_marks: str = "") -> str:
     """Words as a sentence with a capital. before_marks: what stands before ! and ?."""
     line = words[0]
-    for before, word in zip(words, words[1:], strict=False):
+    for before, word in itertools.pairwise(words):
         tight = word in (".", ",") or (before.endswith("'") and len(before) <= 3)
         line += word if tight else before_marks + word if word in ("?", "!") else " " + word
     return line[0].upper() + line[1:]
-
-
-# Reading
-
-
-def _any(words: Sequence[str]) -> str:
-    return "(?:" + "|".join(sorted({re.escape(w) for w in words}, key=len, reverse=True)) + ")"
-
-
-def _pattern(token: Token) -> str:
-    """What a token of English may look like, as a regular expression, with the space before it."""
-    words = WORDS
-    if token.kind == "word":
-        return ("" if token.tag in (".", ",") else " ") + re.escape(token.word)
-    if token.kind == "slot":
-        letter = token.word[0]
-        if letter == "V":
-            column = {"": "en", "p": "en", "s": "en3", "g": "eng"}[token.form]
-            return " " + _any([getattr(verb, column) for verb in words.V])
-        return " " + _any([w.en for w in words.A] if letter == "A" else [" ".join(w.en) for w in getattr(words, letter)])
-    adjective, noun = _any([w.en for w in words.A]), _any([w.en for w in words.N])
-    place = f"(?: {_any([p.en[0] for p in words.P])} the {noun})?"
-    free = token.det in ("the", "a") and not token.word
-    det = {"-": "", "a": " an?"}.get(token.det, " " + token.det)
-    own = f" {adjective}" if token.word else f"(?: {adjective})?" if free else ""
-    return det + own + " " + (_any([w.ens for w in words.N]) if token.plural else noun) + (place if free else "")
-
-
-_SENTENCES = tuple(re.compile("".join(map(_pattern, frame.en)).removeprefix(" ")) for frame in GRAMMAR)
-
-
-def parse(line: str) -> int | None:
-    """The number of the frame that an English sentence belongs to, None for a sentence that is not of this grammar."""
-    plain = line[:1].lower() + line[1:]
-    return next((i for i, pattern in enumerate(_SENTENCES) if pattern.fullmatch(plain)), None)

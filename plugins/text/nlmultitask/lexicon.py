@@ -87,7 +87,8 @@ kitchen kitchens / Küche Küchen f / cuisine cuisines f; lamp lamps / Lampe Lam
 coat coats / Mantel Mäntel m / manteau manteaux m; apple apples / Apfel Äpfel m / pomme pommes f
 key keys / Schlüssel Schlüssel m / clé clés f; train trains / Zug Züge m / train trains m
 picture pictures / Bild Bilder n / tableau tableaux m; song songs / Lied Lieder n / chanson chansons f
-story stories / Geschichte Geschichten f / histoire* histoires* f; question questions / Frage Fragen f / question questions f
+story stories / Geschichte Geschichten f / histoire* histoires* f
+question questions / Frage Fragen f / question questions f
 answer answers / Antwort Antworten f / réponse réponses f; law laws / Gesetz Gesetze n / loi lois f
 village villages / Dorf Dörfer n / village villages m; wall walls / Mauer Mauern f / mur murs m
 """
@@ -97,8 +98,10 @@ love loves loving / lieben liebt / aimer aime; seek seeks seeking / suchen sucht
 find finds finding / finden findet / trouver trouve; carry carries carrying / tragen trägt / porter porte
 buy buys buying / kaufen kauft / acheter achète; show shows showing / zeigen zeigt / montrer montre
 use uses using / nutzen nutzt / utiliser utilise; clean cleans cleaning / putzen putzt / nettoyer nettoie
-draw draws drawing / zeichnen zeichnet / dessiner dessine; watch watches watching / beobachten beobachtet / observer observe
-visit visits visiting / besuchen besucht / visiter visite; repair repairs repairing / reparieren repariert / réparer répare
+draw draws drawing / zeichnen zeichnet / dessiner dessine
+watch watches watching / beobachten beobachtet / observer observe
+visit visits visiting / besuchen besucht / visiter visite
+repair repairs repairing / reparieren repariert / réparer répare
 close closes closing / schließen schließt / fermer ferme; push pushes pushing / schieben schiebt / pousser pousse
 pull pulls pulling / ziehen zieht / tirer tire; wash washes washing / waschen wäscht / laver lave
 eat eats eating / essen isst / manger mange; praise praises praising / loben lobt / louer loue
@@ -106,7 +109,8 @@ hate hates hating / hassen hasst / détester déteste; avoid avoids avoiding / m
 cut cuts cutting / schneiden schneidet / couper coupe; count counts counting / zählen zählt / compter compte
 hide hides hiding / verstecken versteckt / cacher cache; forget forgets forgetting / vergessen vergisst / oublier oublie
 burn burns burning / verbrennen verbrennt / brûler brûle; touch touches touching / berühren berührt / toucher touche
-explain explains explaining / erklären erklärt / expliquer explique; protect protects protecting / schützen schützt / protéger protège
+explain explains explaining / erklären erklärt / expliquer explique
+protect protects protecting / schützen schützt / protéger protège
 save saves saving / retten rettet / sauver sauve; measure measures measuring / messen misst / mesurer mesure
 """
 

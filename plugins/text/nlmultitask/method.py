@@ -85,7 +85,14 @@ class NlMultitask(Method[Config]):
         "multi30k": {"model": {"decoders": ("rep", "de", "fr")}, "data": {"name": "multi30k"}},
         "small": {"model": {"hidden": 128, "rep": 64}, "train": {"steps": 3000, "batch": 64}},
         "demo": {
-            "model": {"hidden": 128, "rep": 64, "embedding": 32, "lr": 4e-3, "lr_last": 4e-4, "decoders": ("rep", "pos")},
+            "model": {
+                "hidden": 128,
+                "rep": 64,
+                "embedding": 32,
+                "lr": 4e-3,
+                "lr_last": 4e-4,
+                "decoders": ("rep", "pos"),
+            },
             "data": {"name": "standin-trilingual", "variant": "short"},
             "train": {"steps": 1500, "batch": 64},
         },
