@@ -76,7 +76,7 @@ class Triple:
 
 
 def triples(n: int, seed: int, frames: Sequence[int] = range(len(GRAMMAR))) -> list[Triple]:
-    """`n` triples of sentences of the grammar, frames by number."""
+    """`n` triples of sentences of the grammar. frames: by number, of which two at least have words of one class."""
     rng = random.Random(f"triples/{seed}")
     chosen = [GRAMMAR[i] for i in frames]
     return [_triple(rng, chosen) for _ in range(n)]
@@ -84,7 +84,8 @@ def triples(n: int, seed: int, frames: Sequence[int] = range(len(GRAMMAR))) -> l
 
 def _triple(rng: random.Random, frames: Sequence[Frame]) -> Triple:
     frame = rng.choice(frames)
-    slot = rng.choice([name for name in frame.slots if name[0] in "NVA"])
+    elsewhere = {letter for other in frames if other is not frame for letter in other.slots.values()}
+    slot = rng.choice([name for name in frame.slots if name[0] in "NVA" and name[0] in elsewhere])
     other = rng.choice([f for f in frames if f is not frame and slot[0] in f.slots.values()])
     place = rng.choice([name for name in other.slots if name[0] == slot[0]])
     one, two = rng.sample(every_word(slot[0]), 2)
