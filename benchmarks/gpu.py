@@ -44,6 +44,7 @@ METHODS: dict[str, list[str]] = {
     "rce": ["planar-table"],
     "attrtransfer": ["text"],
     "crossaligned": ["text"],
+    "nlmultitask": ["perplexity", "syntax-clustering", "sentence-interpolation", "sentence-arithmetic"],
     "icf": ["icf"],
     "icf-discrete": ["icf"],
 }

@@ -15,6 +15,7 @@ METRICS = [entry.name for entry in registry().entries("metric") if entry.plugin 
 SMALLER: dict[str, dict] = {
     **{key: {"poses": 2} for key in ("fstat", "triplet", "histloss", "bindev")},
     "factorgen": {"orientations": 2, "positions": 4},
+    "nlmultitask": {"sentences": 600},
 }
 """Settings of the data where most of the time of the checks would go into drawing them."""
 NEED_FILES = {"ud", "folder", "clips", "aclimdb", "amazonft", "yahoo"}

@@ -45,6 +45,7 @@ TINY: dict[str, str] = {
     "--batch 16",
     "crossaligned": "--data standin-reviews:tiny --embedding 8 --style 4 --content 8 --filters 4 --sentences 300 "
     "--held-out 60 --batch 16",
+    "nlmultitask": "--data standin-trilingual:short --embedding 6 --hidden 8 --rep 6 --sentences 300 --batch 16",
     "icm": "--width 4 --hidden 16 --identity-iters 4 --experts 4 --batch 8",
     **dict.fromkeys(("dyncontent", "rce"), TINY_PLANE),
     "icf": "--data maze --encoder mlp --grid 5 --size 15 --batch 15 --factors 8",
@@ -60,6 +61,7 @@ CALLED = {
     "dsvae": "dsvae",
     "factorgen": "factorgen",
     "icf": "icf",
+    "nlmultitask": "nlmultitask",
 }
 """Folder below runs/ that an example names -> method of the run that lies there."""
 MY_RUN = {
@@ -78,6 +80,7 @@ NEEDS_FILES = {
     "amazonft",
     "clips",
     "emnist",
+    "europarl",
     "fashion-mnist",
     "files",
     "finegrained",
