@@ -2,10 +2,10 @@
 
     python benchmarks/text.py [--device cuda] [--methods arae,attrtransfer] [--lengths 5,10,20,40] [--json FILE]
 
-Sentences of one length of words drawn evenly from a vocabulary of 1,000, as files; for nlmultitask of five times as many
-characters, with a second language and tags. Rounds alternate A B A B; the
-overhead is the median of the pairwise ratios. The bare loop has the same batches, losses, clipping and optimizers,
-without trainer, logging and checks. `growth` is the exponent with which the time of a step grows with the length.
+Sentences of one length of words drawn evenly from a vocabulary of 1,000, as files; for nlmultitask five times as many
+characters, with a second language and tags. Rounds alternate A B A B; the overhead is the median of the pairwise
+ratios. The bare loop has the same batches, losses, clipping and optimizers, without trainer, logging and checks.
+`growth` is the exponent with which the time of a step grows with the length.
 """
 
 from __future__ import annotations
