@@ -45,4 +45,6 @@ paper.command("translate", "commands:translate", "What a decoder makes of a sent
 paper.command("interpolate", "commands:interpolate", "What lies between two sentences.")
 paper.command("arithmetic", "commands:arithmetic", "What the difference of two sentences makes of a third.")
 paper.command("syntax-clusters", "commands:syntax_clusters", "Do codes of sentences cluster by syntax.")
-paper.study("multitask", "studies/multitask.toml", "do decoders of other tasks untangle the syntax of a sentence's code")
+paper.study(
+    "multitask", "studies/multitask.toml", "do decoders of other tasks untangle the syntax of a sentence's code"
+)

@@ -360,3 +360,15 @@ def test_wrong_files_of_europarl_are_refused(tmp_path: Path) -> None:
     english.write_text("".join(f"{i}\n" for i in range(5)))
     with pytest.raises(UsageError, match="stands in every pair"):
         opened()
+
+
+def test_tags_of_other_lines_are_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = [made.english() for made in some(400)]
+    for shift in (0, 1):
+        tags = [" ".join(pairs[(i + shift) % 400][1]) for i in range(400)]
+        (tmp_path / "train.en").write_text("".join(line + "\n" for line, _ in pairs))
+        (tmp_path / "train.pos").write_text("".join(line + "\n" for line in tags))
+        capsys.readouterr()
+        distk.dataset("parallel", device="cpu", data_dir=tmp_path, max_len=130)
+        told = " ".join(capsys.readouterr().err.split())
+        assert ("do these files belong together?" in told) == bool(shift), told
