@@ -327,7 +327,7 @@ def _article(det: str, noun: Noun, plural: bool) -> list[str]:
 def _french(token: Token, made: Filled) -> list[str]:
     if token.kind == "word":
         return [token.word]
-    noun = made.words.get(token.noun)
+    noun: Any = made.words.get(token.noun)  # none where a token has no noun
     if token.kind == "linked":
         return [f"{token.word}-{'il' if noun.gender_fr == 'm' else 'elle'}s"]
     if token.kind == "slot":

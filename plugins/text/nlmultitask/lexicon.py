@@ -161,7 +161,9 @@ def _verb(en: list[str], de: list[str], fr: list[str]) -> Verb:
     return Verb(*en, *de, infinitive, third, third + "nt", soft + "ant", stem + "ez")  # type: ignore[call-arg]
 
 
-def _phrase(en: list[str], de: list[str], fr: list[str], tag: str = "") -> Phrase:
+def _phrase(row: list[list[str]], tag: str = "") -> Phrase:
+    """tag: of every English word; without it each word is followed by its own."""
+    en, de, fr = row
     words, tags = (en, [tag] * len(en)) if tag else (en[::2], en[1::2])
     return Phrase(tuple(words), tuple(tags), tuple(de), tuple(fr))
 
@@ -186,7 +188,7 @@ WORDS = Lexicon(
     tuple(Noun(*en, *de, *(w.strip("*") for w in fr)) for en, de, fr in _rows(_NOUNS)),
     tuple(_verb(*row) for row in _rows(_VERBS)),
     tuple(Adjective(*en, *de, *fr) for en, de, fr in _rows(_ADJECTIVES)),
-    tuple(_phrase(*row, tag="RB") for row in _rows(_ADVERBS)),
-    tuple(_phrase(*row) for row in _rows(_TIMES)),
-    tuple(_phrase(*row, tag="IN") for row in _rows(_PREPOSITIONS)),
+    tuple(_phrase(row, "RB") for row in _rows(_ADVERBS)),
+    tuple(_phrase(row) for row in _rows(_TIMES)),
+    tuple(_phrase(row, "IN") for row in _rows(_PREPOSITIONS)),
 )

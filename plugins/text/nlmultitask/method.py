@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -204,7 +204,8 @@ class NlMultitask(Method[Config]):
         """
         if decoder not in self.decoders:
             raise UsageError(f"this model has no decoder '{decoder}'; it has {names_of(self.config.decoders)}.")
-        return self.decoders[decoder].write(self.told(code), self.alphabets[decoder].max_len + 1)
+        chosen = cast(Decoder, self.decoders[decoder])
+        return chosen.write(self.told(code), self.alphabets[decoder].max_len + 1)
 
     def text(self, items: Tensor) -> list[str]:
         """Ids int64 `[n, T]` of sentences as lines."""
