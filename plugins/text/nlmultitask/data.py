@@ -161,7 +161,7 @@ class Europarl(Parallel[EuroparlConfig]):
         wanted = self.config.languages or ("en", "de", "fr")
         if "en" not in wanted or len(wanted) < 2:
             raise UsageError(f"data set 'europarl' joins languages on English: name en and another, not {wanted}.")
-        formats.folder_of(files, "europarl-v7.de-en.en")
+        formats.folder_of(files, "europarl-v7.de-en.en", "standin-trilingual")
         others = [name for name in wanted if name != "en"]
         self.folder, paths = self._pairs(files, others)
         pairs = {name: self._pair(*paths[name]) for name in others}
