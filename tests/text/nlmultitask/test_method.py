@@ -145,7 +145,7 @@ def naive(model: NlMultitask, name: str, target: Tensor, code: Tensor) -> tuple[
         for t in range(target.shape[1]):
             if int(target[i, t]) == PAD:
                 break
-            total -= math.log(float(probabilities[i, t, target[i, t]]))
+            total -= math.log(float(probabilities[i, t, target[i, t]].detach()))
             count += 1
     return total, count
 
@@ -166,6 +166,18 @@ def test_the_loss_is_the_sum_of_means_over_symbols(seed: int) -> None:
     assert set(kept) == {"rep", "de", "fr", "pos"}
     assert sum(kept.values()) == pytest.approx(total, rel=1e-9)
     assert torch.equal(step.taps["code"], code)
+
+
+def test_the_loss_teaches_the_whole_model(seed: int) -> None:
+    model, step = exact(seed)
+    code = model.represent(step.batch["x"])
+    parts = [model.nll(name, model.target(step.batch, name), code) for name in model.config.decoders]
+    expected = torch.autograd.grad(torch.stack([loss / count for loss, count in parts]).sum(), list(model.parameters()))
+    model.loss(step).backward()
+    for (name, p), gradient in zip(model.named_parameters(), expected, strict=True):
+        assert p.grad is not None, name
+        assert torch.allclose(p.grad, gradient, atol=1e-12), name
+        assert bool(p.grad.any()), name
 
 
 def test_a_batch_without_a_translation_costs_nothing(seed: int) -> None:
