@@ -51,6 +51,7 @@ METHODS: dict[str, list[str]] = {
     "attrtransfer": ["text"],
     "crossaligned": ["text"],
     "mmdtraverse": ["mmd", "text"],
+    "nlmultitask": ["perplexity", "syntax-clustering", "sentence-interpolation", "sentence-arithmetic"],
     "icf": ["icf"],
     "icf-discrete": ["icf"],
 }

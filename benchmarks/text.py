@@ -1,10 +1,11 @@
-"""Methods for sentences: the trainer's step against a bare loop, and words per second against the length.
+"""Methods for sentences: the trainer's step against a bare loop, and symbols per second against the length.
 
     python benchmarks/text.py [--device cuda] [--methods arae,attrtransfer] [--lengths 5,10,20,40] [--json FILE]
 
-Sentences of one length of words drawn evenly from a vocabulary of 1,000, as files. Rounds alternate A B A B; the
-overhead is the median of the pairwise ratios. The bare loop has the same batches, losses, clipping and optimizers,
-without trainer, logging and checks. `growth` is the exponent with which the time of a step grows with the length.
+Sentences of one length of words drawn evenly from a vocabulary of 1,000, as files; for nlmultitask five times as many
+characters, with a second language and tags. Rounds alternate A B A B; the overhead is the median of the pairwise
+ratios. The bare loop has the same batches, losses, clipping and optimizers, without trainer, logging and checks.
+`growth` is the exponent with which the time of a step grows with the length.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ SIZES: dict[str, dict[str, Any]] = {
     "arae": {"embedding": 64, "hidden": 128, "z": 16},
     "crossaligned": {"embedding": 64, "style": 16, "content": 112, "filters": 32, "dropout": 0.0},
     "attrtransfer": {"embedding": 64, "hidden": 128, "filters": 32, "warmup": 0, "ramp": 0},
+    "nlmultitask": {"embedding": 32, "hidden": 128, "rep": 64, "decoders": "rep,de,pos"},
 }
+CHARACTERS = {"nlmultitask": 5}
+"""Methods that read characters -> characters for each word."""
 
 
 def corpus(folder: Path, length: int, sentences: int = 2000) -> Path:
@@ -42,9 +46,28 @@ def corpus(folder: Path, length: int, sentences: int = 2000) -> Path:
     return folder
 
 
+def parallel_corpus(folder: Path, length: int, sentences: int = 4000) -> Path:
+    """Files of two languages of sentences of one number of characters, and a tag for every five of them."""
+    rng = random.Random(length)
+    symbols = {"en": ("abcdefghijklmnopqrstuvwxyz", "", length), "de": ("abcdefghijklmnopqrstuvwxyzäöüß", "", length)}
+    tags = {"pos": ([f"T{i}" for i in range(20)], " ", max(1, length // 5))}
+    for split, n in (("train", sentences), ("dev", 64), ("test", 64)):
+        for name, (alphabet, between, size) in {**symbols, **tags}.items():
+            lines = (between.join(rng.choice(alphabet) for _ in range(size)) for _ in range(n))
+            (folder / f"{split}.{name}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def settings_of(method: str, length: int, folder: str) -> dict[str, Any]:
+    """The data section for sentences of `length` symbols."""
+    if method in CHARACTERS:
+        return {"name": "parallel", "dir": str(parallel_corpus(Path(folder), length)), "max_len": length}
+    return {"name": "files", "dir": str(corpus(Path(folder), length)), "max_len": length, "tagger": "builtin"}
+
+
 def measured(method: str, length: int, device: torch.device, rounds: int, steps: int, batch: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        data = {"name": "files", "dir": str(corpus(Path(folder), length)), "max_len": length, "tagger": "builtin"}
+        data = settings_of(method, length, folder)
         train = {"device": str(device), "log_every": 10**9, "batch": batch}
         settings = resolve(method, options={"model": SIZES[method], "data": data, "train": train})
         ours, other = build(settings, device, Ranks()), build(settings, device, Ranks())
@@ -55,11 +78,16 @@ def measured(method: str, length: int, device: torch.device, rounds: int, steps:
     ratio = [a / b for a, b in pairs]
     return {
         "ms": ms,
-        "words_per_second": 1000 * batch * length / ms,
+        f"{unit_of(method)}_per_second": 1000 * batch * length / ms,
         "overhead": statistics.median(ratio) - 1,
         "least": min(ratio) - 1,
         "most": max(ratio) - 1,
     }
+
+
+def unit_of(method: str) -> str:
+    """What a symbol of its sentences is."""
+    return "characters" if method in CHARACTERS else "words"
 
 
 def main() -> None:
@@ -76,12 +104,13 @@ def main() -> None:
     lengths = [int(part) for part in given.lengths.split(",")]
     result: dict[str, Any] = {"device": describe(device), "torch": torch.__version__, "batch": given.batch}
     for method in given.methods.split(","):
-        rows = {n: measured(method, n, device, given.rounds, given.steps, given.batch) for n in lengths}
-        growth = math.log(rows[lengths[-1]]["ms"] / rows[lengths[0]]["ms"]) / math.log(lengths[-1] / lengths[0])
+        unit, own = unit_of(method), [CHARACTERS.get(method, 1) * n for n in lengths]
+        rows = {n: measured(method, n, device, given.rounds, given.steps, given.batch) for n in own}
+        growth = math.log(rows[own[-1]]["ms"] / rows[own[0]]["ms"]) / math.log(own[-1] / own[0])
         result[method] = {"growth": growth, "lengths": rows}
         for n, row in rows.items():
-            speed = f"{row['ms']:8.1f} ms {row['words_per_second']:9.0f} words/s {row['overhead']:+.1%}"
-            print(f"{method:13} {n:3} words {speed}")
+            speed = f"{row['ms']:8.1f} ms {row[f'{unit}_per_second']:9.0f} {unit}/s {row['overhead']:+.1%}"
+            print(f"{method:13} {n:3} {unit} {speed}")
         print(f"{method:13} time grows with length to the power of {growth:.2f}")
     if given.json:
         given.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _AT = "distk.plugins.text."
 
 
-PAPERS = ("arae", "attrtransfer", "crossaligned", "mmdtraverse")
+PAPERS = ("arae", "attrtransfer", "crossaligned", "mmdtraverse", "nlmultitask")
 
 
 @hookimpl

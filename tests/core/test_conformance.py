@@ -16,6 +16,7 @@ SMALLER: dict[str, dict] = {
     **{key: {"poses": 2} for key in ("fstat", "triplet", "histloss", "bindev")},
     "factorgen": {"orientations": 2, "positions": 4},
     **{key: {"clips": 60, "held_out": 20} for key in ("ldf", "joint-gan")},
+    "nlmultitask": {"sentences": 600},
 }
 """Settings of the data where most of the time of the checks would go into drawing them."""
 NEED_FILES = {"ud", "folder", "identity-folder", "clips", "aclimdb", "amazonft", "yahoo"}

@@ -49,6 +49,7 @@ TINY: dict[str, str] = {
     "--held-out 60 --batch 16",
     "mmdtraverse": "--data standin-reviews:tiny --embedding 8 --filters 4 --phase1 1 --examples 10 --sentences 300 "
     "--held-out 60 --batch 16",
+    "nlmultitask": "--data standin-trilingual:short --embedding 6 --hidden 8 --rep 6 --sentences 300 --batch 16",
     "icm": "--width 4 --hidden 16 --identity-iters 4 --experts 4 --batch 8",
     **dict.fromkeys(("ldf", "joint-gan"), "--clips 40 --held-out 20 --width 0.05 --top-hidden 8 --z 2 --batch 8"),
     **dict.fromkeys(("dyncontent", "rce"), TINY_PLANE),
@@ -66,6 +67,7 @@ CALLED = {
     "factorgen": "factorgen",
     "icf": "icf",
     "mmdtraverse": "mmdtraverse",
+    "nlmultitask": "nlmultitask",
 }
 """Folder below runs/ that an example names -> method of the run that lies there."""
 MY_RUN = {
@@ -86,6 +88,7 @@ NEEDS_FILES = {
     "amazonft",
     "clips",
     "emnist",
+    "europarl",
     "fashion-mnist",
     "files",
     "finegrained",

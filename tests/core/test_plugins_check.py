@@ -219,6 +219,7 @@ MODELS = {
     "mvae-elbo": "mvae",
     "entity-exchange": "mvae",
     "object-count": "mvae",
+    **dict.fromkeys(("perplexity", "syntax-clustering", "sentence-interpolation", "sentence-arithmetic"), "nlmultitask"),
     "slot-factors": pytest.param("slot-factors", "mvae", marks=pytest.mark.slow),
     "ksg": pytest.param("ksg", "dsvae", marks=pytest.mark.slow),
     "verification": pytest.param("verification", "sddcgan", marks=pytest.mark.slow),

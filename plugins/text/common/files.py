@@ -62,12 +62,12 @@ class Part:
             held += [source.columns[name][i] for i in rows] if name in source.columns else [None] * len(rows)
 
 
-def folder_of(files: Files, what: str) -> Path:
-    """The folder that holds `what`, or the reason why the corpus cannot be opened."""
+def folder_of(files: Files, what: str, instead: str = "standin-reviews") -> Path:
+    """The folder that holds `what`, or the reason why the corpus cannot be opened. instead: data without files."""
     if not files.folders:
         raise UsageError(
             f"data set '{files.name}' needs its files, {files.reads}: add --data-dir DIR (or set DISTK_DATA). "
-            "Without any files, --data standin-reviews works."
+            f"Without any files, --data {instead} works."
         )
     return files.folders[0]
 

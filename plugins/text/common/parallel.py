@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from typing_extensions import TypeVar
 
 from distk import Files, UsageError, option
-from distk.console import note
+from distk.console import note, warn
 from distk.data import names_of
 from distk.plugins.text.common import files as formats
 from distk.plugins.text.common.base import CorpusConfig, CorpusDataset
@@ -21,6 +21,8 @@ from distk.plugins.text.common.vocab import split_words
 
 TAGS = ("pos", "upos", "xpos", "tags")
 """Names of columns whose symbols are tags, apart by spaces."""
+SAMPLED, APART = 1000, 0.2
+"""Sentences whose tags are counted, and the share by which tags and words may differ: tokenizers do a little."""
 SPLITS = {"train": ("train",), "dev": ("dev", "val", "valid"), "test": ("test",)}
 """Split -> what files call it."""
 
@@ -40,6 +42,7 @@ class ParallelConfig(CorpusConfig):
     max_len: int = option(100, "longest sentence of x in symbols; longer ones are dropped", min=1, max=1000)
     max_target: int = option(150, "the same for the other columns", min=1, max=1000)
     lowercase: bool = option(False, "fold to lower case")
+    train_fraction: float = option(1.0, "share of the training sentences to learn from, drawn once", above=0, max=1)
     tagger: Literal["none", "auto", "perceptron", "textblob", "builtin"] = option(
         "none", "add a column pos: tags of the words of x, where the files have none"
     )
@@ -66,9 +69,20 @@ class Parallel(CorpusDataset[P]):
             raise UsageError(f"data set '{files.name}' needs the folder of your files: add --data-dir DIR.")
         found = self._found(files)
         parts, remark = completed(found, self.model is not None)
+        remark += self._thin(parts)
+        self._check_tags(parts)
         columns = ", ".join((self.main, *next(iter(parts.values())).columns))
         origin = f"{described(parts)} ({columns}) from '{self.folder}'{remark}"
         return parts, (), origin + self._tagged(parts)
+
+    def _thin(self, parts: dict[str, Part]) -> str:
+        """Leave the training sentences of `train_fraction`; what was done, in words."""
+        share = self.config.train_fraction
+        if share == 1 or "train" not in parts:
+            return ""
+        every = len(parts["train"].lines)
+        parts["train"], _ = held_out(parts["train"], max(1, round(share * every)))
+        return f"; {share:g} of {every:,} training sentences"
 
     def _found(self, files: Files) -> dict[str, Part]:
         """The splits as the files have them; sets `main`, what x is, and `folder`."""
@@ -112,6 +126,20 @@ class Parallel(CorpusDataset[P]):
         self.main = next((name for name in order if name in lines and self.units.get(name) is None), order[0])
         others = {name: list[str | None](held) for name, held in lines.items() if name != self.main}
         return Part(lines[self.main], columns=others)
+
+    def _check_tags(self, parts: dict[str, Part]) -> None:
+        """Warn where most sentences have many more or fewer tags than words, as where the lines are shifted."""
+        for split, part in parts.items():
+            for name in set(TAGS) & set(part.columns):
+                every = max(1, len(part.lines) // SAMPLED)
+                pairs = list(zip(part.lines, part.columns[name], strict=True))[::every]
+                sizes = [(len(split_words(line, raw=True)), len((tags or "").split())) for line, tags in pairs if tags]
+                apart = sum(abs(words - tags) > APART * max(words, tags) for words, tags in sizes)
+                if 2 * apart > len(sizes):
+                    warn(
+                        f"in {apart:,} of {len(sizes):,} sentences of split '{split}' the number of tags in '{name}' "
+                        f"is far from that of the words, first '{pairs[0][0][:40]}': do these files belong together?"
+                    )
 
     def _tagged(self, parts: dict[str, Part]) -> str:
         """Add tags by a tagger where they are asked for and the files have none; what was done, in words."""
