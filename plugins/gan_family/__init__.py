@@ -2,7 +2,7 @@
 
 from distk.hookspecs import RegisterPaper, hookimpl
 
-PAPERS = ("icm",)
+PAPERS = ("icm", "infogan")
 
 
 @hookimpl

@@ -1,0 +1,25 @@
+"""InfoGAN as an encoder, measured by disentanglement, completeness, informativeness (Eastwood & Williams 2017)."""
+
+from distk.papers import Paper
+
+paper = Paper(__name__, cite="Eastwood & Williams 2017", tags=("unsupervised",))
+paper.method(
+    "infogan",
+    "method:InfoGAN",
+    "a generator whose codes can be read from its images, with the losses of improved Wasserstein GAN",
+    tags=("gan",),
+)
+paper.method(
+    "infogan-mnist",
+    "method:InfoGANMnist",
+    "the first InfoGAN: a class and two continuous codes, with the losses of the first GAN",
+    cite="Chen et al. 2016",
+    tags=("gan",),
+)
+paper.dataset(
+    "teapots",
+    "data:Teapots",
+    "a teapot from any side in any colour, with a gap of unseen combinations: the published files, or rendered",
+    cite="Eastwood & Williams 2017",
+    tags=("image", "factors"),
+)
