@@ -174,7 +174,7 @@ class FactorDataset(Dataset[C]):
             return self.table[rows]
         return (rows.unsqueeze(-1) // self.strides) % self._sizes
 
-    def values(self, rows: Tensor) -> Tensor:
+    def factor_values(self, rows: Tensor) -> Tensor:
         """What scores read as the factors of rows `[n]`: `factors`, or for continuous factors their numbers, float
         `[n, K]`, of which `factors` are the bins."""
         return self.factors(rows)

@@ -28,7 +28,7 @@ class CodeTable:
 
     codes: float `[N, D]`, posterior means; a categorical group is one column with its most probable class.
     names, kinds: of the D columns; kind is "continuous" or "categorical".
-    factors: int64 `[N, K]`, or numbers where some are continuous, or None. factor_names, factor_sizes, factor_kinds: of the K factors.
+    factors: int64 `[N, K]`, or float where some are continuous, or None. factor_names, ..._sizes, ..._kinds: of the K.
     grid: whether the rows are every factor combination once, the last factor fastest.
     std: float `[N, D]` posterior standard deviations, NaN in columns without one; None without a posterior.
     kl: float `[D]` mean KL to the standard normal prior in nats, NaN likewise.
@@ -167,7 +167,7 @@ def encode_table(
         source=f"data set '{dataset.name}'",
     )
     if isinstance(dataset, FactorDataset):
-        table.factors = dataset.values(index)
+        table.factors = dataset.factor_values(index)
         table.factor_names, table.factor_sizes = dataset.factor_names, dataset.factor_sizes
         table.factor_kinds = dataset.factor_kinds
         table.grid = whole and dataset.is_grid and chosen is None

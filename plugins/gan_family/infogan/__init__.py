@@ -23,3 +23,14 @@ paper.dataset(
     cite="Eastwood & Williams 2017",
     tags=("image", "factors"),
 )
+paper.metric(
+    "infogan",
+    "metrics:InfoGANScore",
+    "how well an infogan model reads its codes from its own images",
+    tags=("gan", "model"),
+)
+paper.metric(
+    "dci-gap",
+    "metrics:GapDci",
+    "dci by lasso or forests fitted on training rows, and their errors on the test and on unseen combinations",
+)

@@ -56,7 +56,7 @@ class Config:
 
 
 class Teapots(FactorDataset[Config]):
-    """Factors azimuth, elevation (radians), red, green, blue: independent and uniform. `values` gives their numbers.
+    """Factors azimuth, elevation (radians), red, green, blue: independent and uniform. `factor_values` gives them.
 
     Splits by the order of the rows: `train` 80, `validation` 10, `test` 10 per cent, all pictures of a pose in one of
     them; with `gap="paper"` the rows of the gap are in none of these but in `gap`, of all splits together.
@@ -118,7 +118,7 @@ class Teapots(FactorDataset[Config]):
     def __len__(self) -> int:
         return len(self.truth)
 
-    def values(self, rows: Tensor) -> Tensor:
+    def factor_values(self, rows: Tensor) -> Tensor:
         """Azimuth and elevation in radians, and colour, float64 `[n, 5]`."""
         return self.truth[rows]
 
@@ -256,7 +256,7 @@ def _pictures(names: list[Path]) -> Iterator[np.ndarray]:
 
 
 def _sized(images: Tensor, size: int, path: Path) -> Tensor:
-    """uint8 `[N, 3, s, s]` -> `[N, 3, size, size]`, means of k x k pixels. Raises UsageError where that is no whole k."""
+    """uint8 `[N, 3, s, s]` -> `[N, 3, size, size]`, means of k x k pixels. Raises UsageError for no whole k."""
     side = images.shape[-1]
     if side == size:
         return images.contiguous()

@@ -1,7 +1,7 @@
 """InfoGAN: a generator whose codes can be read from its images (Chen et al., NIPS 2016), here also as an encoder.
 
-The generator's input is split into noise n and codes c; a recognition network Q, on the critic's features, is trained to
-recover c from G(n, c), which bounds the mutual information of codes and images from below:
+The generator's input is split into noise n and codes c; a recognition network Q, on the critic's features, is trained
+to recover c from G(n, c), which bounds the mutual information of codes and images from below:
 
     I(c; G(n, c)) >= H(c) + E[log q(c | G(n, c))]                                       (Chen et al., equation 5)
 
@@ -171,7 +171,7 @@ class InfoGAN(Method[AConfig]):
 
     def objectives(self) -> list[Objective]:
         c = self.config
-        rates = {"betas": (c.beta1, c.beta2)}
+        decays = (c.beta1, c.beta2)
         judges = [*self.trunk.parameters(), *self.critic.parameters()]
         reader = list(self.recognition.parameters())
         apart = c.info_cadence == "generator-only"
@@ -180,7 +180,7 @@ class InfoGAN(Method[AConfig]):
                 "critic",
                 self.criticise,
                 judges + ([] if apart else reader),
-                adam(c.critic_lr, **rates),
+                adam(c.critic_lr, decays),
                 updates=c.critic_updates,
                 fresh_batch=c.critic_updates > 1,
             ),
@@ -188,7 +188,7 @@ class InfoGAN(Method[AConfig]):
                 "generator",
                 self.generate,
                 [*self.generator.parameters(), *(reader if apart else [])],
-                adam(c.lr, **rates),
+                adam(c.lr, decays),
             ),
         ]
 
@@ -281,7 +281,7 @@ class InfoGAN(Method[AConfig]):
         return torch.cat(parts, 1)
 
     def information(self, code: Code, features: Tensor) -> Tensor:
-        """L_info = -log q(c | x), sum over codes, mean over the batch, nats; minus it and H(c) bound the information."""
+        """L_info = -log q(c | x), sum over codes, mean over the batch, nats. H(c) - L_info is the bound."""
         each = self.log_likelihood(code, features)
         weight = each.new_ones(each.shape[1])
         weight[: self.config.codes] = self.config.continuous_coeff

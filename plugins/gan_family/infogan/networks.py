@@ -5,6 +5,7 @@ Both pairs take and give images as the networks see them: in [-1, 1] for the res
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -87,7 +88,7 @@ class ResidualGenerator(nn.Module):
         times = blocks(size)
         wide = [dim * min(WIDEST, 2 ** (times - i)) for i in range(times + 1)]
         self.first = nn.Linear(width, wide[0] * SMALLEST**2)
-        self.blocks = nn.Sequential(*(Up(a, b) for a, b in zip(wide[:-1], wide[1:], strict=True)))
+        self.blocks = nn.Sequential(*(Up(a, b) for a, b in itertools.pairwise(wide)))
         self.norm = nn.BatchNorm2d(dim)
         self.last = nn.Conv2d(dim, channels, 3, padding=1)
         start_residual(self)
@@ -108,7 +109,7 @@ class ResidualTrunk(nn.Module):
         times = blocks(size)
         wide = [dim * min(WIDEST, 2**i) for i in range(times + 1)]
         self.first = nn.Conv2d(channels, dim, 3, padding=1)
-        self.blocks = nn.Sequential(*(Down(a, b, norm) for a, b in zip(wide[:-1], wide[1:], strict=True)))
+        self.blocks = nn.Sequential(*(Down(a, b, norm) for a, b in itertools.pairwise(wide)))
         self.features = wide[-1] * SMALLEST**2
         start_residual(self)
         glorot_(self.first)
