@@ -244,7 +244,7 @@ class InfoGAN(Method[AConfig]):
 
     def penalty(self, real: Tensor, made: Tensor, share: Tensor) -> Tensor:
         """(|gradient of d| - 1)^2 at a point between each pair, `[n]`, in float32: Q has no part in it."""
-        between = interpolated(real.float(), made.float(), share)
+        between = interpolated(real, made.to(real.dtype), share)
         with torch.autocast(between.device.type, enabled=False):
             return gradient_penalty(self.critic(self.trunk(between)), between)
 
