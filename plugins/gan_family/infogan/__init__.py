@@ -34,3 +34,5 @@ paper.metric(
     "metrics:GapDci",
     "dci by lasso or forests fitted on training rows, and their errors on the test and on unseen combinations",
 )
+paper.command("grid", "commands:grid", "Draw what a code changes, over several draws of everything else.")
+paper.command("hinton", "commands:hinton", "Draw which code holds which factor, as a Hinton diagram.")

@@ -238,8 +238,8 @@ class InfoGAN(Method[AConfig]):
             step.log("mi_bound", self.entropy() + self.log_likelihood(code, features).sum(1).mean())
             if self.config.codes and self.config.q_std == "learned":
                 deviation = (0.5 * self.read(features)[1]).exp()
-                step.log("smallest_std", deviation.amin())
-                step.log("largest_std", deviation.amax())
+                step.log("smallest_deviation", deviation.amin())
+                step.log("largest_deviation", deviation.amax())
         return loss
 
     def penalty(self, real: Tensor, made: Tensor, share: Tensor) -> Tensor:

@@ -31,11 +31,11 @@ class InfoGANScore(Metric[Config]):
     code_r2: 1 - squared error / variance of each continuous code, mean over codes; code_r2_per_code `[K]`.
     class_accuracy: share of classes that Q's most probable one hits, mean over categorical codes.
     mi_bound: H(c) + E[log q(c | G(n, c))], nats: at most the mutual information of codes and images, and this at most
-    H(c). smallest_std, largest_std: of Q, over images and codes.
+    H(c). smallest_deviation, largest_deviation: of Q, over images and codes.
     """
 
     headline = "code_r2"
-    keys = ("code_r2", "class_accuracy", "mi_bound", "code_entropy", "smallest_std", "largest_std")
+    keys = ("code_r2", "class_accuracy", "mi_bound", "code_entropy", "smallest_deviation", "largest_deviation")
     needs_model = True
     needs_codes = False
 
@@ -56,7 +56,7 @@ class InfoGANScore(Metric[Config]):
             each = 1 - (mean.double() - truth).square().mean(0) / truth.var(0, correction=0)
             deviation = (0.5 * log_variance).exp()
             result |= {"code_r2": float(each.mean()), "code_r2_per_code": each.cpu().numpy()}
-            result |= {"smallest_std": float(deviation.min()), "largest_std": float(deviation.max())}
+            result |= {"smallest_deviation": float(deviation.min()), "largest_deviation": float(deviation.max())}
         else:
             result |= {"code_r2": float("nan"), "reasons": {"code_r2": "the model has no continuous code"}}
         if logits:

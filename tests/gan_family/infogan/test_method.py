@@ -135,8 +135,8 @@ def test_the_generators_loss_is_that_of_the_paper(seed: int, game: str, generato
     assert float(loss) == pytest.approx(float(fool) + 2.5 * nll, rel=2e-4, abs=2e-4)
     assert float(told["mi_bound"]) == pytest.approx(2 * math.log(2) + math.log(3) - nll, rel=2e-4, abs=2e-4)
     deviation = np.exp(0.5 * np.clip(heads[:, 2:4], -6, 4))
-    assert float(told["smallest_std"]) == pytest.approx(deviation.min(), rel=1e-4)
-    assert float(told["largest_std"]) == pytest.approx(deviation.max(), rel=1e-4)
+    assert float(told["smallest_deviation"]) == pytest.approx(deviation.min(), rel=1e-4)
+    assert float(told["largest_deviation"]) == pytest.approx(deviation.max(), rel=1e-4)
     found = torch.autograd.grad(loss, list(model.generator.parameters()))
     assert all(float(g.abs().sum()) > 0 for g in found[-2:])
 
@@ -349,7 +349,7 @@ def test_the_score_of_a_known_reader(seed: int, a: float) -> None:
     error = (1 - a) ** 2 / 3
     expected = 2 * (math.log(2) - 0.5 * math.log(2 * math.pi) - 0.5 * s - 0.5 * error * math.exp(-s))
     assert told["mi_bound"] == pytest.approx(expected, abs=1e-4 + tolerance * math.exp(-s))
-    assert told["smallest_std"] == pytest.approx(math.exp(0.5 * s), rel=1e-5)
+    assert told["smallest_deviation"] == pytest.approx(math.exp(0.5 * s), rel=1e-5)
 
 
 def test_noise_is_one_draw_for_all_items(seed: int, generator: torch.Generator) -> None:
