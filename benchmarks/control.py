@@ -21,7 +21,7 @@ from timing import bare_loop, seconds
 from distk.device import Ranks, choose_device, describe, seeded
 from distk.plugins.rl_control.dyncontent.planning import Settings, best_sequence, first_sequences
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ import torch
 
 from distk.device import Ranks
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 
 
 def trainer(seed: int):

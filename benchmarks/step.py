@@ -22,7 +22,7 @@ from distk.method import one_hot
 from distk.nn import bernoulli_nll, gaussian_kl
 from distk.plugins.vae_family.cascadevae import solver
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 from distk.training.trainer import Trainer
 
 

@@ -23,7 +23,7 @@ from timing import bare_loop, seconds
 
 from distk.device import Ranks, choose_device, describe
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 
 SIZES: dict[str, dict[str, Any]] = {
     "arae": {"embedding": 64, "hidden": 128, "z": 16},

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from distk.data import Source
 from distk.method import Objective, Step
+from distk.source import Source
 from distk.training.trainer import Trainer
 
 

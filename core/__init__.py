@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     from distk.data import DataSpec as DataSpec
     from distk.data import FactorDataset as FactorDataset
     from distk.data import Files as Files
-    from distk.data import Source as Source
     from distk.data import Split as Split
     from distk.data import open_dataset as open_dataset
     from distk.data import permuted_split as permuted_split
@@ -45,32 +44,36 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     from distk.latents import one_hot as one_hot
     from distk.method import Method as Method
     from distk.method import Objective as Objective
-    from distk.method import OptimizerFactory as OptimizerFactory
     from distk.method import Step as Step
-    from distk.method import adam as adam
     from distk.method import can as can
-    from distk.method import rmsprop as rmsprop
-    from distk.method import sgd as sgd
     from distk.metric import CodeTable as CodeTable
     from distk.metric import Metric as Metric
     from distk.metric import encode_table as encode_table
+    from distk.optimizers import OptimizerFactory as OptimizerFactory
+    from distk.optimizers import adam as adam
+    from distk.optimizers import adamw as adamw
+    from distk.optimizers import rmsprop as rmsprop
+    from distk.optimizers import sgd as sgd
     from distk.penalty import Penalty as Penalty
     from distk.run import Run as Run
+    from distk.source import Source as Source
     from distk.version import __version__ as __version__
 
 _WHERE = {
     "api": ("dataset", "load", "train"),
     "config": ("NoConfig", "option"),
-    "data": ("DataSpec", "Dataset", "FactorDataset", "Files", "Source", "Split", "open_dataset", "permuted_split"),
+    "data": ("DataSpec", "Dataset", "FactorDataset", "Files", "Split", "open_dataset", "permuted_split"),
     "device": ("choose_device", "seeded", "static_shapes_only"),
     "errors": ("DistkError", "UsageError"),
     "evaluation": ("evaluate",),
     "hookspecs": ("Register", "RegisterCommand", "RegisterPaper", "hookimpl"),
     "latents": ("Code", "Latent", "LatentSpace", "one_hot"),
-    "method": ("Method", "Objective", "OptimizerFactory", "Step", "adam", "can", "rmsprop", "sgd"),
+    "method": ("Method", "Objective", "Step", "can"),
     "metric": ("CodeTable", "Metric", "encode_table"),
+    "optimizers": ("OptimizerFactory", "adam", "adamw", "rmsprop", "sgd"),
     "penalty": ("Penalty",),
     "run": ("Run",),
+    "source": ("Source",),
     "version": ("__version__",),
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}

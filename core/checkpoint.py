@@ -247,6 +247,13 @@ def sizes(path: Path) -> dict[str, list[int]]:
         return {name: file.get_slice(name).get_shape() for name in file.keys()}
 
 
+def tensors(path: Path) -> dict[str, Tensor]:
+    """The model's tensors, names without the prefix `model/`, without building the model."""
+    with _opened(path) as file:
+        _parse(path, file)
+        return {name[6:]: file.get_tensor(name) for name in file.keys() if name.startswith("model/")}
+
+
 def load_training(path: Path) -> dict[str, Tensor]:
     """The training state, names without the prefix `train/`; empty for a stripped checkpoint."""
     with _opened(path) as file:

@@ -32,7 +32,8 @@ def table_from_arrays(path: Path, device: torch.device | str = "cpu") -> CodeTab
     """A table from an npz with `codes` `[n, D]` and whatever else of `MEMBERS` it holds.
 
     `codes_test` and `factors_test` are rows for testing predictors; `std` and `kl` describe a Gaussian posterior;
-    kinds of codes are "continuous" or "categorical" (a column of class indices), those of factors as in CodeTable.
+    kinds of codes are "continuous", "ordinal" or "categorical" (a column of class indices), those of factors as in
+    CodeTable.
     Raises DistkError for a file that is not npz, holds pickled members, lacks `codes`, or whose members do not fit.
     """
     arrays = _members(path)
@@ -42,7 +43,7 @@ def table_from_arrays(path: Path, device: torch.device | str = "cpu") -> CodeTab
     n, d = codes.shape
     table = CodeTable(codes.to(device), [f"c{i + 1}" for i in range(d)], ["continuous"] * d, source=f"'{path}'")
     table.names = _words(path, arrays, "code_names", d) or table.names
-    table.kinds = _words(path, arrays, "code_kinds", d, ("continuous", "categorical")) or table.kinds
+    table.kinds = _words(path, arrays, "code_kinds", d, ("continuous", "ordinal", "categorical")) or table.kinds
     if "std" in arrays:
         table.std = _numbers(path, arrays, "std", (n, d)).to(device)
     if "kl" in arrays:

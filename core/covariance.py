@@ -17,8 +17,8 @@ def columns_of(table: CodeTable, layer: str) -> list[int]:
 
     Raises UsageError where there are none.
     """
-    continuous = [i for i, kind in enumerate(table.kinds) if kind == "continuous"]
-    groups = {g.name: g.columns for g in table.model.latents if g.kind == "continuous"} if table.model else {}
+    continuous = [i for i, kind in enumerate(table.kinds) if kind != "categorical"]
+    groups = {g.name: g.columns for g in table.model.latents if g.kind != "categorical"} if table.model else {}
     if layer in groups:
         return [i for i in continuous if table.names[i] in groups[layer]]
     if layer != "code":

@@ -16,6 +16,7 @@ from torch import Tensor
 from distk.config import C, Configured, from_dict
 from distk.errors import UsageError, unknown
 from distk.registry import registry
+from distk.stored import Stored, Where
 
 Split = str
 """Name of a part of a data set: `all`, or one of `Dataset.splits` such as `train` and `test`."""
@@ -65,19 +66,29 @@ class Dataset(Configured[C]):
 
     reads: ClassVar[str] = ""
     """What `--data-dir` holds, for help texts and messages; empty where the data set reads no files."""
+    gives: ClassVar[tuple[str, ...]] = ()
+    """What a training batch holds beside `x`, `label` and `factors`, such as `x2`: named to who lacks it."""
     spec: DataSpec
     origin: str
     parts: Mapping[str, Tensor] = MappingProxyType({})
     """The rows of each split by its name, int64 on the device; empty where the data have no splits."""
 
     name: str = ""
+    stored: tuple[Stored, ...] = ()
+    """Where the items lie, for data that are held whole; see `counted`."""
+    counted: ClassVar[bool] = False
+    """Whether the rows of a training batch follow from seed and step alone (`stored.rows_at`), so that the next ones
+    can be gathered ahead: for data sets whose `sample` is this one, drawn from `stored`."""
     eager_because: str = ""
     """Why steps over these data cannot be captured as a CUDA graph; empty where they can."""
 
     def __init__(self, config: C, device: torch.device, files: Files) -> None:
-        """files: finds the user's files; `files.find(...)` is None where the built-in form is to be used."""
+        """files: finds the user's files; `files.find(...)` is None where the built-in form is to be used. `files.where`
+        says where items that are held whole shall lie, for `Stored`."""
         self.config = config
         self.device = device
+        self.where = files.where
+        self._rows_on_host: dict[Split, Tensor | None] = {}
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -85,6 +96,10 @@ class Dataset(Configured[C]):
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """Rows int64 `[n]` on the device -> at least `x` `[n, *spec.shape]`; `label` int64 `[n]` where there is one."""
         raise NotImplementedError
+
+    def items(self, rows: Tensor) -> dict[str, Tensor]:
+        """As `batch`, with the factors of data that have them: what codes of these rows may depend on."""
+        return self.batch(rows)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -105,6 +120,13 @@ class Dataset(Configured[C]):
         rows = self.rows(split)
         return torch.arange(len(self), device=self.device) if rows is None else rows
 
+    def rows_on_host(self, split: Split) -> Tensor | None:
+        """As `rows`, on the CPU; copied once."""
+        if split not in self._rows_on_host:
+            rows = self.rows(split)
+            self._rows_on_host[split] = None if rows is None else rows.cpu()
+        return self._rows_on_host[split]
+
     def bucket(self, step: int, seed: int) -> Hashable:
         """A host value for data whose batches change shape from step to step (sentence lengths); see `sample`."""
         return None
@@ -113,7 +135,7 @@ class Dataset(Configured[C]):
         self, n: int, generator: torch.Generator, split: Split = "train", bucket: Hashable = None
     ) -> dict[str, Tensor]:
         """`n` items of a split, uniformly and with replacement."""
-        return self.batch(self.sample_rows(n, generator, split))
+        return self.items(self.sample_rows(n, generator, split))
 
     def sample_rows(self, n: int, generator: torch.Generator, split: Split = "all") -> Tensor:
         """`n` rows of a split, uniformly and with replacement, int64 `[n]`."""
@@ -161,10 +183,7 @@ class FactorDataset(Dataset[C]):
             total *= size
         return total
 
-    def sample(
-        self, n: int, generator: torch.Generator, split: Split = "train", bucket: Hashable = None
-    ) -> dict[str, Tensor]:
-        rows = self.sample_rows(n, generator, split)
+    def items(self, rows: Tensor) -> dict[str, Tensor]:
         batch = self.batch(rows)
         return batch if "factors" in batch else {**batch, "factors": self.factors(rows)}
 
@@ -206,39 +225,24 @@ class FactorDataset(Dataset[C]):
         return self.factors(torch.arange(len(self), device=self.device))
 
 
-@dataclass(frozen=True)
-class Source:
-    """What a training step draws its batches from: a split of a data set, a batch size and a generator.
-
-    Over several devices each rank keeps its rows of one global batch: the batch does not depend on their number.
-    """
-
-    dataset: Dataset
-    batch: int
-    generator: torch.Generator
-    split: Split = "train"
-    rank: int = 0
-    world: int = 1
-    bucket: Hashable = None
-
-    def sample(self, n: int | None = None) -> dict[str, Tensor]:
-        """A batch of `n` items (default: the batch size) as a dict of tensors."""
-        n = n or self.batch
-        batch = self.dataset.sample(n * self.world, self.generator, self.split, self.bucket)
-        if self.world == 1:
-            return batch
-        return {key: value[self.rank * n : (self.rank + 1) * n] for key, value in batch.items()}
-
-
 class Files:
     """Finds a data set's files: in `--data-dir`, else in `$DISTK_DATA/<name>` or `$DISTK_DATA`.
 
     folder: where to look, or None. required: the user named the folder, so that a missing file is an error.
+    where: where items that are held whole shall lie.
     model: what a trained model knows of its data, where it is that model which will read these items. A data set that
     can read its files in more than one way then does as the model's did: text keeps the model's vocabulary.
     """
 
-    def __init__(self, name: str, folder: str | Path | None, reads: str, model: DataSpec | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: str | Path | None,
+        reads: str,
+        model: DataSpec | None = None,
+        where: Where = "auto",
+    ) -> None:
+        self.where: Where = where
         self.name, self.reads, self.required, self.model = name, reads, folder is not None, model
         self.folders: list[Path] = []
         if folder is not None:
@@ -267,6 +271,26 @@ class Files:
             )
         return None
 
+    def folder_of(self, name: str) -> Path | None:
+        """Where another data set, of which this one is made, finds its files: `--data-dir`, or the folder of its name
+        in it; None where the user named no folder, or the other one reads no files."""
+        base = name.partition(":")[0]
+        if not self.required or not registry().find("dataset", base).load().reads:
+            return None
+        root = self.folders[0]
+        return next((root / n for n in (base, base.replace("-", "_")) if (root / n).is_dir()), root)
+
+    def open(self, name: str, options: dict[str, Any] | None = None, *, device: str | torch.device = "cpu") -> Dataset:
+        """Another registered data set, of which this one is made, with the user's files handed on; see `open_dataset`.
+
+        Raises UsageError for the data set itself, since that would never end.
+        """
+        if registry().find("dataset", name.partition(":")[0]).name == self.name:
+            raise UsageError(f"data set '{self.name}' cannot be made of itself.")
+        return open_dataset(
+            name, options, device=device, folder=self.folder_of(name), model=self.model, where=self.where
+        )
+
 
 def open_dataset(
     name: str,
@@ -275,12 +299,14 @@ def open_dataset(
     device: str | torch.device = "cpu",
     folder: str | Path | None = None,
     model: DataSpec | None = None,
+    where: Where = "auto",
 ) -> Dataset:
     """Build a registered data set.
 
     name: as in `distk list`; `name:variant` sets its setting `variant`. options: values of its Config.
     folder: the user's files; without it `DISTK_DATA` is looked at, then the built-in form is used where there is one.
-    model: the data description of a trained model that is to read the items; see `Files`.
+    model: the data description of a trained model that is to read the items; see `Files`. where: the device, the host,
+    or whichever has room, for data that are held whole.
     Raises UsageError for an unknown name or a setting out of range, DistkError for unreadable files.
     """
     base, _, variant = name.partition(":")
@@ -290,8 +316,12 @@ def open_dataset(
     config = from_dict(cls.Config, values, f"data set '{entry.name}'")
     if folder is not None and not cls.reads:
         raise UsageError(f"data set '{entry.name}' reads no files, so it takes no --data-dir.")
-    made = cls(config, torch.device(device), Files(entry.name, folder, cls.reads, model))
+    made = cls(config, torch.device(device), Files(entry.name, folder, cls.reads, model, where))
     made.name = entry.name
+    if where == "host" and not made.stored:
+        raise UsageError(f"data set '{entry.name}' makes its items where they are used: leave --data-on host out.")
+    if made.device.type == "cuda" and any(stored.on_host for stored in made.stored):
+        made.eager_because = "the data lie on the host"
     if isinstance(made, FactorDataset) and "factors" not in made.spec.extra:
         factors = dict(zip(made.factor_names, made.factor_sizes, strict=False))
         kinds = dict(zip(made.factor_names, made.factor_kinds, strict=False))

@@ -61,7 +61,7 @@ def fitting_data(model: Method, header: Header, name: str | None, folder: str | 
     What only means something else (class names, factors, a frame rate) is a warning. Raises UsageError that names
     what differs when the model cannot read these items.
     """
-    device = next(model.parameters()).device
+    device = model.device
     where = str(folder) if folder is not None else None
     if name is None:
         dataset = trained_data(header, device, where)

@@ -19,14 +19,23 @@ from distk.errors import UsageError, unknown
 
 Code = dict[str, Tensor]
 
+PRIORS = {"continuous": ("normal", "uniform", "none"), "ordinal": ("levels",), "categorical": ("categorical",)}
+"""The priors that a group of each kind can have, its default first."""
+
 
 @dataclass(frozen=True)
 class Latent:
-    """One group: `kind` continuous or categorical, `size` dimensions or classes, `steps` > 0 for one per time step.
+    """One group: `kind` continuous, ordinal or categorical, `size` dimensions or classes, `steps` > 0 for one per time
+    step.
+
+    An ordinal group is continuous but for its dimensions taking a few values each, in order, which the method learns
+    and gives in `Method.walk`.
 
     low, high: what a traversal walks through for a continuous group.
     prior: what `Method.prior` draws: "normal" (standard normal, the default of a continuous group), "uniform" (over
-        low..high), "categorical" (every class alike, the default and only prior of a categorical group).
+        low..high), "categorical" (every class alike, the default and only prior of a categorical group), "levels" (each
+        dimension's values alike, the default and only prior of an ordinal group), "none" (no prior is known: the method
+        overrides `prior` or draws nothing, and a traversal runs through the middle 90 % of the data's codes).
     encoded: False for a group that `encode` does not give, such as a generator's noise; `decode` gets it drawn.
     scored: whether the group is part of the table of codes; one that is not encoded never is.
     walked: whether a traversal moves it; noise that only varies what nobody asks about stays where it is.
@@ -34,7 +43,7 @@ class Latent:
     """
 
     name: str
-    kind: Literal["continuous", "categorical"]
+    kind: Literal["continuous", "ordinal", "categorical"]
     size: int
     steps: int = 0
     low: float = -2.0
@@ -45,13 +54,17 @@ class Latent:
     walked: bool = True
 
     def __post_init__(self) -> None:
-        usual = {"continuous": "normal", "categorical": "categorical"}
-        if self.kind not in usual:
-            raise ValueError(f"latent group '{self.name}' is of kind {self.kind!r}; kinds are {', '.join(usual)}")
-        priors = ("normal", "uniform") if self.kind == "continuous" else ("categorical",)
+        possible = {
+            "continuous": ("normal", "uniform", "none"),
+            "ordinal": ("levels",),
+            "categorical": ("categorical",),
+        }
+        if self.kind not in possible:
+            raise ValueError(f"latent group '{self.name}' is of kind {self.kind!r}; kinds are {', '.join(possible)}")
+        priors = possible[self.kind]
         if self.prior not in ("", *priors):
             raise ValueError(f"latent group '{self.name}' has prior {self.prior!r}; it can be {' or '.join(priors)}")
-        object.__setattr__(self, "prior", self.prior or usual[self.kind])
+        object.__setattr__(self, "prior", self.prior or priors[0])
         object.__setattr__(self, "scored", self.scored and self.encoded)
 
     @property

@@ -7,6 +7,7 @@ parameters, how often and in which order. Everything in `loss` is tensor code on
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +18,12 @@ from torch import Tensor, nn
 
 from distk.config import C, Configured
 from distk.errors import UsageError
-from distk.latents import Code, LatentSpace, one_hot
+from distk.latents import Code, Latent, LatentSpace, one_hot
+from distk.optimizers import OptimizerFactory
 
 if TYPE_CHECKING:
-    from distk.data import Dataset, DataSpec, Source
-
-OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+    from distk.data import Dataset, DataSpec
+    from distk.source import Source
 
 
 class Step:
@@ -146,6 +147,12 @@ class Method(nn.Module, Configured[C]):
     """This method's own defaults of settings that a data set may have, such as {"exact_lengths": True}."""
     capturable: bool | str = True
     """False or a reason, when the step cannot be captured as a CUDA graph."""
+    reads: ClassVar[tuple[str, ...]] = ("x",)
+    """Entries of a training batch that the losses read, held against the data set before a run folder is made."""
+    closed_form: ClassVar[bool] = False
+    """Whether `initialise` fits the whole model, as in principal components: no objectives, and a run of 0 steps."""
+    conditions: Mapping[str, int] = {}
+    """What `sample` takes beside the groups of the code -> how many classes it has, as {"label": 10}."""
     taps: ClassVar[tuple[str, ...]] = ()
     """Layers that the losses hand over with `step.tap`, so that a penalty on them needs no pass of its own."""
     instead: Mapping[str, str] = {}
@@ -186,8 +193,22 @@ class Method(nn.Module, Configured[C]):
             )
         return self.opens()
 
+    def accepts(self, dataset: Dataset) -> None:
+        """Called with the data set of a run before anything is written: raise UsageError for what cannot be learned
+        from, such as data that are no full grid of factors."""
+
+    def initialise(self, source: Source) -> None:
+        """Called once on a fresh run before its first step, never when a run is taken up again: set parameters from
+        data (a codebook by k-means, scales of a normalisation) or fit them in closed form.
+
+        source: draws whole batches, on every rank the same; `source.dataset` is there, too. Parameters are changed in
+        place, since the optimizers hold them. It runs on the host, with gradients on and in train mode.
+        """
+
     def objectives(self) -> list[Objective]:
-        """The training step, in order. Called once, when the trainer is built."""
+        """The training step, in order. Called once, when the trainer is built; none for a method of `closed_form`."""
+        if self.closed_form:
+            return []
         raise NotImplementedError(f"{type(self).__name__} has no objectives")
 
     def schedule(self, step: int) -> dict[str, Any]:
@@ -223,6 +244,11 @@ class Method(nn.Module, Configured[C]):
         """Items `[batch, *spec.shape]` -> code (posterior means, class probabilities)."""
         raise NotImplementedError
 
+    def encode_batch(self, batch: Mapping[str, Tensor]) -> Code:
+        """As `encode`, of a whole batch: for codes that depend on more than `x`, such as a label, an action or a
+        partner. What encodes items of a data set calls this one, with what `Dataset.items` gives."""
+        return self.encode(batch["x"])
+
     def decode(self, code: Code) -> Tensor:
         """Code -> items `[batch, *spec.shape]` in the data's range."""
         raise NotImplementedError
@@ -230,8 +256,8 @@ class Method(nn.Module, Configured[C]):
     def sample(self, n: int, generator: torch.Generator, **given: int) -> Tensor:
         """`n` items drawn from the model: the prior decoded, unless overridden.
 
-        given: categorical group -> class that all of them shall have; `frames`, for a method of `any_length`: frames of
-        each clip, which `prior` then takes, too.
+        given: categorical group, or one of `conditions` (for a method that overrides this) -> class that all of them
+        shall have; `frames`, for a method of `any_length`: frames of each clip, which `prior` then takes, too.
         """
         length = {"frames": given.pop("frames")} if "frames" in given else {}
         draw: Any = self.prior  # of a method of any length it takes the length
@@ -278,6 +304,18 @@ class Method(nn.Module, Configured[C]):
         """Items -> for each continuous group with a Gaussian posterior: (mean, standard deviation)."""
         raise NotImplementedError
 
+    def posterior_batch(self, batch: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """As `posterior`, of a whole batch; see `encode_batch`."""
+        return self.posterior(batch["x"])
+
+    def walk(self, group: Latent, columns: int) -> Tensor | None:
+        """The values that a traversal runs through: `[columns]` for all dimensions of a group, or a row for each,
+        `[size, m]`, of as many values m as there are. None: from the group's low to its high.
+
+        An ordinal group gives its values here, since they are learned.
+        """
+        return None
+
     def text(self, items: Tensor) -> list[str]:
         """Items of a sentence method (token ids `[n, T]`) as readable lines."""
         raise NotImplementedError
@@ -286,26 +324,54 @@ class Method(nn.Module, Configured[C]):
         """Sentences with another label (index `to` of `spec.classes`), one for one, the rest kept."""
         raise NotImplementedError
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model's tensors are."""
+        return next(itertools.chain(self.parameters(), self.buffers())).device
+
+    @property
+    def drawable(self) -> bool:
+        """Whether `prior` can draw every group."""
+        return all(group.prior != "none" for group in self.latents) or can(self, "prior")
+
     def prior(self, n: int, generator: torch.Generator) -> Code:
         """`n` codes from the prior, all groups, each as its `Latent.prior` says unless overridden."""
         code: Code = {}
         for group in self.latents:
             shape = (n, *group.shape)
+            if group.prior == "none":
+                raise UsageError(
+                    f"nothing can be drawn from {type(self).__name__}: its code '{group.name}' has no prior."
+                )
             if group.prior == "normal":
                 code[group.name] = torch.randn(shape, generator=generator, device=generator.device)
             elif group.prior == "uniform":
                 unit = torch.rand(shape, generator=generator, device=generator.device)
                 code[group.name] = group.low + (group.high - group.low) * unit
+            elif group.prior == "levels":
+                code[group.name] = self._levels(group, n, generator)
             else:
                 gumbel = -torch.rand(shape, generator=generator, device=generator.device).log().neg().log()
                 code[group.name] = (gumbel == gumbel.amax(-1, keepdim=True)).float()
         return code
+
+    def _levels(self, group: Latent, n: int, generator: torch.Generator) -> Tensor:
+        """Each dimension's values from `walk`, all alike, float `[n, *group.shape]`."""
+        values = self.walk(group, 0)
+        if values is None:
+            raise UsageError(f"method {type(self).__name__} does not say in `walk` which values '{group.name}' takes.")
+        values = values.expand(group.size, values.shape[-1]).to(generator.device)
+        unit = torch.rand((n, *group.shape), generator=generator, device=generator.device)
+        index = (unit * values.shape[-1]).long().clamp_(max=values.shape[-1] - 1)
+        return values.gather(1, index.flatten(0, -2).T).T.reshape(index.shape)
 
 
 def can(method: Method | type[Method], name: str) -> bool:
     """Whether a method has the capability `name`: a method's name such as "encode", "decode", "sample"."""
     cls = method if isinstance(method, type) else type(method)
     if name == "sample" and can(cls, "decode"):
+        return True
+    if name in ("encode", "posterior") and can(cls, f"{name}_batch"):
         return True
     return getattr(cls, name) is not getattr(Method, name)
 
@@ -320,54 +386,3 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def adam(
-    lr: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_l2: float = 0.0,
-    weight_decay: float = 0.0,
-) -> OptimizerFactory:
-    """Factory of an Adam that can be captured on CUDA (learning rate and step count on the device) and is fused.
-
-    weight_decay: adds the gradient of weight_decay / 2 * sum p^2 over all parameters, before Adam's moments (the L2 of
-    `torch.optim.Adam`, not AdamW's). weight_l2: the same over weights alone (not biases and other vectors), on top.
-    """
-
-    def build(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        cuda = parameters[0].is_cuda
-        rate: Any = torch.tensor(lr, device=parameters[0].device) if cuda else lr
-        weights = [p for p in parameters if p.dim() > 1]
-        others = [p for p in parameters if p.dim() <= 1]
-        decayed: dict[str, Any] = {"params": weights, "weight_decay": weight_decay + weight_l2}
-        groups: list[dict[str, Any]] = [decayed, {"params": others}]
-        groups = [group for group in groups if group["params"]] if weight_l2 else [{"params": parameters}]
-        return torch.optim.Adam(
-            groups, lr=rate, betas=betas, eps=eps, weight_decay=weight_decay, fused=True, capturable=cuda
-        )
-
-    return build
-
-
-def sgd(lr: float, momentum: float = 0.0) -> OptimizerFactory:
-    """Factory of plain stochastic gradient descent, its learning rate on the device under CUDA."""
-
-    def build(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        cuda = parameters[0].is_cuda
-        rate: Any = torch.tensor(lr, device=parameters[0].device) if cuda else lr
-        # torch's foreach form reads a learning rate on the device back to the host, which no capture survives.
-        return torch.optim.SGD(parameters, lr=rate, momentum=momentum, foreach=not cuda, fused=cuda)
-
-    return build
-
-
-def rmsprop(lr: float, alpha: float = 0.99, eps: float = 1e-8) -> OptimizerFactory:
-    """Factory of RMSprop, capturable on CUDA."""
-
-    def build(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        cuda = parameters[0].is_cuda
-        rate: Any = torch.tensor(lr, device=parameters[0].device) if cuda else lr
-        return torch.optim.RMSprop(parameters, lr=rate, alpha=alpha, eps=eps, capturable=cuda, foreach=True)
-
-    return build

@@ -130,7 +130,7 @@ def chosen_rows(dataset: Dataset, split: Split, rows: int | None, seed: int) -> 
 
 @torch.no_grad()
 def encode_table(
-    model: Method, dataset: Dataset, *, rows: int | None = None, split: Split = "all", seed: int = 0, batch: int = 512
+    model: Method, dataset: Dataset, *, rows: int | None = None, split: Split = "all", seed: int = 0, at_once: int = 512
 ) -> CodeTable:
     """Encode a data set in eval mode, without autocast.
 
@@ -145,13 +145,13 @@ def encode_table(
     codes, stds, kl = [], [], torch.zeros(len(model.latents.columns), dtype=torch.float64, device=dataset.device)
     off = torch.autocast(dataset.device.type, enabled=False)
     with eval_mode(model), progress("encoding", len(index)) as advance, off:
-        for part in index.split(batch):
-            x = dataset.batch(part)["x"]
-            code = model.encode(x)
+        for part in index.split(at_once):
+            batch = dataset.items(part)
+            code = model.encode_batch(batch)
             _refuse_half(model, code)
             codes.append(model.latents.flatten(code))
             if can(model, "posterior"):
-                std, nats = _posterior_columns(model, x)
+                std, nats = _posterior_columns(model, batch)
                 stds.append(std)
                 kl += nats.double().sum(0)
             advance(len(part))
@@ -183,9 +183,9 @@ def _refuse_half(model: Method, code: Code) -> None:
             )
 
 
-def _posterior_columns(model: Method, x: Tensor) -> tuple[Tensor, Tensor]:
+def _posterior_columns(model: Method, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Standard deviation and KL to N(0, 1), each `[batch, columns]`; NaN for columns without a Gaussian posterior."""
-    posterior = model.posterior(x)
+    posterior = model.posterior_batch(batch)
     std, kl = [], []
     for group in model.latents.scored:
         if group.name in posterior:
@@ -193,7 +193,7 @@ def _posterior_columns(model: Method, x: Tensor) -> tuple[Tensor, Tensor]:
             std.append(sd)
             kl.append(gaussian_kl(mean, sd.clamp_min(1e-8)))
         else:
-            nan = torch.full((len(x), len(group.columns)), torch.nan, device=x.device)
+            nan = torch.full((len(batch["x"]), len(group.columns)), torch.nan, device=batch["x"].device)
             std.append(nan)
             kl.append(nan)
     return torch.cat(std, 1), torch.cat(kl, 1)

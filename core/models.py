@@ -16,7 +16,7 @@ from distk.method import Method
 def open_model(path: Path, device: str = "auto") -> tuple[Method, checkpoint.Header]:
     """A trained model in eval mode, with `model.dataset()` to open the data that it was trained on."""
     model, header = checkpoint.load(path, choose_device(device))
-    target = next(model.parameters()).device
+    target = model.device
     model.opens = lambda: trained_data(header, target)
     return model, header
 

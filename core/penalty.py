@@ -58,24 +58,24 @@ class Penalty(Configured[C]):
         """
 
 
-def layers_of(model: Method, x: Tensor) -> dict[str, Tensor]:
+def layers_of(model: Method, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The layers that a method has through its encoder: each continuous group `[n, *group.shape]`, and `code` `[n, p]`.
 
-    Items `[n, ...]` as for `encode`. Raises UsageError for a method without a continuous code.
+    batch: as for `encode_batch`. Raises UsageError for a method without a continuous code.
     """
     names = _continuous(model)
     found: Mapping[str, Tensor] = {}
     if can(model, "posterior"):
-        found = {name: mean for name, (mean, _) in model.posterior(x).items()}
+        found = {name: mean for name, (mean, _) in model.posterior_batch(batch).items()}
     if not set(names) <= set(found):
-        found = model.encode(x)
+        found = model.encode_batch(batch)
     layers = {name: found[name] for name in names}
     return {CODE: torch.cat([layers[name].flatten(1) for name in names], 1), **layers}
 
 
 def _continuous(model: Method) -> list[str]:
     """Names of the continuous groups. Raises UsageError where there is none, or no encoder."""
-    names = [group.name for group in model.latents if group.kind == "continuous"]
+    names = [group.name for group in model.latents if group.kind != "categorical"]
     if not names or not (can(model, "encode") or can(model, "posterior")):
         lacks = "no continuous code" if not names else "no encoder"
         raise UsageError(f"method {type(model).__name__} has {lacks}, so there is no layer for a penalty.")
@@ -152,7 +152,7 @@ def attach(
         return None
     wanted = dict.fromkeys(layer for penalty in penalties for layer in penalty.layers)
     encoded = tuple(layer for layer in wanted if layer not in model.taps)
-    sizes = {group.name: len(group.columns) for group in model.latents if group.kind == "continuous"}
+    sizes = {group.name: len(group.columns) for group in model.latents if group.kind != "categorical"}
     units = {CODE: sum(sizes.values()), **sizes}
     for layer in encoded:
         if layer not in units:
@@ -199,7 +199,7 @@ class Attached:
         handed, step.taps = step.taps, {}
         layers = {layer: h for layer, h in handed.items() if claims.setdefault(layer, objective) == objective}
         if objective == self.owner:
-            found = layers_of(self.model, step.batch["x"])
+            found = layers_of(self.model, step.batch)
             layers |= {layer: found[layer] for layer in self.encoded}
         wanted = {layer for penalty in self.penalties for layer in penalty.layers}
         return {layer: self._whole(h.float()) for layer, h in layers.items() if layer in wanted}
@@ -243,10 +243,9 @@ def _owner(model: Method, dataset: Dataset, objectives: Sequence[Objective], lay
     _continuous(model)
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
         try:
-            x = dataset.sample(2, seeded(0, dataset.device), bucket=dataset.bucket(0, 0))["x"]
+            found = layers_of(model, dataset.sample(2, seeded(0, dataset.device), bucket=dataset.bucket(0, 0)))
         except (NotImplementedError, KeyError):
             raise UsageError(f"data set '{dataset.name}' has no items to encode, so no penalty on them.") from None
-        found = layers_of(model, x)
         total = sum(found[layer].float().sum() for layer in layers)
         if not isinstance(total, Tensor) or not total.requires_grad:
             raise UsageError(f"no gradient reaches the encoder of {type(model).__name__}, so no penalty can act.")

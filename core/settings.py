@@ -25,6 +25,10 @@ class TrainConfig:
     batch: int = option(64, "items per batch", min=1, max=1 << 20)
     seed: int = option(0, "seed of initialisation, batches and noise", min=0, max=2**62)
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    data_on: Literal["auto", "device", "host"] = option(
+        "auto", "where data that are held whole lie; auto: on the device, unless they take half of its free memory"
+    )
+    init: str = option("", "checkpoint to begin with: tensors of the same name and shape are taken from it")
     precision: Literal["fp32", "tf32", "bf16"] = option("fp32", "arithmetic of the networks")
     log_every: int = option(100, "steps between rows of log.jsonl", min=1)
     checkpoint_every: int = option(0, "steps between checkpoints; 0 means ten over the run", min=0)
@@ -79,7 +83,7 @@ def resolve(
     entry = registry().find("method", method)
     cls: type[Method] = entry.load()
     layers: list[tuple[str, Mapping[str, Mapping[str, Any]]]] = [
-        ("the method's defaults", {"train": cls.train_defaults})
+        ("the method's defaults", {"train": {**({"steps": 0} if cls.closed_form else {}), **cls.train_defaults}})
     ]
     if preset is not None:
         if preset not in cls.presets:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from distk.data import Dataset
-from distk.errors import unknown
+from distk.errors import UsageError, unknown
 from distk.latents import Code, Latent, one_hot
 from distk.method import Method, can
 from distk.metric import encode_table
@@ -17,16 +17,18 @@ from distk.metric import encode_table
 
 @dataclass
 class Row:
-    """One row of a traversal: its label, and the items for each value, `[columns, *item]`."""
+    """One row of a traversal: its label, and the items for each value, `[columns, *item]`, with zeros behind where
+    there are fewer `values`; those are empty for classes."""
 
     label: str
     items: Tensor
     block: str = ""
+    values: list[float] = field(default_factory=list)
 
 
 @dataclass
 class Traversal:
-    """Input, reconstruction and rows; `values` are what a continuous latent runs through, one per column.
+    """Input, reconstruction and rows of `columns` items.
 
     input: the item that the walk starts at, None where it starts at a draw from the prior. reconstruction: where it
     starts, decoded.
@@ -35,94 +37,142 @@ class Traversal:
     input: Tensor | None
     reconstruction: Tensor
     rows: list[Row]
-    values: list[float]
+    columns: int
+
+    @property
+    def values(self) -> list[float]:
+        """What the first latent that is no class runs through."""
+        return next((row.values for row in self.rows if row.values), [])
 
 
-def order_by_kl(model: Method, dataset: Dataset, items: int = 1000, seed: int = 0) -> dict[str, float]:
-    """Column name -> mean KL in nats over at most `items` items, most informative first; empty without a posterior."""
-    if not can(model, "posterior"):
-        return {}
+@dataclass(frozen=True)
+class Known:
+    """What is known of each column of the codes of some data, by its name.
+
+    kl: mean KL to the prior in nats, where there is a posterior. spread: standard deviation. middle: what 90 % of the
+    codes lie in, (low, high).
+    """
+
+    kl: dict[str, float] = field(default_factory=dict)
+    spread: dict[str, float] = field(default_factory=dict)
+    middle: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def rank(self, group: Latent, i: int) -> float:
+        """How much one dimension says: its KL, or where there is none its spread; over time steps, their sum."""
+        held = self.kl or self.spread
+        return sum(held.get(name, 0.0) for name in _columns(group, i))
+
+
+def known_of(model: Method, dataset: Dataset, items: int = 1000, seed: int = 0) -> Known:
+    """The codes of at most `items` items, most informative first; nothing without an encoder."""
+    if not can(model, "encode"):
+        return Known()
     table = encode_table(model, dataset, rows=items, seed=seed)
-    assert table.kl is not None
-    pairs = [(n, float(v)) for n, v in zip(table.names, table.kl.tolist(), strict=True) if v == v]
-    return dict(sorted(pairs, key=lambda pair: -pair[1]))
+    kl = [] if table.kl is None else [(n, v) for n, v in zip(table.names, table.kl.tolist(), strict=True) if v == v]
+    codes = table.codes.double()
+    low, high = torch.quantile(codes, torch.tensor([0.05, 0.95], dtype=codes.dtype, device=codes.device), dim=0)
+    spread = zip(table.names, codes.std(0, correction=0).tolist(), strict=True)
+    middle = zip(table.names, zip(low.tolist(), high.tolist(), strict=True), strict=True)
+    return Known(dict(sorted(kl, key=lambda pair: -pair[1])), dict(spread), dict(middle))
+
+
+def values_of(
+    model: Method, group: Latent, i: int, columns: int, span: tuple[float, float] | None, known: Known
+) -> Tensor:
+    """What one dimension of a group runs through, float `[m]` on the model's device.
+
+    In order: what `Method.walk` gives, of an ordinal group always; `span`; the middle of the data's codes for a group
+    without a prior; the group's low to its high.
+    """
+    device = next(iter(model.state_dict().values())).device
+    given = model.walk(group, columns) if span is None or group.kind == "ordinal" else None
+    if given is not None:
+        return given.to(device) if given.dim() == 1 else given[i].to(device)
+    if group.kind == "ordinal":
+        raise UsageError(f"method {type(model).__name__} does not say in `walk` which values '{group.name}' takes.")
+    low, high = span or (group.low, group.high)
+    if span is None and group.prior == "none":
+        held = [known.middle[name] for name in _columns(group, i) if name in known.middle]
+        if held:
+            low, high = min(pair[0] for pair in held), max(pair[1] for pair in held)
+    return torch.linspace(low, high, columns, device=device)
 
 
 @torch.no_grad()
-def start_of(model: Method, x: Tensor | None, seed: int = 0) -> Code:
-    """The code `[1, ...]` of all groups that a walk starts at: of one item `[1, *spec.shape]`, with what `encode` does
-    not give drawn from `seed`; without an item a draw from the prior."""
-    if x is not None:
-        return model.filled(model.encode(x), seed)
-    device = next(model.parameters()).device
+def start_of(model: Method, batch: Mapping[str, Tensor] | None, seed: int = 0) -> Code:
+    """The code `[1, ...]` of all groups that a walk starts at: of a batch of one item, with what `encode` does not give
+    drawn from `seed`; without an item a draw from the prior."""
+    if batch is not None:
+        return model.filled(model.encode_batch(batch), seed)
+    device = model.device
     return model.prior(1, torch.Generator(device=device).manual_seed(seed))
 
 
 @torch.no_grad()
 def traverse(
     model: Method,
-    x: Tensor | None,
-    kl: dict[str, float],
+    batch: Mapping[str, Tensor] | None,
     columns: int,
-    span: tuple[float, float] | None,
-    top: int | None,
+    *,
+    known: Known = Known(),
+    span: tuple[float, float] | None = None,
+    top: int | None = None,
     seed: int = 0,
 ) -> Traversal:
     """Traverse every latent that is walked from one code; the rest of the code, noise included, stays along all rows.
 
-    x: one item `[1, *spec.shape]`, or None to start at a draw from the prior. kl: as from `order_by_kl`. columns:
-    values per row. span: lowest and highest value of continuous latents, None takes each group's own. top: only so
-    many continuous latents. seed: of what is drawn.
+    batch: of one item, or None to start at a draw from the prior. columns: values per row, where the method gives no
+    values of its own. known: what orders the rows. span: lowest and highest value of continuous latents, None takes
+    each group's own. top: only so many continuous latents. seed: of what is drawn.
     A categorical code gives one block of rows per class (Jeong & Song 2019).
     """
-    base = start_of(model, x, seed)
+    base = start_of(model, batch, seed)
     reconstruction = model.decode(base)
+    x = None if batch is None else batch["x"]
     shape = x.shape[1:] if x is not None else reconstruction.shape[1:]
     walked = [group for group in model.latents if group.walked]
-    continuous = [(group, i) for group in walked if group.kind == "continuous" for i in range(group.size)]
-    continuous.sort(key=lambda pair: -_nats(kl, *pair))
-    continuous = continuous[:top]
+    numeric = [(group, i) for group in walked if group.kind != "categorical" for i in range(group.size)]
+    numeric.sort(key=lambda pair: -known.rank(*pair))
+    numeric = numeric[:top]
     categorical = [group for group in walked if group.kind == "categorical"]
-    low, high = span if span is not None else (model.latents.groups[0].low, model.latents.groups[0].high)
     rows: list[Row] = []
     blocks: Sequence[tuple[str, Code]] = [("", base)]
     if categorical:
         first = categorical[0]
         blocks = [(f"{first.name}={k}", {**base, first.name: _class(first, k, base)}) for k in range(first.size)]
     for name, code in blocks:
-        for group, i in continuous:
-            lowest, highest = (low, high) if span is not None else (group.low, group.high)
-            values = torch.linspace(lowest, highest, columns, device=code[group.name].device)
-            moved = {key: value.expand(columns, *value.shape[1:]).clone() for key, value in code.items()}
+        for group, i in numeric:
+            values = values_of(model, group, i, columns, span, known)
+            moved = {key: value.expand(len(values), *value.shape[1:]).clone() for key, value in code.items()}
             moved[group.name][..., i] = values.view(-1, *[1] * (moved[group.name].dim() - 2))
-            label = f"{group.name}{i + 1}" + (f"  KL {_nats(kl, group, i):.2f}" if kl else "")
-            rows.append(Row(label, model.decode(moved).view(columns, *shape), name))
-    for group in categorical[1:] if continuous else categorical:
+            label = f"{group.name}{i + 1}" + (f"  KL {known.rank(group, i):.2f}" if known.kl else "")
+            rows.append(Row(label, _pad(model.decode(moved).view(len(values), *shape), columns), name, values.tolist()))
+    for group in categorical[1:] if numeric else categorical:
         codes = [{**base, group.name: _class(group, k, base)} for k in range(group.size)]
         items = torch.cat([model.decode(code) for code in codes]).view(group.size, *shape)
         rows.append(Row(f"{group.name} 0..{group.size - 1}", _pad(items, columns)))
-    shown = torch.linspace(low, high, columns).tolist()
-    return Traversal(None if x is None else x[0], reconstruction.view(1, *shape)[0], rows, shown)
+    return Traversal(None if x is None else x[0], reconstruction.view(1, *shape)[0], rows, columns)
 
 
 @torch.no_grad()
 def strips_of(model: Method, code: Code, latent: str, columns: int, given: Mapping[str, int] | None = None) -> Tensor:
     """A strip per item of a code: items `[n, columns, ...]` that differ along a strip in one latent alone.
 
-    code: of all groups, n items. latent: a dimension such as `z1`, which runs from its group's low to its high, or a
-    categorical group, which shows every class. given: categorical group -> class of all items.
+    code: of all groups, n items. latent: a dimension such as `z1`, which runs through its own values or from its
+    group's low to its high, or a categorical group, which shows every class. given: categorical group -> class of
+    all items.
     Raises UsageError for a latent that is not there.
     """
     n = len(next(iter(code.values())))
     code = {**code, **{name: _class(model.latents[name], k, code) for name, k in (given or {}).items()}}
-    places = {f"{g.name}{i + 1}": (g, i) for g in model.latents if g.kind == "continuous" for i in range(g.size)}
+    places = {f"{g.name}{i + 1}": (g, i) for g in model.latents if g.kind != "categorical" for i in range(g.size)}
     classes = {g.name: g for g in model.latents if g.kind == "categorical"}
     if latent in classes:
         codes = [{**code, latent: _class(classes[latent], k, code)} for k in range(classes[latent].size)]
     elif latent in places:
         group, i = places[latent]
         codes = []
-        for value in torch.linspace(group.low, group.high, columns).tolist():
+        for value in values_of(model, group, i, columns, None, Known()).tolist():
             moved = code[group.name].clone()
             moved[..., i] = value
             codes.append({**code, group.name: moved})
@@ -132,11 +182,9 @@ def strips_of(model: Method, code: Code, latent: str, columns: int, given: Mappi
     return items.view(n, len(codes), *items.shape[2:])
 
 
-def _nats(kl: dict[str, float], group: Latent, i: int) -> float:
-    """KL of one dimension; summed over the time steps of a group that has them."""
-    if group.steps:
-        return sum(kl.get(f"{group.name}[{t}]{i + 1}", 0.0) for t in range(group.steps))
-    return kl.get(f"{group.name}{i + 1}", 0.0)
+def _columns(group: Latent, i: int) -> list[str]:
+    """Names of the columns of one dimension, one for each time step."""
+    return [f"{group.name}[{t}]{i + 1}" for t in range(group.steps)] if group.steps else [f"{group.name}{i + 1}"]
 
 
 def _class(group: Latent, k: int, base: Code) -> Tensor:

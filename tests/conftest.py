@@ -14,6 +14,12 @@ import torch
 torch.set_num_threads(1)  # the suite runs one worker per core
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept for the next start lies in a folder of the tests, never in the user's."""
+    monkeypatch.setenv("DISTK_CACHE", str(tmp_path_factory.getbasetemp() / "kept"))
+
+
 @pytest.fixture
 def seed() -> int:
     """A fresh seed per test, printed when the test fails; DISTK_TEST_SEED repeats one."""

@@ -39,7 +39,7 @@ def interpolate(
             dataset = on.dataset()
             chosen = on.pairs(dataset, a, b, pairs)
             rows = chosen.tolist()
-            ends = model.filled(model.encode(dataset.batch(chosen.T.flatten())["x"]), on.seed)
+            ends = model.filled(model.encode_batch(dataset.items(chosen.T.flatten())), on.seed)
         elif a is not None or b is not None:
             raise UsageError("--a and --b name items of the data; with --start prior the ends are drawn by --seed.")
         else:

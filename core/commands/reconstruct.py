@@ -21,8 +21,8 @@ def reconstruct(
     model = on.open("reconstruct", "encode", "decode").model
     dataset = on.dataset()
     with torch.no_grad():
-        x = dataset.batch(on.rows(dataset, n))["x"]
-        decoded = model.decode(model.encode(x))
+        batch = dataset.items(on.rows(dataset, n))
+        x, decoded = batch["x"], model.decode(model.encode_batch(batch))
     target = on.target("reconstruction.png")
     if model.spec.kind == "sentence":
         lines = zip(model.text(x), model.text(decoded), strict=True)

@@ -57,7 +57,7 @@ def sample(
         if grid is not None:
             raise UsageError("--grid shows clips as long as those of training: leave --frames out.")
         given["frames"] = frames
-    generator = seeded(seed, next(model.parameters()).device)
+    generator = seeded(seed, model.device)
     wide = max(1, math.isqrt(n) if math.isqrt(n) ** 2 == n else min(n, 10))
     with torch.no_grad():
         if grid is None:

@@ -102,7 +102,7 @@ class OnRows(OnData):
 
     def draws(self, n: int) -> Code:
         """`n` codes from the opened model's prior, drawn by the seed."""
-        device = next(self.model.parameters()).device
+        device = self.model.device
         with torch.no_grad():
             return self.model.prior(n, torch.Generator(device=device).manual_seed(self.seed))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import torch
@@ -15,13 +16,12 @@ from distk.latents import Code
 from distk.method import Method
 
 
-def swapped(model: Method, a: Tensor, b: Tensor, group: str) -> Tensor:
-    """Items a, b `[n, ...]` -> `[n, 4, ...]`: a, b, a with b's group, b with a's group."""
+def swapped(model: Method, a: Mapping[str, Tensor], b: Mapping[str, Tensor], group: str) -> Tensor:
+    """Batches of n items -> `[n, 4, ...]`: a, b, a with b's group, b with a's group."""
     with torch.no_grad():
-        code_a, code_b = model.encode(a), model.encode(b)
-        mixed = model.latents.swap(code_a, code_b, group)
-        made = [model.decode(code).view_as(a) for code in mixed]
-    return torch.stack([a, b, *made], 1)
+        mixed = model.latents.swap(model.encode_batch(a), model.encode_batch(b), group)
+        made = [model.decode(code).view_as(a["x"]) for code in mixed]
+    return torch.stack([a["x"], b["x"], *made], 1)
 
 
 def swapped_draws(model: Method, ends: Code, group: str) -> Tensor:
@@ -53,7 +53,7 @@ def swap(
             dataset = on.dataset()
             chosen = on.pairs(dataset, a, b, pairs)
             rows = chosen.tolist()
-            made = swapped(model, dataset.batch(chosen[:, 0])["x"], dataset.batch(chosen[:, 1])["x"], group)
+            made = swapped(model, dataset.items(chosen[:, 0]), dataset.items(chosen[:, 1]), group)
         elif a is not None or b is not None:
             raise UsageError("--a and --b name items of the data; with --start prior the pairs are drawn by --seed.")
         else:

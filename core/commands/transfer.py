@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import torch
@@ -46,10 +47,10 @@ def transfer(
         swap(on, group, a, b, pairs)
 
 
-def under_classes(model: Method, x: Tensor, group: str, classes: list[int]) -> Tensor:
-    """Items `[n, ...]` -> `[n, 1 + len(classes), ...]`: the item, then its code decoded under each of the classes."""
+def under_classes(model: Method, batch: Mapping[str, Tensor], group: str, classes: list[int]) -> Tensor:
+    """A batch of n items -> `[n, 1 + len(classes), ...]`: the item, then its code decoded under each of the classes."""
     with torch.no_grad():
-        code = model.encode(x)
+        x, code = batch["x"], model.encode_batch(batch)
         like = code[group]
         made = [x]
         for k in classes:
@@ -78,7 +79,7 @@ def _draw_classes(on: OnRows, image: list[int], class_: int | None, group: str |
             raise UsageError(f"--image {row} is outside the data set's rows 0 to {len(dataset) - 1}.")
     rows = torch.tensor(image, device=dataset.device) if image else on.rows(dataset, n)
     classes = list(range(size)) if class_ is None else [class_]
-    made = under_classes(model, dataset.batch(rows)["x"], group, classes)
+    made = under_classes(model, dataset.items(rows), group, classes)
     files = present(model, made.flatten(0, 1), on.target(f"transfer-{group}.png"), made.shape[1])
     on.report(files, group=group, rows=rows.tolist(), classes=classes)
 

@@ -14,7 +14,7 @@ from distk.commands.arguments import Start
 from distk.commands.shared import OnRows, scaled
 from distk.errors import UsageError
 from distk.method import Method
-from distk.traversal import Traversal, order_by_kl
+from distk.traversal import Known, Traversal, known_of
 from distk.traversal import traverse as walk
 
 
@@ -25,27 +25,27 @@ def traverse(
     ] = None,
     columns: Annotated[int, typer.Option(help="Values per latent.", min=2, max=100)] = 10,
     span: Annotated[
-        str | None, typer.Option(help="Lowest and highest value, LOW:HIGH; default: -2:2 for most.")
+        str | None, typer.Option(help="Lowest and highest value, LOW:HIGH; default: each latent's own.")
     ] = None,
     top: Annotated[int | None, typer.Option(help="Only the so many most informative latents.", min=1)] = None,
     start: Start = None,
     gif: Annotated[bool, typer.Option("--gif/--no-gif", help="Also write a GIF that sweeps all latents.")] = True,
 ) -> None:
-    """Draw what each latent does: a row per latent, ordered by KL, a block per class of a discrete code.
+    """Draw what each latent does: a row per latent, the most informative first, a block per class of a discrete code.
 
     Example: distk traverse runs/my-run --columns 12 --span=-3:3
     """
     model = on.open("traverse", "decode").model
-    kl: dict[str, float] = {}
-    x, at = None, None
+    known = Known()
+    batch, at = None, None
     if on.starts_at_data(start, "traverse"):
         dataset = on.dataset()
         chosen = on.rows(dataset, 1) if row is None else torch.tensor([on.one_of(dataset, row, "--row")])
-        kl = order_by_kl(model, dataset)
-        x, at = dataset.batch(chosen.to(dataset.device))["x"], int(chosen[0])
+        known = known_of(model, dataset)
+        batch, at = dataset.items(chosen.to(dataset.device)), int(chosen[0])
     elif row is not None:
         raise UsageError("--row names an item of the data; with --start prior the code is drawn by --seed.")
-    made = walk(model, x, kl, columns, _span(span), top, on.seed)
+    made = walk(model, batch, columns, known=known, span=_span(span), top=top, seed=on.seed)
     target = on.target("traversal.png")
     if model.spec.kind == "sentence":
         lines = {f"{r.block} {r.label}".strip(): model.text(r.items) for r in made.rows}
@@ -58,7 +58,7 @@ def traverse(
     on.report(
         files,
         row=at,
-        kl=kl,
+        kl=known.kl,
         values=made.values,
         rows=[f"{r.block} {r.label}".strip() for r in made.rows],
     )
@@ -87,7 +87,7 @@ def draw(model: Method, made: Traversal, target: Path, gif: bool) -> list[Path]:
 
     if made.reconstruction.dim() not in (3, 4):
         raise UsageError(f"a traversal of {model.spec.kind} data has no picture; use --json.")
-    columns = len(made.values)
+    columns = made.columns
     head = torch.stack([made.reconstruction] if made.input is None else [made.input, made.reconstruction])
     parts = [still(row.items) for row in made.rows]
     top = torch.full((columns, *still(head).shape[1:]), images.MARGIN)

@@ -17,7 +17,7 @@ from distk.errors import UsageError, unknown
 from distk.files import write_atomic
 from distk.method import Method
 from distk.study.tables import as_csv, as_png, windowless
-from distk.traversal import order_by_kl
+from distk.traversal import known_of
 
 
 def tuning(
@@ -48,7 +48,7 @@ def tuning(
     first, second = _two(dataset, factors)
     values = factor_grid(dataset, first, second, _fixed(dataset, fix, (first, second)))
     means, names = latent_means(model, dataset, values)
-    kl = order_by_kl(model, dataset)
+    kl = known_of(model, dataset).kl
     chosen = sorted(range(len(names)), key=lambda i: -kl.get(names[i], 0.0))[:top]
     axes = (dataset.factor_names[first], dataset.factor_names[second])
     shape = (dataset.factor_sizes[second], dataset.factor_sizes[first])
@@ -115,13 +115,13 @@ def latent_means(model: Method, dataset: FactorDataset, values: Tensor) -> tuple
 
     Raises UsageError for a model without continuous latents.
     """
-    kept = [i for i, kind in enumerate(model.latents.column_kinds) if kind == "continuous"]
+    kept = [i for i, kind in enumerate(model.latents.column_kinds) if kind != "categorical"]
     if not kept:
         raise UsageError("this model's code is discrete: there are no means to draw.")
     parts = []
     with torch.no_grad(), progress("encoding", len(values)) as advance:
         for part in values.split(512):
-            code = model.encode(dataset.observe(part))
+            code = model.encode_batch(dataset.items(dataset.index(part)))
             parts.append(model.latents.flatten(code)[:, kept].cpu())
             advance(len(part))
     return torch.cat(parts), [model.latents.columns[i] for i in kept]

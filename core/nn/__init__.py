@@ -10,6 +10,7 @@ from distk.nn.adversarial import (
     roth_penalty,
     squared_slope,
 )
+from distk.nn.average import Average
 from distk.nn.classify import cross_entropies, fit_classifier
 from distk.nn.gaussian import (
     gaussian_kl,
@@ -25,6 +26,7 @@ from distk.nn.stacks import down, he_truncated_, mlp, up
 
 __all__ = [
     "GAMES",
+    "Average",
     "Game",
     "bernoulli_nll",
     "call_fake",

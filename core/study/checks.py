@@ -16,7 +16,7 @@ from distk.evaluation import evaluate, metric_settings, single_options
 from distk.registry import registry
 from distk.study.plan import Plan
 from distk.study.recipe import Column
-from distk.training.loop import build
+from distk.training.beginning import build
 
 ROWS = 512
 """Items on which a metric is tried."""

@@ -16,13 +16,14 @@ import torch
 from distk import checkpoint, evaluation
 from distk.config import to_toml
 from distk.console import note, progress, warn
-from distk.data import Dataset, open_dataset
-from distk.device import Ranks, choose_device, describe, initialised, join_ranks
+from distk.data import Dataset
+from distk.device import Ranks, choose_device, describe, join_ranks
 from distk.errors import DistkError, UsageError
 from distk.fitting import differences
 from distk.registry import registry
 from distk.run import RUNS, Run, new_folder
 from distk.settings import Settings, TrainConfig, resolve
+from distk.training.beginning import begin, build
 from distk.training.snapshots import snapshot
 from distk.training.trainer import Trainer
 
@@ -57,29 +58,6 @@ class Session:
         return self.trainer.config
 
 
-def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Dataset | None = None) -> Trainer:
-    """Data set (or the one given), model and trainer of these settings.
-
-    Raises UsageError when the method does not take this kind of data.
-    """
-    if dataset is None:
-        dataset = open_dataset(settings.data, settings.data_options, device=device, folder=settings.data_dir)
-    kinds = settings.method.kinds
-    if dataset.spec.kind not in kinds:
-        raise UsageError(
-            f"method '{settings.entry.name}' learns from {' or '.join(kinds)} data; "
-            f"'{dataset.name}' holds {dataset.spec.kind} data."
-        )
-    with initialised(settings.train.seed, device):
-        try:
-            model = settings.method(settings.model, dataset.spec).to(device)
-        except ValueError as error:
-            raise UsageError(f"method '{settings.entry.name}' with data '{dataset.name}': {error}") from error
-    model.opens = lambda: dataset  # as `open_model` does for a trained one
-    torch.manual_seed(settings.train.seed)  # for layers that draw from the global generator, such as dropout
-    return Trainer(model.train(), dataset, settings.train, ranks)
-
-
 def train(settings: Settings, out: Path | None = None, quiet: bool = False) -> Run:
     """Train from scratch into a new run folder and return the run."""
     device = choose_device(settings.train.device)
@@ -94,6 +72,7 @@ def start(
     config = {"method": settings.entry.name, **settings.to_dict()}
     registry().prepare_run(config)
     trainer = build(settings, device, ranks, dataset)
+    begin(trainer)
     # Only the first rank looks at the folder, since by the time that another one does the first may have made it.
     path = new_folder(settings.entry.name, settings.train.seed, out) if ranks.first else out or RUNS
     run = Run(path, config)
@@ -255,6 +234,9 @@ def steps(session: Session) -> Iterator[None]:
     saved = trainer.index
     if trainer.index == 0 and not session.resumed:
         save(session)
+        if not config.steps and (config.eval or config.keep):
+            _write_row(session, _evaluate(session))
+            save(session)
     while trainer.index < config.steps and not _asked_to_stop(session):
         trainer.step()
         done = trainer.index == config.steps

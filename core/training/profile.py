@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from distk import console
 from distk.device import Ranks, choose_device, describe
 from distk.settings import Settings
-from distk.training.loop import build
+from distk.training.beginning import build
 from distk.training.trainer import Trainer
 
 WARM, STEPS, SHOWN = 5, 20, 12

@@ -79,7 +79,8 @@ def side_by_side(
 ) -> list[Run]:
     """Train replicas in this process, a step of each in turn, on CUDA each on a stream of its own."""
     first = settings[0]
-    dataset = open_dataset(first.data, first.data_options, device=device, folder=first.data_dir)
+    on = first.train.data_on
+    dataset = open_dataset(first.data, first.data_options, device=device, folder=first.data_dir, where=on)
     outcome, stop = Outcome(), Stop()
     replicas: dict[int, _Replica] = {}
     for one, folder in zip(settings, folders, strict=True):

@@ -44,9 +44,9 @@ def _rows(model: Method, dataset: Dataset) -> list[Tensor]:
     """Rows of `COLUMNS` images each; of a clip its middle frame."""
     rows = []
     if can(model, "encode") and can(model, "decode"):
-        x = dataset.sample(COLUMNS, seeded(0, dataset.device), "test")["x"]
-        rows += [x, model.decode(model.encode(x)).view_as(x)]
-    if can(model, "sample"):
+        batch = dataset.sample(COLUMNS, seeded(0, dataset.device), "test")
+        rows += [batch["x"], model.decode(model.encode_batch(batch)).view_as(batch["x"])]
+    if can(model, "sample") and model.drawable:
         drawn = model.sample(2 * COLUMNS, seeded(0, dataset.device))
         if drawn.shape[1:] == dataset.spec.shape:
             rows.append(drawn)

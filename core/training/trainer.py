@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from distk.console import warn
-from distk.data import Dataset, Source
+from distk.data import Dataset
 from distk.device import Ranks, seeded, set_precision
 from distk.errors import DistkError, UsageError
 from distk.method import Method, Objective, Step
 from distk.penalty import attach
 from distk.settings import TrainConfig
+from distk.source import Source
+from distk.stored import Clock
 from distk.training.capture import Captured
 from distk.training.resume_state import collect, restore
 
@@ -43,6 +45,10 @@ class Trainer:
         self.autocast = set_precision(config.precision)
         if config.batch % self.ranks.world:
             raise UsageError(f"--batch {config.batch} cannot be split over {self.ranks.world} processes.")
+        if model.closed_form and config.steps:
+            raise UsageError(
+                f"method {type(model).__name__} is fitted in closed form, before any step: train it with --steps 0."
+            )
         self.index = 0
         model.run_steps = config.steps
         self.stages = _stages(model.objectives())
@@ -64,6 +70,10 @@ class Trainer:
                 "processes cannot share: train it in one process."
             )
 
+    def initialise(self) -> None:
+        """What a fresh run does once, before its first step; see `Method.initialise`."""
+        self.model.initialise(Source(self.dataset, self.config.batch, self.generator))
+
     # One step
 
     def step(self) -> None:
@@ -80,7 +90,13 @@ class Trainer:
         phase, active, bucket = key
         share = self.config.batch // self.ranks.world
         source = Source(
-            self.dataset, share, self.generator, rank=self.ranks.rank, world=self.ranks.world, bucket=bucket
+            self.dataset,
+            share,
+            self.generator,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
+            bucket=bucket,
+            clock=Clock(self.config.seed, self.counter, self.index if self._captured is None else None),
         )
         step = Step(
             index=self.counter,
@@ -248,6 +264,8 @@ class Trainer:
 
     def check_health(self) -> None:
         """Raise NonFinite if any loss so far was not finite, on any rank."""
+        if not self.first_bad:
+            return
         first_bad = torch.stack(list(self.first_bad.values()))
         if self.ranks.world > 1:
             late = torch.iinfo(first_bad.dtype).max

@@ -14,10 +14,8 @@ from distk.config import option
 from distk.console import note
 from distk.data import Dataset, DataSpec, Split, permuted_split
 from distk.errors import UsageError
+from distk.stored import Stored
 from distk.video.clips import Clips
-
-SHARE = 0.5
-"""Share of a GPU's free memory that clips may take before `auto` leaves them on the host."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +30,6 @@ class WindowConfig:
     )
     test: float = option(0.1, "share of the clips kept for the test split", above=0, max=0.9)
     split_seed: int = option(0, "which clips these are", min=0, max=2**31)
-    clips_on: Literal["auto", "device", "host"] = option(
-        "auto", "where the bytes lie; auto: on the device, unless they would take half of its free memory"
-    )
 
 
 W = TypeVar("W", bound=WindowConfig, default=WindowConfig)
@@ -46,12 +41,12 @@ class VideoDataset(Dataset[W]):
     A subclass calls `hold` in its `__init__`, with clips from `distk.video.read_clips` or of its own making. Its Config
     extends `WindowConfig`. Windows of one clip are all in the same split.
 
-    pixels: uint8 `[N, c, h, w]`, all frames, on the device or in (pinned) memory of the host.
+    pixels: uint8 `[N, c, h, w]`, all frames, on the device or the host.
     offsets, lengths: int64 `[clips]`, first frame and number of frames of each clip.
     windows: int64 `[clips]`, number of windows; first: int64 `[clips]`, row of a clip's first window.
     """
 
-    pixels: Tensor
+    pixels: Stored
     offsets: Tensor
     lengths: Tensor
     windows: Tensor
@@ -87,22 +82,12 @@ class VideoDataset(Dataset[W]):
         self.first, self._ends, self._total = last - self.windows, last, int(last[-1])
         self.label = torch.tensor(clips.labels, device=device)[kept.to(device)] if clips.labels else None
         self._within = torch.arange(config.frames, device=device) * config.every
-        self._place(torch.from_numpy(clips.frames))
+        self.pixels = Stored(clips.frames, device, self.where)
+        self.stored = (self.pixels,)
         extra = {"fps": clips.fps / config.every} if clips.fps else {}
         self.spec = DataSpec("video", (config.frames, *clips.frames.shape[1:]), classes=clips.classes, extra=extra)
         self.origin = f"{clips.told or f'{len(clips):,} clips'}; {self._total:,} windows of {config.frames} frames"
         self._parts()
-
-    def _place(self, frames: Tensor) -> None:
-        where = self.config.clips_on
-        if self.device.type != "cuda":
-            self.pixels, self.on_host = frames.to(self.device), False
-            return
-        free = torch.cuda.mem_get_info(self.device)[0]
-        self.on_host = where == "host" or (where == "auto" and frames.numel() > SHARE * free)
-        self.pixels = frames.pin_memory() if self.on_host else frames.to(self.device)
-        if self.on_host:
-            self.eager_because = "the clips lie on the host"
 
     def _parts(self) -> None:
         """Clips and rows of each split. One clip alone is in both."""
@@ -143,10 +128,7 @@ class VideoDataset(Dataset[W]):
     def _batch(self, clip: Tensor, window: Tensor) -> dict[str, Tensor]:
         start = window * self.config.stride
         index = ((self.offsets[clip] + start)[:, None] + self._within).flatten()
-        if self.on_host:  # the only read of a value: where on the host the frames are
-            found = self.pixels.index_select(0, index.cpu()).pin_memory().to(self.device, non_blocking=True)
-        else:
-            found = self.pixels.index_select(0, index)
+        found = self.pixels[index]
         # A quotient of bytes is float32, made in one pass.
         batch = {"x": (found / 255).view(len(clip), *self.spec.shape), "clip": clip, "start": start}
         return batch if self.label is None else {**batch, "label": self.label[clip]}
@@ -154,4 +136,4 @@ class VideoDataset(Dataset[W]):
     def whole(self, clip: int) -> Tensor:
         """A whole clip, float32 `[length, c, h, w]` in [0, 1] on the device."""
         start, length = int(self.offsets[clip]), int(self.lengths[clip])
-        return self.pixels[start : start + length].to(self.device) / 255
+        return self.pixels[torch.arange(start, start + length, device=self.device)] / 255

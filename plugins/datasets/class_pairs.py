@@ -106,10 +106,7 @@ class ClassPairs(Dataset[Config]):
         if cls is Digits28 and self.config.secondary_size and role == "secondary":
             # Render no more than is used, after _apart has taken away what the primary is made of.
             options["train"] = min(60_000, 2 * self.config.secondary_size + 1200)
-        folder = None
-        if files.required and cls.reads:
-            root = files.folders[0]
-            folder = next((root / n for n in (base, base.replace("-", "_")) if (root / n).is_dir()), root)
+        folder = files.folder_of(name)
         made = open_dataset(name, options, device=self.device, folder=folder)
         if getattr(made, "stand_in", None) is not None:
             looked = ", ".join(f"'{f}'" for f in Files(made.name, folder, cls.reads).folders) or "no folder"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,10 +15,14 @@ from torch import Tensor
 
 from distk import Dataset, DataSpec, DistkError, Files, UsageError, option, permuted_split
 from distk.console import progress
+from distk.kept import kept, stamps
+from distk.stored import Stored
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """Decoders that a file may choose by its content. PIL has others, among them one that starts Ghostscript."""
+KEPT = 1 << 24
+"""Decoded images of fewer bytes are not kept: reading them again takes a second or two."""
 LARGEST = 1 << 26
 """Pixels of one image; more would take hundreds of megabytes to decode."""
 
@@ -33,6 +39,7 @@ class Config:
 class Folder(Dataset[Config]):
     """Images below a folder, in sorted order. Where all lie in subfolders, those are the classes."""
 
+    counted = True
     reads = "a folder of PNG, JPEG, GIF, BMP, WebP or TIFF images"
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
@@ -43,12 +50,9 @@ class Folder(Dataset[Config]):
         paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         if not paths:
             raise UsageError(f"'{root}' holds no images ({', '.join(sorted(SUFFIXES))}).")
-        with progress("reading images", len(paths)) as advance:
-            images = np.empty((len(paths), config.channels, config.size, config.size), dtype=np.uint8)
-            for i, path in enumerate(paths):
-                images[i] = _read(path, config)
-                advance(1)
-        self.images = torch.from_numpy(images).to(device)
+        images = _decoded(paths, root, config)
+        self.images = Stored(images, device, files.where)
+        self.stored = (self.images,)
         parents = [p.relative_to(root).parts[0] if p.parent != root else "" for p in paths]
         classes = sorted(set(parents)) if "" not in parents else []
         self.label = torch.tensor([classes.index(p) for p in parents], device=device) if len(classes) > 1 else None
@@ -64,6 +68,24 @@ class Folder(Dataset[Config]):
         """`x` float32 `[n, channels, size, size]` in [0, 1]; `label` int64 `[n]` where subfolders name classes."""
         batch = {"x": self.images[rows].float() / 255}
         return batch if self.label is None else {**batch, "label": self.label[rows]}
+
+
+def _decoded(paths: Sequence[Path], root: Path, config: Config) -> np.ndarray:
+    """uint8 `[n, channels, size, size]`; of many images kept for the next start, see `distk.kept`."""
+    shape = (len(paths), config.channels, config.size, config.size)
+
+    def fill(images: np.ndarray) -> None:
+        with progress("reading images", len(paths)) as advance:
+            for i, path in enumerate(paths):
+                images[i] = _read(path, config)
+                advance(1)
+
+    if math.prod(shape) < KEPT:
+        images = np.empty(shape, np.uint8)
+        fill(images)
+        return images
+    made_of = {"files": stamps(paths, root), "version": 1}
+    return kept(f"folder {root.resolve()} {config.size} {config.channels}", made_of, shape, np.uint8, fill)
 
 
 def _read(path: Path, config: Config) -> np.ndarray:

@@ -101,10 +101,10 @@ class Ksg(Scored[KsgConfig]):
     def _pairs(self, table: CodeTable, seed: int) -> tuple[list[Tensor], list[Tensor]]:
         """Each block at t and at t + 1, `[pairs, size]`; no pair of frames is drawn twice, for a repeated point has its
         neighbour at distance 0."""
-        if table.model is None or not any(g.steps > 1 and g.kind == "continuous" for g in table.model.latents):
+        if table.model is None or not any(g.steps > 1 and g.kind != "categorical" for g in table.model.latents):
             raise UsageError("this score needs codes of consecutive frames, which are not here.")
         values = codes(table, Config("sample" if table.std is not None else "mean"), seed)
-        moving = [g for g in table.model.latents if g.steps > 1 and g.kind == "continuous"]
+        moving = [g for g in table.model.latents if g.steps > 1 and g.kind != "categorical"]
         steps = min(g.steps for g in moving) - 1
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randperm(len(values) * steps, generator=generator)[: self.config.pairs].to(values.device)

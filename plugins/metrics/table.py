@@ -134,8 +134,8 @@ def onehot(values: Tensor, table: CodeTable) -> tuple[Tensor, list[str]]:
 
 def quantities(values: Tensor, table: CodeTable) -> tuple[Tensor, list[str], dict[str, str]]:
     """The columns that are quantities, their names, and why others are left out: class indices have no variance."""
-    keep = [d for d, kind in enumerate(table.kinds) if kind == "continuous"]
-    left = [name for name, kind in zip(table.names, table.kinds, strict=True) if kind != "continuous"]
+    keep = [d for d, kind in enumerate(table.kinds) if kind != "categorical"]
+    left = [name for name, kind in zip(table.names, table.kinds, strict=True) if kind == "categorical"]
     if not keep:
         raise UsageError("this representation has only discrete codes, whose indices are not quantities.")
     reasons = {", ".join(left): "discrete code left out: its indices are not quantities"} if left else {}

@@ -203,7 +203,7 @@ def interpolate(
     model: Any = on.open().model
     if not hasattr(model, "generate") or not hasattr(model, "write"):
         raise UsageError(f"'{on.path}' was made by {on.header.method}, which has no generator of sentences.")
-    place = next(model.parameters()).device
+    place = model.device
     ends = torch.randn(2, model.config.z, generator=seeded(seed, place), device=place)
     share = torch.linspace(0, 1, steps, device=place)[:, None]
     with torch.no_grad():

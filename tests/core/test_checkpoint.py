@@ -13,7 +13,7 @@ from distk import checkpoint, files
 from distk.device import Ranks
 from distk.errors import DistkError
 from distk.settings import resolve
-from distk.training import loop
+from distk.training import beginning, loop
 
 SMALL = {
     "model": {"z": 2, "hidden": 8, "warmup": 0, "relieve_every": 1},
@@ -25,7 +25,7 @@ SMALL = {
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     settings = resolve("cascadevae", options=SMALL)
-    trainer = loop.build(settings, torch.device("cpu"), Ranks())
+    trainer = beginning.build(settings, torch.device("cpu"), Ranks())
     trainer.step()
     path = tmp_path_factory.mktemp("c") / "c.safetensors"
     data = {"name": "digits", "options": {}, "folder": None, "origin": trainer.dataset.origin}

@@ -98,8 +98,8 @@ def test_what_is_missing_is_the_same_draw_for_every_item(model: Generator, gener
 def test_a_walk_moves_what_is_walked_and_nothing_else(
     model: Generator, generator: torch.Generator, from_data: bool
 ) -> None:
-    x = torch.randn(1, 1, 2, 3, generator=generator) if from_data else None
-    made = traverse(model, x, {}, 5, None, None, seed=7)
+    batch = {"x": torch.randn(1, 1, 2, 3, generator=generator)} if from_data else None
+    made = traverse(model, batch, 5, seed=7)
     assert (made.input is None) != from_data
     assert sorted({row.label for row in made.rows}) == ["c1", "c2", "style1", "style2"]
     first = next(row for row in made.rows if row.label == "c1" and row.block == "k=0")
@@ -121,8 +121,8 @@ def test_lines_are_straight_and_classes_change_halfway(generator: torch.Generato
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"kind": "ordinal"}, "kinds are continuous, categorical"),
-        ({"kind": "continuous", "prior": "categorical"}, "normal or uniform"),
+        ({"kind": "numeric"}, "kinds are continuous, ordinal, categorical"),
+        ({"kind": "continuous", "prior": "categorical"}, "normal or uniform or none"),
         ({"kind": "categorical", "prior": "normal"}, "it can be categorical"),
     ],
 )

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from distk import DataSpec, FactorDataset, Latent, LatentSpace, UsageError, open_dataset
-from distk.data import Files, Source
+from distk.data import Files
 from distk.latents import one_hot
 from distk.method import eval_mode
+from distk.source import Source
 
 
 def space() -> LatentSpace:

@@ -24,7 +24,7 @@ from distk.device import Ranks
 from distk.errors import DistkError, UsageError
 from distk.run import Run
 from distk.settings import TrainConfig, resolve
-from distk.training import loop
+from distk.training import beginning, loop
 from distk.training.trainer import NonFinite, Trainer
 
 _spec = importlib.util.spec_from_file_location("soak", Path(__file__).parents[2] / "benchmarks" / "soak.py")
@@ -296,7 +296,7 @@ def test_schedules_may_be_tensors_and_follow_their_values() -> None:
 def test_training_states_that_do_not_fit_are_refused(tmp_path) -> None:
     loop.train(settings(steps=3), tmp_path, quiet=True)
     good = checkpoint.load_training(tmp_path / "checkpoint.safetensors")
-    trainer = loop.build(settings(), torch.device("cpu"), Ranks())
+    trainer = beginning.build(settings(), torch.device("cpu"), Ranks())
     moment = next(k for k in good if k.endswith("exp_avg") and good[k].dim() > 1)
     beyond = good["generator"].clone()
     beyond[8:12] = torch.tensor(list((600).to_bytes(4, "little")), dtype=torch.uint8)

@@ -26,7 +26,7 @@ from distk.settings import TrainConfig, resolve
 from distk.testing import NoHostReads, check_penalty, method_checks, penalty_checks
 from distk.testing.methods import _unwatched
 from distk.training import loop
-from distk.training.loop import build
+from distk.training.beginning import build
 from distk.training.trainer import NonFinite, Trainer
 
 
@@ -185,7 +185,7 @@ def covariance(given):
 
 def test_layers_of_a_method() -> None:
     model, x = Coder(), torch.randn(4, 5)
-    found = layers_of(model, x)
+    found = layers_of(model, {"x": x})
     assert set(found) == {"code", "a", "b"}
     assert torch.equal(found["code"], model.encoder(x))
     t = trainer(model, penalty=("covreg:1@a",))

@@ -21,7 +21,7 @@ from distk.hookspecs import hookimpl
 from distk.registry import registry
 from distk.settings import resolve
 from distk.testing import check_dataset, check_metric, metric_checks, model_table
-from distk.training.loop import build
+from distk.training.beginning import build
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -84,7 +84,7 @@ class ICMScore(Metric[Config]):
     def _elsewhere(self, model: ICM, expert_of: np.ndarray, seed: int, reasons: dict[str, str]) -> dict[str, Any]:
         if not self.config.generalise:
             return {}
-        device = next(model.parameters()).device
+        device = model.device
         try:
             other = open_dataset(self.config.generalise, device=device)
         except DistkError as error:

@@ -22,11 +22,11 @@ from torch import Tensor
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Objective, Step, adam, option
 from distk.config import C
 from distk.console import warn_once
-from distk.data import Source
 from distk.nn import bernoulli_nll, kl_between, mlp
 from distk.plugins.rl_control.dyncontent import planning
 from distk.plugins.rl_control.dyncontent.data import second_set
 from distk.plugins.rl_control.dyncontent.networks import Backward, Encoder, Gaussian, Local, Transition, he_
+from distk.source import Source
 from distk.transitions import Actions
 
 CONTENT_MEANS = (-1.0, 1.0)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from distk import Code, DataSpec, Method, Objective, Step, adam
 from distk.config import C
 from distk.console import note
-from distk.data import Source
 from distk.plugins.rl_control.data.environments import permitted, starts, table
 from distk.plugins.rl_control.icf import selectivity as s
+from distk.source import Source
 
 SEQUENCES = 256
 """Most action sequences per state that are enumerated."""

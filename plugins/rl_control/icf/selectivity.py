@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from distk.data import Dataset, Source
+from distk.data import Dataset
 from distk.plugins.rl_control.data.environments import permitted, table
+from distk.source import Source
 
 Kernel = Literal["gauss", "inner"]
 FORBIDDEN = -1e9

@@ -42,11 +42,6 @@ class SentenceMethod(Method[C]):
         """Token ids `[n, T]` as lines."""
         return self.vocab.lines(items)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters live."""
-        return next(self.parameters()).device
-
     def read(self, sentences: list[str], tokenize: bool | None = None) -> Tensor:
         """Lines as token ids `[n, max_len + 1]`. tokenize: split ordinary text; None does as the training text was.
 

@@ -41,7 +41,7 @@ class PriorMMD(Metric[Config]):
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config: Config = self.config
-        keep = [d for d, kind in enumerate(table.kinds) if kind == "continuous"]
+        keep = [d for d, kind in enumerate(table.kinds) if kind != "categorical"]
         if not keep:
             raise UsageError("this representation has only discrete codes, which have no normal prior.")
         rows = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))[: config.samples]

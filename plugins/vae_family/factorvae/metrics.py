@@ -140,7 +140,7 @@ def _sample(mean: Tensor, std: Tensor | None, rows: Tensor, generator: torch.Gen
 def _columns(table: CodeTable) -> tuple[list[int], dict[str, str]]:
     """The columns to score: continuous, with a posterior wherever any has one; and why others are left out."""
     live = [True] * len(table.names) if table.std is None else (~table.std.isnan().any(0)).tolist()
-    continuous = [d for d, kind in enumerate(table.kinds) if kind == "continuous"]
+    continuous = [d for d, kind in enumerate(table.kinds) if kind != "categorical"]
     if not continuous:
         raise UsageError("total correlation needs continuous codes, and this representation has only discrete ones.")
     keep = [d for d in continuous if live[d]] or continuous

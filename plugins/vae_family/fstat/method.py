@@ -18,11 +18,11 @@ from typing_extensions import TypeVar
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Objective, Step, adam, option
 from distk.console import warn_once
-from distk.data import Source
 from distk.errors import UsageError
 from distk.plugins.vae_family.fstat.batches import Labelling, labellings
 from distk.plugins.vae_family.fstat.incbeta import log_tails
 from distk.plugins.vae_family.fstat.networks import ENCODERS
+from distk.source import Source
 
 EPSILON = 1e-12
 """Added to both sums of squares: a collapsed embedding has B = W = 0."""

@@ -30,7 +30,7 @@ from distk.plugins.vae_family.fstat.method import Embedding
 from distk.settings import Settings
 from distk.study.protocol import Row, StudyRun, runner
 from distk.study.tables import as_csv
-from distk.training.loop import build
+from distk.training.beginning import build
 
 KS = (1, 5, 10, 20)
 """Neighbours of Recall@k."""

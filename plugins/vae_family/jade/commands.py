@@ -111,7 +111,7 @@ def sample(
         raise UsageError(f"--class '{class_}' is none of {', '.join(names)}.")
     chosen = range(len(names)) if class_ is None else [names.index(class_)]
     role = _role(model, of)
-    generator = seeded(seed, next(model.parameters()).device)
+    generator = seeded(seed, model.device)
     with torch.no_grad():
         codes = [model.drawn(n, generator, c, "x" if role == "primary" else "y") for c in chosen]
         drawn = torch.cat([_square(decoded(model, code, role)) for code in codes])

@@ -47,7 +47,7 @@ def read_image(path: Path, model: MVAE) -> Tensor:
     except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
         raise DistkError(f"'{path}' cannot be read as a picture: {error}.") from error
     x = torch.from_numpy(array.copy()).float().div(255).view(height, width, channels)
-    return x.permute(2, 0, 1).unsqueeze(0).to(next(model.parameters()).device)
+    return x.permute(2, 0, 1).unsqueeze(0).to(model.device)
 
 
 def draw(target: Path, rows: dict[str, Tensor]) -> None:

@@ -119,14 +119,12 @@ def test_clips_that_are_none() -> None:
         Clips(np.zeros((3, 1, 2, 2), np.uint8), [5])
 
 
-@pytest.mark.cuda
-def test_host_and_device_give_the_same_batches(seed) -> None:
-    device, batches = torch.device("cuda"), []
+@pytest.mark.parametrize("name", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def test_host_and_device_give_the_same_batches(name, seed) -> None:
+    device, batches = torch.device(name), []
     for where in ("device", "host"):
-        config = replace(WindowConfig(), frames=4, clips_on=where)
-        data = VideoDataset(config, device, Files("v", None, ""))
+        data = VideoDataset(replace(WindowConfig(), frames=4), device, Files("v", None, "", where=where))
         data.hold(counting([6, 9, 30]))
         batches.append(data.sample(64, seeded(seed, device)))
-        assert bool(data.eager_because) == (where == "host")
-        assert data.pixels.is_cuda == (where == "device")
+        assert data.pixels.on_host == (where == "host")
     assert all(torch.equal(a, batches[1][key]) for key, a in batches[0].items())

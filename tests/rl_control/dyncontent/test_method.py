@@ -16,7 +16,6 @@ from torch.distributions import (
 )
 
 import distk
-from distk.data import Source
 from distk.device import Ranks
 from distk.plugins.rl_control.dyncontent.method import (
     content_kl,
@@ -25,8 +24,9 @@ from distk.plugins.rl_control.dyncontent.method import (
 )
 from distk.plugins.rl_control.dyncontent.networks import Gaussian, Local, Transition
 from distk.settings import resolve
+from distk.source import Source
 from distk.testing import check_method
-from distk.training.loop import build
+from distk.training.beginning import build
 
 TINY = {"count": 60, "second": 40, "held_out": 20}
 

@@ -15,7 +15,7 @@ from distk.plugins.rl_control.icf.discrete import ICFDiscrete, share
 from distk.plugins.rl_control.icf.method import ICF, Config
 from distk.plugins.rl_control.icf.networks import bil, blur_matrix, output_map
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from torch import Tensor
 
 import distk
 from distk import DistkError, UsageError
-from distk.data import Source
 from distk.device import Ranks
 from distk.plugins.text.arae.method import ARAE
 from distk.plugins.text.common.vocab import EOS, PAD
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.source import Source
+from distk.training.beginning import build
 from distk.training.trainer import Trainer
 
 SMALL = {"embedding": 12, "hidden": 10, "z": 6, "generator_widths": "16,16", "critic_widths": "16,16"}

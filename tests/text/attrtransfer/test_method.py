@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distk import UsageError
-from distk.data import Source
 from distk.device import Ranks
 from distk.method import Step
 from distk.plugins.text.attrtransfer.method import AttrTransfer, Written
@@ -18,8 +17,9 @@ from distk.plugins.text.attrtransfer.networks import Memory, Sentence
 from distk.plugins.text.common.networks import Windows
 from distk.plugins.text.common.vocab import BOS, EOS, PAD, UNK
 from distk.settings import resolve
+from distk.source import Source
 from distk.testing import method_checks
-from distk.training.loop import build
+from distk.training.beginning import build
 from distk.training.trainer import Trainer
 
 SMALL = {"embedding": 5, "hidden": 6, "filters": 4, "dropout": 0.0, "warmup": 0, "ramp": 0}

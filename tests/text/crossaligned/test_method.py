@@ -11,14 +11,14 @@ from torch import Tensor
 
 import distk
 from distk import UsageError
-from distk.data import Source
 from distk.device import Ranks
 from distk.method import Step
 from distk.plugins.text.common.vocab import BOS, EOS, PAD
 from distk.plugins.text.crossaligned.method import CrossAligned
 from distk.plugins.text.crossaligned.networks import StateCritic, reversed_words, shuffled
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.source import Source
+from distk.training.beginning import build
 from distk.training.trainer import Trainer
 
 SMALL = {"embedding": 7, "style": 4, "content": 6, "filters": 5, "heights": 3, "dropout": 0.0, "shuffle": 0}

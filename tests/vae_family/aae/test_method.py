@@ -18,7 +18,7 @@ from distk.method import Step
 from distk.plugins.vae_family.aae import metrics
 from distk.plugins.vae_family.aae.method import Given, given_class
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 from distk.training.trainer import Trainer
 
 SMALL = {"size": 32, "scales": [5], "orientations": 1, "positions": 4}

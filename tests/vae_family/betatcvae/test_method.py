@@ -15,7 +15,7 @@ from distk.method import Step
 from distk.nn import log_normal
 from distk.plugins.vae_family.betatcvae.method import decompose, stratified_weights
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 
 
 def posteriors(seed: int, n: int, d: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

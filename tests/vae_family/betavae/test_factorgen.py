@@ -14,7 +14,7 @@ from distk.device import Ranks
 from distk.method import Step
 from distk.plugins.vae_family.betavae.factorgen import Config, FactorGen, first_step
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 
 
 def trainer(steps: int = 8, **model):

@@ -13,7 +13,7 @@ import torch
 from distk.device import Ranks
 from distk.plugins.vae_family.betavae.commands import opened_at
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 
 NAMES = ["shape", "scale", "orientation", "posX", "posY"]
 

@@ -16,7 +16,7 @@ from distk.device import Ranks
 from distk.evaluation import evaluate
 from distk.plugins.vae_family.betatcvae.method import decompose
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 from distk.training.trainer import Trainer
 
 CONSTANT, FLOOR = 271.6, 160.5

@@ -18,7 +18,7 @@ from distk.plugins.vae_family.betavae.method import AnnealedConfig, optimizer
 from distk.plugins.vae_family.metrics import Config as BoundConfig
 from distk.plugins.vae_family.metrics import VaeBound, target_entropy
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 from distk.training.trainer import Trainer
 
 DATA = {"name": "blobs", "size": 32, "positions": 8}

@@ -15,7 +15,7 @@ from distk.device import Ranks
 from distk.evaluation import evaluate
 from distk.metric import encode_table
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 from distk.training.trainer import Trainer
 
 

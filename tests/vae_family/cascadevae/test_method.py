@@ -12,7 +12,7 @@ from distk import UsageError
 from distk.device import Ranks, seeded
 from distk.nn import bernoulli_nll, gaussian_kl
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 
 
 def trainer(**model):

@@ -14,7 +14,7 @@ from torch import Tensor
 from distk import Dataset, DataSpec, Files, NoConfig
 from distk.device import Ranks
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ from distk.device import Ranks, seeded
 from distk.method import Step
 from distk.plugins.vae_family.dipvae.method import DIPVAE, DIPVAEII, Config, deviations
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 
 CPU = torch.device("cpu")
 VARIANTS = pytest.mark.parametrize("variant", ["i", "ii"])

@@ -18,7 +18,7 @@ from distk.device import Ranks
 from distk.evaluation import evaluate
 from distk.plugins.vae_family.factorvae import method
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 
 CPU = torch.device("cpu")
 QUICK = {"z": 4, "lr": 2e-3, "critic_lr": 2e-3, "critic_width": 64, "critic_layers": 2, "critic_updates": 2}

@@ -15,7 +15,7 @@ from distk.device import Ranks, seeded
 from distk.method import Step
 from distk.plugins.vae_family.factorvae.method import FactorVAE, permute_dims
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 from distk.training.trainer import Trainer
 
 CPU = torch.device("cpu")

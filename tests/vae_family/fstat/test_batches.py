@@ -12,7 +12,7 @@ from distk.data import Dataset, FactorDataset, Files
 from distk.device import Ranks, seeded
 from distk.plugins.vae_family.fstat.batches import labellings
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 
 
 class Labelled(FactorDataset):

@@ -16,7 +16,7 @@ from distk.device import Ranks
 from distk.embedding import best_dimensions, recall
 from distk.plugins.vae_family.fstat.method import Embedding
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 
 SIZES = (3, 4, 5, 2, 2, 2)
 """480 identities, every combination of six attributes."""

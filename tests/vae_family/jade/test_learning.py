@@ -15,7 +15,7 @@ import torch
 from distk.device import Ranks
 from distk.evaluation import evaluate
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 from distk.training.trainer import Trainer
 
 

@@ -19,7 +19,7 @@ from distk.method import Step
 from distk.nn import relaxed_one_hot
 from distk.plugins.vae_family.jointvae.method import JointVAE, capacity, entropy, kl_to_uniform
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 from distk.training.trainer import Trainer
 
 SPEC = DataSpec("image", (1, 64, 64))

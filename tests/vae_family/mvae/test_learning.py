@@ -12,7 +12,7 @@ import torch
 
 from distk.device import Ranks
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 
 
 def excess(seed: int, **model: Any) -> float:

@@ -14,7 +14,7 @@ from distk import DataSpec, DistkError, UsageError
 from distk.device import Ranks, seeded
 from distk.plugins.vae_family.mvae.method import MVAE, BaselineConfig, Config, MVAEBaseline, checked, entropy
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 
 
 def model(size: int = 16, channels: int = 3, **settings: Any) -> MVAE:

@@ -25,7 +25,7 @@ from distk.plugins.vae_family.peychev.method import (
     variant,
 )
 from distk.settings import resolve
-from distk.training.loop import build
+from distk.training.beginning import build
 
 SHAPES, MNIST = DataSpec("image", (1, 64, 64)), DataSpec("image", (1, 28, 28))
 PARTS = {"size": 16, "shapes": ("square",), "scales": (0, 5), "rotations": 30}

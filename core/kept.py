@@ -1,0 +1,123 @@
+"""Arrays that took long to make, kept on disk for the next start: decoded pictures, unpacked archives.
+
+A kept array is two files in the cache folder: `NAME.npy`, which is memory-mapped, and `NAME.json`, which says what it
+was made of. It counts only where that agrees with the user's files as they are now, their sizes and times, and where
+its own size and checksums agree; else it is made anew. The folder is `$DISTK_CACHE`, or `distk` in `$XDG_CACHE_HOME`
+or in `~/.cache`; all that is in it may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distk.console import warn
+from distk.errors import DistkError
+from distk.files import write_atomic
+
+PROBES, PROBE = 64, 1 << 20
+"""Checksums are kept of so many windows of so many bytes, spread evenly: all of a file up to 64 MiB."""
+
+Fill = Callable[[np.ndarray], None]
+"""Fills an array of the promised shape, piece by piece."""
+
+
+def cache_folder() -> Path:
+    """Where kept arrays lie; it need not exist."""
+    named = os.environ.get("DISTK_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(named).expanduser() if named else Path(base).expanduser() / "distk"
+
+
+def stamps(paths: Iterable[Path], root: Path) -> str:
+    """A fingerprint of files: names below `root`, sizes and times of change, in order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        held = path.stat()
+        digest.update(
+            f"{path.relative_to(root)}\0{held.st_size}\0{held.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
+        )
+    return digest.hexdigest()
+
+
+def kept(name: str, made_of: dict[str, Any], shape: Sequence[int], dtype: Any, fill: Fill) -> np.ndarray:
+    """A memory-mapped array `[*shape]` that `fill` made, now or at an earlier start.
+
+    name: of whose array this is: one of the same name is replaced when `made_of` differs. made_of: what it depends on,
+    plain values. Where the folder cannot be written, the array is made in memory, and it is said so.
+    """
+    folder = cache_folder()
+    stem = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+    array, about = folder / f"{stem}.npy", folder / f"{stem}.json"
+    wanted = json.loads(
+        json.dumps({"name": name, "made_of": made_of, "shape": list(shape), "dtype": np.dtype(dtype).str})
+    )
+    found = _sound(array, about, wanted)
+    if found is not None:
+        return found
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _make(array, about, wanted, fill)
+    except OSError as error:
+        warn(f"nothing can be kept in '{folder}' ({error.strerror or error}); set DISTK_CACHE to a folder with room")
+        made = np.empty(shape, dtype)
+        fill(made)
+        return made
+    made_now = _sound(array, about, wanted)
+    if made_now is None:
+        raise DistkError(f"'{array}' changed while it was being written: is something else writing to '{folder}'?")
+    return made_now
+
+
+def _make(array: Path, about: Path, wanted: dict[str, Any], fill: Fill) -> None:
+    """Write both files, the array under another name first, so that an interrupted start leaves nothing that counts."""
+    size = int(np.prod(wanted["shape"])) * np.dtype(wanted["dtype"]).itemsize
+    held = os.statvfs(array.parent) if hasattr(os, "statvfs") else None
+    if held is not None and held.f_bavail * held.f_frsize < size:
+        raise OSError(28, f"{size / 1e9:.1f} GB are needed, {held.f_bavail * held.f_frsize / 1e9:.1f} GB are free")
+    handle, partial = tempfile.mkstemp(prefix=f"{array.stem}.", suffix=".part", dir=array.parent)
+    os.close(handle)
+    try:
+        made = np.lib.format.open_memmap(partial, "w+", np.dtype(wanted["dtype"]), tuple(wanted["shape"]))
+        fill(made)
+        made.flush()
+        del made
+        about.unlink(missing_ok=True)  # from here to the end the old description must not vouch for the new array
+        os.replace(partial, array)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
+    write_atomic(about, json.dumps({**wanted, "checks": _checks(array)}).encode())
+
+
+def _checks(array: Path) -> list[int]:
+    """The file's size, then checksums of windows spread evenly over it."""
+    size = array.stat().st_size
+    starts = range(0, size, PROBE) if size <= PROBES * PROBE else np.linspace(0, size - PROBE, PROBES, dtype=np.int64)
+    with array.open("rb") as file:
+        sums = []
+        for start in starts:
+            file.seek(int(start))
+            sums.append(zlib.crc32(file.read(PROBE)))
+    return [size, *sums]
+
+
+def _sound(array: Path, about: Path, wanted: dict[str, Any]) -> np.ndarray | None:
+    """The kept array, or None where it is absent, of other files, or damaged."""
+    try:
+        held = json.loads(about.read_bytes())
+        if not isinstance(held, dict) or {k: held.get(k) for k in wanted} != wanted or held["checks"] != _checks(array):
+            return None
+        found = np.load(array, mmap_mode="c", allow_pickle=False)  # "c": torch warns of arrays it may not write
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+    return found if list(found.shape) == wanted["shape"] and found.dtype.str == wanted["dtype"] else None

@@ -1,0 +1,99 @@
+"""The beginning of a run: the data set and the method held against each other, the model, and what it starts with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from distk import checkpoint
+from distk.console import note
+from distk.data import Dataset, open_dataset
+from distk.device import Ranks, initialised
+from distk.errors import DistkError, UsageError
+from distk.registry import Registration, registry
+from distk.settings import Settings
+from distk.training.trainer import Trainer
+
+
+def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Dataset | None = None) -> Trainer:
+    """Data set (or the one given), model and trainer of these settings.
+
+    Raises UsageError when the method does not take this kind of data.
+    """
+    if dataset is None:
+        dataset = open_dataset(
+            settings.data,
+            settings.data_options,
+            device=device,
+            folder=settings.data_dir,
+            where=settings.train.data_on,
+        )
+    _refuse_unfit(settings, dataset)
+    with initialised(settings.train.seed, device):
+        try:
+            model = settings.method(settings.model, dataset.spec).to(device)
+        except ValueError as error:
+            raise UsageError(f"method '{settings.entry.name}' with data '{dataset.name}': {error}") from error
+    model.opens = lambda: dataset  # as `open_model` does for a trained one
+    model.accepts(dataset)
+    torch.manual_seed(settings.train.seed)  # for layers that draw from the global generator, such as dropout
+    return Trainer(model.train(), dataset, settings.train, ranks)
+
+
+def _refuse_unfit(settings: Settings, dataset: Dataset) -> None:
+    """Raise UsageError for a data set that does not hold what the method learns from, and say which would."""
+    cls, name = settings.method, settings.entry.name
+    if dataset.spec.kind not in cls.kinds:
+        raise UsageError(
+            f"method '{name}' learns from {' or '.join(cls.kinds)} data; "
+            f"'{dataset.name}' holds {dataset.spec.kind} data."
+        )
+    if cls.reads == ("x",):
+        return
+    bucket = dataset.bucket(0, settings.train.seed)
+    held = dataset.sample(1, torch.Generator(dataset.device).manual_seed(0), bucket=bucket)
+    lacking = [key for key in cls.reads if key not in held]
+    if lacking:
+        serving = [e.name for e in registry().entries("dataset") if set(lacking) <= set(_given(e))]
+        cure = f"use --data {' or '.join(serving)}" if serving else "no installed data set gives it"
+        raise UsageError(
+            f"method '{name}' reads {' and '.join(lacking)}, which '{dataset.name}' does not give "
+            f"(it gives {', '.join(held)}): {cure}."
+        )
+
+
+def _given(entry: Registration) -> tuple[str, ...]:
+    try:
+        return tuple(entry.load().gives)
+    except DistkError:  # a plugin that cannot be imported serves nobody
+        return ()
+
+
+def begin(trainer: Trainer) -> None:
+    """What a fresh run begins with: the tensors of `--init`, which also what `initialise` computes cannot replace."""
+    held = checkpoint.tensors(Path(trainer.config.init)) if trainer.config.init else {}
+    taken = _take(trainer, held)
+    trainer.initialise()
+    if held:
+        _take(trainer, held)
+        own = trainer.model.state_dict()
+        note(f"{len(taken)} of {len(own)} tensors begin as in {trainer.config.init}")
+        left = [name for name in own if name not in taken]
+        if left:
+            note(f"not there, or of another shape: {', '.join(left[:8])}{' ...' if len(left) > 8 else ''}")
+
+
+def _take(trainer: Trainer, held: dict[str, torch.Tensor]) -> set[str]:
+    """Copy the tensors that agree with the model's in name and shape; their names. Raises UsageError if none does."""
+    own = trainer.model.state_dict()
+    fitting = {n: v for n, v in held.items() if n in own and own[n].shape == v.shape}
+    if held and not fitting:
+        raise UsageError(
+            f"--init '{trainer.config.init}': none of its {len(held)} tensors has the name and shape of one of the "
+            f"model's, such as {next(iter(own))} {list(own[next(iter(own))].shape)}."
+        )
+    with torch.no_grad():
+        for name, value in fitting.items():
+            own[name].copy_(value)
+    return set(fitting)
