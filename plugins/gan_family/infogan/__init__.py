@@ -16,6 +16,12 @@ paper.method(
     cite="Chen et al. 2016",
     tags=("gan",),
 )
+paper.method(
+    "pca",
+    "pca:PCA",
+    "principal components as a code, fitted in closed form: the baseline of Tables 1 and 2",
+    tags=("linear",),
+)
 paper.dataset(
     "teapots",
     "data:Teapots",

@@ -99,7 +99,7 @@ def test_pictures_are_those_of_a_slow_renderer(generator: torch.Generator) -> No
         both = np.asarray(cover[i] > 0) & hit
         off = np.abs(np.asarray(shade[i])[both] - expected[both])
         assert np.quantile(off, 0.95) < 0.02
-        assert both.sum() > 50
+        assert both.sum() > 20
     assert float(cover.mean()) == pytest.approx(0.22, abs=0.06)
 
 
