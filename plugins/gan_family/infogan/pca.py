@@ -27,9 +27,8 @@ class Config:
     """How many components, and of what."""
 
     components: int = option(6, "principal components", paper="6 (also 10)", min=1, max=4096)
-    fit_items: int = option(
-        20_000, "training items to fit them on, drawn by the seed; or as many as there are", min=2
-    )
+    fit_items: int = option(20_000, "training items to fit them on, drawn by the seed; or as many as there are", min=2)
+    standardise: bool = option(True, "divide every pixel by its deviation first, so that all count alike")
 
 
 class PCA(Method[Config]):
@@ -53,14 +52,15 @@ class PCA(Method[Config]):
             raise ValueError(f"items of {width} numbers have at most as many components, not {k}")
         self.latents = LatentSpace.of(Latent("c", "continuous", k))
         self.mean = nn.Parameter(torch.zeros(width), requires_grad=False)
+        self.scale = nn.Parameter(torch.ones(width), requires_grad=False)
         self.axes = nn.Parameter(torch.zeros(k, width), requires_grad=False)
         self.deviation = nn.Parameter(torch.ones(k), requires_grad=False)
         self.explained = nn.Parameter(torch.zeros(()), requires_grad=False)
-        """Share of the training items' variance that the components hold."""
+        """Share of the training items' variance that the components hold, of standardised pixels where they are."""
 
     @torch.no_grad()
     def initialise(self, source: Source) -> None:
-        """Fit mean, axes `[components, width]` and deviations along them to the training items.
+        """Fit mean, scale, axes `[components, width]` and deviations along them to the training items.
 
         Raises UsageError for fewer items than components.
         """
@@ -72,18 +72,24 @@ class PCA(Method[Config]):
             raise UsageError(f"{k} components take more than the {len(rows)} training items of '{data.name}'.")
         x = torch.cat([data.batch(part)["x"].flatten(1).float() for part in rows.split(CHUNK)])
         mean = x.mean(0, dtype=torch.float64).float()
-        axes, variance = principal_axes(x.sub_(mean), k, source.generator)
+        x = x.sub_(mean)
+        if self.config.standardise:
+            deviation = x.square().mean(0, dtype=torch.float64).sqrt().float()
+            # A pixel that never changes has none.
+            self.scale.copy_(torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)))
+            x = x.div_(self.scale)
+        axes, variance = principal_axes(x, k, source.generator)
         self.mean.copy_(mean)
         self.axes.copy_(axes)
         self.deviation.copy_(variance.sqrt().clamp_min(1e-12))
         self.explained.copy_(variance.sum() / x.square().mean(0, dtype=torch.float64).sum().clamp_min(1e-30))
 
     def encode(self, x: Tensor) -> Code:
-        return {"c": (x.flatten(1) - self.mean) @ self.axes.T / self.deviation}
+        return {"c": (x.flatten(1) - self.mean) / self.scale @ self.axes.T / self.deviation}
 
     def decode(self, code: Code) -> Tensor:
         low, high = self.spec.range
-        x = self.mean + (code["c"] * self.deviation) @ self.axes
+        x = self.mean + self.scale * ((code["c"] * self.deviation) @ self.axes)
         return (x.clamp(low, high) if self.spec.kind == "image" else x).view(-1, *self.spec.shape)
 
 

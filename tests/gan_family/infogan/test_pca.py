@@ -41,7 +41,9 @@ def rows(n: int, width: int, generator: torch.Generator) -> Tensor:
 
 
 def fitted(data: Vectors, components: int, **settings: Any) -> PCA:
-    model = PCA(from_dict(PCA.Config, {"components": components, **settings}, "the test"), data.spec)
+    model = PCA(
+        from_dict(PCA.Config, {"components": components, "standardise": False, **settings}, "the test"), data.spec
+    )
     model.initialise(Source(data, 8, torch.Generator().manual_seed(0)))
     return model
 
@@ -87,6 +89,22 @@ def test_decoding_is_the_projection(generator: torch.Generator) -> None:
     torch.testing.assert_close(model.encode(again)["c"], model.encode(x)["c"], atol=1e-3, rtol=1e-3)
     whole = fitted(Vectors(x, 200), 10)
     torch.testing.assert_close(whole.decode(whole.encode(x)), x, atol=1e-3, rtol=1e-3)
+
+
+def test_standardised_pixels_count_alike(generator: torch.Generator) -> None:
+    x = rows(300, 9, generator)
+    loud = x * torch.tensor([100.0, 1, 1, 1, 1, 1, 1, 1, 0])  # one number far larger, one that never changes
+    model, plain = fitted(Vectors(loud, 300), 3, standardise=True), fitted(Vectors(loud, 300), 3)
+    standard = (loud - loud.mean(0)).double().numpy()
+    standard = standard / np.where(standard.std(0) > 0, standard.std(0), 1)
+    _, singular, right = np.linalg.svd(standard, full_matrices=False)
+    best = standard @ right[:3].T @ right[:3]
+    again = (model.decode(model.encode(loud)) - loud.mean(0)).double().numpy()
+    again = again / np.where(loud.numpy().std(0) > 0, loud.numpy().std(0), 1)
+    assert ((standard - again) ** 2).sum() == pytest.approx(((standard - best) ** 2).sum(), rel=1e-3)
+    assert float(model.explained) == pytest.approx((singular[:3] ** 2).sum() / (singular**2).sum(), rel=1e-3)
+    assert float(plain.explained) > 0.99
+    assert abs(float(plain.axes[0, 0])) > 0.99
 
 
 def test_too_few_items_or_numbers(generator: torch.Generator) -> None:
