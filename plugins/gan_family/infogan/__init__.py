@@ -42,3 +42,8 @@ paper.metric(
 )
 paper.command("grid", "commands:grid", "Draw what a code changes, over several draws of everything else.")
 paper.command("hinton", "commands:hinton", "Draw which code holds which factor, as a Hinton diagram.")
+paper.study(
+    "teapots",
+    "studies/tables.toml",
+    "Tables 1 and 2: what lasso and forests read from the codes of InfoGAN and PCA, in and out of the gap",
+)
