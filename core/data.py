@@ -87,7 +87,7 @@ class Dataset(Configured[C]):
         says where items that are held whole shall lie, for `Stored`."""
         self.config = config
         self.device = device
-        self.where = files.where
+        self.where: Where = files.where if files is not None else "auto"
         self._rows_on_host: dict[Split, Tensor | None] = {}
 
     def __len__(self) -> int:
@@ -152,13 +152,16 @@ class FactorDataset(Dataset[C]):
 
     factor_names, factor_sizes: K factors and their numbers of values. factor_kinds: categorical, ordinal, circular or
     continuous. table: int64 `[N, K]` value of each factor for each row, or None for a grid.
-    Batches that are drawn for training hold `factors` int64 `[n, K]`.
+    real_values: float `[N, K]` of each row's factors, where they are known; `levels` makes `table` of them.
+    Scores then see the real values of continuous factors. Batches that are drawn for training hold `factors` int64
+    `[n, K]`.
     """
 
     factor_names: tuple[str, ...]
     factor_sizes: tuple[int, ...]
     factor_kinds: tuple[str, ...]
     table: Tensor | None = None
+    real_values: Tensor | None = None
 
     @property
     def is_grid(self) -> bool:
@@ -193,10 +196,14 @@ class FactorDataset(Dataset[C]):
             return self.table[rows]
         return (rows.unsqueeze(-1) // self.strides) % self._sizes
 
-    def factor_values(self, rows: Tensor) -> Tensor:
-        """What scores read as the factors of rows `[n]`: `factors`, or for continuous factors their numbers, float
-        `[n, K]`, of which `factors` are the bins."""
-        return self.factors(rows)
+    def truth(self, rows: Tensor) -> Tensor:
+        """What scores take for the factors of these rows, `[n, K]`: float64 with the real values of continuous factors
+        where `real_values` has them, else int64 as `factors`."""
+        levels = self.factors(rows)
+        if self.real_values is None or "continuous" not in self.factor_kinds:
+            return levels
+        real = torch.tensor([kind == "continuous" for kind in self.factor_kinds], device=self.device)
+        return torch.where(real, self.real_values[rows].double(), levels.double())
 
     def index(self, factors: Tensor) -> Tensor:
         """Factor values int64 `[..., K]` -> rows int64 `[...]`, for a grid."""
@@ -327,6 +334,13 @@ def open_dataset(
         kinds = dict(zip(made.factor_names, made.factor_kinds, strict=False))
         made.spec = replace(made.spec, extra={**made.spec.extra, "factors": factors, "factor_kinds": kinds})
     return made
+
+
+def levels(values: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    """Real values `[N, K]` -> (int64 `[N, K]`, the rank of each among the different values of its column; how many
+    there are): `table` and `factor_sizes` of a `FactorDataset`."""
+    columns = [column.unique(return_inverse=True) for column in values.T]
+    return torch.stack([index for _, index in columns], 1), tuple(len(different) for different, _ in columns)
 
 
 def permuted_split(n: int, test: float, seed: int, device: torch.device) -> dict[str, Tensor]:

@@ -97,10 +97,14 @@ def score(table: CodeTable, name: str, options: Mapping[str, Any], seed: int, re
         name, metric = build_metric(name, options)
         if table.model is not None and name in table.model.unscored:
             raise UsageError(f"{table.model.unscored[name]}.")
-        if metric.needs_model and table.model is None:
+        if (metric.needs_model or metric.needs) and table.model is None:
             raise UsageError(f"metric '{name}' looks at items, so it needs a checkpoint rather than a file of codes.")
         if metric.needs_codes and table.model is not None and not can(table.model, "encode"):
             raise UsageError(f"method {type(table.model).__name__} has no encoder, so there are no codes to score.")
+        lacking = [name for name in metric.needs if not can(table.model, name)] if table.model is not None else []
+        if lacking:
+            verb = f"metric '{name}' needs a method that can {' and '.join(lacking)}"
+            raise UsageError(f"{verb}, which {type(table.model).__name__} cannot.")
         runs = [dict(metric.compute(table, seed + i)) for i in range(repeats or metric.repeats)]
     except (DistkError, ValueError, ArithmeticError, np.linalg.LinAlgError, MemoryError, ImportError) as error:
         return {"error": str(error) or type(error).__name__}

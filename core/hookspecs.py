@@ -135,8 +135,12 @@ def distk_run_requested(config: dict[str, Any]) -> None:
 
 
 @hookspec
-def distk_run_started(run: Run) -> None:
-    """A run is about to take its first step (or its first after a resume). `run.path` exists, `run.config` is set."""
+def distk_run_started(run: Run, step: int) -> None:
+    """A run is about to take its first step, or its first after a resume: the steps from `step` on are still to come.
+
+    `run.path` exists, `run.config` is set. Who writes rows elsewhere drops those of later steps than `step` here, since
+    a run that was killed takes them again.
+    """
 
 
 @hookspec

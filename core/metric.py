@@ -28,7 +28,8 @@ class CodeTable:
 
     codes: float `[N, D]`, posterior means; a categorical group is one column with its most probable class.
     names, kinds: of the D columns; kind is "continuous" or "categorical".
-    factors: int64 `[N, K]`, or float where some are continuous, or None. factor_names, ..._sizes, ..._kinds: of the K.
+    factors: `[N, K]` or None: int64 values of each factor, or float64 where some are real numbers.
+    factor_names, factor_sizes, factor_kinds: of the K factors.
     grid: whether the rows are every factor combination once, the last factor fastest.
     std: float `[N, D]` posterior standard deviations, NaN in columns without one; None without a posterior.
     kl: float `[D]` mean KL to the standard normal prior in nats, NaN likewise.
@@ -90,6 +91,7 @@ class Metric(Configured[C]):
     needs_model: whether it looks at items, so that arrays from a file do not suffice.
     keys: the numbers that `compute` may give beside the headline, `*` standing for any text; empty: not declared, so
     that a study finds them by scoring an untrained model.
+    needs: what the model must be able to do, such as ("decode", "posterior"); see `distk.can`.
     needs_codes: False for a metric that reads only model and data; where none needs codes, nothing is encoded.
     predicts: whether it fits predictors on some rows and tests them on others, so that `distk eval --fit train` may
     name the former: they are then the table's, and the split's are `codes_test`.
@@ -100,6 +102,7 @@ class Metric(Configured[C]):
     higher_is_better: ClassVar[bool] = True
     repeats: ClassVar[int] = 1
     needs_model: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ()
     needs_codes: ClassVar[bool] = True
     predicts: ClassVar[bool] = False
 
@@ -167,7 +170,7 @@ def encode_table(
         source=f"data set '{dataset.name}'",
     )
     if isinstance(dataset, FactorDataset):
-        table.factors = dataset.factor_values(index)
+        table.factors = dataset.truth(index)
         table.factor_names, table.factor_sizes = dataset.factor_names, dataset.factor_sizes
         table.factor_kinds = dataset.factor_kinds
         table.grid = whole and dataset.is_grid and chosen is None

@@ -380,8 +380,13 @@ class Registry:
 
     @property
     def loggers(self) -> list[str]:
-        """Names of the plugins that receive a run's rows (`distk_run_logged`), which are what `--log` may name."""
-        return sorted({impl.plugin_name for impl in self.manager.hook.distk_run_logged.get_hookimpls()})
+        """Names of the plugins that follow a run, by its rows or by any later event: what `--log` may name."""
+        events = ("started", "logged", "ended")
+        hooks = [
+            *(getattr(self.manager.hook, f"distk_run_{e}") for e in events),
+            self.manager.hook.distk_checkpoint_saved,
+        ]
+        return sorted({implementation.plugin_name for hook in hooks for implementation in hook.get_hookimpls()})
 
     def prepare_run(self, config: dict[str, Any], resumed: bool = False) -> None:
         """Before a run writes anything: find the plugins of `--log`, and let every plugin refuse.

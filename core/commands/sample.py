@@ -20,7 +20,7 @@ def sample(
     n: Annotated[int, typer.Option("--n", "-n", help="How many items.", min=1, max=100_000)] = 64,
     class_: Annotated[int | None, typer.Option("--class", help="Hold the categorical code at this class.")] = None,
     group: Annotated[
-        str | None, typer.Option(help="Which categorical group --class means, if there are several.")
+        str | None, typer.Option(help="Which categorical group or condition --class means, if there are several.")
     ] = None,
     label: Annotated[str | None, typer.Option(help="Label by name, for methods of labelled data.")] = None,
     grid: Annotated[
@@ -41,10 +41,13 @@ def sample(
     model = on.open("sample", "sample").model
     given: dict[str, int] = {}
     if class_ is not None:
-        groups = [g.name for g in model.latents if g.kind == "categorical"]
-        if group is None and len(groups) != 1:
-            raise UsageError(f"--class needs --group, one of: {', '.join(groups) or 'none (no categorical code)'}.")
-        given[group or groups[0]] = class_
+        classes = {g.name: g.size for g in model.latents if g.kind == "categorical"} | dict(model.conditions)
+        if group is None and len(classes) != 1:
+            raise UsageError(f"--class needs --group, one of: {', '.join(classes) or 'none (no categorical code)'}.")
+        chosen = group or next(iter(classes))
+        if chosen in model.conditions and not 0 <= class_ < classes[chosen]:
+            raise UsageError(f"'{chosen}' has the classes 0 to {classes[chosen] - 1}, not {class_}.")
+        given[chosen] = class_
     if label is not None:
         if label not in model.spec.classes:
             raise UsageError(f"--label '{label}' is none of {', '.join(model.spec.classes) or 'no labels'}.")

@@ -214,7 +214,7 @@ def _finished(run: Any, json: bool) -> None:
         return
     shown = {k: v for k, v in last.items() if isinstance(v, (int, float)) and k not in ("step", "seconds", "rate")}
     if last:
-        rate = console.number(float(last["rate"]))
-        title = f"step {last['step']:,} after {console.number(float(last['seconds']))} s, {rate} steps/s"
+        rate = f", {console.number(float(last['rate']))} steps/s" if "rate" in last else ""
+        title = f"step {last['step']:,} after {console.number(float(last['seconds']))} s{rate}"
         console.table(title, ("term", "mean since the last row"), [(k, float(v)) for k, v in shown.items()])
     console.out.print(f"checkpoint  {run.checkpoint}" + (f"\nbest        {best}" if best else ""))

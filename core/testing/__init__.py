@@ -16,7 +16,8 @@ from distk.testing.data import (
     probe_table,
     synthetic_table,
 )
-from distk.testing.methods import HostRead, NoHostReads, check_method, check_penalty, method_checks, penalty_checks
+from distk.testing.methods import check_method, check_penalty, method_checks, penalty_checks
+from distk.testing.reads import HostRead, NoHostReads
 
 __all__ = [
     "Check",

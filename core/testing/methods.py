@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from distk import checkpoint
 from distk.config import from_dict, to_dict, to_toml
-from distk.device import Ranks, no_host_reads, seeded
-from distk.errors import DistkError
+from distk.device import Ranks, no_host_reads, seeded, set_precision
+from distk.errors import DistkError, UsageError
 from distk.latents import LatentSpace
 from distk.method import Method, Objective, Step, can
 from distk.penalty import Penalty
 from distk.settings import Settings, resolve
+from distk.source import Source
 from distk.testing.data import (
     Check,
     demand,
@@ -31,60 +29,10 @@ from distk.testing.data import (
     run,
     same,
 )
+from distk.testing.reads import NoHostReads, scalars_read, unwatched
 from distk.training.beginning import build
 from distk.training.trainer import Trainer
-
-_READS = {
-    "_local_scalar_dense",
-    "is_nonzero",
-    "item",
-    "nonzero",
-    "masked_select",
-    "unique",
-    "_unique2",
-    "unique_dim",
-    "equal",
-    "repeat_interleave",
-}
-
-
-class HostRead(AssertionError):
-    """A step read a value back to the host, or made a shape depend on values."""
-
-
-class _NoCopies(TorchFunctionMode):
-    """Catches what reads a tensor on the CPU without dispatching an operation."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (Tensor.tolist, Tensor.numpy, Tensor.__array__):
-            raise HostRead(f"the step calls {func.__name__}, which reads values back to the host")
-        return func(*args, **(kwargs or {}))
-
-
-class NoHostReads(TorchDispatchMode):
-    """Raises HostRead for operations that would make CUDA wait or whose shapes depend on values. Works on the CPU."""
-
-    def __enter__(self) -> NoHostReads:
-        self._copies = _NoCopies()
-        self._copies.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._copies.__exit__(*error)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        by_tensor = name == "repeat_interleave" and func._overloadname == "Tensor"
-        masked = name in ("index", "index_put", "index_put_") and any(
-            isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1] if i is not None
-        )
-        if (name in _READS and name != "repeat_interleave") or by_tensor or masked:
-            raise HostRead(
-                f"the step calls {name}, which reads values back to the host or has a shape that depends on them"
-            )
-        return func(*args, **(kwargs or {}))
-
+from distk.traversal import traverse
 
 # Methods
 
@@ -111,6 +59,8 @@ def method_checks(name: str, steps: int = 3, batch: int = 8, **options: Mapping[
         "a step changes exactly its objective's parameters": probe.touches,
         "the losses hand over the layers that the method declares": probe.taps,
         "the step reads nothing back to the host": probe.host_reads,
+        "a step in bf16 gives finite losses": probe.bf16,
+        "two ranks together draw the batch of one": probe.ranks,
         "schedule keeps its keys and shapes": probe.schedule,
     }
     return run(
@@ -122,6 +72,7 @@ def method_checks(name: str, steps: int = 3, batch: int = 8, **options: Mapping[
             "resuming equals never having stopped": probe.resume,
             "a checkpoint gives the same model": probe.round_trip,
             "encode and decode agree with the latent space": probe.shapes,
+            "every latent can be walked": probe.walks,
             "what it foretells has the shape that was asked for": probe.foretells,
         }
     )
@@ -207,7 +158,7 @@ class _Probe:
     def host_reads(self) -> None:
         trainer = self.trainer()
         for optimizer in trainer.optimizers.values():
-            _unwatched(optimizer)
+            unwatched(optimizer)
         trainer.step()  # allocates what is made once
         trainer.model.before_step(trainer.index, trainer.optimizers)
         trainer._set_schedule(trainer.model.schedule(trainer.index))
@@ -219,7 +170,7 @@ class _Probe:
             for optimizer in trainer.optimizers.values():  # torch's own on a CPU read their step counters
                 optimizer.step = lambda *given, **named: None  # type: ignore[assignment]
             with no_host_reads():
-                read = _scalars_read(lambda: trainer._step(key))
+                read = scalars_read(lambda: trainer._step(key))
             assert not read, (
                 f"the step reads {read} numbers back to the host within operations of torch, as the gradients of "
                 "`cumprod` and `prod` do where a factor may be zero: multiply one by one"
@@ -300,6 +251,63 @@ class _Probe:
                 first = model.sample(n, seeded(1, trainer.device))
                 assert len(first) == n, "sample(n) returns another number of items"
                 assert torch.equal(first, model.sample(n, seeded(1, trainer.device))), "sample ignores its generator"
+
+    def walks(self) -> None:
+        """A traversal from an item and from a draw: each row has items, none of them NaN."""
+        trainer = self.trainer()
+        model, columns = trainer.model.eval(), 3
+        if not can(model, "decode"):
+            return
+        starts: list[Mapping[str, Tensor] | None] = []
+        if can(model, "encode"):
+            starts.append(trainer.dataset.items(trainer.dataset.rows_of("test")[:1]))
+        if model.drawable and model.instead.get("sample") is None and can(model, "prior"):
+            starts.append(None)
+        for start in starts:
+            made = traverse(model, start, columns, seed=3)
+            walked = sum(g.walked for g in model.latents)
+            assert made.rows or not walked, "a traversal has no rows"
+            for row in made.rows:
+                assert len(row.items) == columns, f"row '{row.label}' has {len(row.items)} items"
+                assert not bool(row.items.float().isnan().any()), f"row '{row.label}' holds NaN"
+
+    def bf16(self) -> None:
+        probe = _Probe(replace(self.settings, train=replace(self.settings.train, precision="bf16")), 2)
+        try:
+            trainer = probe.trainer()
+            for _ in range(2):
+                trainer.step()
+            trainer.check_health()
+        finally:
+            set_precision(self.settings.train.precision)
+
+    def ranks(self) -> None:
+        """Each rank draws its rows of one batch: together they are what one process draws from the same generator."""
+        trainer = self.trainer()
+        model, dataset, n = trainer.model, trainer.dataset, 4
+        if model.training_state() or dataset.spec.kind == "environment":  # what acting lays out is the method's own
+            return
+        wanted = dict.fromkeys(["", *(o.name for o in trainer.objectives if o.fresh_batch)])
+        bucket = dataset.bucket(0, 0)
+
+        def drawn(objective: str, rank: int, world: int) -> dict[str, Tensor]:
+            share = 2 * n // world
+            source = Source(dataset, share, seeded(5, trainer.device), rank=rank, world=world, bucket=bucket)
+            return model.collect(source, objective) if trainer._per_objective else model.collect(source)
+
+        for objective in wanted:
+            whole = drawn(objective, 0, 1)
+            try:
+                first, second = drawn(objective, 0, 2), drawn(objective, 1, 2)
+            except UsageError:  # it refuses to be shared
+                return
+            for key, value in whole.items():
+                if isinstance(value, Tensor) and value.dim():
+                    agree = _items(first[key]) + _items(second[key])
+                    assert sorted(agree) == sorted(_items(value)), (
+                        f"the two ranks' '{key}' together are not what one process draws: "
+                        "draw with `source.sample` or `source.draw`"
+                    )
 
     def foretells(self) -> None:
         """Predictions, plans and clips of another length: as many as asked for, and the same from the same seed."""
@@ -388,30 +396,9 @@ def check_penalty(name: str) -> None:
     demand(penalty_checks(name), f"penalty '{name}'")
 
 
-def _scalars_read(work: Callable[[], object]) -> int:
-    """How many numbers `work` reads back to the host. Some gradients read only where no dispatch mode looks on, so that
-    the profiler has to count."""
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        work()
-    return sum(event.count for event in profiled.key_averages() if event.key == "aten::_local_scalar_dense")
-
-
-def _unwatched(optimizer: torch.optim.Optimizer) -> None:
-    """Let an optimizer's step pass a NoHostReads mode: torch's own CPU kernels read their step counters, the
-    capturable ones that CUDA uses do not."""
-    inner = optimizer.step
-
-    def step(*arguments: Any, **named: Any) -> Any:
-        with _lifted():
-            return inner(*arguments, **named)
-
-    optimizer.step = step  # type: ignore[method-assign]
-
-
-@contextmanager
-def _lifted() -> Iterator[None]:
-    with _disable_current_modes():
-        yield
+def _items(batch: Tensor) -> list[bytes]:
+    """Each item of a batch, to be compared in any order: ranks may order theirs by time, or by state."""
+    return [item.contiguous().numpy().tobytes() for item in batch.detach().cpu()]
 
 
 def _everything(trainer: Trainer) -> dict[str, Tensor]:

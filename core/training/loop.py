@@ -194,7 +194,7 @@ def running(session: Session, quiet: bool) -> Iterator[None]:
     """The events around a session's steps; afterwards its folder is released."""
     run, first, outcome = session.run, session.trainer.ranks.first, "failed"
     if first:
-        registry().event("distk_run_started", run=run)
+        registry().event("distk_run_started", run=run, step=session.trainer.index)
         if not quiet:
             _announce(session)
     try:

@@ -25,6 +25,20 @@ DATASETS = (
         "Alpaydin & Kaynak 1998",
         "image labels",
     ),
+    (
+        "pairs",
+        "pairs:Pairs",
+        "items of any full grid of factors with partners that differ in a few: --data pairs --of dsprites --k 1",
+        "Locatello et al. 2020",
+        "image factors",
+    ),
+    (
+        "arrays",
+        "arrays:Arrays",
+        "images of one file, .npy, .npz or HDF5, with or without factors: --data arrays --data-dir FILE",
+        "",
+        "image factors labels",
+    ),
     ("folder", "folder:Folder", "any folder of images: --data folder --data-dir DIR", "", "image"),
     (
         "clips",

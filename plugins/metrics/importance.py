@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from distk import CodeTable, option
 from distk.plugins.metrics import functional
-from distk.plugins.metrics.table import TRAIN, PredictorConfig, Scored, draw_split
+from distk.plugins.metrics.table import TRAIN, PredictorConfig, Scored, continuous_factors, draw_split
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class Dci(Scored[DciConfig]):
         config: DciConfig = self.config
         parts, names = draw_split(table, config, seed, continuous=config.predictor != "gbt")
         jobs = -1 if config.exact and config.predictor == "gbt" and len(parts[0]) >= TRAIN // 2 else 1
+        regress = continuous_factors(table) if config.predictor == "gbt" and not config.bins else ()
         settings: dict[str, Any] = {"exact": config.exact, "alpha": config.alpha, "importances": config.importances}
-        result = functional.dci(*parts, config.predictor, seed, n_jobs=jobs, **settings)
+        result = functional.dci(*parts, config.predictor, seed, n_jobs=jobs, regress=regress, **settings)
         booster = "scikit-learn's gradient boosting" if config.exact else "histogram gradient boosting"
         how = {"gbt": booster, "lasso": f"lasso, alpha {config.alpha:g}", "rf": "random forests"}[config.predictor]
         return {**result, "code_names": names, "rows_used": [len(parts[0]), len(parts[2])], "estimator": how}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from distk import CodeTable, option
 from distk.plugins.metrics import functional
-from distk.plugins.metrics.table import FactorConfig, PredictorConfig, Scored, draw_split
+from distk.plugins.metrics.table import FactorConfig, PredictorConfig, Scored, continuous_factors, draw_split
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class SapConfig(FactorConfig):
 
 
 class Sap(Scored[SapConfig]):
-    """Separated attribute predictability (Kumar et al. 2018)."""
+    """Separated attribute predictability (Kumar et al. 2018); continuous factors by squared correlation."""
 
     headline = "sap"
     predicts = True
@@ -28,10 +28,11 @@ class Sap(Scored[SapConfig]):
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         given, continuous = self.config, self.config.continuous
+        regress = () if given.bins else continuous_factors(table)
         parts, _ = draw_split(table, PredictorConfig(given.code, given.bins), seed, continuous)
         how = "squared correlation" if continuous else "one-code linear SVM, squared hinge, C = 0.01"
         used = [len(parts[0])] if continuous else [len(parts[0]), len(parts[2])]
-        return {**functional.sap(*parts, continuous=continuous), "rows_used": used, "estimator": how}
+        return {**functional.sap(*parts, continuous=continuous, regress=regress), "rows_used": used, "estimator": how}
 
 
 class Explicitness(Scored[PredictorConfig]):

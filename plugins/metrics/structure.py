@@ -39,7 +39,7 @@ class Irs(Scored[IrsConfig]):
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config: IrsConfig = self.config
-        values, truth = draw(table, FactorConfig(config.code), seed)
+        values, truth = draw(table, FactorConfig(config.code), seed, continuous=True)
         how = f"quantile {config.quantile:g} of the deviations within {config.bins} bins"
         result = functional.irs(values, truth, config.quantile, config.bins)
         return {**result, "rows_used": [len(values)], "estimator": how}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -58,24 +58,56 @@ class Scored(Metric[C]):
         """As `compute`; a ValueError of an array function becomes a UsageError there."""
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        source = table.source or "this data"
-        try:
-            result = dict(self.score(table, seed))
-        except Unfit as error:
-            names = Names(table.names, table.factor_names, source)
-            raise UsageError(f"{error.sentence.named(names)}.") from error
-        except ValueError as error:
-            raise UsageError(f"{error}.") from error
+        """As `score`, without the factors that cannot be scored: they stand under `reasons`.
+
+        Raises UsageError where none is left.
+        """
+        source, left = table.source or "this data", {}
+        while True:
+            try:
+                result = dict(self.score(table, seed))
+                break
+            except Unfit as error:
+                told = error.sentence.named(Names(table.names, table.factor_names, source))
+                at = error.factor
+                if at is None or len(table.factor_names) < 2:
+                    raise UsageError(f"{told}.") from error
+                left[f"factor '{table.factor_names[at]}'"] = f"left out: {told}"
+                table = _without_factor(table, at)
+            except ValueError as error:
+                raise UsageError(f"{error}.") from error
         result = {"code_names": list(table.names), "factor_names": list(table.factor_names), **result}
         if "reasons" in result:
             names = Names(result["code_names"], result["factor_names"], source)
             result["reasons"] = {in_words(k, names): in_words(v, names) for k, v in result["reasons"].items()}
-        return result
+        return without(left, result)
 
     @classmethod
     def pictures(cls, result: Mapping[str, Any]) -> Mapping[str, Picture]:
         """The declared matrices and bars, as far as the result holds them."""
         return of_result(result, cls.matrices, cls.bars)
+
+
+def _without_factor(table: CodeTable, k: int) -> CodeTable:
+    """The same table without one factor; its rows are then no full grid."""
+    keep = [i for i in range(len(table.factor_names)) if i != k]
+    test = table.factors_test
+    return replace(
+        table,
+        factors=table.needs_factors()[:, keep],
+        factor_names=tuple(table.factor_names[i] for i in keep),
+        factor_sizes=tuple(table.factor_sizes[i] for i in keep),
+        factor_kinds=tuple(table.factor_kinds[i] for i in keep),
+        factors_test=None if test is None else test[:, keep],
+        grid=False,
+    )
+
+
+def continuous_factors(table: CodeTable) -> list[int]:
+    """Columns of the factors that are continuous by their kind, or by values between whole numbers."""
+    truth = table.needs_factors()
+    broken = (truth != truth.round()).any(0).tolist()
+    return [k for k, kind in enumerate(table.factor_kinds) if kind == "continuous" or broken[k]]
 
 
 def codes(table: CodeTable, config: Any, seed: int) -> Tensor:
@@ -102,12 +134,14 @@ def deviations(table: CodeTable, config: Any) -> Tensor | None:
 
 def factors(table: CodeTable, bins: int | None = None) -> Tensor:
     """Factors `[N, K]` on the codes' device; continuous ones cut into `bins` equal-width bins where that is given."""
-    return _cut(table.needs_factors(), table.needs_factors(), bins).to(table.codes.device)
+    return _cut(table.needs_factors(), table.needs_factors(), bins, continuous_factors(table)).to(table.codes.device)
 
 
-def _cut(truth: Tensor, all_truth: Tensor, bins: int | None) -> Tensor:
-    """Columns of `truth` that are continuous in `all_truth` as indices of equal-width bins between its extremes."""
-    fractional = [k for k in range(truth.shape[1]) if bool((all_truth[:, k] != all_truth[:, k].round()).any())]
+def _cut(truth: Tensor, all_truth: Tensor, bins: int | None, known: Sequence[int]) -> Tensor:
+    """Columns of `truth` that are continuous, as `known` or by their values in `all_truth`, as indices of equal-width
+    bins between the extremes of `all_truth`."""
+    values = range(truth.shape[1])
+    fractional = [k for k in values if k in known or bool((all_truth[:, k] != all_truth[:, k].round()).any())]
     if bins is None or not fractional:
         return truth
     truth = truth.double().clone()
@@ -142,9 +176,15 @@ def quantities(values: Tensor, table: CodeTable) -> tuple[Tensor, list[str], dic
     return values[:, keep], [table.names[d] for d in keep], reasons
 
 
-def draw(table: CodeTable, config: FactorConfig, seed: int, rows: int = TRAIN) -> tuple[Tensor, Tensor]:
-    """(codes, factors) of the rows to score: drawn from a full grid, a shuffle of other data, every row of a file."""
-    values, truth = codes(table, config, seed), factors(table, config.bins)
+def draw(
+    table: CodeTable, config: FactorConfig, seed: int, rows: int = TRAIN, continuous: bool = False
+) -> tuple[Tensor, Tensor]:
+    """(codes, factors) of the rows to score: drawn from a full grid, a shuffle of other data, every row of a file.
+
+    Continuous factors are cut into equal-width bins, 20 where it is not said how many, since information needs classes;
+    with `continuous` they stay as they are.
+    """
+    values, truth = codes(table, config, seed), factors(table, None if continuous else config.bins or BINS)
     picked = chosen(table, rows, seed)
     return values[picked], truth[picked]
 
@@ -164,8 +204,8 @@ def draw_split(
             raise UsageError("sampled codes were asked for, but the test rows of this file have no posterior.")
         every = torch.cat([table.needs_factors().double(), table.factors_test.double()])
         parts = [
-            *(values, _cut(table.needs_factors(), every, bins)),
-            *(table.codes_test, _cut(table.factors_test, every, bins)),
+            *(values, _cut(table.needs_factors(), every, bins, continuous_factors(table))),
+            *(table.codes_test, _cut(table.factors_test, every, bins, continuous_factors(table))),
         ]
     else:
         truth = factors(table, bins)

@@ -186,11 +186,23 @@ def test_a_discrete_code_enters_predictors_as_index_or_as_indicators(generator) 
 def test_continuous_factors_need_bins_or_the_lasso(generator) -> None:
     factors = torch.rand(900, 2, generator=generator, dtype=torch.float64)
     table = table_of(factors + 0, factors)
-    for name in ("mig", "dci", "sap", "explicitness", "modularity", "infomec"):
-        error = score(table, name, {}, 0, None)["error"]
-        assert "factor 'a' is continuous" in error
-        assert "--bins" in error
-        assert "predictor=lasso" in error
+    error = score(table, "explicitness", {}, 0, None)["error"]
+    assert "factor 'b' is continuous" in error
+    assert "--bins" in error
+    assert "predictor=lasso" in error
+    # Scores from information cut them into as many bins as the codes.
+    for name in ("mig", "modularity"):
+        assert run(name, table)[name] == pytest.approx(run(name, table, bins=20)[name], abs=1e-12)
+    assert run("mig", table)["mig"] > 0.85
+    assert run("infomec", table)["infom"] > 0.9
+    # Predictors of real numbers regress: a code that is the factor explains all of it, the other one nothing.
+    sap = run("sap", table)
+    assert sap["score_matrix"] == pytest.approx(np.corrcoef(factors[:600].T) ** 2, abs=1e-9)
+    dci = run("dci", table)
+    assert dci["informativeness_per_factor"].min() > 0.99
+    assert dci["disentanglement"] > 0.98
+    everything = table_of(factors @ torch.tensor([[1.0, 1], [1, -1]], dtype=torch.float64), factors)
+    assert run("dci", everything)["disentanglement"] < 0.2
     assert run("dci", table, predictor="lasso")["disentanglement"] > 0.99
     assert run("mig", table, bins=10)["mig"] > 0.9
     assert run("explicitness", table, bins=4)["explicitness_test"] > 0.9
@@ -199,6 +211,21 @@ def test_continuous_factors_need_bins_or_the_lasso(generator) -> None:
     # The same cut for training and for test rows: between the extremes of both.
     table.codes_test, table.factors_test = 3 * factors, 3 * factors
     assert run("sap", table, bins=10)["rows_used"] == [900, 900]
+
+
+def test_a_factor_that_cannot_be_scored_takes_no_other_with_it(generator) -> None:
+    whole = torch.randint(4, (300, 1), generator=generator).double()
+    noisy = torch.rand(300, 1, generator=generator, dtype=torch.float64)
+    table = table_of(torch.cat([whole, noisy], 1), torch.cat([whole, noisy], 1))
+    many = table_of(torch.cat([whole, noisy], 1), torch.cat([whole.long(), torch.arange(300)[:, None]], 1))
+    for scored, why in ((table, "is continuous"), (many, "has 200 values")):
+        alone = table_of(scored.codes, scored.factors[:, :1])
+        found, expected = run("explicitness", scored), run("explicitness", alone)
+        assert found["explicitness_test"] == expected["explicitness_test"]
+        assert found["factor_names"] == ["a"]
+        assert why in found["reasons"]["factor 'b'"]
+    assert "has 300 values" in run("mig", many)["reasons"]["factor 'b'"]
+    assert run("mig", many)["mig"] == run("mig", table_of(many.codes, many.factors[:, :1]))["mig"]
 
 
 def test_messages_name_factors_codes_and_data(loose) -> None:

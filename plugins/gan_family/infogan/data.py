@@ -7,6 +7,7 @@ teapot of signed distances is rendered on the device, with the same factors, ran
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import zipfile
@@ -24,6 +25,7 @@ from torch import Tensor
 from distk import DataSpec, DistkError, FactorDataset, Files, UsageError, option
 from distk.arrays import open_npz
 from distk.console import progress
+from distk.kept import kept
 from distk.plugins.gan_family.infogan.teapot import render
 
 BINS = 10
@@ -35,6 +37,8 @@ SLACK = 1e-3
 MARGIN, ABOVE = 0.15, math.pi / 4
 SHARES = (0.8, 0.1)
 """Of all rows, in their order: training, validation; the rest is the test."""
+MANY_RAYS = 1 << 22
+"""Rays from which rendered pictures are kept on disk: seconds of one core."""
 LARGEST = 1 << 12
 """Pixels along the side of a picture in a file."""
 
@@ -56,7 +60,7 @@ class Config:
 
 
 class Teapots(FactorDataset[Config]):
-    """Factors azimuth, elevation (radians), red, green, blue: independent and uniform. `factor_values` gives them.
+    """Factors azimuth, elevation (radians), red, green, blue: independent and uniform. `truth` gives them.
 
     Splits by the order of the rows: `train` 80, `validation` 10, `test` 10 per cent, all pictures of a pose in one of
     them; with `gap="paper"` the rows of the gap are in none of these but in `gap`, of all splits together.
@@ -65,6 +69,7 @@ class Teapots(FactorDataset[Config]):
     reads = "teapots.npz with images uint8 [N, 64, 64, 3] and gts [N, 5], or images/im0.jpeg, ... and gts.npy"
     factor_names = ("azimuth", "elevation", "red", "green", "blue")
     factor_sizes = (BINS,) * 5
+    real_values: Tensor
     factor_kinds = ("circular", "continuous", "continuous", "continuous", "continuous")
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
@@ -73,32 +78,46 @@ class Teapots(FactorDataset[Config]):
         self.images: Tensor | None = None
         found = read(files)
         if found is not None:
-            path, images, self.truth = found
+            path, images, self.real_values = found
             self.images, size = _sized(images, config.size, path).to(device), config.size
             self.origin = f"{len(images):,} pictures read from {path}"
         else:
-            self.truth, size = self._drawn(), config.size
-        self.truth = self.truth.to(device)
+            self.real_values, size = self._drawn(), config.size
+        self.real_values = self.real_values.to(device)
         self.spec = DataSpec("image", (3, size, size))
         highest = torch.tensor(HIGHEST, dtype=torch.float64, device=device)
-        self.table = (self.truth / highest * BINS).long().clamp_(0, BINS - 1)
+        self.table = (self.real_values / highest * BINS).long().clamp_(0, BINS - 1)
         self.parts = self._divide()
 
     def _drawn(self) -> Tensor:
-        """Render the poses; the factors of all rows, float64 `[N, 5]`. Rows of one pose follow each other."""
+        """The factors of all rows, float64 `[N, 5]`. Rows of one pose follow each other."""
         c = self.config
         poses = min(c.poses or c.items, c.items)
         self.copies = math.ceil(c.items / poses)
         # Drawn on the host in float64: the same on every device, and the same poses whatever their number of colours.
         angles = _uniform(poses, 2, 0) * torch.tensor(HIGHEST[:2], dtype=torch.float64)
         colours = _uniform(c.items, 3, 1)
-        azimuth, elevation = angles.to(self.device).unbind(1)
-        shade, cover = render(azimuth, elevation, c.size, c.supersample)
-        self.shade = shade.half()
-        self.cover = cover.half() if c.background else None
         repeated = f"{poses:,} poses, each in {self.copies} colours" if self.copies > 1 else "each in a pose of its own"
         self.origin = f"{c.items:,} pictures of a teapot of signed distances, rendered on the device: {repeated}"
         return torch.cat([angles[torch.arange(c.items) // self.copies], colours], 1)
+
+    @functools.cached_property
+    def light(self) -> tuple[Tensor, Tensor]:
+        """Shade and coverage of the poses, float16 `[poses, size, size]` each: rendered when the first picture is asked
+        for, which takes an hour for the largest set on a CPU. There, the pictures of large sets are kept for the next
+        start."""
+        poses = self.real_values[:: self.copies, :2]
+        shape = (2, len(poses), *self.spec.shape[1:])
+        fill = functools.partial(_render, poses, self.config.size, self.config.supersample)
+        if self.device.type != "cpu" or math.prod(shape) * self.config.supersample**2 < MANY_RAYS:
+            made = torch.empty(shape, dtype=torch.float16, device=self.device)
+            fill(made)
+        else:
+            told = {"poses": len(poses), "size": self.config.size, "rays": self.config.supersample**2, "shape": 1}
+            made = torch.from_numpy(
+                kept(f"teapots {sorted(told.items())}", told, shape, np.float16, lambda a: fill(torch.from_numpy(a)))
+            )
+        return made[0], made[1]
 
     def _divide(self) -> dict[str, Tensor]:
         """Rows of each split. Raises UsageError where one of them has none."""
@@ -107,7 +126,7 @@ class Teapots(FactorDataset[Config]):
         second = int(sum(SHARES) * n) // self.copies * self.copies
         parts = {"train": rows[:first], "validation": rows[first:second], "test": rows[second:]}
         if self.config.gap == "paper":
-            away = in_gap(self.truth)
+            away = in_gap(self.real_values)
             parts = {name: part[~away[part]] for name, part in parts.items()}
             parts["gap"] = rows[away]
         for name, part in parts.items():
@@ -116,11 +135,11 @@ class Teapots(FactorDataset[Config]):
         return parts
 
     def __len__(self) -> int:
-        return len(self.truth)
+        return len(self.real_values)
 
-    def factor_values(self, rows: Tensor) -> Tensor:
-        """Azimuth and elevation in radians, and colour, float64 `[n, 5]`."""
-        return self.truth[rows]
+    def truth(self, rows: Tensor) -> Tensor:
+        """Azimuth and elevation in radians, and colour, float64 `[n, 5]`: the angle as it is, as in the paper."""
+        return self.real_values[rows]
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, size, size]` in [0, 1], in whole steps of 1 / 255; `factors` int64 `[n, 5]`, ten bins."""
@@ -128,11 +147,12 @@ class Teapots(FactorDataset[Config]):
             x = self.images[rows].float()
         else:
             # Light and colour only multiply.
-            colour = self.truth[rows, 2:].float()[:, :, None, None]
+            colour = self.real_values[rows, 2:].float()[:, :, None, None]
             pose = rows // self.copies
-            x = self.shade[pose].float()[:, None] * colour
-            if self.cover is not None:
-                x = x + (1 - self.cover[pose].float()[:, None]) * self.config.background
+            shade, cover = self.light
+            x = shade[pose].float()[:, None] * colour
+            if self.config.background:
+                x = x + (1 - cover[pose].float()[:, None]) * self.config.background
             x = (x * 255).round()
         return {"x": x / 255, "factors": self.factors(rows)}
 
@@ -154,13 +174,24 @@ class Teapots(FactorDataset[Config]):
                         member.write(x.permute(0, 2, 3, 1).contiguous().cpu().numpy().tobytes())
                         at(len(part))
                 with archive.open("gts.npy", "w") as member:
-                    np.lib.format.write_array(member, self.truth.cpu().numpy())
+                    np.lib.format.write_array(member, self.real_values.cpu().numpy())
             os.replace(temporary, path)
         except OSError as error:
             raise DistkError(f"cannot write '{path}': {error.strerror or error}.") from error
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def _render(poses: Tensor, size: int, supersample: int, into: Tensor) -> None:
+    """Angles float64 `[n, 2]` -> shade and coverage, written into `[2, n, size, size]`."""
+    with progress("rendering teapots", len(poses)) as advance:
+        for part in torch.arange(len(poses)).split(1024):
+            azimuth, elevation = poses[part.to(poses.device)].unbind(1)
+            into[0, part[0] : part[-1] + 1], into[1, part[0] : part[-1] + 1] = render(
+                azimuth, elevation, size, supersample
+            )
+            advance(len(part))
 
 
 def _uniform(rows: int, columns: int, seed: int) -> Tensor:

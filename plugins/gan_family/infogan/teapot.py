@@ -11,7 +11,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from distk.console import progress
 from distk.nn import shapes
 
 Point = tuple[Tensor, Tensor, Tensor]
@@ -64,9 +63,7 @@ def light(azimuth: Tensor) -> Tensor:
     return torch.stack([along * cos_a + ahead * sin_a, torch.full_like(cos_a, up), -along * sin_a + ahead * cos_a], 1)
 
 
-def render(
-    azimuth: Tensor, elevation: Tensor, size: int, supersample: int = 1, title: str = "rendering teapots"
-) -> tuple[Tensor, Tensor]:
+def render(azimuth: Tensor, elevation: Tensor, size: int, supersample: int = 1) -> tuple[Tensor, Tensor]:
     """Poses in radians `[n]` -> (shade, coverage), float32 `[n, size, size]` in [0, 1]: the pictures of a white teapot
     on black, and the share of each pixel that it covers.
 
@@ -84,11 +81,9 @@ def render(
     cover = torch.zeros_like(shade)
     each = max(1, CHUNK // len(near))
     vectors = [w.float() for w in (*camera(azimuth.double(), elevation.double()), light(azimuth.double()))]
-    with progress(title, len(azimuth)) as advance:
-        for part in torch.arange(len(azimuth), device=azimuth.device).split(each):
-            lit, hit = _rays(u[near], v[near], *(w[part] for w in vectors))
-            shade[part[:, None], near], cover[part[:, None], near] = lit, hit
-            advance(len(part))
+    for part in torch.arange(len(azimuth), device=azimuth.device).split(each):
+        lit, hit = _rays(u[near], v[near], *(w[part] for w in vectors))
+        shade[part[:, None], near], cover[part[:, None], near] = lit, hit
     return _mean(shade, size, supersample), _mean(cover, size, supersample)
 
 

@@ -177,6 +177,18 @@ def discrete(
     return Labels(torch.stack(columns, 1), sizes, kept, total, reasons, values, bounds)
 
 
+def stand_ins(factors: Tensor, continuous: Sequence[int]) -> Tensor:
+    """Factors [n, K] with the columns `continuous` replaced by whether they exceed their mean: what `discrete` needs to
+    see whether they vary, for scores that read their values elsewhere.
+    """
+    columns = list(continuous)
+    if not columns:
+        return factors
+    factors = factors.clone()
+    factors[:, columns] = (factors[:, columns] > factors[:, columns].mean(0)).to(factors.dtype)
+    return factors
+
+
 def varying(factors: Tensor) -> tuple[list[int], dict[str, str]]:
     """Columns of a continuous factor table [n, K] that vary, and the reasons for those left out."""
     spread = factors.amax(0) > factors.amin(0)

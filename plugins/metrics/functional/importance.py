@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 from scipy.stats import entropy as scipy_entropy
-from sklearn.ensemble import GradientBoostingClassifier, RandomForestRegressor
+from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor, RandomForestRegressor
 from torch import Tensor
 
 from . import checks
@@ -47,6 +47,7 @@ def dci(
     trees: int = 10,
     factor_bins: int | None = None,
     n_jobs: int = 1,
+    regress: Sequence[int] = (),
     importances: str = "impurity",
     further: Mapping[str, tuple[Array, Array]] | None = None,
 ) -> Result:
@@ -58,6 +59,7 @@ def dci(
     predictor 'gbt' (disentanglement_lib, discrete factors): gradient boosting on raw codes; informativeness =
     mean ACCURACY, higher is better; zero rows get D_d = 0; completeness weighted by column sums. The fast
     histogram booster is used unless `exact=True` (scikit-learn, minutes; `n_jobs` processes over factors).
+    The columns `regress` of continuous factors get scikit-learn's gradient-boosted regression, and R^2 for accuracy.
     predictor 'lasso' (alpha) and 'rf' (`trees` trees, impurity importance or, with importances='splits', the
     share of a forest's splits that are made on a code; depth chosen among `depths` on the
     last ninth of the training rows): the paper's, for continuous factors; codes and targets standardised by
@@ -74,8 +76,11 @@ def dci(
     checks.one_of(importances, ("impurity", "splits"), "importances")
     c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test)
     if predictor == "gbt":
-        labels = checks.discrete(f, factor_bins, rows=len(codes))
+        labels = checks.discrete(checks.stand_ins(f, regress), factor_bins, rows=len(codes))
         fit = _boosted(c, labels.index, labels.sizes, ct, labels.encode(ft), seed, exact, n_jobs)
+        for k in (labels.kept.index(k) for k in regress if k in labels.kept):
+            column = labels.kept[k]
+            fit.importance[:, k], fit.train[k], fit.test[k] = _regressed(c, f[:, column], ct, ft[:, column], seed)
     else:
         kept, dropped = checks.varying(f)
         labels = checks.Labels(f.long(), [], kept, f.shape[1], dropped)
@@ -191,6 +196,14 @@ def _sklearn_boosted(
     model = GradientBoostingClassifier(random_state=seed).fit(x, y[:, k])
     hits = [float((model.predict(a) == b[:, k]).mean()) for a, b in ((x, y), (x_test, y_test))]
     return model.feature_importances_, hits[0], hits[1]
+
+
+def _regressed(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, seed: int) -> tuple[np.ndarray, float, float]:
+    """Importances [D] and R^2 on both sets of gradient-boosted regression of one real-valued factor."""
+    arrays = [a.cpu().numpy() for a in (x, y, x_test, y_test)]
+    model = GradientBoostingRegressor(random_state=seed).fit(arrays[0], arrays[1])
+    train, test = (float(model.score(a, b)) for a, b in (arrays[:2], arrays[2:]))
+    return model.feature_importances_, train, test
 
 
 def _lasso(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, alpha: float) -> _Fit:

@@ -23,14 +23,16 @@ def sap(
     codes_test: Array | None = None,
     factors_test: Array | None = None,
     continuous: bool = False,
+    regress: Sequence[int] = (),
 ) -> Result:
     """Separated attribute predictability (Kumar et al. 2018; disentanglement_lib's protocol).
 
     score_matrix[d, k] = test accuracy of a balanced one-vs-rest linear SVM (squared hinge, C = 0.01) on code
     d alone, or with `continuous=True` the squared Pearson correlation of the training rows (0 if a code's
-    variance is <= 1e-12). SAP = mean_k (largest - second largest over codes); in [0, 1], higher is better. A
-    perfect code of an ordered factor with more than 2 values stays near 0.4: a linear machine on one code can
-    only pick the extreme classes. codes [n, D] raw, factors [n, K] discrete (any reals if continuous).
+    variance is <= 1e-12); so also for the columns `regress` alone, of continuous factors. SAP = mean_k (largest -
+    second largest over codes); in [0, 1], higher is better. A perfect code of an ordered factor with more than 2
+    values stays near 0.4: a linear machine on one code can only pick the extreme classes. codes [n, D] raw, factors
+    [n, K] discrete (any reals if continuous).
     Without test rows: 2/3 : 1/3 in order. Keys: sap, sap_per_factor [K], score_matrix [D, K] (NaN columns for
     dropped constant factors).
     """
@@ -40,10 +42,14 @@ def sap(
         c, f = checks.paired(codes, factors)
         return _sap_continuous(c, f)
     c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test)
-    labels = checks.discrete(f, rows=len(codes))
+    real = checks.stand_ins(f, regress)
+    labels = checks.discrete(real, rows=len(codes))
     test = labels.encode(ft)
     columns = []
     for k, size in enumerate(labels.sizes):
+        if labels.kept[k] in regress:
+            columns.append(_squared_correlation(c, f[:, [labels.kept[k]]])[:, 0])
+            continue
         weight, bias = squared_hinge_1d(c, labels.index[:, k], size)
         columns.append(_svm_accuracy(ct, test[:, k], weight, bias))
     matrix = torch.stack(columns, 1)
@@ -58,12 +64,7 @@ def sap(
 
 def _sap_continuous(c: Tensor, f: Tensor) -> Result:
     kept, dropped = checks.varying(f)
-    n = len(c)
-    centred, target = c - c.mean(0), f - f.mean(0)
-    variance, target_variance = centred.square().sum(0) / (n - 1), target.square().sum(0) / (n - 1)
-    square = (centred.T @ target / (n - 1)).square()
-    live = (variance > 1e-12)[:, None]
-    matrix = torch.where(live, square / (variance[:, None] * target_variance), torch.zeros_like(square))[:, kept]
+    matrix = _squared_correlation(c, f)[:, kept]
     gaps = _gaps(matrix)
     labels = checks.Labels(f.long(), [], kept, f.shape[1], dropped)
     result = {
@@ -72,6 +73,16 @@ def _sap_continuous(c: Tensor, f: Tensor) -> Result:
         "score_matrix": labels.widen(matrix),
     }
     return checks.finish(result, labels.explain("sap"))
+
+
+def _squared_correlation(c: Tensor, f: Tensor) -> Tensor:
+    """Squared Pearson correlation `[D, K]` of codes `[n, D]` and factors `[n, K]`; 0 for a code that hardly varies."""
+    n = len(c)
+    centred, target = c - c.mean(0), f - f.mean(0)
+    variance, target_variance = centred.square().sum(0) / (n - 1), target.square().sum(0) / (n - 1)
+    square = (centred.T @ target / (n - 1)).square()
+    live = (variance > 1e-12)[:, None]
+    return torch.where(live, square / (variance[:, None] * target_variance), torch.zeros_like(square))
 
 
 def _gaps(matrix: Tensor) -> Tensor:

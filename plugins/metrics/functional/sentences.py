@@ -135,6 +135,12 @@ class Unfit(ValueError):
         self.sentence = Sentence(pattern, *mentions)
         super().__init__(self.sentence)
 
+    @property
+    def factor(self) -> int | None:
+        """The one factor that it is about; None where it is about something else, or about several."""
+        named = [m.number for m in self.sentence.mentions if isinstance(m, Column) and m.kind == "factor"]
+        return named[0] if len(set(named)) == 1 else None
+
 
 def in_words(text: str, names: Names) -> str:
     """A text as it reads with names; one without mentions of columns as it is."""

@@ -101,10 +101,13 @@ class Whitening(nn.Module):
         self.register_buffer("seen", torch.zeros(()))
 
     def forward(self, f: Tensor) -> Tensor:
-        """Features `[N, K]` -> `[N, K]`."""
+        """Features `[N, K]` -> `[N, K]`, in float32 also under autocast: a covariance in bf16 is soon singular."""
+        with torch.autocast(f.device.type, enabled=False):
+            return self._whitened(f.float())
+
+    def _whitened(self, f: Tensor) -> Tensor:
         mean, covariance = self.mean, self.covariance
         if self.training:
-            f = f.float()
             mean = f.mean(0)
             covariance = (f - mean).t() @ (f - mean) / len(f)
             with torch.no_grad():

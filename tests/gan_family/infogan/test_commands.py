@@ -29,10 +29,10 @@ class Numbers(FactorDataset):
 
     def __init__(self, n: int, generator: torch.Generator, gap: bool = True) -> None:
         super().__init__(None, CPU, Files("numbers", None, ""))
-        self.truth = torch.rand(n, 3, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 5.0, 0.1])
-        self.table = (self.truth / torch.tensor([1.0, 5.0, 0.1]) * 10).long()
+        self.values_of = torch.rand(n, 3, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 5.0, 0.1])
+        self.table = (self.values_of / torch.tensor([1.0, 5.0, 0.1]) * 10).long()
         self.spec, self.name, self.origin = DataSpec("vector", (3,)), "numbers", "drawn for a test"
-        away = self.truth[:, 0] > (0.7 if gap else 2.0)
+        away = self.values_of[:, 0] > (0.7 if gap else 2.0)
         rows = torch.arange(n)
         parts = {
             "train": rows[: 8 * n // 10],
@@ -43,11 +43,11 @@ class Numbers(FactorDataset):
         if gap:
             self.parts["gap"] = rows[away]
 
-    def factor_values(self, rows: Tensor) -> Tensor:
-        return self.truth[rows]
+    def truth(self, rows: Tensor) -> Tensor:
+        return self.values_of[rows]
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
-        return {"x": self.truth[rows].float()}
+        return {"x": self.values_of[rows].float()}
 
 
 class Linear(Method):

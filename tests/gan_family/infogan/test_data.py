@@ -137,13 +137,13 @@ def test_more_rays_per_pixel_are_their_mean(generator: torch.Generator) -> None:
 def test_colour_only_multiplies() -> None:
     data = small()
     rows = torch.tensor([0, 1, 7, 399])
-    x, truth = data.batch(rows)["x"], data.factor_values(rows)
-    white = teapot.render(data.truth[rows, 0], data.truth[rows, 1], 8)[0]
+    x, truth = data.batch(rows)["x"], data.truth(rows)
+    white = teapot.render(data.real_values[rows, 0], data.real_values[rows, 1], 8)[0]
     expected = white[:, None] * truth[:, 2:, None, None]
     assert float((x - expected).abs().max()) < 0.5 / 255 + 6e-4  # rounding, of the light in half precision, too
     assert torch.equal((x * 255).round() / 255, x)
     grey = small(background=0.5, supersample=2)
-    cover = teapot.render(grey.truth[rows, 0], grey.truth[rows, 1], 8, 2)[1]
+    cover = teapot.render(grey.real_values[rows, 0], grey.real_values[rows, 1], 8, 2)[1]
     corner = grey.batch(rows)["x"][:, :, 0, 0]
     assert torch.equal(corner, torch.full((4, 3), 128 / 255))
     assert float(cover[:, 0, 0].max()) == 0
@@ -154,7 +154,7 @@ def test_rows_of_one_pose_stay_in_one_split() -> None:
     assert set(data.splits) == {"train", "validation", "test"}
     seen: dict[tuple[float, float], set[str]] = {}
     for split in data.splits:
-        for azimuth, elevation in data.factor_values(data.rows_of(split))[:, :2].tolist():
+        for azimuth, elevation in data.truth(data.rows_of(split))[:, :2].tolist():
             seen.setdefault((azimuth, elevation), set()).add(split)
     assert all(len(splits) == 1 for splits in seen.values())
     assert len(seen) == 50
@@ -169,7 +169,7 @@ def test_the_gap_is_in_no_other_split() -> None:
     everything = torch.cat([data.rows_of(split) for split in data.splits])
     assert torch.equal(everything.sort().values, torch.arange(2000))
     for split in data.splits:
-        for _, z1, z2, z3, z4 in data.factor_values(data.rows_of(split)).tolist():
+        for _, z1, z2, z3, z4 in data.truth(data.rows_of(split)).tolist():
             inside = z2 > z3 + 0.15 and z2 > z4 + 0.15 and z1 > math.pi / 4
             assert inside == (split == "gap")
     plain = small(items=2000, poses=500)
@@ -197,9 +197,9 @@ def test_scores_read_numbers_and_batches_read_bins() -> None:
     table = encode_table(model, sixteen, rows=30)
     assert table.factors is not None
     assert table.factors.dtype == torch.float64
-    assert torch.equal(table.factors, sixteen.factor_values(table.rows))  # type: ignore[arg-type]
+    assert torch.equal(table.factors, sixteen.truth(table.rows))  # type: ignore[arg-type]
     bins = data.batch(torch.arange(400))["factors"]
-    expected = (data.truth / torch.tensor([2 * math.pi, math.pi / 2, 1, 1, 1]) * 10).floor().long()
+    expected = (data.real_values / torch.tensor([2 * math.pi, math.pi / 2, 1, 1, 1]) * 10).floor().long()
     assert torch.equal(bins, expected)
 
 
@@ -236,7 +236,7 @@ def test_what_is_exported_is_read(tmp_path: Path) -> None:
     assert str(tmp_path) in read.origin
     with np.load(tmp_path / "teapots.npz") as file:
         assert file["images"].shape == (400, 8, 8, 3)
-        np.testing.assert_array_equal(file["gts"], drawn.truth.numpy())
+        np.testing.assert_array_equal(file["gts"], drawn.real_values.numpy())
 
 
 def test_files_are_taken_in_the_users_order_and_size(tmp_path: Path) -> None:
