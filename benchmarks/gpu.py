@@ -38,6 +38,8 @@ METHODS: dict[str, list[str]] = {
     "jade-paired": ["error"],
     "fstat": ["recall", "best-dimension-auc"],
     "icm": ["icm"],
+    "infogan": ["infogan", "dci-gap"],
+    "infogan-mnist": ["infogan"],
     "dsvae": ["swap-error", "similarity"],
     "arae": ["text"],
     "dyncontent": ["planar-table", "latent-map"],
