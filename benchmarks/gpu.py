@@ -44,6 +44,8 @@ METHODS: dict[str, list[str]] = {
     "began": ["verification"],
     "ldf": ["video-validity"],
     "joint-gan": ["video-validity"],
+    "infogan": ["infogan", "dci-gap"],
+    "infogan-mnist": ["infogan"],
     "dsvae": ["swap-error", "similarity"],
     "arae": ["text"],
     "dyncontent": ["planar-table", "latent-map"],

@@ -95,7 +95,8 @@ def _method_command(entry: Registration, args: list[str]) -> Any:
             _train(entry.name, preset, config, sections, out, seeds, json)
 
     paper = f" ({entry.paper})" if entry.paper else ""
-    help_text = f"{entry.summary}{paper}.\n\nExample: distk train {entry.name} --steps 1000 --seed 1"
+    steps = 0 if cls.closed_form else 1000
+    help_text = f"{entry.summary}{paper}.\n\nExample: distk train {entry.name} --steps {steps} --seed 1"
     return options.command(run, entry.name, [*method_parameters, *data_parameters, *train_parameters], help_text)
 
 

@@ -2,7 +2,7 @@
 
 from distk.hookspecs import RegisterPaper, hookimpl
 
-PAPERS = ("icm", "ldf", "sdgan")
+PAPERS = ("icm", "infogan", "ldf", "sdgan")
 
 
 @hookimpl

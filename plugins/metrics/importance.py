@@ -18,6 +18,7 @@ class DciConfig(PredictorConfig):
     predictor: Literal["gbt", "lasso", "rf"] = option("gbt", "boosted trees; or, for continuous factors, lasso or rf")
     exact: bool = option(False, "scikit-learn's boosting instead of the fast histogram booster (minutes)")
     alpha: float = option(0.02, "strength of the lasso", min=0)
+    importances: Literal["impurity", "splits"] = option("impurity", "of forests: impurity, or the share of splits")
 
 
 class Dci(Scored[DciConfig]):
@@ -33,15 +34,8 @@ class Dci(Scored[DciConfig]):
         parts, names = draw_split(table, config, seed, continuous=config.predictor != "gbt")
         jobs = -1 if config.exact and config.predictor == "gbt" and len(parts[0]) >= TRAIN // 2 else 1
         regress = continuous_factors(table) if config.predictor == "gbt" and not config.bins else ()
-        result = functional.dci(
-            *parts,
-            config.predictor,
-            seed,
-            exact=config.exact,
-            alpha=config.alpha,
-            n_jobs=jobs,
-            regress=regress,
-        )
+        settings: dict[str, Any] = {"exact": config.exact, "alpha": config.alpha, "importances": config.importances}
+        result = functional.dci(*parts, config.predictor, seed, n_jobs=jobs, regress=regress, **settings)
         booster = "scikit-learn's gradient boosting" if config.exact else "histogram gradient boosting"
         how = {"gbt": booster, "lasso": f"lasso, alpha {config.alpha:g}", "rf": "random forests"}[config.predictor]
         return {**result, "code_names": names, "rows_used": [len(parts[0]), len(parts[2])], "estimator": how}

@@ -34,6 +34,7 @@ TINY_CLIPS = "--size 16 --arch das-dandi --channels 4 --frame-dim 8 --hidden 8 -
 TINY_PAIRS = "--width 0.125 --hidden 16 --horizon 6 --secondary-size 200 --test 60 --val-per-class 10 --batch 16"
 TINY_FACES = "--size 16 --identities 30 --width 4 --batch 4 --device cpu"
 TINY_PLANE = "--hidden 16 --transition-hidden 8 --batch 8 --count 60 --second 40 --held-out 20"
+TINY_TEAPOTS = "--data teapots --items 600 --poses 150 --size 16 --gap paper"
 TINY: dict[str, str] = {
     **dict.fromkeys(("fstat", "triplet", "histloss", "bindev"), TINY_EMBEDDING),
     **dict.fromkeys(("jade", "jade-paired", "jade-single"), TINY_PAIRS),
@@ -52,6 +53,9 @@ TINY: dict[str, str] = {
     "nlmultitask": "--data standin-trilingual:short --embedding 6 --hidden 8 --rep 6 --sentences 300 --batch 16",
     "icm": "--width 4 --hidden 16 --identity-iters 4 --experts 4 --batch 8",
     **dict.fromkeys(("ldf", "joint-gan"), "--clips 40 --held-out 20 --width 0.05 --top-hidden 8 --z 2 --batch 8"),
+    "infogan": f"{TINY_TEAPOTS} --dim 2 --noise 2 --batch 8",
+    "infogan-mnist": "--data digits28 --size 16 --margin 2 --dim 4 --hidden 16 --q-hidden 8 --batch 8",
+    "pca": f"{TINY_TEAPOTS} --steps 0",
     **dict.fromkeys(("dyncontent", "rce"), TINY_PLANE),
     "icf": "--data maze --encoder mlp --grid 5 --size 15 --batch 15 --factors 8",
     "icf-discrete": "--data maze --encoder mlp --grid 5 --size 15 --batch 15 --k 3",
@@ -73,6 +77,7 @@ CALLED = {
 MY_RUN = {
     "dyncontent": "dyncontent",
     "icm": "icm",
+    "infogan": "infogan",
     "jade": "jade",
     "ldf": "ldf",
     "mvae": "mvae",
@@ -130,6 +135,7 @@ SMALLER: dict[str, tuple[str, str]] = {
     "study run": ("--seeds 5", "--seeds 1 --device cpu"),
     "text train-evaluator": ("-o eval", "--lm-epochs 1 --lm-hidden 8 --bits 8 -o eval"),
     "udr": ("runs/seed-0", "--n 50 runs/seed-0"),
+    "data teapots": ("data teapots", "data teapots --items 64 --poses 64"),
     "data gym": ("data gym", "data gym:CartPole-v1"),
 }
 """Place of a command -> a part of its examples, and what stands there instead since it would take long."""
@@ -293,7 +299,8 @@ def lines_of(program: Any, words: list[str]) -> list[str]:
 def smaller(line: str, place: str) -> str:
     """An example with what SMALLER says for its place; `train METHOD` with the settings of the tiny run."""
     if place.startswith("train "):
-        return line.replace("--steps 1000", f"--steps 2 {tiny(place.split()[1])}")
+        settings = tiny(place.split()[1])
+        return line.replace("--steps 1000", f"--steps 2 {settings}").replace("--steps 0", settings)
     old, new = SMALLER.get(place, ("", ""))
     assert old in line, f"SMALLER replaces {old!r}, which the example {line!r} does not hold"
     return line.replace(old, new)

@@ -224,6 +224,8 @@ MODELS = {
     "ksg": pytest.param("ksg", "dsvae", marks=pytest.mark.slow),
     "verification": pytest.param("verification", "sddcgan", marks=pytest.mark.slow),
     "leakage": pytest.param("leakage", "sddcgan", marks=pytest.mark.slow),
+    "infogan": "infogan",
+    "dci-gap": "infogan",
     "icm": pytest.param("icm", "icm", marks=pytest.mark.slow),
     "video-validity": "ldf",
     "classifier-score": "ldf",

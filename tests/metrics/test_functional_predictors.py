@@ -203,6 +203,43 @@ def test_dci_forest_matches_scikit_learn(rng: np.random.Generator) -> None:
     assert deeper["informativeness_test"] < 1
 
 
+@pytest.mark.parametrize("predictor", ["lasso", "rf"])
+def test_dci_scores_further_rows_by_the_same_predictors(rng: np.random.Generator, predictor: str) -> None:
+    y = rng.normal(size=(500, 3)) * [1, 5, 0.2] + [0, 3, -1]
+    x = np.tanh(y @ rng.normal(size=(3, 4))) + 0.1 * rng.normal(size=(500, 4))
+    parts = x[:300], y[:300], x[300:400], y[300:400]
+    other = x[400:], 0.5 * y[400:]  # other deviations than those of the training rows
+    ours = fn.dci(*parts, predictor=predictor, seed=1, further={"gap": other, "test2": parts[2:]})
+    alone = fn.dci(*parts[:2], *other, predictor=predictor, seed=1)
+    assert ours["informativeness_gap"] == pytest.approx(alone["informativeness_test"], abs=1e-9)
+    np.testing.assert_allclose(ours["informativeness_gap_per_factor"], alone["informativeness_per_factor"], atol=1e-9)
+    np.testing.assert_allclose(ours["informativeness_test2_per_factor"], ours["informativeness_per_factor"], atol=1e-9)
+    scale = other[1].std(0) / y[:300].std(0)
+    np.testing.assert_allclose(ours["rmse_gap_per_factor"], ours["informativeness_gap_per_factor"] * scale, rtol=1e-7)
+    with pytest.raises(ValueError, match="lasso and rf alone"):
+        fn.dci(np.round(x * 3), np.round(np.tanh(y) * 2), predictor="gbt", further={"gap": other})
+
+
+def test_dci_forest_counts_splits(rng: np.random.Generator) -> None:
+    y = rng.normal(size=(400, 2))
+    x = np.concatenate([y + 0.1 * rng.normal(size=(400, 2)), rng.normal(size=(400, 1))], 1)
+    ours = fn.dci(x[:300], y[:300], x[300:], y[300:], predictor="rf", depths=(12,), seed=2, importances="splits")
+    cut = 300 - 300 // 9
+    for k in range(2):
+        model = RandomForestRegressor(10, max_depth=12, random_state=2)
+        model.fit(
+            StandardScaler().fit(x[:300]).transform(x[:cut]), StandardScaler().fit(y[:300]).transform(y[:cut])[:, k]
+        )
+        counted = np.zeros(3)
+        for tree in model.estimators_:
+            for node in range(tree.tree_.node_count):
+                if tree.tree_.children_left[node] != -1:
+                    counted[tree.tree_.feature[node]] += 1
+        np.testing.assert_allclose(ours["importance"][:, k], counted / counted.sum(), atol=0.02)
+    impurity = fn.dci(x[:300], y[:300], x[300:], y[300:], predictor="rf", depths=(12,), seed=2)
+    assert np.abs(impurity["importance"] - ours["importance"]).max() > 0.05
+
+
 def test_dci_gbt_sees_rotation_where_total_correlation_does_not(rng: np.random.Generator) -> None:
     factors = np.stack(np.meshgrid(*[range(5)] * 3, indexing="ij"), -1).reshape(-1, 3)
     factors = np.concatenate([rng.permutation(factors) for _ in range(15)])  # the grid, equally often

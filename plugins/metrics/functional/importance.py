@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,13 +23,14 @@ DEPTHS: tuple[int | None, ...] = (2, 3, 4, 5, 6, 8, 10, 12, None)
 
 class _Fit(NamedTuple):
     """importance [D, K'] >= 0; error or accuracy per factor on train and test [K']; signed weights of the
-    lasso.
+    lasso; predict: raw codes [m, D] -> factors [m, K'] as standardised for training.
     """
 
     importance: np.ndarray
     train: np.ndarray
     test: np.ndarray
     weights: np.ndarray | None = None
+    predict: Callable[[Tensor], Tensor] | None = None
 
 
 def dci(
@@ -47,6 +48,8 @@ def dci(
     factor_bins: int | None = None,
     n_jobs: int = 1,
     regress: Sequence[int] = (),
+    importances: str = "impurity",
+    further: Mapping[str, tuple[Array, Array]] | None = None,
 ) -> Result:
     """Disentanglement, completeness, informativeness (Eastwood & Williams 2018).
 
@@ -57,15 +60,20 @@ def dci(
     mean ACCURACY, higher is better; zero rows get D_d = 0; completeness weighted by column sums. The fast
     histogram booster is used unless `exact=True` (scikit-learn, minutes; `n_jobs` processes over factors).
     The columns `regress` of continuous factors get scikit-learn's gradient-boosted regression, and R^2 for accuracy.
-    predictor 'lasso' (alpha) and 'rf' (`trees` trees, impurity importance, depth chosen among `depths` on the
+    predictor 'lasso' (alpha) and 'rf' (`trees` trees, impurity importance or, with importances='splits', the
+    share of a forest's splits that are made on a code; depth chosen among `depths` on the
     last ninth of the training rows): the paper's, for continuous factors; codes and targets standardised by
     the training rows; informativeness = mean NRMSE, LOWER is better; a zero row has D_d = NaN and weight 0; a
     zero column C_k = 0. codes [n, D], factors [n, K]; without test rows 2/3 : 1/3 in order.
     Keys: disentanglement, completeness, informativeness_train, informativeness_test, disentanglement_per_code
     [D], completeness_per_factor [K], importance [D, K], code_weight [D], informativeness_per_factor [K]
     (test), active_codes, weights [D, K] (lasso, signed).
+    further: name -> (codes, factors) of other rows, for lasso and rf, scored by the same predictors; each adds
+    informativeness_NAME, informativeness_NAME_per_factor [K], NRMSE over the deviation of these rows, and
+    rmse_NAME_per_factor [K], over that of the training rows.
     """
     checks.one_of(predictor, ("gbt", "lasso", "rf"), "predictor")
+    checks.one_of(importances, ("impurity", "splits"), "importances")
     c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test)
     if predictor == "gbt":
         labels = checks.discrete(checks.stand_ins(f, regress), factor_bins, rows=len(codes))
@@ -79,7 +87,7 @@ def dci(
         if predictor == "lasso":
             fit = _lasso(c, f[:, kept], ct, ft[:, kept], alpha)
         else:
-            fit = _forest(c, f[:, kept], ct, ft[:, kept], tuple(depths), trees, seed)
+            fit = _forest(c, f[:, kept], ct, ft[:, kept], tuple(depths), trees, seed, importances)
     scores, reasons = _scores(fit.importance, smooth=predictor == "gbt")
     for key, text in labels.explain("disentanglement").items():
         reasons[key] = Sentence.joined([text, reasons.get(key, "")])
@@ -93,7 +101,24 @@ def dci(
     }
     if fit.weights is not None:
         result["weights"] = labels.widen(fit.weights)
+    for name, rows in (further or {}).items():
+        result |= _further(name, *checks.paired(*rows, f"_{name}"), f, labels, fit)
     return checks.finish(result, reasons)
+
+
+def _further(name: str, x: Tensor, y: Tensor, f: Tensor, labels: checks.Labels, fit: _Fit) -> Result:
+    """The errors of fitted predictors on other rows: codes x [m, D], factors y [m, K]; f: training factors."""
+    if fit.predict is None:
+        raise ValueError("further rows are scored by the predictors lasso and rf alone")
+    kept = labels.kept
+    _, target = checks.standardise(f[:, kept], y[:, kept].to(f.device))
+    prediction = fit.predict(x.to(f.device)).to(f.device)
+    own = labels.widen(_nrmse(prediction, target))
+    return {
+        f"informativeness_{name}": float(own[kept].mean()),
+        f"informativeness_{name}_per_factor": own,
+        f"rmse_{name}_per_factor": labels.widen((prediction - target).square().mean(0).sqrt()),
+    }
 
 
 def _scores(r: np.ndarray, smooth: bool) -> tuple[Result, dict[str, str]]:
@@ -182,12 +207,13 @@ def _regressed(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, seed: int) 
 
 
 def _lasso(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, alpha: float) -> _Fit:
+    raw = x
     x, x_test = checks.standardise(x, x_test)
     y, y_test = checks.standardise(y, y_test)
     w = lasso_gram(x.T @ x / len(x), x.T @ y / len(x), alpha)  # both sides are centred: no intercept
     train, test = (_nrmse(a @ w, b) for a, b in ((x, y), (x_test, y_test)))
     signed = w.cpu().numpy()
-    return _Fit(np.abs(signed), train, test, signed)
+    return _Fit(np.abs(signed), train, test, signed, lambda other: checks.standardise(raw, other)[1] @ w)
 
 
 def _nrmse(prediction: Tensor, target: Tensor) -> np.ndarray:
@@ -207,6 +233,7 @@ def _forest(
     depths: tuple[int | None, ...],
     trees: int,
     seed: int,
+    importances: str = "impurity",
 ) -> _Fit:
     """One random forest per factor; its depth is the best on the last ninth of the rows (80 : 10 : 10 with
     the test).
@@ -214,7 +241,7 @@ def _forest(
     inputs, inputs_test = (a.cpu().numpy() for a in checks.standardise(x, x_test))
     targets, targets_test = (a.cpu().numpy() for a in checks.standardise(y, y_test))
     cut = len(x) - max(1, len(x) // 9)
-    importance, train, test = [], [], []
+    importance, train, test, chosen = [], [], [], []
     for k in range(y.shape[1]):
         models = [
             RandomForestRegressor(trees, max_depth=depth, random_state=seed).fit(inputs[:cut], targets[:cut, k])
@@ -222,9 +249,22 @@ def _forest(
         ]
         errors = [float(np.square(m.predict(inputs[cut:]) - targets[cut:, k]).mean()) for m in models]
         best = models[int(np.argmin(errors))]
-        importance.append(best.feature_importances_)
+        chosen.append(best)
+        importance.append(best.feature_importances_ if importances == "impurity" else _split_shares(best))
         pairs = ((inputs[:cut], targets[:cut, k]), (inputs_test, targets_test[:, k]))
         scores = [_nrmse(torch.from_numpy(best.predict(a))[:, None], torch.from_numpy(b)[:, None])[0] for a, b in pairs]
         train.append(scores[0])
         test.append(scores[1])
-    return _Fit(np.stack(importance, 1), np.array(train), np.array(test))
+
+    def predict(other: Tensor) -> Tensor:
+        inputs = checks.standardise(x, other)[1].cpu().numpy()
+        return torch.from_numpy(np.stack([model.predict(inputs) for model in chosen], 1))
+
+    return _Fit(np.stack(importance, 1), np.array(train), np.array(test), predict=predict)
+
+
+def _split_shares(forest: RandomForestRegressor) -> np.ndarray:
+    """Share of the splits of all trees that are made on each code, [D]; zeros for trees without any."""
+    places = np.concatenate([tree.tree_.feature for tree in forest.estimators_])
+    counts = np.bincount(places[places >= 0], minlength=forest.n_features_in_).astype(float)
+    return counts / max(1.0, counts.sum())
