@@ -36,3 +36,24 @@ paper.dataset(
     cite="",
     tags=("clips",),
 )
+paper.metric(
+    "cross-mi",
+    "metrics:CrossMi",
+    "information of a factor's next state with its own and with another's state, in bits, beside its ceiling",
+    tags=("clips",),
+)
+paper.metric(
+    "specificity",
+    "metrics:Specificity",
+    "does each factor move one object and leave the other alone",
+    tags=("clips",),
+)
+paper.metric(
+    "source-alignment",
+    "metrics:SourceAlignment",
+    "is each true source in one factor and in no other, for data that know their sources",
+    cite="",
+    tags=("clips",),
+)
+paper.command("independent", "commands:independent", "Draw what each factor does while all others are frozen.")
+paper.command("correlation", "commands:correlation", "Draw how units correlate across one step.")

@@ -6,7 +6,6 @@ pedestrians that come, go and mostly do not interact, and light that changes for
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -146,11 +145,11 @@ def _background() -> Tensor:
     """Houses above and below, kerbs and a road that darkens to the right, float32 `[3, 64, 64]`; always the same."""
     draw = torch.Generator().manual_seed(0)
     across = torch.linspace(0.5, 0.3, SIZE).expand(3, SIZE, SIZE).clone()
-    houses = 0.35 + 0.3 * torch.rand(3, SIZE // 4, SIZE // 4, generator=draw)
+    houses = 0.3 + 0.3 * torch.rand(1, SIZE // 4, SIZE // 4, generator=draw)
+    houses = houses + 0.08 * torch.rand(3, SIZE // 4, SIZE // 4, generator=draw)
     houses = houses.repeat_interleave(4, 1).repeat_interleave(4, 2)
     rows = torch.arange(SIZE).view(1, -1, 1)
     kerb = ((rows >= 10) & (rows < 17)) | ((rows >= 47) & (rows < 55))
     ground = torch.where(kerb, torch.tensor(0.62), across)
-    return torch.where((rows < 10) | (rows >= 55), houses, ground) + 0.02 * math.sqrt(2) * torch.rand(
-        3, SIZE, SIZE, generator=draw
-    )
+    grain = 0.03 * torch.rand(3, SIZE, SIZE, generator=draw)
+    return torch.where((rows < 10) | (rows >= 55), houses, ground) + grain
