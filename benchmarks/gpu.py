@@ -39,6 +39,7 @@ METHODS: dict[str, list[str]] = {
     "fstat": ["recall", "best-dimension-auc"],
     "icm": ["icm"],
     "dsvae": ["swap-error", "similarity"],
+    "indepvideo": ["elbo", "cross-mi", "specificity"],
     "arae": ["text"],
     "dyncontent": ["planar-table", "latent-map"],
     "rce": ["planar-table"],

@@ -202,6 +202,9 @@ def test_wrong_requests_are_usage_errors(line, message, distk) -> None:
 MODELS = {
     "similarity": "dsvae",
     "swap-error": "dsvae",
+    "cross-mi": "indepvideo",
+    "source-alignment": "indepvideo",
+    "specificity": "indepvideo",
     "elbo": "dsvae",
     "prediction": "dsvae",
     "disagreement": "dsvae",
@@ -223,7 +226,7 @@ MODELS = {
     "icm": pytest.param("icm", "icm", marks=pytest.mark.slow),
     "transfer": pytest.param("transfer", "arae", marks=pytest.mark.slow),
 }
-NEEDS_MORE = {"disagreement": "judge", "validation-error": "--val-per-class"}
+NEEDS_MORE = {"disagreement": "judge", "specificity": "bouncing-squares", "validation-error": "--val-per-class"}
 """Metrics that ask for something beside the model, and the word by which they do."""
 
 

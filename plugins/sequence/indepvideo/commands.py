@@ -65,7 +65,7 @@ def independent(
     parts = parts_of(model, partition)
     if dataset.spec.shape[0] < 3:
         raise UsageError(
-            f"clips of {dataset.spec.shape[0]} frames are too short: factors are frozen at the second and move after it."
+            f"clips of {dataset.spec.shape[0]} frames are too short: factors are frozen at the second, and move later."
         )
     rows = on.rows(dataset, n)
     with torch.no_grad():
@@ -90,8 +90,8 @@ def correlation(
 ) -> None:
     """Draw how every unit at t correlates with every unit at t + 1, with lines between the factors (Figure 2).
 
-    From posterior draws of test clips. Blocks on the diagonal say that a factor depends on its own past; they show linear
-    dependence alone, so that deep transitions may leave an empty map. Writes a PNG, and the numbers as CSV.
+    From posterior draws of test clips. Blocks on the diagonal say that a factor depends on its own past; they show
+    linear dependence alone, so that deep transitions may leave an empty map. Writes a PNG, and the numbers as CSV.
 
     Example: distk indepvideo correlation runs/indepvideo
     """

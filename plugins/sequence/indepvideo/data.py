@@ -81,7 +81,9 @@ class OscillatorConfig:
     frames: int = option(8, "frames of a clip", min=2, max=10_000)
     clips: int = option(20_000, "clips; every tenth is a test clip", min=20, max=10_000_000)
     first_speed: float = option(0.5, "radians per frame of the first oscillator", min=0, max=math.pi)
-    second_speed: float = option(1.3, "of the second; with equal speeds nothing tells the two apart", min=0, max=math.pi)
+    second_speed: float = option(
+        1.3, "of the second; with equal speeds nothing tells the two apart", min=0, max=math.pi
+    )
     noise: float = option(0.05, "standard deviation of the observation noise", min=0)
     data_seed: int = option(0, "seed of the mixing matrix and of the clips", min=0, max=2**31)
 

@@ -32,8 +32,8 @@ def mutual_information(now: Sequence[Tensor], then: Sequence[Tensor], k: int = 3
     """Mutual information of every part at t + 1 with every part at t, nats, float64 `[then, now]`.
 
     Estimator 1 of Kraskov, Stoegbauer & Grassberger (2004, eq. 8) with the maximum norm, on the coordinates as they
-    are: psi(k) + psi(n) - mean[psi(n_x + 1) + psi(n_y + 1)], where n_x counts the other points strictly nearer in x than
-    the k-th neighbour in both. now, then: `[n, d]` per part. Distances within a part are computed once for all pairs
+    are: psi(k) + psi(n) - mean[psi(n_x + 1) + psi(n_y + 1)], where n_x counts the other points strictly nearer in x
+    than the k-th neighbour in both. now, then: `[n, d]` per part. Distances within a part are computed once for all pairs
     of parts. Slightly negative values are estimates of 0.
 
     Raises ValueError for fewer than k + 2 pairs, and where more than k pairs coincide, which leaves no distance to
@@ -58,7 +58,7 @@ def mutual_information(now: Sequence[Tensor], then: Sequence[Tensor], k: int = 3
     if bool((stuck > 0).any()):
         i, j = divmod(int(stuck.argmax()), len(now))
         raise ValueError(
-            f"{float(stuck.max()) / n:.0%} of the {n} pairs coincide with {k} others or more (part {j} at t, part {i} at "
+            f"{float(stuck.max()) / n:.0%} of the {n} pairs coincide with {k} others (part {j} at t, part {i} at "
             "t + 1), which leaves no distance to count by: these parts do not vary, or pairs were given twice"
         )
     return head - total / n

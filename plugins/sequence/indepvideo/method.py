@@ -91,7 +91,7 @@ class IndepVideo(Method[Config]):
                 "lr": 3e-3,
             },
             "data": {"name": "two-oscillators"},
-            "train": {"steps": 1500, "batch": 128, "log_every": 100},
+            "train": {"steps": 3000, "batch": 128, "log_every": 100},
         },
     }
     any_length = True

@@ -125,8 +125,8 @@ class CrossMi(Metric[CrossConfig]):
     """Information between a factor's next state and its own or another's state (Whitney & Fergus 2017, Table 2).
 
     same: mean over factors of I(z_{t+1}^i; z_t^i). cross: mean over pairs of I(z_{t+1}^i; z_t^j). gap: same - cross.
-    From posterior draws of test clips, with Kraskov's estimator on the raw coordinates. ceiling: the estimate for a state
-    that is known exactly; nothing scores higher, and in 25 dimensions nothing comes near the truth. A lone group is cut
+    From posterior draws of test clips, with Kraskov's estimator on the raw coordinates. ceiling: the estimate for a
+    state that is known exactly; nothing scores higher, and in 25 dimensions nothing comes near the truth. A lone group is cut
     at random, and the cut with the largest gap is reported. random_same, random_cross, random_gap: the same of all
     factors together, their true parts not counted; what chance can do. block_ratio: mean |r| between units of the same
     part at t and t + 1 over that of different parts. mean_abs_correlation: of all units (Figure 2).
@@ -172,13 +172,17 @@ class CrossMi(Metric[CrossConfig]):
             "neighbours": config.k,
             "estimator": f"variant 1 of Kraskov et al., raw coordinates, {config.unit}",
         }
-        reasons = {}
+        reasons: dict[str, str] = {}
         if factored:
             units = now.shape[1]
             others = [c for c in random_cuts(units, len(best), config.partitions, seed) if not _alike(c, best)]
             _, control = self._best(now, then, others)
             by_chance = [value / scale for value in information.same_and_cross(control, config.pairs)]
-            result |= {"random_same": by_chance[0], "random_cross": by_chance[1], "random_gap": by_chance[0] - by_chance[1]}
+            result |= {
+                "random_same": by_chance[0],
+                "random_cross": by_chance[1],
+                "random_gap": by_chance[0] - by_chance[1],
+            }
         else:
             reasons |= {f"random_{n}": "the parts are random themselves" for n in ("same", "cross", "gap")}
         if len(now) < config.samples:
@@ -347,8 +351,8 @@ class AlignConfig:
 class SourceAlignment(Metric[AlignConfig]):
     """Is each true source in one factor, and in no other? For data that know their sources.
 
-    R^2 of the best linear read-out of each source's state from each factor (posterior means, frames 2 and later). align:
-    mean R^2 of the best one-to-one matching less the mean of all other pairs; 1 is perfect, 0 says that every factor
+    R^2 of the best linear read-out of each source's state from each factor (posterior means, frames 2 and later).
+    align: mean R^2 of the best one-to-one matching less the mean of all other pairs; 1 is perfect, 0 says that every factor
     knows of every source alike. matched, other: the two means. Of a lone group the random cut that aligns best.
     """
 

@@ -6,6 +6,7 @@ before, walk through time.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Literal
 
@@ -63,7 +64,7 @@ def frame_decoder(spec: DataSpec, channels: int, code: int) -> nn.Sequential:
 
 
 def moments(head: Tensor) -> tuple[Tensor, Tensor]:
-    """`[..., 2d]` -> mean and log variance `[..., d]`; half precision becomes float32, in which KL and exp are taken."""
+    """`[..., 2d]` -> mean and log variance `[..., d]`; half precision becomes float32, for KL and exp."""
     head = head.float() if head.dtype in (torch.bfloat16, torch.float16) else head
     mean, logvar = head.chunk(2, -1)
     return mean, logvar
@@ -82,7 +83,7 @@ class Transitions(nn.Module):
         self.factors, self.size, self.memory, self.limit = factors, size, memory, limit
         widths = [memory * size, *[hidden] * (layers - 1), 2 * size]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+        for fan_in, fan_out in itertools.pairwise(widths):
             edge = 1 / math.sqrt(fan_in)  # where nn.Linear starts
             self.weights.append(nn.Parameter(torch.empty(factors, fan_in, fan_out).uniform_(-edge, edge)))
             self.biases.append(nn.Parameter(torch.empty(factors, 1, fan_out).uniform_(-edge, edge)))

@@ -87,8 +87,12 @@ class Street(DrawnClips[Config]):
         light, lanes, walkers = uniform.split([3, len(LANES) * (1 + CARS * CAR), WALKERS * WALKER], 1)
         boxes, colours = self.cars(lanes.view(len(uniform), len(LANES), -1))
         people, clothes = self.walkers(walkers.view(len(uniform), WALKERS, WALKER), light[:, 2])
-        down = covered(torch.cat([boxes[..., 0], people[..., 0]], 2), torch.cat([boxes[..., 2], people[..., 2]], 2), SIZE)
-        across = covered(torch.cat([boxes[..., 1], people[..., 1]], 2), torch.cat([boxes[..., 3], people[..., 3]], 2), SIZE)
+        down = covered(
+            torch.cat([boxes[..., 0], people[..., 0]], 2), torch.cat([boxes[..., 2], people[..., 2]], 2), SIZE
+        )
+        across = covered(
+            torch.cat([boxes[..., 1], people[..., 1]], 2), torch.cat([boxes[..., 3], people[..., 3]], 2), SIZE
+        )
         share = torch.einsum("ntoh,ntow->nthw", down, across).unsqueeze(2)
         tint = torch.einsum("ntoh,ntow,noc->ntchw", down, across, torch.cat([colours, clothes], 1))
         # Only pedestrians can overlap; where they do, a pixel is the mean of their colours.

@@ -133,7 +133,7 @@ def test_real_mnist_and_its_stand_in(real, tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(UsageError, match="train-images"):
         open_dataset("moving-mnist-rg", folder=str(tmp_path))
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + b"\0" * 40)
-    with pytest.raises(DistkError, match="fit|labels"):
+    with pytest.raises(DistkError, match=r"fit|labels"):
         open_dataset("moving-mnist-rg", folder=str(tmp_path))
 
 

@@ -71,7 +71,9 @@ def test_one_dimension_is_estimated_well(generator: torch.Generator) -> None:
 
 
 @pytest.mark.parametrize(("rho", "bits"), [(0.6, 1.19), (0.9, 3.74), (0.99, 6.55)])
-def test_twenty_five_dimensions_saturate_far_below_the_truth(rho: float, bits: float, generator: torch.Generator) -> None:
+def test_twenty_five_dimensions_saturate_far_below_the_truth(
+    rho: float, bits: float, generator: torch.Generator
+) -> None:
     """1,000 pairs of 25 numbers: the estimate is a small part of the true 8.05, 29.95, 70.6 bits, and repeatable."""
     x, y = gaussians(1000, 25, rho, generator)
     found = float(information.mutual_information([x], [y])) / math.log(2)
@@ -89,7 +91,7 @@ def test_a_state_that_is_known_exactly_scores_the_ceiling(generator: torch.Gener
 def test_what_cannot_be_estimated_is_refused(generator: torch.Generator) -> None:
     x = torch.randn(40, 2, generator=generator)
     still = torch.ones(40, 2)
-    with pytest.raises(ValueError, match="4 pairs are too few.*at least 5"):
+    with pytest.raises(ValueError, match=r"4 pairs are too few.*at least 5"):
         information.mutual_information([x[:4]], [x[:4]])
     with pytest.raises(ValueError, match=r"100% of the 40 pairs coincide.*\(part 1 at t, part 1 at t \+ 1\)"):
         information.mutual_information([x, still], [x, still])

@@ -447,7 +447,7 @@ def test_layer_sizes_are_those_of_the_paper() -> None:
     assert [tuple(w.shape) for w in street.transitions.weights] == [(8, *size) for size in sizes]
     whole = [(50, 128), (128, 128), (128, 128), (128, 128), (128, 100)]
     assert [tuple(w.shape) for w in entangled.transitions.weights] == [(1, *size) for size in whole]
-    assert [tuple(w.shape) for w in reference.transitions.weights][0] == (2, 50, 128)
+    assert tuple(reference.transitions.weights[0].shape) == (2, 50, 128)
     assert len(reference.transitions.weights) == 6
     c = model.combination
     linear = [(m.in_features, m.out_features) for m in (c.from_frame, c.from_mean, c.from_logvar, c.joint, c.head)]

@@ -24,7 +24,9 @@ def model_on(dataset: Dataset, **settings: Any) -> IndepVideo:
 
 def scored(name: str, model: IndepVideo, dataset: Dataset, seed: int = 0, **options: Any) -> dict[str, Any]:
     """What the metric gives for a model and data, without its being trained."""
-    table = CodeTable(torch.zeros(1, 1), ["z"], ["continuous"], model=model, dataset=dataset, rows=torch.zeros(1).long())
+    table = CodeTable(
+        torch.zeros(1, 1), ["z"], ["continuous"], model=model, dataset=dataset, rows=torch.zeros(1).long()
+    )
     return dict(build_metric(name, options)[1].compute(table, seed))
 
 
@@ -233,8 +235,8 @@ def test_alignment_of_factors_that_are_the_sources(oscillators: Dataset) -> None
     entangled = model_on(oscillators, transition="entangled")
     entangled.combination = Sees(read[[0, 2, 1, 3]], 0.5)  # type: ignore[assignment]
     assert scored("source-alignment", entangled, oscillators)["align"] > 0.95  # of its best cut
+    other = open_dataset("vector-clips", {"clips": 100})
     with pytest.raises(UsageError, match="does not know the sources"):
-        other = open_dataset("vector-clips", {"clips": 100})
         scored("source-alignment", model_on(other), other)
 
 
