@@ -57,3 +57,4 @@ paper.metric(
 )
 paper.command("independent", "commands:independent", "Draw what each factor does while all others are frozen.")
 paper.command("correlation", "commands:correlation", "Draw how units correlate across one step.")
+paper.study("independence", "studies/independence.toml", "Table 2 and Figure 2, factored against entangled")

@@ -33,8 +33,8 @@ def mutual_information(now: Sequence[Tensor], then: Sequence[Tensor], k: int = 3
 
     Estimator 1 of Kraskov, Stoegbauer & Grassberger (2004, eq. 8) with the maximum norm, on the coordinates as they
     are: psi(k) + psi(n) - mean[psi(n_x + 1) + psi(n_y + 1)], where n_x counts the other points strictly nearer in x
-    than the k-th neighbour in both. now, then: `[n, d]` per part. Distances within a part are computed once for all pairs
-    of parts. Slightly negative values are estimates of 0.
+    than the k-th neighbour in both. now, then: `[n, d]` per part. Distances within a part are computed once for all
+    pairs of parts. Slightly negative values are estimates of 0.
 
     Raises ValueError for fewer than k + 2 pairs, and where more than k pairs coincide, which leaves no distance to
     count by: then a part does not vary, or pairs were drawn twice.

@@ -126,10 +126,10 @@ class CrossMi(Metric[CrossConfig]):
 
     same: mean over factors of I(z_{t+1}^i; z_t^i). cross: mean over pairs of I(z_{t+1}^i; z_t^j). gap: same - cross.
     From posterior draws of test clips, with Kraskov's estimator on the raw coordinates. ceiling: the estimate for a
-    state that is known exactly; nothing scores higher, and in 25 dimensions nothing comes near the truth. A lone group is cut
-    at random, and the cut with the largest gap is reported. random_same, random_cross, random_gap: the same of all
-    factors together, their true parts not counted; what chance can do. block_ratio: mean |r| between units of the same
-    part at t and t + 1 over that of different parts. mean_abs_correlation: of all units (Figure 2).
+    state that is known exactly; nothing scores higher, and in 25 dimensions nothing comes near the truth. A lone group
+    is cut at random, and the cut with the largest gap is reported. random_same, random_cross, random_gap: the same of
+    all factors together, their true parts not counted; what chance can do. block_ratio: mean |r| between units of the
+    same part at t and t + 1 over that of different parts. mean_abs_correlation: of all units (Figure 2).
     """
 
     headline = "gap"
@@ -352,8 +352,8 @@ class SourceAlignment(Metric[AlignConfig]):
     """Is each true source in one factor, and in no other? For data that know their sources.
 
     R^2 of the best linear read-out of each source's state from each factor (posterior means, frames 2 and later).
-    align: mean R^2 of the best one-to-one matching less the mean of all other pairs; 1 is perfect, 0 says that every factor
-    knows of every source alike. matched, other: the two means. Of a lone group the random cut that aligns best.
+    align: mean R^2 of the best one-to-one matching less the mean of all other pairs; 1 is perfect, 0 says that every
+    factor knows of every source alike. matched, other: the two means. Of a lone group the random cut that aligns best.
     """
 
     headline = "align"
