@@ -60,7 +60,7 @@ class CorrelationMap:
 
     def _written(self, form: str) -> bytes:
         buffer = io.BytesIO()
-        self._figure().savefig(buffer, format=form, dpi=100)
+        self._figure().savefig(buffer, format=form, dpi=100, bbox_inches="tight")
         return buffer.getvalue()
 
 

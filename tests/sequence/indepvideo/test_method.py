@@ -481,6 +481,20 @@ def test_clips_keep_their_shape_and_range_and_any_length_decodes(side: int) -> N
     assert all(p.grad is not None for p in model.parameters())
 
 
+@pytest.mark.parametrize("combine", ["paper", "raw"])
+def test_states_and_kl_stay_in_float32_under_autocast(combine: str) -> None:
+    model = small(DataSpec("video", (3, 3, 16, 16)), combine=combine, markov=2).float()
+    x, noise = torch.rand(2, 3, 3, 16, 16), torch.randn(2, 3, 6)
+    squares, kl, path = model.terms(x, noise)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough, kl_rough, path_rough = model.terms(x, noise)
+    for value in (rough, kl_rough, path_rough.z, *path_rough.q, *path_rough.p):
+        assert value.dtype == torch.float32
+    torch.testing.assert_close(rough, squares, rtol=0.05, atol=0.05)  # bfloat16 keeps 8 bits
+    torch.testing.assert_close(kl_rough, kl, rtol=0.1, atol=0.05)
+    assert path.z.dtype == torch.float32
+
+
 def test_what_the_model_refuses() -> None:
     def build(shape: tuple[int, ...], kind: str = "video", span: tuple[float, float] = (0.0, 1.0)) -> None:
         IndepVideo(Config(channels=2), DataSpec(kind, shape, span))
