@@ -47,6 +47,7 @@ METHODS: dict[str, list[str]] = {
     "infogan": ["infogan", "dci-gap"],
     "infogan-mnist": ["infogan"],
     "dsvae": ["swap-error", "similarity"],
+    "indepvideo": ["elbo", "cross-mi", "specificity"],
     "arae": ["text"],
     "dyncontent": ["planar-table", "latent-map"],
     "rce": ["planar-table"],

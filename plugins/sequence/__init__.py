@@ -1,11 +1,21 @@
 """Methods for sequences and video. A table of contents: nothing here imports torch."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distk.console import warn_once
 from distk.hookspecs import Register, RegisterCommand, RegisterPaper, hookimpl
+
+if TYPE_CHECKING:
+    from distk.run import Run
 
 _AT = "distk.plugins.sequence."
 
 
-PAPERS = ("dsvae",)
+PAPERS = ("dsvae", "indepvideo")
+COLLAPSED = 0.5
+"""KL of the first frame in nats below which a posterior has collapsed, when a twentieth of the training is over."""
 
 
 @hookimpl
@@ -66,3 +76,14 @@ def distk_register_metrics(register: Register) -> None:
 def distk_register_commands(register: RegisterCommand) -> None:
     summary = "Write the npy files of Li & Mandt's Sprites from Liberated Pixel Cup spritesheets."
     register("build-lpc", _AT + "data.commands:build_lpc", summary, group="data")
+
+
+@hookimpl
+def distk_run_logged(run: Run, step: int, values: dict[str, float]) -> None:
+    """Say it when indepvideo has learnt to ignore its code, which a falling loss does not show."""
+    if run.config["method"] == "indepvideo" and 20 * step >= run.config["train"]["steps"]:
+        if values.get("kl_first", 1.0) < COLLAPSED:
+            warn_once(
+                f"the first frame's code says less than {COLLAPSED} nats about it (kl_first): the model ignores its code "
+                "and may go on so for long. A smaller --sigma2, or --kl-warmup, makes it look."
+            )

@@ -43,6 +43,7 @@ TINY: dict[str, str] = {
     "betavae": f"--data blobs {ORDINARY}",
     "cascadevae": f"--data blobs --classes 3 {ORDINARY}",
     "dsvae": TINY_CLIPS,
+    "indepvideo": "--data bouncing-squares --channels 2 --features 4 --latent-dim 2 --trans-hidden 8 --batch 4",
     "arae": "--data standin-reviews:tiny --embedding 12 --hidden 10 --z 6 --sentences 300 --held-out 60 --batch 16",
     "attrtransfer": "--data standin-reviews:tiny --embedding 8 --hidden 8 --filters 4 --sentences 300 --held-out 60 "
     "--batch 16",
@@ -68,6 +69,7 @@ CALLED = {
     "attrtransfer": "attrtransfer",
     "betavae": "betavae",
     "dsvae": "dsvae",
+    "indepvideo": "indepvideo",
     "factorgen": "factorgen",
     "icf": "icf",
     "mmdtraverse": "mmdtraverse",

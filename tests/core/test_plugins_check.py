@@ -202,6 +202,9 @@ def test_wrong_requests_are_usage_errors(line, message, distk) -> None:
 MODELS = {
     "similarity": "dsvae",
     "swap-error": "dsvae",
+    "cross-mi": "indepvideo",
+    "source-alignment": "indepvideo",
+    "specificity": "indepvideo",
     "elbo": "dsvae",
     "prediction": "dsvae",
     "disagreement": "dsvae",
@@ -234,6 +237,7 @@ MODELS = {
 }
 NEEDS_MORE = {
     "disagreement": "judge",
+    "specificity": "bouncing-squares",
     "validation-error": "--val-per-class",
     "classifier-score": "labels",
     "frechet": "labels",

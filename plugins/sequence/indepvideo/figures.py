@@ -1,0 +1,79 @@
+"""Pictures of indepvideo: the map of correlations across one step (Figure 2), and parts that move alone (Figure 3)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from distk import images
+
+SIDE = 5.0
+"""Inches of a map."""
+
+
+@dataclass
+class CorrelationMap:
+    """Pearson's r `[units, units]` of each unit at t (downwards) with each at t + 1 (across), white at 0.
+
+    order: the units, part by part. sizes: of the parts, between which lines are drawn.
+    """
+
+    matrix: np.ndarray
+    order: np.ndarray
+    sizes: Sequence[int]
+
+    def _figure(self) -> Figure:
+        figure = Figure(figsize=(SIDE + 1, SIDE), layout="constrained")
+        axis = figure.subplots()
+        shown = axis.imshow(self.matrix[np.ix_(self.order, self.order)], cmap="RdBu_r", vmin=-1, vmax=1)
+        edges = np.cumsum(self.sizes)
+        for edge in edges[:-1] - 0.5:
+            axis.axhline(edge, color="black", lw=0.8)
+            axis.axvline(edge, color="black", lw=0.8)
+        middle = edges - np.asarray(self.sizes) / 2 - 0.5
+        names = [str(i) for i in range(len(self.sizes))]
+        axis.set_xticks(middle, names)
+        axis.set_yticks(middle, names)
+        axis.set_xlabel("factor at t + 1")
+        axis.set_ylabel("factor at t")
+        figure.colorbar(shown, ax=axis, label="correlation of units")
+        return figure
+
+    def png(self) -> bytes:
+        """The contents of a PNG file."""
+        return self._written("png")
+
+    def svg(self) -> str:
+        """The contents of an SVG file."""
+        return self._written("svg").decode()
+
+    def text(self) -> str:
+        """Nothing: a terminal has too few characters."""
+        return ""
+
+    def _written(self, form: str) -> bytes:
+        buffer = io.BytesIO()
+        self._figure().savefig(buffer, format=form, dpi=100, bbox_inches="tight")
+        return buffer.getvalue()
+
+
+def alone(path: Path, clips: Tensor, names: Sequence[str]) -> list[Path]:
+    """Clips `[n, rows, t, c, h, w]` in [0, 1], a row of frames for each of `names` per clip: a PNG and a GIF.
+
+    Returns the files.
+    """
+    n, rows = clips.shape[:2]
+    big = images.enlarge(clips)
+    sheet = images.grid(big.flatten(0, 2), clips.shape[2])
+    images.save_png(path, images.labelled(sheet, [*names] * n, big.shape[-2]))
+    movie = path.with_suffix(".gif")
+    frames = [images.grid(big[:, :, t].flatten(0, 1), rows) for t in range(clips.shape[2])]
+    images.save_gif(movie, torch.stack(frames), 0.25)
+    return [path, movie]
