@@ -5,7 +5,7 @@ from distk.hookspecs import Register, RegisterCommand, RegisterPaper, hookimpl
 _AT = "distk.plugins.sequence."
 
 
-PAPERS = ("dsvae",)
+PAPERS = ("dsvae", "mocogan")
 
 
 @hookimpl
