@@ -94,7 +94,7 @@ def traverse(
             lowest, highest = (low, high) if span is not None else (group.low, group.high)
             values = torch.linspace(lowest, highest, columns, device=code[group.name].device)
             moved = {key: value.expand(columns, *value.shape[1:]).clone() for key, value in code.items()}
-            moved[group.name][..., i] = values.view(-1, *[1] * (moved[group.name].dim() - 2))
+            _move(moved[group.name][..., i], values.view(-1, *[1] * (moved[group.name].dim() - 2)), group)
             label = f"{group.name}{i + 1}" + (f"  KL {_nats(kl, group, i):.2f}" if kl else "")
             rows.append(Row(label, model.decode(moved).view(columns, *shape), name))
     for group in categorical[1:] if continuous else categorical:
@@ -124,12 +124,20 @@ def strips_of(model: Method, code: Code, latent: str, columns: int, given: Mappi
         codes = []
         for value in torch.linspace(group.low, group.high, columns).tolist():
             moved = code[group.name].clone()
-            moved[..., i] = value
+            _move(moved[..., i], torch.tensor(value, device=moved.device), group)
             codes.append({**code, group.name: moved})
     else:
         raise unknown("latent", latent, [*places, *classes])
     items = torch.stack([model.decode(each) for each in codes], 1)
     return items.view(n, len(codes), *items.shape[2:])
+
+
+def _move(place: Tensor, value: Tensor, group: Latent) -> None:
+    """Put a value in the place of a dimension, in place; of a shifted group add it."""
+    if group.shifted:
+        place.add_(value)
+    else:
+        place.copy_(value.expand_as(place))
 
 
 def _nats(kl: dict[str, float], group: Latent, i: int) -> float:
