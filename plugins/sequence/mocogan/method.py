@@ -131,7 +131,16 @@ class MoCoGAN(Method[Config]):
         self.latents = LatentSpace.of(
             Latent("content", "continuous", config.dim_content, encoded=False),
             *([Latent("category", "categorical", config.categories, encoded=False)] if config.categories else []),
-            Latent("motion", "continuous", config.dim_motion, steps=self.frames, low=-1, high=1, encoded=False),
+            Latent(
+                "motion",
+                "continuous",
+                config.dim_motion,
+                steps=self.frames,
+                low=-1,
+                high=1,
+                encoded=False,
+                shifted=True,
+            ),
         )
         code = config.dim_content + config.categories + config.dim_motion
         self.path = nn.GRU(config.dim_noise, config.dim_motion, batch_first=True)
@@ -142,9 +151,7 @@ class MoCoGAN(Method[Config]):
         if config.image_disc != "none":
             self.image_critic = image_critic(config.image_disc, channels, *shape, sigma)
         if config.video_disc != "none":
-            self.video_critic = video_critic(
-                config.video_disc, channels, self.frames, *shape, config.categories, sigma
-            )
+            self.video_critic = video_critic(config.video_disc, channels, self.frames, *shape, config.categories, sigma)
         if config.start == "dcgan":
             dcgan_start(self)
 
