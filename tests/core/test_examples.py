@@ -95,6 +95,8 @@ NEEDS_FILES = {
     "svhn",
     "uci",
     "ud",
+    "video-folder",
+    "video-strips",
     "yahoo",
     "yelp",
 }

@@ -160,7 +160,7 @@ def video_critic(
 
 
 def scene_critic(channels: int, frames: int, side: int, width: int, halvings: int) -> Critic:
-    """VGAN's discriminator: clips `[n, channels, t, side, side]` -> `[n, 1, 1, 1, 1]`; time is halved with the sides."""
+    """VGAN's: clips `[n, channels, t, side, side]` -> `[n, 1, 1, 1, 1]`; time is halved with the sides."""
     edge = first_side(side, halvings)
     return Critic(nn.Conv3d, channels, width, halvings, (2,) * 3, (1,) * 3, (frames >> halvings, edge, edge))
 
