@@ -48,8 +48,8 @@ def content_distance(features: Tensor, seen: Tensor) -> Tensor:
 
 
 def journeys(shapes: Shapes) -> tuple[Tensor, Tensor]:
-    """How far the centroid is from where it was, first to last frame, `[n, 2]` (x, y) in pixels, and whether both frames
-    hold a shape, bool `[n]`."""
+    """The centroid's way from first to last frame, `[n, 2]` (x, y) in pixels, and whether both hold a shape, bool
+    `[n]`; without them the way is 0."""
     both = shapes.seen[:, 0] & shapes.seen[:, -1]
     return (shapes.centre[:, -1] - shapes.centre[:, 0]) * both[:, None], both
 
