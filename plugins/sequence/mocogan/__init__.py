@@ -34,4 +34,4 @@ paper.metric(
     tags=("clips",),
 )
 paper.command("grid", "commands:grid", "Draw clips: a row per motion, a column per content.")
-# paper.study("mocogan", "studies/mocogan.toml", "content distance of mocogan and vgan, and what each critic does")
+paper.study("mocogan", "studies/mocogan.toml", "content distance of mocogan and vgan, and what each critic does")

@@ -151,7 +151,7 @@ class DistanceConfig:
     embedder: str = option("", "checkpoint whose codes of frames are compared instead of a shape's mean colour")
 
 
-SIDES = ("acd", "moving", "medstep", "colour_std", "axis_balance")
+SIDES = ("acd", "moving", "medstep", "colour_spread", "axis_balance")
 """What is said of made and of real clips alike."""
 
 
@@ -160,7 +160,7 @@ class ContentDistance(Metric[DistanceConfig]):
 
     acd: colours in 0..255, the scale of the paper's figures; acd_unit: in 0..1. A clip that stands still has an ACD of
     0, and a black one as well, so read beside it: moving, the share of clips whose shape travels a quarter of the
-    frame; medstep, the median step between frames in pixels; colour_std, the spread of colours over clips;
+    frame; medstep, the median step between frames in pixels; colour_spread, the spread of colours over clips;
     area_distance, the Wasserstein distance between areas of made and real shapes in pixels; axis_balance, the share of
     clips that travel sideways; empty_frames, the share of frames without a shape, which do not count; lost_clips, the
     share of clips with fewer than two others. `*_real`: the same of real clips, which is what a perfect model has.
@@ -191,8 +191,9 @@ class ContentDistance(Metric[DistanceConfig]):
         result["area_distance"] = area_distance(made, true)
         result["empty_frames"] = float((~made.seen).double().mean())
         result["lost_clips"] = float((made.seen.sum(1) < 2).double().mean())
+        why = {"axis_balance": "no made clip goes anywhere"}
         nothing = "no made clip has two frames with a shape"
-        return result | {"reasons": {name: nothing for name, value in result.items() if value != value}}
+        return result | {"reasons": {name: why.get(name, nothing) for name, value in result.items() if value != value}}
 
 
 def summary(shapes: Shapes, side: int) -> dict[str, float]:
@@ -205,7 +206,7 @@ def summary(shapes: Shapes, side: int) -> dict[str, float]:
         "acd": float(distance[distance.isfinite()].mean()),
         "moving": float(moves(shapes, side).double().mean()),
         "medstep": float(steps_of(shapes).quantile(0.5)) if bool((shapes.seen.sum(1) > 1).any()) else float("nan"),
-        "colour_std": float(coloured.std(0).mean()) if len(coloured) > 1 else float("nan"),
+        "colour_spread": float(coloured.std(0).mean()) if len(coloured) > 1 else float("nan"),
         "axis_balance": float((axis[axis >= 0] == 1).double().mean()),
     }
 

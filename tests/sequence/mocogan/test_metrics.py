@@ -178,7 +178,7 @@ def test_real_shapes_are_perfectly_constant_and_move(data: Dataset) -> None:
     assert found["acd_real"] == 0
     assert found["moving_real"] == 1
     assert 0.5 < found["medstep_real"] / 3.8 < 2
-    assert found["colour_std_real"] == pytest.approx(74, abs=20)
+    assert found["colour_spread_real"] == pytest.approx(74, abs=20)
 
 
 def test_a_faithful_model_and_what_each_figure_catches(data: Dataset) -> None:
@@ -188,7 +188,7 @@ def test_a_faithful_model_and_what_each_figure_catches(data: Dataset) -> None:
     assert good["moving"] == 1
     assert good["empty_frames"] == good["lost_clips"] == 0
     assert good["area_distance"] > 0
-    assert 20 < good["colour_std"] < 90
+    assert 20 < good["colour_spread"] < 90
     # A clip that stands still has the better distance; only `moving` and `medstep` see it.
     still = acd(Known(still=True, fades=0.0), data)
     assert (still["acd"], still["moving"], still["medstep"]) == (0, 0, 0)
