@@ -39,6 +39,8 @@ METHODS: dict[str, list[str]] = {
     "fstat": ["recall", "best-dimension-auc"],
     "icm": ["icm"],
     "dsvae": ["swap-error", "similarity"],
+    "mocogan": ["acd", "motion-class"],
+    "vgan": ["acd"],
     "arae": ["text"],
     "dyncontent": ["planar-table", "latent-map"],
     "rce": ["planar-table"],

@@ -32,6 +32,7 @@ TINY_EMBEDDING = (
 )
 TINY_CLIPS = "--size 16 --arch das-dandi --channels 4 --frame-dim 8 --hidden 8 --f-dim 4 --z-dim 2 --batch 4"
 TINY_PAIRS = "--width 0.125 --hidden 16 --horizon 6 --secondary-size 200 --test 60 --val-per-class 10 --batch 16"
+TINY_SHAPES = "--size 16 --clips 40 --test-clips 20 --ngf 4 --ndf 4 --halvings 2 --batch 4"
 TINY_PLANE = "--hidden 16 --transition-hidden 8 --batch 8 --count 60 --second 40 --held-out 20"
 TINY: dict[str, str] = {
     **dict.fromkeys(("fstat", "triplet", "histloss", "bindev"), TINY_EMBEDDING),
@@ -46,6 +47,7 @@ TINY: dict[str, str] = {
     "crossaligned": "--data standin-reviews:tiny --embedding 8 --style 4 --content 8 --filters 4 --sentences 300 "
     "--held-out 60 --batch 16",
     "icm": "--width 4 --hidden 16 --identity-iters 4 --experts 4 --batch 8",
+    **dict.fromkeys(("mocogan", "vgan"), TINY_SHAPES),
     **dict.fromkeys(("dyncontent", "rce"), TINY_PLANE),
     "icf": "--data maze --encoder mlp --grid 5 --size 15 --batch 15 --factors 8",
     "icf-discrete": "--data maze --encoder mlp --grid 5 --size 15 --batch 15 --k 3",
@@ -60,6 +62,7 @@ CALLED = {
     "dsvae": "dsvae",
     "factorgen": "factorgen",
     "icf": "icf",
+    "mocogan": "mocogan",
 }
 """Folder below runs/ that an example names -> method of the run that lies there."""
 MY_RUN = {

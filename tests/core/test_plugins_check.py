@@ -220,6 +220,8 @@ MODELS = {
     "object-count": "mvae",
     "slot-factors": pytest.param("slot-factors", "mvae", marks=pytest.mark.slow),
     "ksg": pytest.param("ksg", "dsvae", marks=pytest.mark.slow),
+    "acd": pytest.param("acd", "mocogan", marks=pytest.mark.slow),
+    "motion-class": pytest.param("motion-class", "mocogan", marks=pytest.mark.slow),
     "icm": pytest.param("icm", "icm", marks=pytest.mark.slow),
     "transfer": pytest.param("transfer", "arae", marks=pytest.mark.slow),
 }
