@@ -135,11 +135,11 @@ def test_losses_are_two_log_two_where_the_critics_say_nothing(seed: int) -> None
     x = torch.rand(6, 16, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
     step = step_of(seed, x=x[:, 0])
     log4 = 2 * math.log(2)
-    assert float(model.d_image(step)) == pytest.approx(log4, abs=1e-6)
+    assert float(model.d_image(step).detach()) == pytest.approx(log4, abs=1e-6)
     step.batch = {"x": x}
-    assert float(model.d_video(step)) == pytest.approx(log4, abs=1e-6)
+    assert float(model.d_video(step).detach()) == pytest.approx(log4, abs=1e-6)
     step.batch = {}
-    assert float(model.gen(step)) == pytest.approx(log4, abs=1e-6)
+    assert float(model.gen(step).detach()) == pytest.approx(log4, abs=1e-6)
 
 
 @pytest.mark.parametrize("labels", [False, True])
@@ -273,6 +273,11 @@ def test_instance_noise_is_before_each_convolution_but_a_head_and_has_its_deviat
     image_critic("patch", 3, 64, 4, 4, 0.3)(x, randn)
     assert [s[1:] for s in drawn] == [(3, 64, 64), (4, 32, 32), (8, 16, 16), (16, 8, 8)]
     drawn.clear()
+    clips = torch.zeros(2, 3, 16, 16, 16)
+    video_critic("video", 3, 16, 16, 4, 2, 0, 0.3)(clips, randn)
+    video_critic("patch", 3, 16, 16, 4, 2, 0, 0.3)(clips, randn)
+    assert [s[1:] for s in drawn] == 2 * [(3, 16, 16, 16), (4, 13, 8, 8)]
+    drawn.clear()
     image_critic("patch", 3, 64, 4, 4, 0.0)(x, randn)
     image_critic("patch", 3, 64, 4, 4, 0.3)(x, None)
     assert not drawn
@@ -350,8 +355,9 @@ def test_vgans_losses_against_a_computation_in_float64(seed: int) -> None:
     step = step_of(seed, x=x)
     loss = model.d_video(step)
     assert float(loss) == pytest.approx(float(softplus(-real).mean() + softplus(made).mean()), rel=1e-5)
-    assert not loss.requires_grad
     assert torch.allclose(model.critic.seen[0], (2 * x - 1).transpose(1, 2))
+    assert model.critic.seen[1].shape == model.critic.seen[0].shape
+    assert not model.critic.seen[1].requires_grad
     model.critic = Recorded(made)  # type: ignore[assignment]
     masks: list[Tensor] = []
     model.generator.register_forward_hook(lambda module, arguments, result: masks.append(result[1]))
