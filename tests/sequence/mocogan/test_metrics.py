@@ -85,7 +85,7 @@ def table_of(model: Method, data: Dataset) -> CodeTable:
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
-    return open_dataset("shape-motion", {"clips": 10, "test_clips": 40})
+    return open_dataset("shape-motion", {"clips": 10, "test_clips": 24})
 
 
 def acd(model: Method, data: Dataset, seed: int = 0, **values: Any) -> dict[str, Any]:
@@ -223,7 +223,7 @@ def test_black_clips_are_counted_and_not_scored(data: Dataset) -> None:
 
 
 def test_motion_class_tells_a_model_that_separates_from_one_that_mixes(data: Dataset) -> None:
-    config = MotionConfig(clips=40, motions=6, contents=6)
+    config = MotionConfig(clips=24, motions=4, contents=6)
     good = MotionClass(config).compute(table_of(Known(2), data), 0)
     assert good["motion_consistency"] == good["moving"] == good["accuracy"] == good["label_real"] == 1
     assert good["content_distance"] == 0
