@@ -24,13 +24,18 @@ def scored(model: Any, **options: Any) -> dict[str, Any]:
 def test_it_learns_to_move_and_keeps_content_by_one_code_per_clip(tmp_path) -> None:
     model = trained(tmp_path)
     found = scored(model)
+    # Measured: 0.63 pixels, 0.53 of the clips, 28 of 255; the distance is 51, with the content redrawn 79.
     assert found["medstep"] > 0.45, found
-    assert found["colour_spread"] > 25, found
+    assert found["moving"] > 0.2, found
+    assert found["colour_spread"] > 20, found
     assert scored(model, redraw=True)["acd"] > found["acd"] + 20
 
 
 @pytest.mark.slow
 def test_without_the_critic_of_clips_nothing_moves_and_the_distance_is_better(tmp_path) -> None:
     found = scored(trained(tmp_path, video_disc="none"))
-    assert found["medstep"] < 0.3, found
-    assert found["colour_spread"] > 25, found
+    # Measured: 0.28 pixels, 0.02 of the clips, 29 of 255; the distance is 12, better than the whole method's.
+    assert found["medstep"] < 0.35, found
+    assert found["moving"] < 0.1, found
+    assert found["colour_spread"] > 20, found
+    assert found["acd"] < 30, found
