@@ -48,6 +48,8 @@ METHODS: dict[str, list[str]] = {
     "infogan-mnist": ["infogan"],
     "dsvae": ["swap-error", "similarity"],
     "indepvideo": ["elbo", "cross-mi", "specificity"],
+    "mocogan": ["acd", "motion-class"],
+    "vgan": ["acd"],
     "arae": ["text"],
     "dyncontent": ["planar-table", "latent-map"],
     "rce": ["planar-table"],

@@ -39,6 +39,8 @@ class Latent:
     encoded: False for a group that `encode` does not give, such as a generator's noise; `decode` gets it drawn.
     scored: whether the group is part of the table of codes; one that is not encoded never is.
     walked: whether a traversal moves it; noise that only varies what nobody asks about stays where it is.
+    shifted: whether a traversal adds its values to the group's own, so that a path through time keeps its form,
+        instead of putting them in their place.
     Raises ValueError for another kind or prior.
     """
 
@@ -52,6 +54,7 @@ class Latent:
     encoded: bool = True
     scored: bool = True
     walked: bool = True
+    shifted: bool = False
 
     def __post_init__(self) -> None:
         possible = {

@@ -144,7 +144,7 @@ def traverse(
         for group, i in numeric:
             values = values_of(model, group, i, columns, span, known)
             moved = {key: value.expand(len(values), *value.shape[1:]).clone() for key, value in code.items()}
-            moved[group.name][..., i] = values.view(-1, *[1] * (moved[group.name].dim() - 2))
+            _move(moved[group.name][..., i], values.view(-1, *[1] * (moved[group.name].dim() - 2)), group)
             label = f"{group.name}{i + 1}" + (f"  KL {known.rank(group, i):.2f}" if known.kl else "")
             rows.append(Row(label, _pad(model.decode(moved).view(len(values), *shape), columns), name, values.tolist()))
     for group in categorical[1:] if numeric else categorical:
@@ -174,7 +174,7 @@ def strips_of(model: Method, code: Code, latent: str, columns: int, given: Mappi
         codes = []
         for value in values_of(model, group, i, columns, None, Known()).tolist():
             moved = code[group.name].clone()
-            moved[..., i] = value
+            _move(moved[..., i], torch.tensor(value, device=moved.device), group)
             codes.append({**code, group.name: moved})
     else:
         raise unknown("latent", latent, [*places, *classes])
@@ -185,6 +185,14 @@ def strips_of(model: Method, code: Code, latent: str, columns: int, given: Mappi
 def _columns(group: Latent, i: int) -> list[str]:
     """Names of the columns of one dimension, one for each time step."""
     return [f"{group.name}[{t}]{i + 1}" for t in range(group.steps)] if group.steps else [f"{group.name}{i + 1}"]
+
+
+def _move(place: Tensor, value: Tensor, group: Latent) -> None:
+    """Put a value in the place of a dimension, in place; of a shifted group add it."""
+    if group.shifted:
+        place.add_(value)
+    else:
+        place.copy_(value.expand_as(place))
 
 
 def _class(group: Latent, k: int, base: Code) -> Tensor:

@@ -23,8 +23,11 @@ from distk.method import Method, can
 from distk.models import open_model
 from distk.options import Bundle
 from distk.run import find_checkpoint
+from distk.video import write_clips
 
 M = TypeVar("M", bound=Method)
+SECONDS = 0.15
+"""How long a frame of a clip is shown."""
 
 
 @dataclass(kw_only=True)
@@ -191,17 +194,24 @@ def beside(path: Path, out: Path | None, name: str) -> Path:
 
 
 def present(model: Method, items: Tensor, path: Path, columns: int) -> list[Path]:
-    """Write items of the model's kind where people can look at them: PNG, PNG and GIF, or text; the files written."""
+    """Write items of the model's kind where people can look at them: PNG, PNG and GIF, or text; the files written.
+
+    Clips go to one file where `path` ends in .mp4 (all of them playing side by side) or .npz (each by itself).
+    """
     kind = model.spec.kind
     if kind == "sentence":
         path = path.with_suffix(".txt")
         write_atomic(path, ("\n".join(model.text(items)) + "\n").encode())
         return [path]
     if kind == "video" and items.dim() == 5:
+        if path.suffix.lower() == ".npz":
+            return write_clips(path, scaled(model, items))
         items = images.enlarge(scaled(model, items))
+        if path.suffix.lower() == ".mp4":
+            return write_clips(path, images.film(items, columns).unsqueeze(0), 1 / SECONDS)
         gif = path.with_suffix(".gif")
         images.save_png(path.with_suffix(".png"), images.strip(items))
-        images.save_gif(gif, images.film(items, columns), 0.15)
+        images.save_gif(gif, images.film(items, columns), SECONDS)
         return [path.with_suffix(".png"), gif]
     if items.dim() == 4:
         path = path.with_suffix(".png")

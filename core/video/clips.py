@@ -12,7 +12,7 @@ import PIL.Image
 
 from distk.errors import DistkError, UsageError
 
-Labels = Literal["auto", "folder", "before", "after", "none"]
+Labels = Literal["auto", "folder", "parent", "before", "after", "none"]
 
 LARGEST_FRAME = 1 << 26
 """Pixels of one picture."""
@@ -170,8 +170,12 @@ def natural(path: Path) -> list[tuple[int, int, str]]:
     return [(1, int(p[:300]), "") if p.isdecimal() and p.isascii() else (0, 0, p) for p in parts]
 
 
-def classes_of(labels: Labels, stems: list[str], groups: list[str]) -> tuple[list[int], tuple[str, ...]]:
+def classes_of(
+    labels: Labels, stems: list[str], groups: list[str], parents: list[str]
+) -> tuple[list[int], tuple[str, ...]]:
     """Number of each clip's class, and the classes' names in natural order; both empty where there are no classes.
+
+    groups: the outermost folder of each clip, parents: the one that it lies in; "" where there is none.
 
     Raises UsageError where labels are asked for and a name has none.
     """
@@ -179,14 +183,15 @@ def classes_of(labels: Labels, stems: list[str], groups: list[str]) -> tuple[lis
         labels = "folder" if all(groups) and len(set(groups)) > 1 else "none"
     if labels == "none":
         return [], ()
-    if labels == "folder":
-        words = groups
+    if labels in ("folder", "parent"):
+        words = groups if labels == "folder" else parents
     elif labels == "before":
         words = [stem.rpartition("_")[0] for stem in stems]
     else:
         words = [stem.partition("_")[2].rstrip("0123456789") for stem in stems]
     if not all(words):
-        where = {"folder": "lies in no folder of its class"}.get(labels, f"has no class {labels} an underscore")
+        folders = dict.fromkeys(("folder", "parent"), "lies in no folder of its class")
+        where = folders.get(labels, f"has no class {labels} an underscore")
         raise UsageError(f"--labels {labels}: clip '{stems[words.index('')]}' {where}.")
     classes = sorted(set(words), key=lambda word: natural(Path(word)))
     place = {word: i for i, word in enumerate(classes)}

@@ -24,6 +24,7 @@ class WindowConfig:
 
     frames: int = option(16, "frames of an item", min=1, max=100_000)
     every: int = option(1, "take only every so many-th frame", min=1, max=10_000)
+    min_len: int = option(1, "leave out clips with fewer frames than this", min=1, max=100_000)
     stride: int = option(1, "frames between the starts of two items of one clip", min=1, max=1_000_000)
     draw: Literal["clips", "windows"] = option(
         "clips", "in training draw a clip, then where it starts; or draw any start, so that long clips come oftener"
@@ -61,18 +62,23 @@ class VideoDataset(Dataset[W]):
         config, device = self.config, self.device
         self.span = (config.frames - 1) * config.every + 1
         lengths = torch.tensor(clips.lengths)
-        kept = (lengths >= self.span).nonzero()[:, 0]
-        short = (lengths < self.span).nonzero()[:, 0].tolist()
-        needs = (
-            f"the {self.span} that {config.frames} frames, every {config.every}. of a clip,"
-            if config.every > 1
-            else (f"the {self.span} that an item")
-        )
+        least = max(self.span, config.min_len)
+        kept = (lengths >= least).nonzero()[:, 0]
+        short = (lengths < least).nonzero()[:, 0].tolist()
+        if config.min_len > self.span:
+            needs, fewer = f"the {least} of --min-len", "--min-len"
+        elif config.every > 1:
+            needs, fewer = (
+                f"the {least} that {config.frames} frames, every {config.every}. of a clip, needs",
+                "--frames",
+            )
+        else:
+            needs, fewer = f"the {least} that an item needs", "--frames"
         if short:
             first = f"'{clips.names[short[0]]}' has {clips.lengths[short[0]]}"
-            told = f"{len(short):,} of {len(clips):,} clips have fewer frames than {needs} needs"
+            told = f"{len(short):,} of {len(clips):,} clips have fewer frames than {needs}"
             if not len(kept):
-                raise UsageError(f"{told}; {first}. Ask for fewer with --frames.")
+                raise UsageError(f"{told}; {first}. Ask for fewer with {fewer}.")
             note(f"{told}, and are left out; {first}")
         ends = lengths.cumsum(0)
         self.names = [clips.names[i] for i in kept.tolist()]
@@ -97,6 +103,14 @@ class VideoDataset(Dataset[W]):
         row = torch.arange(self._total, device=self.device)
         clip = torch.searchsorted(self._ends, row, right=True)
         self.parts = {name: row[torch.isin(clip, chosen)] for name, chosen in split.items()}
+        every = torch.arange(count, device=self.device)
+        self._frames = {name: self._frames_of(chosen) for name, chosen in {"all": every, **split}.items()}
+
+    def _frames_of(self, clips: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Of some clips: where the next one's frames begin in their row of all frames, what leads from a place in that
+        row to `pixels`, and the row's length."""
+        ends = self.lengths[clips].cumsum(0)
+        return ends, self.offsets[clips] - (ends - self.lengths[clips]), int(ends[-1])
 
     def __len__(self) -> int:
         return self._total
@@ -119,6 +133,13 @@ class VideoDataset(Dataset[W]):
         start = (at * self.windows[clip]).long()
         return self._batch(clip, start.minimum(self.windows[clip] - 1))
 
+    def sample_frames(self, n: int, generator: torch.Generator, split: Split = "train") -> Tensor:
+        """`n` frames float32 `[n, c, h, w]` in [0, 1], uniform over all frames of all clips of a split, also those that
+        `every` passes over and those at the end of a clip, which fewer windows hold."""
+        ends, shift, total = self._frames.get(split, self._frames["all"])
+        drawn = torch.randint(total, (n,), generator=generator, device=self.device)
+        return self._pictures(drawn + shift[torch.searchsorted(ends, drawn, right=True)])
+
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """Windows int64 `[n]` -> `x` float32 `[n, t, c, h, w]` in [0, 1]; `clip` int64 `[n]`, number of its clip;
         `start` int64 `[n]`, its first frame within that clip; `label` int64 `[n]`, where clips have classes."""
@@ -128,10 +149,13 @@ class VideoDataset(Dataset[W]):
     def _batch(self, clip: Tensor, window: Tensor) -> dict[str, Tensor]:
         start = window * self.config.stride
         index = ((self.offsets[clip] + start)[:, None] + self._within).flatten()
-        found = self.pixels[index]
-        # A quotient of bytes is float32, made in one pass.
-        batch = {"x": (found / 255).view(len(clip), *self.spec.shape), "clip": clip, "start": start}
+        batch = {"x": self._pictures(index).view(len(clip), *self.spec.shape), "clip": clip, "start": start}
         return batch if self.label is None else {**batch, "label": self.label[clip]}
+
+    def _pictures(self, index: Tensor) -> Tensor:
+        """Frames at these places of `pixels`, float32 `[n, c, h, w]` on the device."""
+        found = self.pixels[index]
+        return found / 255  # a quotient of bytes is float32, made in one pass
 
     def whole(self, clip: int) -> Tensor:
         """A whole clip, float32 `[length, c, h, w]` in [0, 1] on the device."""

@@ -49,12 +49,12 @@ def _npz_classes(
     file: Npz, heads: dict[str, tuple[tuple[int, ...], np.dtype]], names: list[str], clips: int, labels: Labels
 ) -> tuple[list[int], tuple[str, ...]]:
     """Classes of an npz: from the names of its clips, where each is an array, else from `labels`."""
-    if labels == "folder" or (labels in ("before", "after") and not names):
+    if labels in ("folder", "parent") or (labels in ("before", "after") and not names):
         raise UsageError(f"--labels {labels}: the clips in '{file.path}' have no {'folders' if names else 'names'}.")
     if labels == "auto" and names:
         before = [name.rpartition("_")[0] for name in names]
         labels = "before" if all(before) and 1 < len(set(before)) < len(names) else "none"
-    return _numbers(file, heads, clips) if labels == "auto" else classes_of(labels, names, [])
+    return _numbers(file, heads, clips) if labels == "auto" else classes_of(labels, names, [], [])
 
 
 def _read(file: Npz, name: str, shape: tuple[int, ...], fit: Fit) -> np.ndarray:

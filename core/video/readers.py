@@ -27,11 +27,13 @@ FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip that can be read. name: its path below the folder, for messages. group: its class's folder, or ""."""
+    """A clip that can be read. name: its path below the folder, for messages. group: the outermost folder that it lies
+    in, parent: the innermost; or ""."""
 
     name: str
     stem: str
     group: str
+    parent: str
     read: Callable[[Fit], tuple[np.ndarray, float]]
 
 
@@ -43,8 +45,9 @@ def read_clips(
     path: an npz (`distk.video.npz.ARRAYS`), a movie, a strip, or a folder of such, or of folders of frames; one level
     of folders above them names the classes.
     layout: which of these; auto looks, and takes pictures that are twice as long as they are wide for strips.
-    labels: from the folder, or from the file's name before its last underscore (as `walk_3`) or after its first one
-    without digits at the end (as `ira_walk2`); auto: the folder, where there are several.
+    labels: from the outermost folder, from the one that the clip lies in (`parent`, as in SUBJECT/CLASS/CLIP), or from
+    the file's name before its last underscore (as `walk_3`) or after its first one without digits at the end (as
+    `ira_walk2`); auto: the outermost folder, where there are several.
     frame: pixels of a frame along its strip, where frames are not square.
     Raises UsageError for a folder without clips, DistkError naming the file for one that is damaged.
     """
@@ -64,7 +67,8 @@ def read_clips(
             rates.append(fps)
             advance(1)
     names = [clip.name for clip in clips]
-    numbers, classes = classes_of(labels, [clip.stem for clip in clips], [clip.group for clip in clips])
+    stems, groups, parents = ([getattr(clip, part) for clip in clips] for part in ("stem", "group", "parent"))
+    numbers, classes = classes_of(labels, stems, groups, parents)
     lengths = [len(frames) for frames in found]
     what = {"frames": "folders of frames", "strips": "strips", "files": "movies"}[chosen]
     fps = rates[0] if len(set(rates)) == 1 else 0.0
@@ -109,9 +113,10 @@ def _is_strip(path: Path) -> bool:
         return max(image.size) >= 2 * min(image.size)
 
 
-def _group(root: Path, place: Path) -> str:
+def _folders(root: Path, place: Path) -> tuple[str, str]:
+    """The outermost and the innermost folder below the root in which a clip lies, or twice nothing."""
     parts = place.relative_to(root).parts
-    return parts[0] if len(parts) > 1 else ""
+    return (parts[0], parts[-2]) if len(parts) > 1 else ("", "")
 
 
 def _still(frames: list[Path], fit: Fit) -> tuple[np.ndarray, float]:
@@ -125,8 +130,8 @@ def _frame_folders(root: Path, files: list[Path]) -> Iterator[Clip]:
         folders.setdefault(file.parent, []).append(file)
     for folder, frames in folders.items():
         name = str(folder.relative_to(root)) if folder != root else folder.name
-        group = _group(root, folder) if folder != root else ""
-        yield Clip(name, folder.name, group, functools.partial(_still, frames))
+        around = _folders(root, folder) if folder != root else ("", "")
+        yield Clip(name, folder.name, *around, functools.partial(_still, frames))
 
 
 def _movies(root: Path, files: list[Path], layout: Layout, frame: int | None) -> Iterator[Clip]:
@@ -137,7 +142,7 @@ def _movies(root: Path, files: list[Path], layout: Layout, frame: int | None) ->
                 return read_strip(file, fit, frame), 0.0
             return read_gif(file, fit) if file.suffix.lower() == ".gif" else read_movie(file, fit)
 
-        yield Clip(str(file.relative_to(root)), file.stem, _group(root, file), read)
+        yield Clip(str(file.relative_to(root)), file.stem, *_folders(root, file), read)
 
 
 # Pictures

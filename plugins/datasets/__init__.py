@@ -48,6 +48,20 @@ DATASETS = (
         "video",
     ),
     (
+        "video-strips",
+        "clips:VideoStrips",
+        "clips as strips of frames, a folder per class: --data video-strips --data-dir DIR",
+        "Tulyakov et al. 2017",
+        "video labels",
+    ),
+    (
+        "video-folder",
+        "clips:VideoFolder",
+        "clips as folders of frames or as movies, a folder per class, cropped and resized: --data-dir DIR",
+        "",
+        "video labels",
+    ),
+    (
         "mnist",
         "mnist_like:Mnist",
         "MNIST's file format; without files the stand-in digits28",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _AT = "distk.plugins.sequence."
 
 
-PAPERS = ("dsvae", "indepvideo")
+PAPERS = ("dsvae", "indepvideo", "mocogan")
 COLLAPSED = 0.5
 """KL of the first frame in nats below which a posterior has collapsed, when a twentieth of the training is over."""
 

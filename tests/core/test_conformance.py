@@ -19,7 +19,8 @@ SMALLER: dict[str, dict] = {
     "nlmultitask": {"sentences": 600},
 }
 """Settings of the data where most of the time of the checks would go into drawing them."""
-NEED_FILES = {"ud", "folder", "identity-folder", "clips", "aclimdb", "amazonft", "yahoo"}
+NEED_FILES = {"ud", "folder", "arrays", "identity-folder", "clips", "aclimdb", "amazonft", "video-folder", "video-strips"}
+NEED_FILES |= {"yahoo"}
 NEED_ITEMS = {"elbo", "ksg", "prediction", "reconstruction"}
 """Metrics that need more than a table of codes; they have tests of their own."""
 

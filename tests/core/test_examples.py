@@ -33,6 +33,7 @@ TINY_EMBEDDING = (
 TINY_CLIPS = "--size 16 --arch das-dandi --channels 4 --frame-dim 8 --hidden 8 --f-dim 4 --z-dim 2 --batch 4"
 TINY_PAIRS = "--width 0.125 --hidden 16 --horizon 6 --secondary-size 200 --test 60 --val-per-class 10 --batch 16"
 TINY_FACES = "--size 16 --identities 30 --width 4 --batch 4 --device cpu"
+TINY_SHAPES = "--size 16 --clips 40 --test-clips 20 --ngf 4 --ndf 4 --halvings 2 --batch 4"
 TINY_PLANE = "--hidden 16 --transition-hidden 8 --batch 8 --count 60 --second 40 --held-out 20"
 TINY_TEAPOTS = "--data teapots --items 600 --poses 150 --size 16 --gap paper"
 TINY: dict[str, str] = {
@@ -57,6 +58,7 @@ TINY: dict[str, str] = {
     "infogan": f"{TINY_TEAPOTS} --dim 2 --noise 2 --batch 8",
     "infogan-mnist": "--data digits28 --size 16 --margin 2 --dim 4 --hidden 16 --q-hidden 8 --batch 8",
     "pca": f"{TINY_TEAPOTS} --steps 0",
+    **dict.fromkeys(("mocogan", "vgan"), TINY_SHAPES),
     **dict.fromkeys(("dyncontent", "rce"), TINY_PLANE),
     "icf": "--data maze --encoder mlp --grid 5 --size 15 --batch 15 --factors 8",
     "icf-discrete": "--data maze --encoder mlp --grid 5 --size 15 --batch 15 --k 3",
@@ -74,6 +76,7 @@ CALLED = {
     "icf": "icf",
     "mmdtraverse": "mmdtraverse",
     "nlmultitask": "nlmultitask",
+    "mocogan": "mocogan",
 }
 """Folder below runs/ that an example names -> method of the run that lies there."""
 MY_RUN = {
@@ -114,6 +117,8 @@ NEEDS_FILES = {
     "svhn",
     "uci",
     "ud",
+    "video-folder",
+    "video-strips",
     "yahoo",
     "yelp",
 }

@@ -229,6 +229,8 @@ MODELS = {
     "leakage": pytest.param("leakage", "sddcgan", marks=pytest.mark.slow),
     "infogan": "infogan",
     "dci-gap": "infogan",
+    "acd": pytest.param("acd", "mocogan", marks=pytest.mark.slow),
+    "motion-class": pytest.param("motion-class", "mocogan", marks=pytest.mark.slow),
     "icm": pytest.param("icm", "icm", marks=pytest.mark.slow),
     "video-validity": "ldf",
     "classifier-score": "ldf",

@@ -128,3 +128,32 @@ def test_host_and_device_give_the_same_batches(name, seed) -> None:
         batches.append(data.sample(64, seeded(seed, device)))
         assert data.pixels.on_host == (where == "host")
     assert all(torch.equal(a, batches[1][key]) for key, a in batches[0].items())
+
+
+def test_frames_are_drawn_uniformly_over_all_frames_of_the_splits_clips(seed) -> None:
+    lengths = np.random.default_rng(seed).integers(5, 30, 12).tolist()
+    data = held(
+        counting(lengths), frames=4, every=2, test=0.3, split_seed=seed % 1000
+    )  # those of 5 and 6 are too short
+    draw = torch.Generator().manual_seed(seed)
+    kept = [n for n in lengths if n >= 7]
+    for part in ("train", "test", "all"):
+        shown = (data.sample_frames(40_000, draw, part) * 255).round().long()[:, 0, 0]
+        counts = torch.zeros(len(lengths), 30)
+        counts.index_put_((shown[:, 0], shown[:, 1]), torch.ones(len(shown)), accumulate=True)
+        clips = torch.arange(len(kept)) if part == "all" else data.clips(part)
+        original = [c for c, n in enumerate(lengths) if n >= 7]
+        expected = torch.zeros(len(lengths), 30, dtype=torch.bool)
+        for c in clips.tolist():
+            expected[original[c], : kept[c]] = True
+        mean = 40_000 / int(expected.sum())
+        assert bool((counts[~expected] == 0).all())
+        assert bool(((counts[expected] - mean).abs() < 6 * mean**0.5).all())
+
+
+def test_clips_below_min_len_are_left_out_and_it_is_said(capsys) -> None:
+    data = held(counting([40, 20, 31, 32, 16]), frames=16, min_len=32)
+    assert data.lengths.tolist() == [40, 32]
+    assert "3 of 5 clips have fewer frames than the 32 of --min-len" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="Ask for fewer with --min-len"):
+        held(counting([20, 31]), frames=16, min_len=32)

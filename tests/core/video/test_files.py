@@ -185,6 +185,20 @@ def test_crop_and_average(tmp_path) -> None:
     assert read_clips(tmp_path, Fit(8, 1), "frames").frames[0, 0, :2, :2].tolist() == [[0, 0], [0, 0]]
 
 
+def test_classes_are_the_outermost_or_the_innermost_folder(tmp_path, seed) -> None:
+    clip = noise(seed, 2)
+    for name in ("anna/joy/1", "anna/fear/1", "ben/joy/2"):  # SUBJECT/EXPRESSION/TAKE
+        (tmp_path / name).mkdir(parents=True)
+        for k in range(2):
+            Image.fromarray(clip[k].transpose(1, 2, 0)).save(tmp_path / name / f"f{k}.png")
+    found = read_clips(tmp_path, labels="parent")
+    assert (found.names, found.classes) == (["anna/fear/1", "anna/joy/1", "ben/joy/2"], ("fear", "joy"))
+    assert found.labels == [0, 1, 1]
+    assert read_clips(tmp_path, labels="folder").labels == [0, 0, 1]
+    with pytest.raises(UsageError, match="lies in no folder of its class"):
+        read_clips(tmp_path / "anna" / "joy", labels="parent")
+
+
 @pytest.mark.parametrize(("labels", "classes"), [("before", ("ira_b", "lyova")), ("after", ("b_jump", "walk"))])
 def test_classes_from_names(tmp_path, seed, labels, classes) -> None:
     for name in ("lyova_walk1", "ira_b_jump2"):
