@@ -34,3 +34,26 @@ paper.dataset(
     cite="after Yan et al. 2017",
     tags=("grasp",),
 )
+paper.metric(
+    "grasp-accuracy",
+    "metrics:GraspAccuracy",
+    "share of grasps whose outcome is foretold, by category and elevation (Tables 1 and 2)",
+    tags=("grasp",),
+)
+paper.metric(
+    "grasp-planning",
+    "metrics:GraspPlanning",
+    "share of searches that find a grasp that holds, guided by the model's score (Table 3)",
+    tags=("grasp",),
+)
+paper.metric(
+    "grasp-shape",
+    "metrics:GraspShape",
+    "the occupancy grid that one view gives, against the truth",
+    cite="",
+    tags=("grasp",),
+)
+paper.command("make-data", "commands:make_data", "Make objects, pictures and grasps as a folder of shards.")
+paper.command("plan", "commands:plan", "Search from grasps that fail for such as hold, by the model's score.")
+paper.command("reconstruct", "commands:reconstruct", "Draw the grid that a view gives, and what it projects to.")
+paper.command("check-labels", "commands:check_labels", "Hold the quasi-static rule against MuJoCo.")

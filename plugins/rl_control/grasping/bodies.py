@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -265,13 +266,15 @@ def cup(u: Draw) -> Part:
     return _vessel(u, u(0.7, 1.0))[0], []
 
 
-def loop(radius: float, low: float, high: float, reach: float, tube: float, count: int, sign: float = 1.0) -> list[tuple[float, ...]]:
+def loop(
+    radius: float, low: float, high: float, reach: float, tube: float, count: int, sign: float = 1.0
+) -> list[tuple[float, ...]]:
     """A handle on the x axis: half an ellipse of `count` cones from (radius, low) to (radius, high)."""
     at = [-math.pi / 2 + math.pi * i / count for i in range(count + 1)]
     points = [
         (sign * (radius + reach * math.cos(a)), 0.0, (low + high) / 2 + (high - low) / 2 * math.sin(a)) for a in at
     ]
-    return [(*p, *q, tube, tube) for p, q in zip(points, points[1:], strict=False)]
+    return [(*p, *q, tube, tube) for p, q in pairwise(points)]
 
 
 def mug(u: Draw) -> Part:
@@ -330,7 +333,15 @@ def teapot(u: Draw) -> Part:
     return _pot(u, width, height), handle + spout
 
 
-MAKERS = {"bottle": bottle, "bowl": bowl, "cup": cup, "plate": plate, "mug": mug, "sugarbowl": sugarbowl, "teapot": teapot}
+MAKERS = {
+    "bottle": bottle,
+    "bowl": bowl,
+    "cup": cup,
+    "plate": plate,
+    "mug": mug,
+    "sugarbowl": sugarbowl,
+    "teapot": teapot,
+}
 
 
 def packed(parts: list[Part]) -> Bodies:

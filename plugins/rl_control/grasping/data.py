@@ -41,9 +41,13 @@ class Config:
     azimuths: int = option(2, "views of each elevation and scene", min=1, max=100)
     size: int = option(64, "rows and columns of the pictures", min=16, max=1024)
     voxels: int = option(16, "voxels along each side of the grid", min=4, max=128)
-    demos: int = option(8, "grasps of each object that hold, near which others are drawn", paper="10-20", min=1, max=10_000)
+    demos: int = option(
+        8, "grasps of each object that hold, near which others are drawn", paper="10-20", min=1, max=10_000
+    )
     kept: int = option(16, "grasps near each of them, half successes", paper="100", min=2, max=10_000)
-    elevations: tuple[float, ...] = option((15.0, 30.0, 45.0, 60.0), "degrees from which test objects are seen", min=0, max=90)
+    elevations: tuple[float, ...] = option(
+        (15.0, 30.0, 45.0, 60.0), "degrees from which test objects are seen", min=0, max=90
+    )
     noise: bool = option(False, "noise of 1 mm + 0.5 per cent on the depth")
     data_seed: int = option(0, "seed of objects, scenes, views and grasps", min=0, max=2**31)
     train_elevations: tuple[float, ...] = option(
@@ -55,7 +59,9 @@ class Config:
     def __post_init__(self) -> None:
         strange = [name for name in self.categories if name not in CATEGORIES]
         if strange or not self.categories or len(set(self.categories)) < len(self.categories):
-            raise ValueError(f"categories are some of {', '.join(CATEGORIES)}, each once, not {', '.join(self.categories)}")
+            raise ValueError(
+                f"categories are some of {', '.join(CATEGORIES)}, each once, not {', '.join(self.categories)}"
+            )
         if self.objects < 2 * len(self.categories):
             raise ValueError(
                 f"{self.objects} objects are too few for {len(self.categories)} categories with two each; "
@@ -213,10 +219,10 @@ class Grasps(Dataset[Config]):
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """Views, and grasps of their scenes taken at even steps over failures and successes.
 
-        `x` float32 `[n, 4, h, w]`; `depth` float32 metres, 0 where missing, and `mask` bool, `[n, h, w]`; `K` `[n, 3, 3]`
-        in pixels; `T_wc` `[n, 4, 4]`, camera to world; `elevation` degrees, `label` (the category), `object`, `scene` and
-        `row`, `[n]`; `pose` `[n, g, 4, 4]`, gripper to world; `outcome` `[n, g]`, 1 where the grasp holds; `occupancy`
-        float32 `[n, V, V, V]` in the world's frame where it is known.
+        `x` float32 `[n, 4, h, w]`; `depth` float32 metres, 0 where missing, and `mask` bool, `[n, h, w]`; `K` `[n,
+        3, 3]` in pixels; `T_wc` `[n, 4, 4]`, camera to world; `elevation` degrees, `label` (the category), `object`,
+        `scene` and `row`, `[n]`; `pose` `[n, g, 4, 4]`, gripper to world; `outcome` `[n, g]`, 1 where the grasp
+        holds; `occupancy` float32 `[n, V, V, V]` in the world's frame where it is known.
         """
         scene = self.scene[rows]
         total = self.count.sum(1)[scene]
@@ -290,7 +296,9 @@ class Grasps(Dataset[Config]):
                 "other grasp of them can be tried."
             )
         if (labels or self.labels) != self.labels:
-            raise UsageError(f"these grasps are labelled by {self.labels}; scores by {labels} would not belong to them.")
+            raise UsageError(
+                f"these grasps are labelled by {self.labels}; scores by {labels} would not belong to them."
+            )
         own = composed(inverse(self.placed[scene]), pose)
         return engine(self.labels)(self.shapes, self.object_of[scene], own)
 

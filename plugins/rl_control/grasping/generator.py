@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -106,7 +105,7 @@ def make(
         "near": scenes.NEAR,
         "far": scenes.FAR,
         "labels": labels,
-        "generator": {**asdict(plan), "elevations": list(plan.elevations), "train_elevations": list(plan.train_elevations)},
+        "generator": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(plan).items()},
         "seed": plan.seed,
     }  # fmt: skip
     return Recorded(meta, joined(parts), joined(grasps), shapes)
@@ -162,8 +161,8 @@ def demonstrations(
         if len(found) >= count:
             return torch.stack(found[:count])
     raise UsageError(
-        f"object '{name}': {len(found)} of {256 * ROUNDS} grasps hold, {count} are needed; is it larger than the opening "
-        f"of {1000 * gripper.OPENING:g} mm everywhere?"
+        f"object '{name}': {len(found)} of {256 * ROUNDS} grasps hold, {count} are needed; is it wider than the "
+        f"gripper's {1000 * gripper.OPENING:g} mm everywhere?"
     )
 
 
@@ -212,7 +211,9 @@ def around(
     """
     one = shapes.only(index)
     poses = near_poses(held, CANDIDATES * kept, draw)
-    good = label(one, torch.zeros(poses.shape[0] * poses.shape[1], dtype=torch.long, device=device), poses.flatten(0, 1))
+    good = label(
+        one, torch.zeros(poses.shape[0] * poses.shape[1], dtype=torch.long, device=device), poses.flatten(0, 1)
+    )
     good = good.view(poses.shape[:2])
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for demo in range(len(held)):

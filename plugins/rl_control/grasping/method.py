@@ -1,10 +1,10 @@
 """grasping: will a gripper that closes here hold the object? Yan, Khansari, Bai, Hsu, Pathak, Gupta, Davidson and Lee
 2017, "Learning grasping interaction with geometry-aware 3D representations".
 
-A shape encoder and a voxel decoder turn one RGBD picture into an occupancy grid; nobody shows them a grid: what the grid
-would look like from cameras must agree with the depth and the masks that they saw. The outcome of a grasp is predicted
-from the picture (a state encoder of its own), the shape unit, the gripper's pose, and what the grid has between the
-fingers, projected into the gripper. The baseline has the state encoder and the pose alone.
+A shape encoder and a voxel decoder turn one RGBD picture into an occupancy grid; nobody shows them a grid: what the
+grid would look like from cameras must agree with the depth and the masks that they saw. The outcome of a grasp is
+predicted from the picture (a state encoder of its own), the shape unit, the gripper's pose, and what the grid has
+between the fingers, projected into the gripper. The baseline has the state encoder and the pose alone.
 
 Two stages: the shape first, then everything, with the shape's losses kept on.
 """
@@ -62,8 +62,12 @@ class Config:
     depth: float = option(1.0, "weight of the projected depth's error", min=0)
     mask: float = option(1.0, "weight of the silhouette's cross-entropy", min=0)
     views: int = option(2, "further views of the scene that the grid must agree with", min=0, max=64)
-    supervise_3d: float = option(0.0, "weight of the true occupancy's cross-entropy", paper="0 (no 3D supervision)", min=0)
-    silhouette: Literal["ray", "max"] = option("ray", "by ray consistency, or the largest voxel on the ray", paper="max")
+    supervise_3d: float = option(
+        0.0, "weight of the true occupancy's cross-entropy", paper="0 (no 3D supervision)", min=0
+    )
+    silhouette: Literal["ray", "max"] = option(
+        "ray", "by ray consistency, or the largest voxel on the ray", paper="max"
+    )
     frame: Literal["view", "world"] = option(
         "view", "grid and poses as seen from the camera's side of the table, or as the world has them"
     )
@@ -126,7 +130,9 @@ class Grasping(Method[Config]):
         self.cube = Cube((x, y, z), float(voxel["side"]))
         self.voxels, self.near, self.far = int(voxel["n"]), float(data.extra["near"]), float(data.extra["far"])
         if data.shape[0] != 4 or min(data.shape[1:]) < 16 or any(side % 2 for side in data.shape[1:]):
-            raise ValueError("it needs pictures of four channels, colour and depth, with an even number of rows, 16 or more")
+            raise ValueError(
+                "it needs pictures of four channels, colour and depth, with an even number of rows, 16 or more"
+            )
         if config.shape and (self.voxels & (self.voxels - 1) or not 8 <= self.voxels <= 256):
             raise ValueError(f"its decoder makes 8, 16, 32, 64, 128 or 256 voxels a side, not {self.voxels}")
         units = config.units
@@ -144,8 +150,8 @@ class Grasping(Method[Config]):
         self.latents = LatentSpace.of(*groups)
 
     def _width(self, config: Config, data: DataSpec) -> float:
-        """Width of the state encoder: as set, or, for a baseline that is to match, the one with about as many parameters
-        as the whole model with shape has."""
+        """Width of the state encoder: as set, or, for a baseline that is to match, the one with about as many
+        parameters as the whole model with shape has."""
         if config.shape or not config.match_params:
             return config.width
 
@@ -207,7 +213,8 @@ class Grasping(Method[Config]):
         return self.predictor(torch.cat(known, -1)).squeeze(-1).float()
 
     def seen_from(self, scene: Scene, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The grid's depth (metres) and silhouette from the cameras of a batch, in half as many rows: `[n, h/2, w/2]`."""
+        """The grid's depth (metres) and silhouette from the cameras of a batch, in half as many rows: `[n, h/2,
+        w/2]`."""
         assert scene.grid is not None
         height, width = (side // 2 for side in self.spec.shape[1:])
         with torch.autocast(scene.grid.device.type, enabled=False):
@@ -272,7 +279,8 @@ class Grasping(Method[Config]):
         return outcome + self.config.keep_shape * self.shape_loss(step, scene)
 
     def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
-        """Views with grasps, and of each scene `views` further views: their K, T_wc, depth and mask as `K_others`, ..."""
+        """Views with grasps, and of each scene `views` further views: their K, T_wc, depth and mask as `K_others`,
+        ..."""
         batch = source.sample()
         dataset, count = source.dataset, self.config.views
         if not self.config.shape or not count or not isinstance(dataset, Grasps):
@@ -317,12 +325,14 @@ def cross_entropy(probability: Tensor, target: Tensor) -> Tensor:
 
 
 def turned_grid(grid: Tensor, turn: Tensor, cube: Cube) -> Tensor:
-    """Grids in the world's frame `[n, V, V, V]` -> in the frames that `turn` `[n, 4, 4]` leads to: nearest voxels, 0 where
-    they come from outside of the cube."""
+    """Grids in the world's frame `[n, V, V, V]` -> in the frames that `turn` `[n, 4, 4]` leads to: nearest voxels, 0
+    where they come from outside of the cube."""
     count = grid.shape[-1]
     steps = (torch.arange(count, device=grid.device) + 0.5) / count - 0.5
     z, y, x = torch.meshgrid(steps, steps, steps, indexing="ij")
-    points = torch.stack([x * cube.side + cube.centre[0], y * cube.side + cube.centre[1], z * cube.side + cube.centre[2]], -1)
+    points = torch.stack(
+        [x * cube.side + cube.centre[0], y * cube.side + cube.centre[1], z * cube.side + cube.centre[2]], -1
+    )
     rotation = turn[:, None, None, None, :3, :3].transpose(-1, -2)
     shifted = points - turn[:, None, None, None, :3, 3]
     back = (rotation * shifted.unsqueeze(-2)).sum(-1)

@@ -6,6 +6,7 @@ The paper gives the residual connections and the 768 units; every other number i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ def trunk(shape: tuple[int, ...], units: int, width: float) -> nn.Sequential:
     """Encoder of pictures `[n, 4, h, w]` to units `[n, units]`, not below 0."""
     channels = scaled(TRUNK, width)
     layers: list[nn.Module] = [nn.Conv2d(shape[0], channels[0], 5, 2, 2), nn.ReLU()]
-    layers += [Residual(a, b, 2) for a, b in zip(channels, channels[1:], strict=False)]
+    layers += [Residual(a, b, 2) for a, b in pairwise(channels)]
     places = 1
     for side in shape[1:]:
         for _ in channels:
@@ -66,7 +67,7 @@ class Voxels(nn.Module):
         self.channels = scaled(SOLID[:stages], width)
         self.first = nn.Linear(units, self.channels[0] * 8)
         layers: list[nn.Module] = []
-        for a, b in zip(self.channels, self.channels[1:], strict=False):
+        for a, b in pairwise(self.channels):
             layers += [nn.ConvTranspose3d(a, b, 4, 2, 1, bias=False), nn.BatchNorm3d(b), nn.ReLU()]
         self.last = nn.ConvTranspose3d(self.channels[-1], 1, 4, 2, 1)
         assert self.last.bias is not None
@@ -96,7 +97,8 @@ def pose_encoder(units: int = 128) -> nn.Sequential:
 
 
 def pose_numbers(pose: Tensor, cube: Cube) -> Tensor:
-    """Poses `[..., 4, 4]` -> `[..., 12]`: the rotation row by row, and ten times the place from the cube's middle, m."""
+    """Poses `[..., 4, 4]` -> `[..., 12]`: the rotation row by row, and ten times the place from the cube's middle,
+    m."""
     place = torch.stack([METRES * (pose[..., k, 3] - cube.centre[k]) for k in range(3)], -1)
     return torch.cat([pose[..., :3, :3].flatten(-2), place], -1)
 

@@ -1,13 +1,14 @@
 """Whether a grasp holds, by physics: MuJoCo closes the fingers, lifts by 15 cm and looks what is still between them.
 
-Needs distk[physics]. Runs on the host, grasp after grasp. Objects are convex pieces: of shells, 16 sectors of each piece
-of wall; of solids, a frustum of each piece of the profile; of handles and spouts, capsules. The joint that lifts, the
-fingers and the object have nine degrees of freedom.
+Needs distk[physics]. Runs on the host, grasp after grasp. Objects are convex pieces: of shells, 16 sectors of each
+piece of wall; of solids, a frustum of each piece of the profile; of handles and spouts, capsules. The joint that
+lifts, the fingers and the object have nine degrees of freedom.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -80,11 +81,11 @@ def pieces(polygon: np.ndarray) -> list[np.ndarray]:
         return np.array([at(r, z, s) for r, z in (low, high) for s in range(SECTORS if r > 0 else 1)])
 
     if ring[-1][1] >= max(z for _, z in ring) - 1e-9:
-        return [frustum(a, b) for a, b in zip(ring, ring[1:], strict=False) if b[1] - a[1] > 1e-6 and max(a[0], b[0]) > 0]
+        return [frustum(a, b) for a, b in pairwise(ring) if b[1] - a[1] > 1e-6 and max(a[0], b[0]) > 0]
     half = (len(ring) - 2) // 2
     outer, inner = ring[1 : 1 + half], ring[1 + half : 1 + 2 * half][::-1]
     found = [frustum((outer[0][0], 0.0), (outer[0][0], ring[-1][1]))]
-    for (a, b), (c, d) in zip(zip(outer, outer[1:], strict=False), zip(inner, inner[1:], strict=False), strict=True):
+    for (a, b), (c, d) in zip(pairwise(outer), pairwise(inner), strict=True):
         corners = list(dict.fromkeys((a, b, c, d)))
         for s in range(SECTORS):
             found.append(np.array([at(r, z, t) for t in (s, s + 1) for r, z in corners]))
@@ -134,7 +135,9 @@ class Physics:
         Raises UsageError for meshes, whose convex pieces are not known.
         """
         if not isinstance(shapes, Bodies):
-            raise UsageError("--labels mujoco serves bodies of revolution; objects from meshes take --labels quasistatic.")
+            raise UsageError(
+                "--labels mujoco serves bodies of revolution; objects from meshes take --labels quasistatic."
+            )
         found = []
         for index, own in zip(which.tolist(), pose.double().cpu().numpy(), strict=True):
             one = shapes.only(index)

@@ -1,9 +1,9 @@
 """Exact, differentiable projections of an occupancy grid: what a camera sees of it, and what a gripper has between its
 fingers. Nothing is learnt here; gradients flow to the grid and to the pose.
 
-A grid `[n, V, V, V]` is stored [z, y, x] and fills a cube of the world. Every ray takes D samples in equal steps of depth
-and reads them by ray consistency (Tulsiani et al. 2017): the ray stops at a sample with the probability that it is
-occupied and that all samples before it are free. `largest` is the flattening of Yan et al. 2016.
+A grid `[n, V, V, V]` is stored [z, y, x] and fills a cube of the world. Every ray takes D samples in equal steps of
+depth and reads them by ray consistency (Tulsiani et al. 2017): the ray stops at a sample with the probability that
+it is occupied and that all samples before it are free. `largest` is the flattening of Yan et al. 2016.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def camera_points(k: Tensor, pose: Tensor, size: tuple[int, int], depths: Tensor
     x = (columns - k[:, 0, 2, None]) / k[:, 0, 0, None]
     y = (rows - k[:, 1, 2, None]) / k[:, 1, 1, None]
     shape = (len(k), height, width)
-    ray = torch.stack([x[:, None].expand(shape), y[:, :, None].expand(shape), torch.ones_like(x[:, None]).expand(shape)], -1)
+    ray = torch.stack(
+        [x[:, None].expand(shape), y[:, :, None].expand(shape), torch.ones_like(x[:, None]).expand(shape)], -1
+    )
     return _moved(pose, ray[:, None] * depths[:, None, None, None])
 
 
@@ -111,7 +113,8 @@ def gripper_points(
 
 
 def _moved(pose: Tensor, points: Tensor) -> Tensor:
-    """Points `[(b or 1), ..., 3]` or `[..., 3]` of frames `[*batch, 4, 4]` -> the same in the world `[*batch, ..., 3]`."""
+    """Points `[(b or 1), ..., 3]` or `[..., 3]` of frames `[*batch, 4, 4]` -> the same in the world `[*batch, ...,
+    3]`."""
     batch = pose.dim() - 2
     dims = 4  # D, height, width, coordinate
     rotation = pose[..., :3, :3].reshape(*pose.shape[:batch], *([1] * (dims - 1)), 3, 3)
@@ -166,8 +169,8 @@ def halved(k: Tensor) -> Tensor:
 
 
 def view_frame(pose: Tensor, centre: tuple[float, float, float]) -> Tensor:
-    """World to view frame `[n, 4, 4]` of cameras `[n, 4, 4]`: turned about the vertical through `centre` so that y points
-    away from the camera and x to its right.
+    """World to view frame `[n, 4, 4]` of cameras `[n, 4, 4]`: turned about the vertical through `centre` so that y
+    points away from the camera and x to its right.
 
     A single picture does not show from which side of the table it was taken, so whatever is to be told from it (the
     grid, the gripper's pose) is told in this frame.

@@ -57,7 +57,8 @@ def intrinsics(size: int, count: int, device: torch.device) -> Tensor:
 
 
 def trace(shapes: Shapes, origin: Tensor, ray: Tensor, reach: float) -> Tensor:
-    """How far one object is met on rays in its frame: origins and unit directions `[m, 3]` -> metres `[m]`, inf for none.
+    """How far one object is met on rays in its frame: origins and unit directions `[m, 3]` -> metres `[m]`, inf for
+    none.
 
     Rays that leave are dropped as the tracing goes on. reach: no ray is followed farther.
     """
@@ -86,7 +87,9 @@ def trace(shapes: Shapes, origin: Tensor, ray: Tensor, reach: float) -> Tensor:
     return found
 
 
-def render(shapes: Shapes, index: int, place: Tensor, pose: Tensor, k: Tensor, size: int, seed: int, noise: bool) -> Views:
+def render(
+    shapes: Shapes, index: int, place: Tensor, pose: Tensor, k: Tensor, size: int, seed: int, noise: bool
+) -> Views:
     """Pictures of one object. place: object to world of each view `[n, 4, 4]`. pose, k: of the cameras.
 
     noise: depth gets noise of 1 mm + 0.5 per cent. The colours, the table's texture and the noise come from the seed.
@@ -97,7 +100,9 @@ def render(shapes: Shapes, index: int, place: Tensor, pose: Tensor, k: Tensor, s
     x = (at - k[:, 0, 2, None]) / k[:, 0, 0, None]
     y = (at - k[:, 1, 2, None]) / k[:, 1, 1, None]
     shape = (len(k), size, size)
-    ray = torch.stack([x[:, None].expand(shape), y[:, :, None].expand(shape), depths.expand(shape)], -1).view(len(k), -1, 3)
+    ray = torch.stack([x[:, None].expand(shape), y[:, :, None].expand(shape), depths.expand(shape)], -1).view(
+        len(k), -1, 3
+    )
     length = ray.norm(dim=-1, keepdim=True)
     ray = (pose[:, None, :3, :3] * (ray / length).unsqueeze(-2)).sum(-1)  # unit, in the world
     origin = pose[:, None, :3, 3].expand_as(ray)
@@ -139,7 +144,8 @@ def _colours(
         light.view(-1)[rows] = 0.35 + 0.65 * (normal * lamps).sum(1).clamp_min(0)
     ground = origin + table.clamp(max=4.0).unsqueeze(-1) * ray
     waves = sum(
-        torch.sin(ground[..., 0] * u(5, 25) + u(0, 6)) * torch.sin(ground[..., 1] * u(5, 25) + u(0, 6)) for _ in range(3)
+        torch.sin(ground[..., 0] * u(5, 25) + u(0, 6)) * torch.sin(ground[..., 1] * u(5, 25) + u(0, 6))
+        for _ in range(3)
     )
     wood = torch.where(table.isfinite() & (table < 4.0), TABLE + 0.03 * waves, SKY)
     return torch.where(mask.unsqueeze(-1), light.unsqueeze(-1) * colour, wood.unsqueeze(-1)).clamp(0, 1)
@@ -154,7 +160,9 @@ def occupancy(shapes: Shapes, index: int, place: Tensor, count: int, cube: Cube)
     lines = [middles(c - half, c + half, count, place[0, 0]) for c in cube.centre]
     z, y, x = torch.meshgrid(lines[2], lines[1], lines[0], indexing="ij")
     points = torch.stack([x, y, z], -1).view(1, -1, 3).expand(len(place), -1, 3)
-    distance = shapes.only(index).distance(torch.zeros(len(place), dtype=torch.long, device=place.device), moved(inverse(place), points))
+    distance = shapes.only(index).distance(
+        torch.zeros(len(place), dtype=torch.long, device=place.device), moved(inverse(place), points)
+    )
     return (distance < side / 4).view(-1, count, count, count).to(torch.uint8)
 
 

@@ -127,10 +127,12 @@ def read(meta_path: Path) -> Recorded:
             parts.append(like)
         grasps[-1]["grasp_scene"] = grasps[-1]["grasp_scene"] + start
         start += len(scenes[-1]["rgb"])
-    whole = [{key: torch.cat([part[key] for part in parts]) for key in parts[0]} for parts in (scenes, grasps)]
-    _whole(folder, meta, *whole)
+    all_scenes, all_grasps = (
+        {key: torch.cat([part[key] for part in parts]) for key in parts[0]} for parts in (scenes, grasps)
+    )
+    _whole(folder, meta, all_scenes, all_grasps)
     shapes = _shapes(folder / SHAPES, len(meta["objects"])) if (folder / SHAPES).exists() else None
-    return Recorded(meta, *whole, shapes)
+    return Recorded(meta, all_scenes, all_grasps, shapes)
 
 
 def _same_form(path: Path, first: dict[str, Tensor], other: dict[str, Tensor], first_path: Path) -> None:
@@ -158,7 +160,7 @@ def _meta(path: Path) -> dict[str, Any]:
         objects = [
             {"name": str(o["name"]), "category": str(o["category"]), "split": str(o["split"])} for o in meta["objects"]
         ]
-        voxel = {
+        voxel: dict[str, Any] = {
             "n": int(meta["voxel"]["n"]),
             "side": float(meta["voxel"]["side"]),
             "centre": [float(v) for v in meta["voxel"]["centre"]],
@@ -176,7 +178,9 @@ def _meta(path: Path) -> dict[str, Any]:
         if o["split"] not in ("train", "test"):
             raise DistkError(f"'{path}': object '{o['name']}' is in split '{o['split']}'; it can be train or test.")
         if splits.setdefault(o["name"], o["split"]) != o["split"]:
-            raise DistkError(f"'{path}': object '{o['name']}' is in both splits, so the test would see training objects.")
+            raise DistkError(
+                f"'{path}': object '{o['name']}' is in both splits, so the test would see training objects."
+            )
     if labels not in ENGINES:
         raise DistkError(f"'{path}': labels are '{labels}'; they can be {', '.join(ENGINES)}.")
     if not 2 <= voxel["n"] <= 256 or not voxel["side"] > 0 or len(voxel["centre"]) != 3:
@@ -286,26 +290,31 @@ def _cameras(path: Path, scenes: dict[str, np.ndarray], sizes: dict[str, int]) -
         raise DistkError(f"shard '{path}': 'elevation' holds numbers that are not finite.")
 
 
-def _poses(path: Path, name: str, poses: np.ndarray) -> None:
-    """Raise DistkError, naming the row, for poses that are not rigid, right-handed and in metres."""
-    flat = poses.reshape(-1, 4, 4).astype(np.float64)
-    if not np.isfinite(flat).all():
-        row = int(np.argwhere(~np.isfinite(flat).all((1, 2)))[0, 0])
-        raise DistkError(f"shard '{path}': row {row} of '{name}' holds numbers that are not finite.")
+def rigid_problem(poses: np.ndarray) -> tuple[int, str] | None:
+    """What is wrong with poses `[n, 4, 4]`, as (row, words), or None where all are rigid, right-handed and in
+    metres."""
+    flat = poses.astype(np.float64)
+    finite = np.isfinite(flat).all((1, 2))
+    if not finite.all():
+        return int(np.argmin(finite)), "holds numbers that are not finite"
     rotation = flat[:, :3, :3]
     off = np.abs(rotation.transpose(0, 2, 1) @ rotation - np.eye(3)).max((1, 2))
-    left = np.linalg.det(rotation) < 0
-    bottom = np.abs(flat[:, 3] - np.array([0, 0, 0, 1.0])).max(1) > 1e-6
-    far = np.abs(flat[:, :3, 3]).max(1) > 20
     for wrong, why in (
         (off >= 1e-3, "has a rotation whose columns are not unit and square to each other"),
-        (left, "is left-handed (its determinant is -1)"),
-        (bottom, "does not end with the row 0 0 0 1"),
-        (far, "lies more than 20 metres away; poses are in metres"),
+        (np.linalg.det(rotation) < 0, "is left-handed (its determinant is -1)"),
+        (np.abs(flat[:, 3] - np.array([0, 0, 0, 1.0])).max(1) > 1e-6, "does not end with the row 0 0 0 1"),
+        (np.abs(flat[:, :3, 3]).max(1) > 20, "lies more than 20 metres away; poses are in metres"),
     ):
         rows = np.flatnonzero(wrong)
         if len(rows):
-            raise DistkError(f"shard '{path}': row {rows[0]} of '{name}' {why}.")
+            return int(rows[0]), why
+    return None
+
+
+def _poses(path: Path, name: str, poses: np.ndarray) -> None:
+    """Raise DistkError, naming the row, for poses that are not rigid, right-handed and in metres."""
+    if problem := rigid_problem(poses.reshape(-1, 4, 4)):
+        raise DistkError(f"shard '{path}': row {problem[0]} of '{name}' {problem[1]}.")
 
 
 def _whole(folder: Path, meta: dict[str, Any], scenes: dict[str, Tensor], grasps: dict[str, Tensor]) -> None:
@@ -327,8 +336,7 @@ def _shapes(path: Path, objects: int) -> Shapes:
         sizes = {"O": objects}
         if "polygon" in file.names:
             arrays = [
-                _array(file, path, name, form, "f", sizes)
-                for name, form in (("polygon", "O,P,2"), ("cones", "O,C,8"))
+                _array(file, path, name, form, "f", sizes) for name, form in (("polygon", "O,P,2"), ("cones", "O,C,8"))
             ]
             shapes: Shapes = Bodies(*(torch.from_numpy(a.astype(np.float32)) for a in arrays))
         else:
