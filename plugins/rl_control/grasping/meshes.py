@@ -58,7 +58,7 @@ def found(folder: Path) -> list[tuple[Path, str]]:
     Raises UsageError where there are fewer than two.
     """
     if not folder.is_dir():
-        raise UsageError(f"--meshes '{folder}' is no folder; meshes lie in one as CATEGORY/NAME.obj or NAME.obj."
+        raise UsageError(f"--meshes '{folder}' is no folder; meshes lie in one as CATEGORY/NAME.obj or NAME.obj.")
     paths = sorted(p for p in (*folder.glob("*"), *folder.glob("*/*")) if p.suffix.lower() in FORMS and p.is_file())
     if len(paths) < 2:
         raise UsageError(
