@@ -62,8 +62,8 @@ def found(folder: Path) -> list[tuple[Path, str]]:
     paths = sorted(p for p in (*folder.glob("*"), *folder.glob("*/*")) if p.suffix.lower() in FORMS and p.is_file())
     if len(paths) < 2:
         raise UsageError(
-            f"--meshes '{folder}' holds {len(paths)} files of {', '.join(FORMS)}; two or more are needed, since objects "
-            "of the test are not trained on."
+            f"--meshes '{folder}' holds {len(paths)} files of {', '.join(FORMS)}; two or more are needed, since the "
+            "test's objects are not trained on."
         )
     return [(p, "object" if p.parent == folder else p.parent.name) for p in paths]
 

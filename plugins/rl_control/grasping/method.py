@@ -112,9 +112,12 @@ class Grasping(Method[Config]):
     }
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
-            "model": {"units": 96, "width": 0.25, "local_size": 24, "local_samples": 16, "samples": 32, "lr": 1e-3,
-                      "shape_share": 0.5},
-            "train": {"steps": 1200, "batch": 8},
+            "model": {
+                "units": 96, "width": 0.25, "local_size": 16, "local_samples": 12, "samples": 24, "lr": 1e-3,
+                "shape_share": 0.5,
+            },
+            "data": {"objects": 21, "scenes": 4, "demos": 8, "kept": 24},
+            "train": {"steps": 1000, "batch": 8},
         },
         "paper": {
             "data": {"objects": 101, "scenes": 8, "azimuths": 4, "size": 128, "voxels": 32, "demos": 15, "kept": 100,
@@ -347,7 +350,11 @@ class GraspCNN(Grasping):
     Config = BaselineConfig
     own_commands: ClassVar[Mapping[str, str]] = {}
     presets: ClassVar[Mapping[str, Any]] = {
-        "demo": {"model": {"units": 96, "width": 0.25, "lr": 1e-3}, "train": {"steps": 600, "batch": 8}},
+        "demo": {
+            "model": {"units": 96, "width": 0.25, "lr": 1e-3},
+            "data": Grasping.presets["demo"]["data"],
+            "train": {"steps": 500, "batch": 8},
+        },
         "paper": {**Grasping.presets["paper"], "train": {"steps": 50_000, "batch": 16}},
     }
     train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 50_000, "batch": 16}

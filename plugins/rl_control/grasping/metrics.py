@@ -75,7 +75,7 @@ def balanced(right: Tensor, outcome: Tensor) -> float:
 class AccuracyConfig:
     """Which views are scored."""
 
-    split: str = option("test", "split whose views and grasps are scored")
+    part: str = option("test", "split whose views and grasps are scored")
 
 
 class GraspAccuracy(OfGrasps[AccuracyConfig]):
@@ -92,7 +92,7 @@ class GraspAccuracy(OfGrasps[AccuracyConfig]):
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         model, dataset = self.looked_at(table)
         with eval_mode(model):
-            found = predicted(model, dataset, dataset.rows_of(self.config.split))
+            found = predicted(model, dataset, dataset.rows_of(self.config.part))
         right, outcome, row = found["right"], found["outcome"], found["row"]
         elevation = dataset.elevation[row]
         category = dataset.category_of[dataset.scene[row]]
@@ -118,7 +118,7 @@ class GraspAccuracy(OfGrasps[AccuracyConfig]):
 class PlanningConfig:
     """How the searches go."""
 
-    split: str = option("test", "split whose grasps are planned")
+    part: str = option("test", "split whose grasps are planned")
     demos: int = option(200, "demonstrations that are drawn, at most", paper="all", min=1, max=1_000_000)
     repeats: int = option(8, "starts near each of them", paper="8", min=1, max=1000)
     planner: Literal["directions", "cem"] = option("directions", "best of random directions, or cross-entropy method")
@@ -140,7 +140,7 @@ class GraspPlanning(OfGrasps[PlanningConfig]):
         model, dataset = self.looked_at(table)
         settings = Settings(self.config.planner, self.config.steps, self.config.directions)
         generator = seeded(seed, dataset.device)
-        begin = starts(dataset, self.config.split, self.config.demos, self.config.repeats, generator)
+        begin = starts(dataset, self.config.part, self.config.demos, self.config.repeats, generator)
         with eval_mode(model):
             found = planned(model, dataset, begin, settings, generator, points_of(model)).success
             aimless = Settings(steps=self.config.steps, directions=1)
@@ -161,7 +161,7 @@ class GraspPlanning(OfGrasps[PlanningConfig]):
 class ShapeConfig:
     """Which views are scored."""
 
-    split: str = option("test", "split whose views are scored")
+    part: str = option("test", "split whose views are scored")
 
 
 class GraspShape(OfGrasps[ShapeConfig]):
@@ -180,7 +180,7 @@ class GraspShape(OfGrasps[ShapeConfig]):
             raise UsageError("the baseline has no shape to score.")
         parts = []
         with eval_mode(model):
-            for rows in dataset.rows_of(self.config.split).split(32):
+            for rows in dataset.rows_of(self.config.part).split(32):
                 batch = dataset.batch(rows)
                 scene = model.look(batch["x"], batch["T_wc"])
                 parts.append(shape_scores(model, scene, batch))
