@@ -57,3 +57,9 @@ paper.command("make-data", "commands:make_data", "Make objects, pictures and gra
 paper.command("plan", "commands:plan", "Search from grasps that fail for such as hold, by the model's score.")
 paper.command("reconstruct", "commands:reconstruct", "Draw the grid that a view gives, and what it projects to.")
 paper.command("check-labels", "commands:check_labels", "Hold the quasi-static rule against MuJoCo.")
+paper.study(
+    "grasping",
+    "studies/grasping.toml",
+    "Tables 1 to 3: accuracy by category and elevation, success of planning, with and without a shape",
+    judge="study:judge",
+)

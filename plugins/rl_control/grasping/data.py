@@ -38,11 +38,11 @@ class Config:
     objects: int = option(14, "objects, shared out among the categories", paper="101", min=2, max=100_000)
     categories: tuple[str, ...] = option(CATEGORIES, "kinds of objects")
     scenes: int = option(2, "placings of each object on the table", min=1, max=1000)
-    azimuths: int = option(2, "views of each elevation and scene", min=1, max=100)
+    azimuths: int = option(1, "views of each elevation and scene", min=1, max=100)
     size: int = option(64, "rows and columns of the pictures", min=16, max=1024)
     voxels: int = option(16, "voxels along each side of the grid", min=4, max=128)
     demos: int = option(
-        8, "grasps of each object that hold, near which others are drawn", paper="10-20", min=1, max=10_000
+        4, "grasps of each object that hold, near which others are drawn", paper="10-20", min=1, max=10_000
     )
     kept: int = option(16, "grasps near each of them, half successes", paper="100", min=2, max=10_000)
     elevations: tuple[float, ...] = option(

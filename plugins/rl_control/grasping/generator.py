@@ -22,7 +22,7 @@ CANDIDATES = 4
 THICKEST = 0.082
 SHIFT, TURN = 0.012, 0.2
 """Standard deviations of what is near: metres along each axis, radians of the rotation vector."""
-ROUNDS = 40
+ROUNDS, PROPOSED = 80, 96
 
 Label = Callable[[Shapes, Tensor, Tensor], Tensor]
 """Objects int64 `[n]`, gripper poses in their frames `[n, 4, 4]` -> whether each grasp holds, bool `[n]`."""
@@ -154,14 +154,14 @@ def demonstrations(
     """
     one, found = shapes.only(index), []
     for _ in range(ROUNDS):
-        poses = proposals(one, 256, draw, device)
+        poses = proposals(one, PROPOSED, draw, device)
         which = torch.full((len(poses),), 0, device=device)
         good = label(one, which, poses)
         found += list(poses[good.nonzero().squeeze(1)])
         if len(found) >= count:
             return torch.stack(found[:count])
     raise UsageError(
-        f"object '{name}': {len(found)} of {256 * ROUNDS} grasps hold, {count} are needed; is it wider than the "
+        f"object '{name}': {len(found)} of {PROPOSED * ROUNDS} grasps hold, {count} are needed; is it wider than the "
         f"gripper's {1000 * gripper.OPENING:g} mm everywhere?"
     )
 
@@ -209,16 +209,23 @@ def around(
 
     Poses `[g, 4, 4]`, outcomes bool `[g]`, and the demonstration of each, int64 `[g]`.
     """
-    one = shapes.only(index)
+    one, half = shapes.only(index), kept // 2
     poses = near_poses(held, CANDIDATES * kept, draw)
-    good = label(
-        one, torch.zeros(poses.shape[0] * poses.shape[1], dtype=torch.long, device=device), poses.flatten(0, 1)
-    )
-    good = good.view(poses.shape[:2])
+    good = torch.zeros(poses.shape[:2], dtype=torch.bool, device=device)
+    tried = torch.zeros(len(held), dtype=torch.long, device=device)
+    # Round by round, as most demonstrations have enough of both kinds long before their last candidate.
+    for start in range(0, CANDIDATES * kept, kept):
+        so_far = good[:, :start].sum(1)
+        lacking = ((so_far < half) | (tried - so_far < half)).nonzero().squeeze(1)
+        own = poses[lacking, start : start + kept]
+        which = torch.zeros(own.shape[0] * own.shape[1], dtype=torch.long, device=device)
+        good[lacking, start : start + kept] = label(one, which, own.flatten(0, 1)).view(own.shape[:2])
+        tried[lacking] += kept
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for demo in range(len(held)):
-        both = [(good[demo] == kind).nonzero().squeeze(1) for kind in (True, False)]
-        most = min(kept // 2, *(len(rows) for rows in both))
+        own_good = good[demo, : int(tried[demo])]
+        both = [(own_good == kind).nonzero().squeeze(1) for kind in (True, False)]
+        most = min(half, *(len(rows) for rows in both))
         rows = torch.cat([part[:most] for part in both])
         found.append((poses[demo, rows], good[demo, rows], torch.full((len(rows),), demo, device=device)))
     pose, outcome, near = (torch.cat(column) for column in zip(*found, strict=True))

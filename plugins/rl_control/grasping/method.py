@@ -116,7 +116,7 @@ class Grasping(Method[Config]):
                 "units": 96, "width": 0.25, "local_size": 16, "local_samples": 12, "samples": 24, "lr": 1e-3,
                 "shape_share": 0.5,
             },
-            "data": {"objects": 21, "scenes": 4, "demos": 8, "kept": 24},
+            "data": {"scenes": 3, "demos": 6, "kept": 24},
             "train": {"steps": 1000, "batch": 8},
         },
         "paper": {
