@@ -33,6 +33,10 @@ TINY_EMBEDDING = (
 TINY_CLIPS = "--size 16 --arch das-dandi --channels 4 --frame-dim 8 --hidden 8 --f-dim 4 --z-dim 2 --batch 4"
 TINY_PAIRS = "--width 0.125 --hidden 16 --horizon 6 --secondary-size 200 --test 60 --val-per-class 10 --batch 16"
 TINY_PLANE = "--hidden 16 --transition-hidden 8 --batch 8 --count 60 --second 40 --held-out 20"
+TINY_GRASPS = (
+    "--objects 4 --categories cup,mug --scenes 2 --size 32 --voxels 8 --demos 2 --kept 8 --per-view 4 --units 16 "
+    "--width 0.125 --local-size 8 --local-samples 6 --samples 12 --batch 2"
+)
 TINY: dict[str, str] = {
     **dict.fromkeys(("fstat", "triplet", "histloss", "bindev"), TINY_EMBEDDING),
     **dict.fromkeys(("jade", "jade-paired", "jade-single"), TINY_PAIRS),
@@ -47,6 +51,7 @@ TINY: dict[str, str] = {
     "--held-out 60 --batch 16",
     "icm": "--width 4 --hidden 16 --identity-iters 4 --experts 4 --batch 8",
     **dict.fromkeys(("dyncontent", "rce"), TINY_PLANE),
+    **dict.fromkeys(("grasping", "graspcnn"), TINY_GRASPS),
     "icf": "--data maze --encoder mlp --grid 5 --size 15 --batch 15 --factors 8",
     "icf-discrete": "--data maze --encoder mlp --grid 5 --size 15 --batch 15 --k 3",
 }
@@ -64,6 +69,7 @@ CALLED = {
 """Folder below runs/ that an example names -> method of the run that lies there."""
 MY_RUN = {
     "dyncontent": "dyncontent",
+    "grasping": "grasping",
     "icm": "icm",
     "jade": "jade",
     "mvae": "mvae",
@@ -99,7 +105,10 @@ NEEDS_FILES = {
     "yelp",
 }
 """Data sets that have no built-in form: their examples show the user's own files."""
-NEEDS = {"data build-lpc": "needs the art of LPC"}
+NEEDS = {
+    "data build-lpc": "needs the art of LPC",
+    "grasping check-labels": "needs MuJoCo, which no test of every day installs",
+}
 """Commands whose examples cannot run here, and why."""
 
 SMALLER: dict[str, tuple[str, str]] = {
@@ -107,6 +116,10 @@ SMALLER: dict[str, tuple[str, str]] = {
     "eval": ("runs/my-run", "runs/my-run --rows 200"),
     "check": ("cascadevae dsprites mig", "covreg-linear xor mig"),
     "dsvae judge": ("--data sprites-sim", "--data sprites-sim --steps 2 --size 16 --batch 4 --width 4"),
+    "grasping make-data": (
+        "--objects 14 --grasps 64 --demos 4",
+        "--objects 4 --categories cup,mug --grasps 8 --demos 2",
+    ),
     "icm drop": ("--unused", "--expert 1"),
     "study run": ("--seeds 5", "--seeds 1 --device cpu"),
     "text train-evaluator": ("-o eval", "--lm-epochs 1 --lm-hidden 8 --bits 8 -o eval"),

@@ -56,7 +56,7 @@ class Config:
         False, "widen the baseline's encoder until it has as many parameters as the model with shape"
     )
     shape_share: float = option(
-        2 / 3, "share of the steps in which the shape is learnt alone (no grasps)", min=0, max=0.99
+        0.667, "share of the steps in which the shape is learnt alone (no grasps)", min=0, max=0.99
     )
     keep_shape: float = option(0.1, "weight of the shape's losses in the second stage", min=0)
     depth: float = option(1.0, "weight of the projected depth's error", min=0)
@@ -351,7 +351,7 @@ class GraspCNN(Grasping):
     own_commands: ClassVar[Mapping[str, str]] = {}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
-            "model": {"units": 96, "width": 0.25, "lr": 1e-3},
+            "model": Grasping.presets["demo"]["model"],
             "data": Grasping.presets["demo"]["data"],
             "train": {"steps": 500, "batch": 8},
         },
