@@ -28,6 +28,9 @@ class Shapes(Protocol):
 
     def __len__(self) -> int: ...
 
+    def to(self, device: torch.device) -> Shapes:
+        """The same on a device."""
+
     def only(self, index: int) -> Shapes:
         """One object alone."""
 

@@ -92,8 +92,8 @@ def test_a_search_ends_where_it_succeeds(generator):
         tried.append(pose)
         return pose[:, 0, 3] > torch.tensor([-1.0, 0.025, 9.0])
 
-    found = search(model, views(), torch.zeros(3, dtype=torch.long), at(0.0, 0, 0, n=3), Settings(steps=6, directions=40),
-                   generator, holds)  # fmt: skip
+    which, settings = torch.zeros(3, dtype=torch.long), Settings(steps=6, directions=40)
+    found = search(model, views(), which, at(0.0, 0, 0, n=3), settings, generator, holds)
     assert found.success.tolist() == [True, True, False]
     assert torch.equal(found.poses[0], at(0.0, 0, 0).expand(7, 4, 4))
     first = int(found.outcomes[1].long().argmax())
