@@ -53,6 +53,8 @@ METHODS: dict[str, list[str]] = {
     "arae": ["text"],
     "dyncontent": ["planar-table", "latent-map"],
     "rce": ["planar-table"],
+    "grasping": ["grasp-accuracy", "grasp-shape"],
+    "graspcnn": ["grasp-accuracy"],
     "attrtransfer": ["text"],
     "crossaligned": ["text"],
     "mmdtraverse": ["mmd", "text"],

@@ -26,7 +26,7 @@ Split = str
 class DataSpec:
     """What one item is, as a method needs to know it to build its networks. Stored in the checkpoint.
 
-    kind: image, video, sentence, transition, vector. shape: of one item, `(channels, height, width)` for images.
+    kind: image, video, sentence, transition, grasp, vector. shape: of one item, `(channels, height, width)` for images.
     range: smallest and largest value. classes: names of the label's classes, if there is one label.
     extra: further plain values (a vocabulary, numbers of classes of several labels). `open_dataset` adds `factors`,
         name -> number of values, and `factor_kinds`, name -> kind, for data with known factors.

@@ -22,6 +22,7 @@ from distk.registry import registry
 _AXES = {
     ("image", 3): ("channels", "height", "width"),
     ("environment", 3): ("channels", "height", "width"),
+    ("grasp", 3): ("channels", "height", "width"),
     ("video", 4): ("frames", "channels", "height", "width"),
 }
 _NAMES = {

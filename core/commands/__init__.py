@@ -7,7 +7,7 @@ _COMMANDS = (
     ("resume", "train:resume", "Continue a run that was stopped or killed, as if it had never been."),
     ("eval", "evaluate:command", "Measure a trained model, or anybody's codes, with one pass of encoding."),
     ("traverse", "traverse:traverse", "Draw what each latent does: a row per latent, a block per class."),
-    ("reconstruct", "reconstruct:reconstruct", "Draw items above what the model makes of them."),
+    ("reconstruct", "reconstruct:command", "Draw items above what the model makes of them."),
     ("sample", "sample:sample", "Draw new items from the model."),
     ("swap", "swap:swap", "Exchange one group of the code between two items."),
     ("embed", "embed:embed", "Embed a data set: codes, classes, labels and factors of its items."),

@@ -7,6 +7,8 @@ from typing import Annotated
 import torch
 import typer
 
+from distk import options
+from distk.commands.own import OwnCommand
 from distk.commands.shared import OnRows, present
 
 
@@ -39,3 +41,6 @@ def reconstruct(
     else:
         files = present(model, torch.cat([x, decoded]), target, n)
     on.report(files, mse=error)
+
+
+command = options.command(reconstruct, "reconstruct", cls=OwnCommand)

@@ -116,6 +116,8 @@ def dataset_checks(name: str, data_dir: str | Path | None = None, **options: Any
         checks["transitions fit the spec"] = lambda: _transitions(dataset)
         if getattr(dataset, "can_step", True):
             checks["x_next follows x under u"] = lambda: _follows(dataset)
+    if dataset.spec.kind == "grasp":
+        checks["grasps fit their views"] = lambda: _grasps(dataset)
     if isinstance(dataset, FactorDataset):
         checks["rows and factors agree"] = lambda: _factors(dataset)
     if dataset.spec.kind == "sentence":
@@ -221,6 +223,33 @@ def _follows(dataset: Any) -> None:
     same({"x": dataset.render(after)}, {"x": batch["x_next"]}, "the picture after stepping and x_next")
     assert not torch.equal(batch["x"], batch["x_next"]), "x_next is x in every row"
     _acts(dataset, dataset.actions, state)
+
+
+def _grasps(dataset: Any) -> None:
+    """Views of objects from cameras, with grasps of them: poses are rigid, outcomes known, objects in one split."""
+    shape, rows = dataset.spec.shape, dataset.rows_of("all")[:64]
+    assert (len(shape), shape[0]) == (3, 4), f"an item is colour and depth, [4, height, width], not {shape}"
+    batch, n = dataset.batch(rows), len(rows)
+    for name, form in (("depth", shape[1:]), ("mask", shape[1:]), ("K", (3, 3)), ("T_wc", (4, 4)), ("elevation", ())):
+        assert name in batch, f"the batch lacks '{name}'"
+        assert batch[name].shape == (n, *form), f"'{name}' is {tuple(batch[name].shape)}, not {(n, *form)}"
+    low, high = dataset.spec.range
+    assert bool(((batch["x"] >= low) & (batch["x"] <= high)).all()), f"x lies outside the range {dataset.spec.range}"
+    g = batch["outcome"].shape[1]
+    assert batch["pose"].shape == (n, g, 4, 4), f"poses are {tuple(batch['pose'].shape)}, outcomes {(n, g)}"
+    assert bool(((batch["outcome"] == 0) | (batch["outcome"] == 1)).all()), "an outcome is neither 0 nor 1"
+    for name in ("T_wc", "pose"):
+        rotation = batch[name][..., :3, :3].double()
+        off = (rotation.transpose(-1, -2) @ rotation - torch.eye(3, dtype=torch.float64)).abs().max()
+        right_handed = bool((torch.linalg.det(rotation) > 0).all())
+        assert right_handed, f"'{name}' holds a left-handed frame"
+        assert float(off) < 1e-3, f"'{name}' holds what is no rotation"
+    objects = [set(dataset.batch(dataset.rows_of(split))["object"].tolist()) for split in ("train", "test")]
+    assert not objects[0] & objects[1], f"object {min(objects[0] & objects[1], default=0)} is in train and in test"
+    for split in ("train", "test"):
+        drawn = dataset.sample(32, seeded(6, dataset.device), split)
+        assert set(drawn["object"].tolist()) <= objects[split == "test"], f"sampling leaves the split '{split}'"
+        assert len(drawn["outcome"].unique()) == 2, f"grasps drawn from the split '{split}' all end alike"
 
 
 def _spec(spec: DataSpec) -> None:

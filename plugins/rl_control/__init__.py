@@ -5,7 +5,7 @@ from distk.hookspecs import Register, RegisterPaper, hookimpl
 _AT = "distk.plugins.rl_control."
 
 
-PAPERS = ("dyncontent", "icf")
+PAPERS = ("dyncontent", "grasping", "icf")
 
 
 @hookimpl

@@ -12,14 +12,26 @@ from distk.testing import HostRead, NoHostReads, check_dataset, check_metric, da
 METHODS = [entry.name for entry in registry().entries("method") if entry.distribution == "distk"]
 DATASETS = [entry.name for entry in registry().entries("dataset") if entry.distribution == "distk"]
 METRICS = [entry.name for entry in registry().entries("metric") if entry.plugin == "metrics"]
+FEW_GRASPS = {"objects": 4, "categories": ("cup", "mug"), "scenes": 2, "size": 32, "voxels": 8, "demos": 2, "kept": 8}
 SMALLER: dict[str, dict] = {
     **{key: {"poses": 2} for key in ("fstat", "triplet", "histloss", "bindev")},
     "factorgen": {"orientations": 2, "positions": 4},
     **{key: {"clips": 60, "held_out": 20} for key in ("ldf", "joint-gan")},
     "nlmultitask": {"sentences": 600},
+    **dict.fromkeys(("grasping", "graspcnn"), FEW_GRASPS),
 }
 """Settings of the data where most of the time of the checks would go into drawing them."""
-NEED_FILES = {"ud", "folder", "arrays", "identity-folder", "clips", "aclimdb", "amazonft", "video-folder", "video-strips"}
+NEED_FILES = {
+    "ud",
+    "folder",
+    "arrays",
+    "identity-folder",
+    "clips",
+    "aclimdb",
+    "amazonft",
+    "video-folder",
+    "video-strips",
+}
 NEED_FILES |= {"yahoo"}
 NEED_ITEMS = {"elbo", "ksg", "prediction", "reconstruction"}
 """Metrics that need more than a table of codes; they have tests of their own."""

@@ -36,6 +36,10 @@ TINY_FACES = "--size 16 --identities 30 --width 4 --batch 4 --device cpu"
 TINY_SHAPES = "--size 16 --clips 40 --test-clips 20 --ngf 4 --ndf 4 --halvings 2 --batch 4"
 TINY_PLANE = "--hidden 16 --transition-hidden 8 --batch 8 --count 60 --second 40 --held-out 20"
 TINY_TEAPOTS = "--data teapots --items 600 --poses 150 --size 16 --gap paper"
+TINY_GRASPS = (
+    "--objects 4 --categories cup,mug --scenes 2 --size 32 --voxels 8 --demos 2 --kept 8 --per-view 4 --units 16 "
+    "--width 0.125 --local-size 8 --local-samples 6 --samples 12 --batch 2"
+)
 TINY: dict[str, str] = {
     **dict.fromkeys(("fstat", "triplet", "histloss", "bindev"), TINY_EMBEDDING),
     **dict.fromkeys(("jade", "jade-paired", "jade-single"), TINY_PAIRS),
@@ -60,6 +64,7 @@ TINY: dict[str, str] = {
     "pca": f"{TINY_TEAPOTS} --steps 0",
     **dict.fromkeys(("mocogan", "vgan"), TINY_SHAPES),
     **dict.fromkeys(("dyncontent", "rce"), TINY_PLANE),
+    **dict.fromkeys(("grasping", "graspcnn"), TINY_GRASPS),
     "icf": "--data maze --encoder mlp --grid 5 --size 15 --batch 15 --factors 8",
     "icf-discrete": "--data maze --encoder mlp --grid 5 --size 15 --batch 15 --k 3",
 }
@@ -81,6 +86,7 @@ CALLED = {
 """Folder below runs/ that an example names -> method of the run that lies there."""
 MY_RUN = {
     "dyncontent": "dyncontent",
+    "grasping": "grasping",
     "icm": "icm",
     "infogan": "infogan",
     "jade": "jade",
@@ -123,7 +129,10 @@ NEEDS_FILES = {
     "yelp",
 }
 """Data sets that have no built-in form: their examples show the user's own files."""
-NEEDS = {"data build-lpc": "needs the art of LPC"}
+NEEDS = {
+    "data build-lpc": "needs the art of LPC",
+    "grasping check-labels": "needs MuJoCo, which no test of every day installs",
+}
 """Commands whose examples cannot run here, and why."""
 
 SMALLER: dict[str, tuple[str, str]] = {
@@ -136,6 +145,9 @@ SMALLER: dict[str, tuple[str, str]] = {
         "--evals 1",
         "--evals 1 --set data.images=40 --set data.held_out=20 --option samples=20 "
         "--option judge_steps=2 --option judge_width=4 --option parts=1 --device cpu",
+    "grasping make-data": (
+        "--objects 14 --grasps 64 --demos 4",
+        "--objects 4 --categories cup,mug --grasps 8 --demos 2",
     ),
     "icm drop": ("--unused", "--expert 1"),
     "sdgan verifier-train": ("--size 16", "--size 16 --steps 2 --width 4"),

@@ -24,6 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "dsvae of clips": {},
     "covreg-xor": {},
     "icf": {},
+    "graspcnn": {"data": {"objects": 2, "categories": ("cup",), "scenes": 1, "size": 32, "demos": 1, "kept": 4}},
     "rce": {"data": {"name": "planar", "count": 200, "second": 50}},
 }
 """A method of each kind of data, with settings that make it small."""

@@ -28,9 +28,11 @@ EXTRAS = {
     "av": "video",
     "gymnasium": "gym",
     "h5py": "hdf5",
+    "mujoco": "physics",
     "sacrebleu": "text",
     "tensorboard": "tensorboard",
     "textblob": "text",
+    "trimesh": "mesh",
     "triton": "CUDA builds of torch",
 }
 """Packages that need not be installed -> the extra, or what else brings them. Functions may import them."""

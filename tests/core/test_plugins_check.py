@@ -212,6 +212,9 @@ MODELS = {
     "planar-table": pytest.param("planar-table", "dyncontent", marks=pytest.mark.slow),
     "latent-map": "dyncontent",
     "mmd": "mmdtraverse",
+    "grasp-accuracy": "grasping",
+    "grasp-planning": pytest.param("grasp-planning", "graspcnn", marks=pytest.mark.slow),
+    "grasp-shape": "grasping",
     "tc": "betavae",
     "vae-bound": "betavae",
     "covstats": "covreg-linear",
@@ -222,7 +225,9 @@ MODELS = {
     "mvae-elbo": "mvae",
     "entity-exchange": "mvae",
     "object-count": "mvae",
-    **dict.fromkeys(("perplexity", "syntax-clustering", "sentence-interpolation", "sentence-arithmetic"), "nlmultitask"),
+    **dict.fromkeys(
+        ("perplexity", "syntax-clustering", "sentence-interpolation", "sentence-arithmetic"), "nlmultitask"
+    ),
     "slot-factors": pytest.param("slot-factors", "mvae", marks=pytest.mark.slow),
     "ksg": pytest.param("ksg", "dsvae", marks=pytest.mark.slow),
     "verification": pytest.param("verification", "sddcgan", marks=pytest.mark.slow),
