@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from distk.data import Source
 from distk.device import Ranks, seeded
 from distk.method import Step, eval_mode
 from distk.plugins.rl_control.grasping.data import Grasps
@@ -25,6 +24,7 @@ from distk.plugins.rl_control.grasping.method import Grasping
 from distk.plugins.rl_control.grasping.metrics import points_of
 from distk.plugins.rl_control.grasping.planning import Settings, Starts, planned, starts
 from distk.settings import resolve
+from distk.source import Source
 from distk.training.loop import build
 
 

@@ -145,6 +145,7 @@ SMALLER: dict[str, tuple[str, str]] = {
         "--evals 1",
         "--evals 1 --set data.images=40 --set data.held_out=20 --option samples=20 "
         "--option judge_steps=2 --option judge_width=4 --option parts=1 --device cpu",
+    ),
     "grasping make-data": (
         "--objects 14 --grasps 64 --demos 4",
         "--objects 4 --categories cup,mug --grasps 8 --demos 2",

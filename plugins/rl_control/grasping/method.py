@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Objective, Step, adam, option
-from distk.data import Source
 from distk.plugins.rl_control.grasping.data import Grasps
 from distk.plugins.rl_control.grasping.networks import (
     Voxels,
@@ -39,6 +38,7 @@ from distk.plugins.rl_control.grasping.projection import (
     local_view,
     view_frame,
 )
+from distk.source import Source
 
 CLIP = 5.0
 FLOOR = 1e-6

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from distk import Dataset, DataSpec, Files, UsageError
 from distk.config import from_dict
-from distk.data import Source
 from distk.device import initialised
 from distk.method import Method, Step
 from distk.nn import call_fake, call_real
@@ -30,6 +29,7 @@ from distk.plugins.gan_family.ldf.networks import (
 )
 from distk.plugins.gan_family.ldf.shared import annealed
 from distk.settings import TrainConfig
+from distk.source import Source
 from distk.testing import method_checks
 from distk.training.trainer import Trainer
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from distk import Dataset, DataSpec, Files, seeded
 from distk.config import from_dict
-from distk.data import Source
 from distk.device import initialised
 from distk.method import eval_mode
 from distk.nn import shapes
@@ -21,6 +20,7 @@ from distk.plugins.gan_family.sdgan.method import SDDCGAN
 from distk.plugins.gan_family.sdgan.metrics import made_side, real_side
 from distk.plugins.gan_family.sdgan.tuples import identities
 from distk.settings import TrainConfig
+from distk.source import Source
 from distk.training.trainer import Trainer
 
 STEPS = 1500

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from distk import Dataset, DataSpec, Files, Step, UsageError
 from distk.config import from_dict
-from distk.data import Source
 from distk.device import initialised
 from distk.plugins.gan_family.sdgan.method import BEGAN, DCGAN, SDBEGAN, SDDCGAN, PairGAN
 from distk.plugins.gan_family.sdgan.networks import BEAutoencoder, BEDecoder, BEEncoder, DCDiscriminator, DCGenerator
 from distk.plugins.gan_family.sdgan.tuples import identities
 from distk.settings import TrainConfig
+from distk.source import Source
 from distk.training.trainer import Trainer
 
 CPU = torch.device("cpu")

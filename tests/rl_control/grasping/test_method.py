@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from distk.data import Source
 from distk.device import Ranks
 from distk.plugins.rl_control.grasping.bodies import rigid, rotations
 from distk.plugins.rl_control.grasping.method import Scene, cross_entropy, pooled, turned_grid
 from distk.plugins.rl_control.grasping.networks import START, TRUNK, Voxels, pose_numbers
 from distk.plugins.rl_control.grasping.projection import Cube, composed
 from distk.settings import resolve
+from distk.source import Source
 from distk.testing import check_dataset, check_method
 from distk.training.loop import build
 

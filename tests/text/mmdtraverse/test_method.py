@@ -13,7 +13,6 @@ from torch import Tensor
 
 import distk
 from distk import DataSpec, UsageError
-from distk.data import Source
 from distk.device import Ranks
 from distk.method import Step
 from distk.plugins.text.common.vocab import BOS, EOS, PAD, UNK, Vocab
@@ -21,6 +20,7 @@ from distk.plugins.text.mmdtraverse.examples import draw_examples, topics
 from distk.plugins.text.mmdtraverse.method import Config, Examples, MMDTraverse
 from distk.plugins.text.mmdtraverse.solver import bandwidth
 from distk.settings import resolve
+from distk.source import Source
 from distk.testing import method_checks
 from distk.training.loop import build, resume
 from distk.training.trainer import Trainer

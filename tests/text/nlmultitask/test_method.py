@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from distk import DataSpec, DistkError, UsageError
-from distk.data import Source, open_dataset
+from distk.data import open_dataset
 from distk.device import Ranks
 from distk.method import Step
 from distk.plugins.text.common.vocab import BOS, EOS, PAD, UNK, Vocab
 from distk.plugins.text.nlmultitask.method import Config, NlMultitask
 from distk.settings import resolve
+from distk.source import Source
 from distk.training.loop import build
 from distk.training.trainer import Trainer
 
