@@ -280,7 +280,7 @@ class Method(nn.Module, Configured[C]):
         if self.drawable:
             draw = self.prior(1, generator)
         else:  # what the code holds has no prior, and needs none
-            draw = {group.name: self._drawn(group, 1, generator) for group in lacking}
+            draw = {group.name: self._from_prior(group, 1, generator) for group in lacking}
         return {
             group.name: code[group.name] if group.name in code else draw[group.name].expand(len(like), *group.shape)
             for group in self.latents
@@ -341,9 +341,9 @@ class Method(nn.Module, Configured[C]):
 
     def prior(self, n: int, generator: torch.Generator) -> Code:
         """`n` codes from the prior, all groups, each as its `Latent.prior` says unless overridden."""
-        return {group.name: self._drawn(group, n, generator) for group in self.latents}
+        return {group.name: self._from_prior(group, n, generator) for group in self.latents}
 
-    def _drawn(self, group: Latent, n: int, generator: torch.Generator) -> Tensor:
+    def _from_prior(self, group: Latent, n: int, generator: torch.Generator) -> Tensor:
         shape, device = (n, *group.shape), generator.device
         if group.prior == "none":
             raise UsageError(f"nothing can be drawn from {type(self).__name__}: its code '{group.name}' has no prior.")
