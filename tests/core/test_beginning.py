@@ -220,10 +220,12 @@ def test_initialise_runs_once_and_never_on_resume(tmp_path: Path) -> None:
 
 def test_a_run_begins_with_another_checkpoint_where_tensors_agree(tmp_path: Path, capsys: Any) -> None:
     old = distk.train("begin-walker", out=tmp_path / "a", device="cpu", quiet=True)
-    new = distk.train("begin-walker", out=tmp_path / "b", device="cpu", steps=0, init=str(old.checkpoint), quiet=True)
+    new = distk.train(
+        "begin-walker", out=tmp_path / "b", device="cpu", steps=0, init_from=str(old.checkpoint), quiet=True
+    )
     assert all(torch.equal(value, held(new.path)[name]) for name, value in held(old.path).items())
     other = distk.train(
-        "begin-walker", out=tmp_path / "c", device="cpu", steps=0, k=3, init=str(old.checkpoint), quiet=True
+        "begin-walker", out=tmp_path / "c", device="cpu", steps=0, k=3, init_from=str(old.checkpoint), quiet=True
     )
     assert torch.equal(held(other.path)["decoder.bias"], held(old.path)["decoder.bias"])
     assert held(other.path)["decoder.weight"].shape == (5, 3)
@@ -231,7 +233,7 @@ def test_a_run_begins_with_another_checkpoint_where_tensors_agree(tmp_path: Path
     assert "decoder.weight" in said
     fitted = distk.train("begin-fitted", out=tmp_path / "d", device="cpu", quiet=True)
     with pytest.raises(UsageError, match="none of its 2 tensors"):
-        distk.train("begin-walker", out=tmp_path / "e", device="cpu", init=str(fitted.checkpoint), quiet=True)
+        distk.train("begin-walker", out=tmp_path / "e", device="cpu", init_from=str(fitted.checkpoint), quiet=True)
     assert not (tmp_path / "e").exists()
 
 

@@ -17,7 +17,7 @@ SMALLER: dict[str, dict] = {
     "factorgen": {"orientations": 2, "positions": 4},
 }
 """Settings of the data where most of the time of the checks would go into drawing them."""
-NEED_FILES = {"ud", "folder", "clips", "aclimdb", "amazonft", "yahoo"}
+NEED_FILES = {"ud", "arrays", "folder", "clips", "aclimdb", "amazonft", "yahoo"}
 NEED_ITEMS = {"elbo", "ksg", "prediction", "reconstruction"}
 """Metrics that need more than a table of codes; they have tests of their own."""
 
