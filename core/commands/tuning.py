@@ -121,7 +121,8 @@ def latent_means(model: Method, dataset: FactorDataset, values: Tensor) -> tuple
     parts = []
     with torch.no_grad(), progress("encoding", len(values)) as advance:
         for part in values.split(512):
-            code = model.encode_batch(dataset.items(dataset.index(part)))
+            batch = dataset.items(dataset.index(part)) if dataset.is_grid else {"x": dataset.observe(part)}
+            code = model.encode_batch(batch)
             parts.append(model.latents.flatten(code)[:, kept].cpu())
             advance(len(part))
     return torch.cat(parts), [model.latents.columns[i] for i in kept]

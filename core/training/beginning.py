@@ -11,7 +11,8 @@ from distk.console import note
 from distk.data import Dataset, open_dataset
 from distk.device import Ranks, initialised
 from distk.errors import DistkError, UsageError
-from distk.registry import Registration, registry
+from distk.registered import Registration
+from distk.registry import registry
 from distk.settings import Settings
 from distk.training.trainer import Trainer
 
@@ -71,14 +72,14 @@ def _given(entry: Registration) -> tuple[str, ...]:
 
 
 def begin(trainer: Trainer) -> None:
-    """What a fresh run begins with: the tensors of `--init`, which also what `initialise` computes cannot replace."""
-    held = checkpoint.tensors(Path(trainer.config.init)) if trainer.config.init else {}
+    """What a fresh run begins with: the tensors of `--init-from`, which what `initialise` computes does not replace."""
+    held = checkpoint.tensors(Path(trainer.config.init_from)) if trainer.config.init_from else {}
     taken = _take(trainer, held)
     trainer.initialise()
     if held:
         _take(trainer, held)
         own = trainer.model.state_dict()
-        note(f"{len(taken)} of {len(own)} tensors begin as in {trainer.config.init}")
+        note(f"{len(taken)} of {len(own)} tensors begin as in {trainer.config.init_from}")
         left = [name for name in own if name not in taken]
         if left:
             note(f"not there, or of another shape: {', '.join(left[:8])}{' ...' if len(left) > 8 else ''}")
@@ -90,8 +91,8 @@ def _take(trainer: Trainer, held: dict[str, torch.Tensor]) -> set[str]:
     fitting = {n: v for n, v in held.items() if n in own and own[n].shape == v.shape}
     if held and not fitting:
         raise UsageError(
-            f"--init '{trainer.config.init}': none of its {len(held)} tensors has the name and shape of one of the "
-            f"model's, such as {next(iter(own))} {list(own[next(iter(own))].shape)}."
+            f"--init-from '{trainer.config.init_from}': none of its {len(held)} tensors has the name and shape of one of "
+            f"the model's, such as {next(iter(own))} {list(own[next(iter(own))].shape)}."
         )
     with torch.no_grad():
         for name, value in fitting.items():

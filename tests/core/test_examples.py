@@ -100,6 +100,7 @@ MY_RUN = {
 """Command or its group -> method of runs/my-run in its examples; cascadevae for the others."""
 
 NEEDS_FILES = {
+    "arrays",
     "aclimdb",
     "amazonft",
     "clips",

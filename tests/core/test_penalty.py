@@ -24,7 +24,7 @@ from distk.registry import registry
 from distk.run import Run
 from distk.settings import TrainConfig, resolve
 from distk.testing import NoHostReads, check_penalty, method_checks, penalty_checks
-from distk.testing.methods import _unwatched
+from distk.testing.reads import unwatched
 from distk.training import loop
 from distk.training.beginning import build
 from distk.training.trainer import NonFinite, Trainer
@@ -365,7 +365,7 @@ def takes_a_penalty(name: str) -> None:
         options = {"batch": 8, "device": "cpu", "penalty": "l1act", "penalty_weight": weight, "penalty_layer": "code"}
         t = build(resolve(name, preset=preset, options={"train": options}), torch.device("cpu"), Ranks())
         for optimizer in t.optimizers.values():
-            _unwatched(optimizer)
+            unwatched(optimizer)
         t.step()
         if t.penalties is not None and t.model.capturable is True:
             active = tuple(o.name for o in t.objectives if o.active(t.index))
