@@ -91,8 +91,8 @@ def _take(trainer: Trainer, held: dict[str, torch.Tensor]) -> set[str]:
     fitting = {n: v for n, v in held.items() if n in own and own[n].shape == v.shape}
     if held and not fitting:
         raise UsageError(
-            f"--init-from '{trainer.config.init_from}': none of its {len(held)} tensors has the name and shape of one of "
-            f"the model's, such as {next(iter(own))} {list(own[next(iter(own))].shape)}."
+            f"--init-from '{trainer.config.init_from}': none of its {len(held)} tensors has the name and shape of a "
+            f"tensor of the model, such as {next(iter(own))} {list(own[next(iter(own))].shape)}."
         )
     with torch.no_grad():
         for name, value in fitting.items():

@@ -220,9 +220,8 @@ def test_initialise_runs_once_and_never_on_resume(tmp_path: Path) -> None:
 
 def test_a_run_begins_with_another_checkpoint_where_tensors_agree(tmp_path: Path, capsys: Any) -> None:
     old = distk.train("begin-walker", out=tmp_path / "a", device="cpu", quiet=True)
-    new = distk.train(
-        "begin-walker", out=tmp_path / "b", device="cpu", steps=0, init_from=str(old.checkpoint), quiet=True
-    )
+    begin = {"init_from": str(old.checkpoint), "steps": 0, "device": "cpu", "quiet": True}
+    new = distk.train("begin-walker", out=tmp_path / "b", **begin)
     assert all(torch.equal(value, held(new.path)[name]) for name, value in held(old.path).items())
     other = distk.train("begin-walker", out=tmp_path / "c", k=3, **begin)
     assert torch.equal(held(other.path)["decoder.bias"], held(old.path)["decoder.bias"])

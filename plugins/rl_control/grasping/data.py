@@ -272,9 +272,12 @@ class Grasps(Dataset[Config]):
         picked = first.gather(1, success) + (drawn[..., 0] * size).long().minimum(size - 1)
         return self.viewed(rows) | self._picked(picked)
 
-    def other_views(self, rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Rows of further views of the same scenes, drawn among all of them, int64 `[n, count]`."""
-        drawn = torch.randint(self.views, (len(rows), count), generator=generator, device=self.device)
+    def drawn_views(self, n: int, count: int, generator: torch.Generator) -> Tensor:
+        """Numbers of views within a scene, int64 `[n, count]`."""
+        return torch.randint(self.views, (n, count), generator=generator, device=self.device)
+
+    def other_views(self, rows: Tensor, drawn: Tensor) -> Tensor:
+        """Rows of the views of these numbers `[n, count]` of the same scenes, int64 `[n, count]`."""
         return self.scene[rows].unsqueeze(1) * self.views + drawn
 
     # Trying grasps

@@ -288,7 +288,8 @@ class Grasping(Method[Config]):
         dataset, count = source.dataset, self.config.views
         if not self.config.shape or not count or not isinstance(dataset, Grasps):
             return batch
-        others = dataset.other_views(batch["row"], count, source.generator)
+        drawn = source.draw(lambda n, generator: {"view": dataset.drawn_views(n, count, generator)})["view"]
+        others = dataset.other_views(batch["row"], drawn)
         views = dataset.viewed(others.flatten())
         for name in ("K", "T_wc", "depth", "mask"):
             batch[f"{name}_others"] = views[name].view(*others.shape, *views[name].shape[1:])

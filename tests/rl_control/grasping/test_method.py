@@ -51,7 +51,7 @@ class Logged:
 @pytest.fixture
 def batch(grasps, generator):
     found = grasps.sample(3, generator)
-    rows = grasps.other_views(found["row"], 2, generator)
+    rows = grasps.other_views(found["row"], grasps.drawn_views(len(found["row"]), 2, generator))
     views = grasps.viewed(rows.flatten())
     for name in ("K", "T_wc", "depth", "mask"):
         found[f"{name}_others"] = views[name].view(3, 2, *views[name].shape[1:])
@@ -211,7 +211,7 @@ def test_batches(grasps, model_of, generator):
             assert place[key] == int(batch["scene"][n])
             assert label[key] == float(batch["outcome"][n, g])
     assert batch["depth_others"].shape == (64, 2, 32, 32)
-    drawn = grasps.other_views(batch["row"], 200, generator)
+    drawn = grasps.other_views(batch["row"], grasps.drawn_views(len(batch["row"]), 200, generator))
     assert torch.equal(grasps.scene[drawn], batch["scene"].unsqueeze(1).expand(-1, 200))
     assert set((drawn % grasps.views).flatten().tolist()) == set(range(grasps.views))
     assert "depth_others" not in model_of("graspcnn").collect(Source(grasps, 4, generator))

@@ -122,7 +122,7 @@ def test_a_traversal_puts_contents_in_place_and_shifts_motions_at_every_frame(ru
     seen: list[dict[str, torch.Tensor]] = []
     decode = model.decode
     model.decode = lambda code: seen.append(code) or decode(code)  # type: ignore[method-assign, func-returns-value]
-    made = traverse(model, None, {}, 5, (-2.0, 2.0), None, seed=5)
+    made = traverse(model, None, 5, span=(-2.0, 2.0), seed=5)
     assert [row.label for row in made.rows[:5]] == ["content1", "content2", "content3", "motion1", "motion2"]
     values = torch.linspace(-2, 2, 5)
     second, shifted = seen[2], seen[4]  # after the start: content2, motion1
