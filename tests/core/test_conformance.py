@@ -32,7 +32,7 @@ NEED_FILES = {
     "video-folder",
     "video-strips",
 }
-NEED_FILES |= {"yahoo"}
+NEED_FILES |= {"europarl", "yahoo"}
 NEED_ITEMS = {"elbo", "ksg", "prediction", "reconstruction"}
 """Metrics that need more than a table of codes; they have tests of their own."""
 
