@@ -53,7 +53,8 @@ def parallel_corpus(folder: Path, length: int, sentences: int = 4000) -> Path:
     tags = {"pos": ([f"T{i}" for i in range(20)], " ", max(1, length // 5))}
     for split, n in (("train", sentences), ("dev", 64), ("test", 64)):
         for name, (alphabet, between, size) in {**symbols, **tags}.items():
-            lines = (between.join(rng.choice(alphabet) for _ in range(size)) for _ in range(n))
+            space = {i for i in range(4, size - 1, 5) if not between}
+            lines = (between.join(" " if i in space else rng.choice(alphabet) for i in range(size)) for _ in range(n))
             (folder / f"{split}.{name}").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 

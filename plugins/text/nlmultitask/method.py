@@ -83,18 +83,21 @@ class NlMultitask(Method[Config]):
         "REP-DE-256": _paper("rep,de", 256),
         "REP-DE-POS-256": _paper("rep,de,pos", 256),
         "multi30k": {"model": {"decoders": ("rep", "de", "fr")}, "data": {"name": "multi30k"}},
-        "small": {"model": {"hidden": 128, "rep": 64}, "train": {"steps": 3000, "batch": 64}},
+        "small": {
+            "model": {"hidden": 128, "rep": 64, "embedding": 32, "lr": 1e-2, "lr_last": 5e-4},
+            "train": {"steps": 3000, "batch": 64},
+        },
         "demo": {
             "model": {
+                "decoders": ("rep", "pos"),
                 "hidden": 128,
                 "rep": 64,
                 "embedding": 32,
-                "lr": 4e-3,
-                "lr_last": 4e-4,
-                "decoders": ("rep", "pos"),
+                "lr": 1e-2,
+                "lr_last": 1e-3,
             },
             "data": {"name": "standin-trilingual", "variant": "short"},
-            "train": {"steps": 1500, "batch": 64},
+            "train": {"steps": 1000, "batch": 64},
         },
     }
     taps: ClassVar[tuple[str, ...]] = ("code",)

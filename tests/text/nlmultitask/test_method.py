@@ -154,7 +154,7 @@ def naive(model: NlMultitask, name: str, target: Tensor, code: Tensor) -> tuple[
 def test_the_loss_is_the_sum_of_means_over_symbols(seed: int) -> None:
     model, step = exact(seed)
     kept: dict[str, float] = {}
-    step.log = lambda name, value: kept.__setitem__(name, float(value))  # type: ignore[method-assign]
+    step.log = lambda name, value: kept.__setitem__(name, float(value.detach()))  # type: ignore[method-assign]
     step.batch["fr"][3] = PAD  # a sentence without French
     code = model.represent(step.batch["x"])
     total = 0.0
