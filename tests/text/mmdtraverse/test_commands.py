@@ -283,7 +283,7 @@ def test_reconstruction_is_judged_on_codes_that_were_not_moved(run: Path) -> Non
     model: Any = distk.load(run, device="cpu")
     asked: list[str] = []
     model.restore = lambda lines, beam: (asked.extend(lines), lines)[1]
-    found = distk.evaluate(model, ["transfer"], max_sentences=40)["metrics"]["transfer"]
+    found = distk.evaluate(model, ["transfer"], max_sentences=40, bits=8)["metrics"]["transfer"]
     assert found["reconstruction"] == 1.0
     assert len(asked) == 40
 
