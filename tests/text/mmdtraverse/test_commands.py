@@ -278,6 +278,16 @@ def test_what_the_metric_cannot_say_has_a_reason(run: Path) -> None:
         Moves(Config()).compute(CodeTable(torch.zeros(0, 0), [], []), 0)
 
 
+def test_reconstruction_is_judged_on_codes_that_were_not_moved(run: Path) -> None:
+    """The suite of text asks `restore`, not `rewrite`, which moves a code even to the label that it has."""
+    model: Any = distk.load(run, device="cpu")
+    asked: list[str] = []
+    model.restore = lambda lines, beam: (asked.extend(lines), lines)[1]
+    found = distk.evaluate(model, ["transfer"], max_sentences=40, bits=8)["metrics"]["transfer"]
+    assert found["reconstruction"] == 1.0
+    assert len(asked) == 40
+
+
 def test_conformance_of_the_metric(run: Path) -> None:
     model = distk.load(run, device="cpu")
     data = model.dataset()
