@@ -26,7 +26,8 @@ from distk.device import initialised
 from distk.errors import DistkError, UsageError
 from distk.files import write_atomic
 from distk.method import Method
-from distk.registry import Registration, registry
+from distk.registered import Registration
+from distk.registry import registry
 
 FORMAT = 1
 HEADER_LIMIT = 16 << 20

@@ -14,7 +14,8 @@ import typer
 from distk import console
 from distk.errors import nearest
 from distk.options import command as built_from
-from distk.registry import PAPERS, Command, Plugin, registry
+from distk.registered import PAPERS, Command, Plugin
+from distk.registry import registry
 from distk.version import __version__
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}

@@ -91,7 +91,6 @@ def _make(array: Path, about: Path, wanted: dict[str, Any], fill: Fill) -> None:
         fill(made)
         made.flush()
         del made
-        about.unlink(missing_ok=True)  # from here to the end the old description must not vouch for the new array
         os.replace(partial, array)
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -272,10 +272,15 @@ class Method(nn.Module, Configured[C]):
     def filled(self, code: Code, seed: int = 0) -> Code:
         """A code with the groups that it lacks drawn from the prior: the same draw for every item, so that nothing
         but the code differs between them. `decode` of a method with groups that are not encoded begins with this."""
-        if all(group.name in code for group in self.latents):
+        lacking = [group for group in self.latents if group.name not in code]
+        if not lacking:
             return code
         like = next(iter(code.values()))
-        draw = self.prior(1, torch.Generator(device=like.device).manual_seed(seed))
+        generator = torch.Generator(device=like.device).manual_seed(seed)
+        if self.drawable:
+            draw = self.prior(1, generator)
+        else:  # what the code holds has no prior, and needs none
+            draw = {group.name: self._from_prior(group, 1, generator) for group in lacking}
         return {
             group.name: code[group.name] if group.name in code else draw[group.name].expand(len(like), *group.shape)
             for group in self.latents
@@ -336,24 +341,21 @@ class Method(nn.Module, Configured[C]):
 
     def prior(self, n: int, generator: torch.Generator) -> Code:
         """`n` codes from the prior, all groups, each as its `Latent.prior` says unless overridden."""
-        code: Code = {}
-        for group in self.latents:
-            shape = (n, *group.shape)
-            if group.prior == "none":
-                raise UsageError(
-                    f"nothing can be drawn from {type(self).__name__}: its code '{group.name}' has no prior."
-                )
-            if group.prior == "normal":
-                code[group.name] = torch.randn(shape, generator=generator, device=generator.device)
-            elif group.prior == "uniform":
-                unit = torch.rand(shape, generator=generator, device=generator.device)
-                code[group.name] = group.low + (group.high - group.low) * unit
-            elif group.prior == "levels":
-                code[group.name] = self._levels(group, n, generator)
-            else:
-                gumbel = -torch.rand(shape, generator=generator, device=generator.device).log().neg().log()
-                code[group.name] = (gumbel == gumbel.amax(-1, keepdim=True)).float()
-        return code
+        return {group.name: self._from_prior(group, n, generator) for group in self.latents}
+
+    def _from_prior(self, group: Latent, n: int, generator: torch.Generator) -> Tensor:
+        shape, device = (n, *group.shape), generator.device
+        if group.prior == "none":
+            raise UsageError(f"nothing can be drawn from {type(self).__name__}: its code '{group.name}' has no prior.")
+        if group.prior == "normal":
+            return torch.randn(shape, generator=generator, device=device)
+        if group.prior == "levels":
+            return self._levels(group, n, generator)
+        unit = torch.rand(shape, generator=generator, device=device)
+        if group.prior == "uniform":
+            return group.low + (group.high - group.low) * unit
+        gumbel = -unit.log().neg().log()
+        return (gumbel == gumbel.amax(-1, keepdim=True)).float()
 
     def _levels(self, group: Latent, n: int, generator: torch.Generator) -> Tensor:
         """Each dimension's values from `walk`, all alike, float `[n, *group.shape]`."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
-import inspect
 import os
 import re
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pluggy
@@ -16,6 +14,7 @@ import pluggy
 from distk import hookspecs
 from distk.errors import DistkError, UsageError, unknown
 from distk.papers import KINDS, Paper
+from distk.registered import DISABLED, PAPERS, Command, Plugin, Registration, canonical, hold_against_contract, told
 
 _HOOK = {
     "method": "distk_register_methods",
@@ -25,106 +24,9 @@ _HOOK = {
     "study": "distk_register_studies",
     "engine": "distk_register_engines",
 }
-_DISABLED = "disabled by DISTK_DISABLE_PLUGINS"
-
-
-@dataclass(frozen=True)
-class Registration:
-    """One named object of a plugin; `load()` imports it."""
-
-    kind: str
-    name: str
-    path: str
-    summary: str
-    paper: str
-    tags: tuple[str, ...]
-    aliases: tuple[str, ...]
-    plugin: str
-    distribution: str
-    version: str
-    runner: str = ""
-    judge: str = ""
-    """Paths of a study's functions; its own `path` leads to its recipe."""
-
-    def load(self) -> Any:
-        """Import the class that was registered.
-
-        Raises DistkError naming the plugin when the import fails, whatever a stranger's module raises.
-        """
-        return self.load_from(self.path)
-
-    def load_from(self, path: str) -> Any:
-        """Import what stands at one of the paths of this registration, as `load`."""
-        module, _, attribute = path.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except DistkError:  # the plugin's own sentence, as about a missing extra
-            raise
-        except (Exception, SystemExit) as error:
-            raise DistkError(
-                f"{self.kind} '{self.name}' of {self.owner} cannot be imported: {_told(error)}."
-            ) from error
-
-    @property
-    def owner(self) -> str:
-        """`plugin 'name' (distribution version)` for messages."""
-        return f"plugin '{self.plugin}' ({self.distribution} {self.version})"
-
-
-@dataclass
-class Plugin:
-    """One plugin as `distk plugins` shows it.
-
-    error: why it is not in use. faults: what is wrong with one that is in use, such as a command that another has.
-    """
-
-    name: str
-    distribution: str
-    version: str
-    module: str
-    error: str = ""
-    provides: dict[str, list[str]] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
-
-    def brings(self, kind: str, name: str) -> None:
-        """Note one thing that this plugin provides."""
-        self.provides.setdefault(kind, []).append(name)
-
-    @property
-    def disabled(self) -> bool:
-        """Whether the user switched it off."""
-        return self.error == _DISABLED
-
-    def __str__(self) -> str:
-        return f"plugin '{self.name}' ({self.distribution} {self.version})"
-
-
-PAPERS = "Papers"
-"""Heading above the papers in `distk --help`."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """One place on the command line. path: what runs, "" for a group. built: a click command made by the plugin."""
-
-    group: str
-    name: str
-    path: str
-    summary: str
-    plugin: Plugin
-    panel: str = ""
-    built: Any = None
-
-    def load(self) -> Any:
-        """What stands at `path`, imported. Raises DistkError naming the plugin when that fails."""
-        module, _, attribute = self.path.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except DistkError:
-            raise
-        except (Exception, SystemExit) as error:
-            words = f"{self.group} {self.name}".strip()
-            raise DistkError(f"command '{words}' of {self.plugin} cannot be imported: {_told(error)}.") from error
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
+_PATH = re.compile(r"\w+(\.\w+)*:\w+")
+_RECIPE = re.compile(r"\w+(\.\w+)*:(\w[\w.-]*/)*\w[\w.-]*\.toml")
 
 
 class Registry:
@@ -156,7 +58,7 @@ class Registry:
             version = point.dist.version if point.dist else "?"
             if disabled & {canonical(point.name), canonical(name)}:
                 free = point.name if point.name not in self.plugins else f"{point.name} ({name})"
-                self.plugins[free] = Plugin(free, name, version, point.value, _DISABLED)
+                self.plugins[free] = Plugin(free, name, version, point.value, DISABLED)
             else:
                 self.add(point.name, point.value, name, version)
 
@@ -170,7 +72,7 @@ class Registry:
         plugin = self.plugins[name] = Plugin(name, distribution, version, module)
         try:
             loaded = importlib.import_module(module)
-            _hold_against_contract(loaded)
+            hold_against_contract(loaded)
             self.manager.register(loaded, name=name)
             for kind in KINDS:
                 hook = self.manager.subset_hook_caller(
@@ -185,7 +87,7 @@ class Registry:
             if self._implementations("distk_run_logged", name):
                 plugin.brings("logger", name)
         except (Exception, SystemExit) as error:  # a stranger's module may raise anything; the others must go on
-            plugin.error = _told(error)
+            plugin.error = told(error)
             self._forget(plugin)
 
     def _implementations(self, hook: str, plugin: str) -> list[Any]:
@@ -421,52 +323,13 @@ class Registry:
                 if hook == "distk_run_requested" and isinstance(error, UsageError):
                     raise
                 plugin = self.plugins[implementation.plugin_name]
-                warn_once(f"{plugin} failed in {hook}: {_told(error)}")
+                warn_once(f"{plugin} failed in {hook}: {told(error)}")
 
 
 def _words_below(words: str, built: Any) -> list[str]:
     """What a click command is called by, or the commands within a group."""
     inner = getattr(built, "commands", {})
     return [word for name, command in inner.items() for word in _words_below(f"{words} {name}", command)] or [words]
-
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
-_PATH = re.compile(r"\w+(\.\w+)*:\w+")
-_RECIPE = re.compile(r"\w+(\.\w+)*:(\w[\w.-]*/)*\w[\w.-]*\.toml")
-
-
-def canonical(name: str) -> str:
-    """A distribution's or plugin's name as pip compares it: `My_Plugin` and `my-plugin` are one."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _told(error: BaseException) -> str:
-    """An exception in one line."""
-    text = " ".join(str(error).split()).rstrip(".")
-    return f"{type(error).__name__}: {text[:400]}" if text else type(error).__name__
-
-
-def _hold_against_contract(module: Any) -> None:
-    """Raises RuntimeError for a newer contract, and for a hook that is unknown, unmarked or of another signature."""
-    contract = getattr(module, "DISTK_CONTRACT", hookspecs.CONTRACT)
-    if contract > hookspecs.CONTRACT:
-        raise RuntimeError(
-            f"written for plugin contract {contract}, this distk speaks {hookspecs.CONTRACT}: update distk"
-        )
-    known = set(hookspecs.names())
-    for name, value in vars(module).items():
-        if not name.startswith("distk_"):
-            continue
-        marked = hasattr(value, "distk_impl")
-        if marked and name not in known:
-            raise RuntimeError(f"'{name}' is not a hook of distk; the hooks are {', '.join(sorted(known))}")
-        if name in known and not marked and getattr(value, "__module__", None) == module.__name__:
-            raise RuntimeError(f"'{name}' is not marked: put @distk.hookimpl above it")
-        if marked and callable(value):
-            takes = list(inspect.signature(getattr(hookspecs, name)).parameters)
-            wanted = [p.name for p in inspect.signature(value).parameters.values() if p.default is p.empty]
-            if not set(wanted) <= set(takes):
-                raise RuntimeError(f"hook '{name}' takes ({', '.join(takes)}), not ({', '.join(wanted)})")
 
 
 def _version(distribution: str) -> str:

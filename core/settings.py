@@ -12,7 +12,8 @@ from distk.config import from_dict, hints, option, read_toml, to_dict
 from distk.data import Dataset
 from distk.errors import UsageError, nearest, unknown
 from distk.method import Method
-from distk.registry import Registration, registry
+from distk.registered import Registration
+from distk.registry import registry
 
 SECTIONS = ("model", "data", "train")
 

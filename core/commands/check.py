@@ -11,7 +11,8 @@ from distk import console
 from distk.commands.arguments import Json
 from distk.config import assignments
 from distk.errors import DistkError, UsageError, unknown
-from distk.registry import Registration, canonical, registry
+from distk.registered import Registration, canonical
+from distk.registry import registry
 
 if TYPE_CHECKING:
     from distk.metric import CodeTable

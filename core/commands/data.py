@@ -12,7 +12,8 @@ from distk import console, options
 from distk.commandline import LazyGroup
 from distk.commands.arguments import Device, Json, Split
 from distk.errors import UsageError
-from distk.registry import Registration, registry
+from distk.registered import Registration
+from distk.registry import registry
 
 if TYPE_CHECKING:
     from distk.data import Dataset

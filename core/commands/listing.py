@@ -11,7 +11,8 @@ from distk import console
 from distk.commandline import collect_apps
 from distk.commands.arguments import Json
 from distk.errors import unknown
-from distk.registry import KINDS, registry
+from distk.papers import KINDS
+from distk.registry import registry
 
 PLURALS = {
     "method": "methods",

@@ -11,7 +11,8 @@ from distk import console, options
 from distk.commands.arguments import Json
 from distk.config import read_toml
 from distk.errors import UsageError
-from distk.registry import Registration, registry
+from distk.registered import Registration
+from distk.registry import registry
 
 _RESERVED = ("data", "data_dir", "preset", "config", "out", "json", "seeds", "profile")
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from distk.config import NoConfig, from_dict, to_dict
 from distk.errors import DistkError, UsageError, nearest, unknown
-from distk.registry import Registration, registry
+from distk.registered import Registration
+from distk.registry import registry
 from distk.run import RUNS
 from distk.settings import Settings, resolve
 from distk.study.parse import layered, parse

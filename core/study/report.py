@@ -13,7 +13,8 @@ from typing import Any
 from distk import console
 from distk.errors import DistkError, UsageError
 from distk.files import write_atomic
-from distk.registry import Registration, registry
+from distk.registered import Registration
+from distk.registry import registry
 from distk.study import figures, store
 from distk.study.claims import UNTESTED, Claim, Verdict, judge
 from distk.study.parse import parse

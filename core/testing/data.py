@@ -250,7 +250,7 @@ def metric_checks(name: str, table: CodeTable | None = None) -> list[Check]:
     except DistkError as error:
         return [Check("it can be imported", str(error))]
     given = table is not None
-    table = table if table is not None else probe_table() if cls.needs_model else synthetic_table()
+    table = table if table is not None else probe_table() if cls.needs_model or cls.needs else synthetic_table()
 
     def compute() -> Mapping[str, Any]:
         return cls(cls.Config()).compute(table, 0)

@@ -11,7 +11,8 @@ from distk.console import note
 from distk.data import Dataset, open_dataset
 from distk.device import Ranks, initialised
 from distk.errors import DistkError, UsageError
-from distk.registry import Registration, registry
+from distk.registered import Registration
+from distk.registry import registry
 from distk.settings import Settings
 from distk.training.trainer import Trainer
 

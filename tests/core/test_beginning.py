@@ -130,6 +130,24 @@ class Walker(Method[Settings]):
         return self.average(code["z"]) * self.scale
 
 
+class Apart(Walker):
+    """Gives every process the whole batch's first rows, stops at bf16 and reads a number."""
+
+    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
+        rows = source.dataset.sample_rows(source.batch * source.world, source.generator)
+        return source.dataset.batch(rows[:: source.world])
+
+    def error(self, step: Any) -> Tensor:
+        loss = super().error(step)
+        if torch.is_autocast_enabled("cpu"):
+            return loss / 0
+        step.memo["seen"] = loss.detach().item()
+        return loss
+
+    def walk(self, group: Latent, columns: int) -> Tensor | None:
+        return torch.full((columns,), torch.nan)
+
+
 class Paired(Walker):
     """Reads a partner, and no vectors of another length than five."""
 
@@ -140,13 +158,16 @@ class Paired(Walker):
             raise UsageError("these vectors are refused.")
 
 
+METHODS = {"begin-fitted": Fitted, "begin-walker": Walker, "begin-paired": Paired, "begin-apart": Apart}
+
+
 @pytest.fixture(autouse=True)
 def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     made = types.ModuleType("plugged_beginning")
 
     @hookimpl
     def distk_register_methods(register: Any) -> None:
-        for name, cls in (("begin-fitted", Fitted), ("begin-walker", Walker), ("begin-paired", Paired)):
+        for name, cls in METHODS.items():
             register(name, f"{__name__}:{cls.__name__}", "a test's")
 
     @hookimpl
@@ -267,3 +288,19 @@ def test_an_average_follows(generator: torch.Generator) -> None:
     assert torch.equal(average.eval()(x), average.average.eval()(x))
     with pytest.raises(ValueError, match="0, 1"):
         Average(network, 1.0)
+
+
+def test_the_checks_find_what_is_wrong_and_name_the_line_and_the_cure() -> None:
+    problems = {check.name: check.problem for check in method_checks("begin-apart") if check.problem}
+    assert set(problems) == {
+        "the step reads nothing back to the host",
+        "a step in bf16 gives finite losses",
+        "two ranks together draw the batch of one",
+        "every latent can be walked",
+    }
+    read = problems["the step reads nothing back to the host"]
+    line = next(i for i, text in enumerate(Path(__file__).read_text().splitlines(), 1) if "detach().item()" in text)
+    assert f"test_beginning.py:{line}" in read
+    assert "step.log" in read
+    assert "source.draw" in problems["two ranks together draw the batch of one"]
+    assert "NaN" in problems["every latent can be walked"]

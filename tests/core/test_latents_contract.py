@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
-from distk import Code, DataSpec, Latent, LatentSpace, Method, NoConfig
-from distk.traversal import traverse
+from distk import Code, DataSpec, Latent, LatentSpace, Method, NoConfig, UsageError
+from distk.traversal import known_of, strips_of, traverse
 
 SPACE = LatentSpace.of(
     Latent("noise", "continuous", 3, encoded=False, walked=False),
@@ -137,3 +138,87 @@ def test_a_header_of_before_has_the_defaults() -> None:
     assert group == Latent("z", "continuous", 3)
     assert (group.prior, group.encoded, group.scored, group.walked) == ("normal", True, True, True)
     assert LatentSpace.from_list(SPACE.to_list()) == SPACE
+
+
+class Quantised(Method):
+    """An ordinal group whose three dimensions have values of their own, and one that has no prior."""
+
+    Config: ClassVar[type] = NoConfig
+    latents = LatentSpace.of(Latent("q", "ordinal", 3), Latent("free", "continuous", 2, prior="none"))
+    book = torch.tensor([[0.0, 1, 5, 6], [10, 20, 30, 40], [-1, -2, -3, -4]])
+
+    def __init__(self, config: Any, data: DataSpec) -> None:
+        super().__init__(config, data)
+        self.weight = nn.Parameter(torch.eye(6))
+
+    def walk(self, group: Latent, columns: int) -> Tensor | None:
+        return self.book.sort(1).values if group.name == "q" else None
+
+    def encode(self, x: Tensor) -> Code:
+        flat = x.flatten(1) @ self.weight
+        return {"q": flat[:, :3], "free": flat[:, 3:5]}
+
+    def decode(self, code: Code) -> Tensor:
+        flat = torch.cat([code["q"], code["free"], torch.zeros(len(code["q"]), 1)], 1)
+        return (flat @ self.weight.T).view(-1, 1, 2, 3)
+
+
+class Items:
+    """A thousand items whose fourth and fifth entries lie where the walk of `free` has to go."""
+
+    name, origin, device = "items", "made here", torch.device("cpu")
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.x = torch.rand(1000, 1, 2, 3, generator=generator) * torch.tensor([1.0, 1, 1, 10, 100, 1]).view(1, 1, 2, 3)
+
+    def rows_of(self, split: str) -> Tensor:
+        return torch.arange(1000)
+
+    def rows(self, split: str) -> None:
+        return None
+
+    def __len__(self) -> int:
+        return 1000
+
+    def items(self, rows: Tensor) -> dict[str, Tensor]:
+        return {"x": self.x[rows]}
+
+
+def test_ordinal_groups_take_their_own_values_and_free_ones_the_data_s(generator: torch.Generator) -> None:
+    model, data = Quantised(NoConfig(), DataSpec("image", (1, 2, 3))), Items(generator)
+    assert model.latents.column_kinds[:3] == ["ordinal"] * 3
+    known = known_of(model, data)
+    assert known.kl == {}
+    batch = data.items(torch.tensor([0]))
+    made = traverse(model, batch, 7, known=known, seed=1)
+    by_name = {row.label: row for row in made.rows}
+    assert [row.label for row in made.rows][:2] == ["free2", "free1"], "what varies most comes first"
+    for k in range(3):
+        row = by_name[f"q{k + 1}"]
+        assert row.values == sorted(model.book[k].tolist())
+        assert torch.equal(row.items[:4].flatten(1)[:, k], torch.tensor(row.values))
+        assert row.items.shape[0] == 7
+        assert not row.items[4:].any(), "nothing behind the last value"
+    for k, scale in ((1, 10), (2, 100)):
+        low, high = by_name[f"free{k}"].values[0], by_name[f"free{k}"].values[-1]
+        # The 5 % and 95 % quantiles of 1000 uniform numbers: within 4 standard errors, 4 sqrt(.05 .95 / 1000).
+        assert low / scale == pytest.approx(0.05, abs=0.028)
+        assert high / scale == pytest.approx(0.95, abs=0.028)
+    strips = strips_of(model, model.encode(data.x[:2]), "q2", 9)
+    assert strips.shape[:2] == (2, 4)
+    assert strips[0].flatten(1)[:, 1].tolist() == [10, 20, 30, 40]
+
+
+def test_levels_are_drawn_of_each_dimension_alone_and_nothing_without_a_prior(generator: torch.Generator) -> None:
+    model = Quantised(NoConfig(), DataSpec("image", (1, 2, 3)))
+    drawn = model._from_prior(model.latents["q"], 4000, generator)
+    for k in range(3):
+        values, counts = drawn[:, k].unique(return_counts=True)
+        assert values.tolist() == sorted(model.book[k].tolist())
+        assert stats.chisquare(counts.numpy()).pvalue > 1e-6
+    assert not model.drawable
+    with pytest.raises(UsageError, match="'free' has no prior"):
+        model.prior(2, generator)
+    filled = model.filled({"free": torch.zeros(5, 2)}, seed=2)
+    assert filled["q"].shape == (5, 3)
+    assert torch.equal(filled["q"], filled["q"][:1].expand(5, 3)), "what has a prior is drawn, what has none was given"

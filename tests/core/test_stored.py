@@ -320,3 +320,25 @@ def test_the_step_reads_nothing_back_in_either_place(pictures: Path) -> None:
         source = Source(trainer.dataset, 4, trainer.generator, clock=Clock(0, trainer.counter, 1))
         with no_host_reads(), NoHostReads():
             source.sample()
+
+
+@pytest.mark.slow
+def test_a_million_images_train_in_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """12.3 GB of images in a file: less than 4 GB of memory of its own, and no more at the end than after 20 steps."""
+    import importlib.util
+    import sys
+
+    where = Path(__file__).parents[2] / "benchmarks"
+    monkeypatch.syspath_prepend(str(where))
+    spec = importlib.util.spec_from_file_location("host", where / "host.py")
+    assert spec is not None
+    host = importlib.util.module_from_spec(spec)
+    assert spec.loader is not None
+    monkeypatch.setitem(sys.modules, "host", host)
+    spec.loader.exec_module(host)
+    if os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize < 14e9:
+        pytest.skip("13 GB of disk are needed")
+    found = host.memory_of(host.write(tmp_path / "many.npy", 1_000_000), torch.device("cpu"), 200)
+    (tmp_path / "many.npy").unlink()
+    assert found["peak"] < 4e9
+    assert found["at_the_end"] - found["after_20_steps"] < 50e6

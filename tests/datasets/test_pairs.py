@@ -47,6 +47,11 @@ def test_the_number_may_be_drawn_and_steps_be_small(seed: int) -> None:
     circular = torch.tensor([kind == "circular" for kind in data.factor_kinds])
     around = torch.where(circular, torch.minimum(away, sizes - away), away)
     assert torch.equal(around, batch["differs"].long())
+    # What turns goes both ways over its end; what does not goes back from it.
+    for k, turns in enumerate(circular.tolist()):
+        at_zero = (batch["factors"][:, k] == 0) & batch["differs"][:, k]
+        reached = set(batch["factors2"][at_zero, k].tolist())
+        assert reached == ({1, int(sizes[k]) - 1} if turns else {1})
 
 
 def test_it_is_scored_as_what_it_is_made_of_and_refuses_what_is_no_grid() -> None:

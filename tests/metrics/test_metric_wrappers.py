@@ -340,3 +340,18 @@ def test_a_factor_that_is_not_asked_about(generator) -> None:
         key = build_metric(name)[1].headline
         assert found[key] > 0.99, (name, found)
     assert "error" in score(table, "factorvae", {"ignore_factors": ("colour",)}, 0, 1)
+
+
+def test_what_a_metric_needs_of_a_model_is_asked_for_in_one_place(loose, monkeypatch) -> None:
+    from distk import Method
+    from distk.plugins.metrics.information import Mig
+
+    class Blind(Method):
+        def encode(self, x):
+            return {"z": x}
+
+    monkeypatch.setattr(Mig, "needs", ("decode", "posterior"))
+    assert "needs a checkpoint" in score(loose, "mig", {}, 0, 1)["error"]
+    loose.model = Blind.__new__(Blind)
+    error = score(loose, "mig", {}, 0, 1)["error"]
+    assert error == "metric 'mig' needs a method that can decode and posterior, which Blind cannot."

@@ -1,0 +1,145 @@
+"""What the registry keeps: plugins, what they announced, and whether a plugin's module keeps the contract."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from distk import hookspecs
+from distk.errors import DistkError
+
+DISABLED = "disabled by DISTK_DISABLE_PLUGINS"
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One named object of a plugin; `load()` imports it."""
+
+    kind: str
+    name: str
+    path: str
+    summary: str
+    paper: str
+    tags: tuple[str, ...]
+    aliases: tuple[str, ...]
+    plugin: str
+    distribution: str
+    version: str
+    runner: str = ""
+    judge: str = ""
+    """Paths of a study's functions; its own `path` leads to its recipe."""
+
+    def load(self) -> Any:
+        """Import the class that was registered.
+
+        Raises DistkError naming the plugin when the import fails, whatever a stranger's module raises.
+        """
+        return self.load_from(self.path)
+
+    def load_from(self, path: str) -> Any:
+        """Import what stands at one of the paths of this registration, as `load`."""
+        module, _, attribute = path.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except DistkError:  # the plugin's own sentence, as about a missing extra
+            raise
+        except (Exception, SystemExit) as error:
+            raise DistkError(f"{self.kind} '{self.name}' of {self.owner} cannot be imported: {told(error)}.") from error
+
+    @property
+    def owner(self) -> str:
+        """`plugin 'name' (distribution version)` for messages."""
+        return f"plugin '{self.plugin}' ({self.distribution} {self.version})"
+
+
+@dataclass
+class Plugin:
+    """One plugin as `distk plugins` shows it.
+
+    error: why it is not in use. faults: what is wrong with one that is in use, such as a command that another has.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    module: str
+    error: str = ""
+    provides: dict[str, list[str]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def brings(self, kind: str, name: str) -> None:
+        """Note one thing that this plugin provides."""
+        self.provides.setdefault(kind, []).append(name)
+
+    @property
+    def disabled(self) -> bool:
+        """Whether the user switched it off."""
+        return self.error == DISABLED
+
+    def __str__(self) -> str:
+        return f"plugin '{self.name}' ({self.distribution} {self.version})"
+
+
+PAPERS = "Papers"
+"""Heading above the papers in `distk --help`."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One place on the command line. path: what runs, "" for a group. built: a click command made by the plugin."""
+
+    group: str
+    name: str
+    path: str
+    summary: str
+    plugin: Plugin
+    panel: str = ""
+    built: Any = None
+
+    def load(self) -> Any:
+        """What stands at `path`, imported. Raises DistkError naming the plugin when that fails."""
+        module, _, attribute = self.path.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except DistkError:
+            raise
+        except (Exception, SystemExit) as error:
+            words = f"{self.group} {self.name}".strip()
+            raise DistkError(f"command '{words}' of {self.plugin} cannot be imported: {told(error)}.") from error
+
+
+def canonical(name: str) -> str:
+    """A distribution's or plugin's name as pip compares it: `My_Plugin` and `my-plugin` are one."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def told(error: BaseException) -> str:
+    """An exception in one line."""
+    text = " ".join(str(error).split()).rstrip(".")
+    return f"{type(error).__name__}: {text[:400]}" if text else type(error).__name__
+
+
+def hold_against_contract(module: Any) -> None:
+    """Raises RuntimeError for a newer contract, and for a hook that is unknown, unmarked or of another signature."""
+    contract = getattr(module, "DISTK_CONTRACT", hookspecs.CONTRACT)
+    if contract > hookspecs.CONTRACT:
+        raise RuntimeError(
+            f"written for plugin contract {contract}, this distk speaks {hookspecs.CONTRACT}: update distk"
+        )
+    known = set(hookspecs.names())
+    for name, value in vars(module).items():
+        if not name.startswith("distk_"):
+            continue
+        marked = hasattr(value, "distk_impl")
+        if marked and name not in known:
+            raise RuntimeError(f"'{name}' is not a hook of distk; the hooks are {', '.join(sorted(known))}")
+        if name in known and not marked and getattr(value, "__module__", None) == module.__name__:
+            raise RuntimeError(f"'{name}' is not marked: put @distk.hookimpl above it")
+        if marked and callable(value):
+            takes = list(inspect.signature(getattr(hookspecs, name)).parameters)
+            wanted = [p.name for p in inspect.signature(value).parameters.values() if p.default is p.empty]
+            if not set(wanted) <= set(takes):
+                raise RuntimeError(f"hook '{name}' takes ({', '.join(takes)}), not ({', '.join(wanted)})")
