@@ -70,5 +70,6 @@ def test_codes_are_shown_and_read() -> None:
 
 
 # Measured at 60 steps: -6.7 without, 0.31 with the information; nothing trains Q's head there.
+@pytest.mark.slow
 def test_without_information_nothing_is_read() -> None:
     assert trained(0, 40, mi_coeff=0.0)[0] < 0.2
