@@ -105,6 +105,7 @@ class GapDci(Metric[GapConfig]):
         *("nrmse_test.*", "nrmse_gap.*", "rmse_gap.*", "completeness.*", "disentanglement.*", "codes_for.*"),
     )
     needs_model = True
+    needs = ("encode",)
     needs_codes = False
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ from distk.plugins.gan_family.infogan.method import InfoGAN, InfoGANMnist
 from distk.plugins.gan_family.infogan.metrics import Config as ScoreConfig
 from distk.plugins.gan_family.infogan.metrics import InfoGANScore
 from distk.plugins.gan_family.infogan.networks import Down, PlainTrunk, ResidualTrunk, Up, layer_norm
-from distk.settings import TrainConfig
+from distk.settings import TrainConfig, resolve
 from distk.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -315,6 +315,31 @@ def test_images_reach_the_networks_in_their_own_range(seed: int, low: float, gen
         mean, log_variance, _ = model.read(model.trunk(drawn))
         torch.testing.assert_close(model.encode(x)["c"], mean)
         torch.testing.assert_close(model.posterior(x)["c"], (mean, log_variance.exp().sqrt()))
+
+
+def test_presets_are_the_papers_experiments() -> None:
+    paper = resolve("infogan", preset="paper")
+    told = vars(paper.model)
+    # Appendix A.2, and the program of improved Wasserstein GAN, whose settings the paper keeps
+    expected = {"codes": 6, "noise": 128, "mi_coeff": 8.0, "q_std": "learned", "game": "wasserstein", "dim": 64}
+    expected |= {"gp_coeff": 10.0, "critic_updates": 5, "lr": 1e-4, "critic_lr": 1e-4, "beta1": 0.0, "beta2": 0.9}
+    assert {key: told[key] for key in expected} == expected
+    # Appendix A.1: 200,000 pictures of 64x64 with the gap left out
+    assert paper.data == "teapots"
+    assert {"items": 200_000, "size": 64, "gap": "paper", "poses": 0}.items() <= paper.data_options.items()
+    assert (paper.train.steps, paper.train.batch) == (25_000, 64)  # the authors' later program; Gulrajani et al. 2017
+    assert resolve("infogan", preset="full").train.steps == 200_000
+    later = vars(resolve("infogan", preset="iclr").model)  # the authors' later program
+    assert (later["codes"], later["noise"], later["mi_coeff"], later["q_std"]) == (10, 0, 6.0, "fixed")
+    first = resolve("infogan-mnist", preset="paper")
+    told = vars(first.model)
+    # Chen et al. 2016, appendix C.1, and their program
+    expected = {"codes": 2, "categories": (10,), "noise": 62, "noise_prior": "uniform", "game": "logistic"}
+    expected |= {"lr": 1e-3, "critic_lr": 2e-4, "beta1": 0.5, "mi_coeff": 1.0, "q_std": "fixed", "q_hidden": 128}
+    assert {key: told[key] for key in expected} == expected
+    assert (first.data, first.train.steps, first.train.batch) == ("mnist", 50 * 100, 128)
+    baseline = resolve("pca", preset="paper")
+    assert (vars(baseline.model)["components"], baseline.train.steps) == (6, 0)
 
 
 # What a trained model can do
