@@ -14,6 +14,7 @@ from PIL import Image
 from distk import open_dataset
 from distk.errors import DistkError, UsageError
 from distk.video import Clips, Fit, read_clips, write_clips
+from distk.video.readers import read_picture
 from distk.video.writers import gif, palette_of
 
 
@@ -147,6 +148,24 @@ def test_several_clips_become_several_files(tmp_path, seed) -> None:
 
 
 # Folders
+
+
+@pytest.mark.parametrize(("orientation", "turn"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_one_picture_is_upright(tmp_path, seed, orientation, turn) -> None:
+    """EXIF's orientations that turn: by how many quarters to the left the picture is to be seen."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "p.png", exif=exif)
+    array, mode = read_picture(tmp_path / "p.png", Fit())
+    assert np.array_equal(array, np.rot90(pixels, turn).transpose(2, 0, 1))
+    assert mode == "RGB"
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "grey.png")
+    assert read_picture(tmp_path / "grey.png", Fit(8))[0].shape == (3, 8, 8)
+    assert read_picture(tmp_path / "grey.png", Fit(None, 1))[1] == "L"
+    (tmp_path / "p.png").write_bytes(b"no picture")
+    with pytest.raises(DistkError, match="cannot be read as an image"):
+        read_picture(tmp_path / "p.png", Fit())
 
 
 def test_folders_of_frames_in_natural_order_with_classes(tmp_path, seed) -> None:
