@@ -1,7 +1,7 @@
 """Does ldf learn how pieces belong together, what each looks like, and what the shortcut reconstructs? With ablations.
 
-Clips of two frames, each a bump of 16 pixels at a place of its own; both bumps go up, or both go down. All 10,000 single
-frames teach the lower level, 256 clips the upper one.
+Clips of two frames, each a bump of 16 pixels at a place of its own; both bumps go up, or both go down. All 10,000
+single frames teach the lower level, 256 clips the upper one.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def test_pieces_belong_together_and_look_right() -> None:
     print(
         f"agreement {agree:.3f}, by chance {chance:.3f}, total variation {apart(places, real):.3f}, error {error:.3f}"
     )
-    # Measured: 0.92, 0.13 and 0.17 of the variance for this seed; seed 2 is alike (0.92, 0.18, 0.12), of seed 1 the lower
-    # level inverts badly (its codes' error is 0.40 of the variance) and pieces agree in 0.66.
+    # Measured: 0.92, 0.13 and 0.17 of the variance for this seed; seed 2 is alike (0.92, 0.18, 0.12), with seed 1 the
+    # lower level inverts badly (its codes' error is 0.40 of the variance) and pieces agree in 0.66.
     assert agree >= 0.85
     assert apart(places, real) <= 0.2
     assert error < 0.25
