@@ -16,9 +16,10 @@ FEW_GRASPS = {"objects": 4, "categories": ("cup", "mug"), "scenes": 2, "size": 3
 SMALLER: dict[str, dict] = {
     **{key: {"poses": 2} for key in ("fstat", "triplet", "histloss", "bindev")},
     "factorgen": {"orientations": 2, "positions": 4},
-    **{key: {"clips": 60, "held_out": 20} for key in ("ldf", "joint-gan")},
     "nlmultitask": {"sentences": 600},
     **dict.fromkeys(("grasping", "graspcnn"), FEW_GRASPS),
+    **{key: {"clips": 60, "held_out": 20} for key in ("ldf", "joint-gan", "pacman")},
+    "shapes32": {"images": 200, "held_out": 50},
 }
 """Settings of the data where most of the time of the checks would go into drawing them."""
 NEED_FILES = {
@@ -58,11 +59,12 @@ def test_cascadevae_with_its_discrete_code() -> None:
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_dataset(name: str) -> None:
-    checks = dataset_checks(name)
+    smaller = SMALLER.get(name, {})
+    checks = dataset_checks(name, **smaller)
     if checks[0].skipped:
         assert name in NEED_FILES or "--data" in checks[0].skipped, checks[0].skipped
         return
-    check_dataset(name)
+    check_dataset(name, **smaller)
 
 
 @pytest.mark.parametrize("name", [n for n in METRICS if n not in NEED_ITEMS])

@@ -158,10 +158,12 @@ class LDF(Whole[Config]):
 
     def before_step(self, step: int, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
         """Once the lower level is done, encode all items that may be seen whole, and keep mean and log variance."""
-        if not self.phase(step) or "_stored" in self.__dict__:
+        if "_chosen" in self.__dict__ and (not self.phase(step) or "_stored" in self.__dict__):
             return
         data = self.dataset()
-        rows = self.whole_rows(data)
+        rows = self.whole_rows(data)  # before the first step, so that too few items are noticed at once
+        if not self.phase(step):
+            return
         if len(rows) * self.pieces * 2 * self.config.z * 4 <= CACHE:
             self.__dict__["_stored"] = self._encode_all(data, rows)
 

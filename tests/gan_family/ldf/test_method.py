@@ -197,7 +197,7 @@ def test_only_the_chosen_items_are_seen_whole(seed: int) -> None:
     assert torch.equal(joint.collect(source)["x"].flatten(1).unique(dim=0), seen)
     assert set(model.whole_rows(data).tolist()) <= set(range(32))
     with pytest.raises(UsageError, match="32 training items"):
-        make(seed, joint_samples=33).whole_rows(data)
+        trainer(make(seed, joint_samples=33), data).step()
     with pytest.raises(UsageError, match="smallest allowed value 2"):
         make(seed, joint_samples=1)
 
