@@ -50,7 +50,9 @@ def make_data(
     folder: Annotated[
         Path | None, typer.Option("--meshes", help="Objects from CATEGORY/NAME.obj of this folder (distk[mesh]).")
     ] = None,
-    scale: Annotated[float, typer.Option("--scale", help="Metres of a unit of the meshes; 0.001 for mm.")] = 1.0,
+    scale: Annotated[
+        float, typer.Option("--scale", help="Metres of a unit of the meshes; 0.001 for mm.", min=1e-6)
+    ] = 1.0,
     up: Annotated[meshes.Up, typer.Option("--up", help="Axis of the meshes that points up.")] = "z",
     surface: Annotated[
         Literal["refuse", "shell"], typer.Option("--open", help="Meshes that are not closed: refuse, or a shell.")
@@ -69,28 +71,22 @@ def make_data(
 
     Example: distk grasping make-data --out grasps/ --objects 14 --grasps 64 --demos 4 --scenes 2 --size 64
     """
-    target = choose_device(device)
+    target, tries = choose_device(device), engine(labels)
     kept = grasps // demos
     if kept < 2:
         raise UsageError(f"--grasps {grasps} are less than two for each of --demos {demos}.")
-    chosen = tuple(part for part in categories.split(",") if part) or CATEGORIES
-    values = {"objects": objects, "categories": chosen, "data_seed": seed}
+    shards.vacant(out)
     if folder is not None:
-        reading = meshes.Reading(scale, up, surface, wall)
-        paths = meshes.found(folder)
-        shapes: Shapes = meshes.grids([path for path, _ in paths], reading).to(target)
-        names, kinds = [path.stem for path, _ in paths], [kind for _, kind in paths]
-        if len(set(names)) < len(names):
-            raise UsageError(f"two meshes in '{folder}' are called '{max(names, key=names.count)}'; names must differ.")
+        if labels == "mujoco":
+            raise UsageError("--labels mujoco serves objects that are made here; --meshes take --labels quasistatic.")
+        shapes, names, kinds = from_meshes(folder, meshes.Reading(scale, up, surface, wall))
     else:
-        config = from_dict(Config, values, "grasping make-data")
-        kinds = config.names()
-        names = [f"{kind}-{kinds[:i].count(kind):03d}" for i, kind in enumerate(kinds)]
-        shapes = bodies(kinds, seed).to(target)
+        shapes, names, kinds = crockery(objects, tuple(part for part in categories.split(",") if part), seed)
+    shapes = shapes.to(target)
     plan = generator.Plan(
         scenes, azimuths, size, voxels, demos, kept, Config.elevations, Config.train_elevations, noise, seed
     )
-    made = generator.make(shapes, names, kinds, plan, target, engine(labels), labels)
+    made = generator.make(shapes, names, kinds, plan, target, tries, labels)
     files = shards.write(out, made)
     count = len(made.grasps["outcome"])
     told = {"grasps": count, "successes": int(made.grasps["outcome"].sum()), "objects": len(names), "labels": labels}
@@ -99,6 +95,22 @@ def make_data(
     else:
         note(f"{count:,} grasps of {len(names)} objects, labels by {labels}: --data grasps --data-dir {out}")
         console.out.print(str(out))
+
+
+def from_meshes(folder: Path, reading: meshes.Reading) -> tuple[Shapes, list[str], list[str]]:
+    """Objects of a folder of meshes, their names and their categories. Raises UsageError for names that occur twice."""
+    paths = meshes.found(folder)
+    names = [path.stem for path, _ in paths]
+    if len(set(names)) < len(names):
+        raise UsageError(f"two meshes in '{folder}' are called '{max(names, key=names.count)}'; names must differ.")
+    return meshes.grids([path for path, _ in paths], reading), names, [kind for _, kind in paths]
+
+
+def crockery(objects: int, categories: tuple[str, ...], seed: int) -> tuple[Shapes, list[str], list[str]]:
+    """Objects that are made here, their names and their categories."""
+    values = {"objects": objects, "categories": categories or CATEGORIES, "data_seed": seed}
+    kinds = from_dict(Config, values, "grasping make-data").names()
+    return bodies(kinds, seed), [f"{kind}-{kinds[:i].count(kind):03d}" for i, kind in enumerate(kinds)], kinds
 
 
 def check_labels(

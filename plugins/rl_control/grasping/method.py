@@ -350,6 +350,7 @@ class GraspCNN(Grasping):
 
     Config = BaselineConfig
     own_commands: ClassVar[Mapping[str, str]] = {}
+    instead: Mapping[str, str] = {"sample": "distk grasping plan"}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
             "model": Grasping.presets["demo"]["model"],

@@ -129,12 +129,12 @@ class PlanningConfig:
 class GraspPlanning(OfGrasps[PlanningConfig]):
     """Share of searches that find a grasp that holds, from one that fails, within the steps: all, and by category.
 
-    `before`: the same for the outcomes of a walk that takes the first of its directions instead of the best, so that
+    `aimless`: the same for a walk that takes any direction instead of the best, so that
     what chance alone finds can be seen.
     """
 
     headline = "all"
-    keys = ("before", "n", "bottle", "bowl", "cup", "plate", "mug", "sugarbowl", "teapot", "*")
+    keys = ("aimless", "n", "bottle", "bowl", "cup", "plate", "mug", "sugarbowl", "teapot", "*")
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         model, dataset = self.looked_at(table)
@@ -147,7 +147,7 @@ class GraspPlanning(OfGrasps[PlanningConfig]):
             chance = planned(model, dataset, begin, aimless, generator, points_of(model)).success
         scores: dict[str, Any] = {
             "all": float(found.double().mean()),
-            "before": float(chance.double().mean()),
+            "aimless": float(chance.double().mean()),
             "n": len(found),
         }
         for number, name in enumerate(dataset.spec.classes):

@@ -63,18 +63,25 @@ GRASPS: dict[str, tuple[str, str]] = {
 OPTIONAL = ("mask", "occupancy", "object_T", "demo_id", "grasp_width", "depth_scale")
 
 
+def vacant(folder: Path) -> None:
+    """Raise DistkError for a folder that holds something already, or a file of that name."""
+    if folder.exists() and not folder.is_dir():
+        raise DistkError(f"'{folder}' is a file; name a new folder for the grasps.")
+    taken = next(folder.iterdir(), None) if folder.exists() else None
+    if taken is not None:
+        raise DistkError(f"'{folder}' holds '{taken.name}' already; name a new folder for the grasps.")
+
+
 def write(folder: Path, made: Recorded, per_shard: int = 64) -> list[Path]:
     """Write grasps as a folder of `per_shard` scenes a file; the files written.
 
     Raises DistkError for a folder that holds something already, and where nothing can be written.
     """
+    vacant(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        taken = next(folder.iterdir(), None)
     except OSError as error:
         raise DistkError(f"cannot write to '{folder}': {error.strerror or error}.") from error
-    if taken is not None:
-        raise DistkError(f"'{folder}' holds '{taken.name}' already; name a new folder for the grasps.")
     count, files = len(made.scenes["rgb"]), []
     belongs = made.grasps["grasp_scene"].long()
     for number, start in enumerate(range(0, count, per_shard)):

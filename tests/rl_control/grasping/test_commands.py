@@ -71,6 +71,7 @@ def test_make_data_and_train_on_it(tmp_path, small):
         (("--categories", "cup,jug"), "categories are some of"),
         (("--grasps", 2, "--demos", 2), "are less than two for each of --demos 2"),
         (("--meshes", "/nowhere"), "is no folder"),
+        (("--scale", 0), "--scale"),
     ],
 )
 def test_data_that_cannot_be_made(tmp_path, words, said):

@@ -11,6 +11,7 @@ import torch
 from distk import UsageError
 from distk.data import open_dataset
 from distk.errors import DistkError
+from distk.fitting import differences
 from distk.plugins.rl_control.grasping import bodies, generator, gripper, shards
 from distk.plugins.rl_control.grasping.data import Config, made
 from distk.plugins.rl_control.grasping.projection import composed
@@ -315,3 +316,12 @@ def test_unbalanced_draws_follow_the_scene(tiny):
 def test_composed_is_a_product(generator):
     a, b = torch.randn(2, 5, 4, 4, generator=generator, dtype=torch.float64)
     assert torch.allclose(composed(a, b), a @ b, atol=1e-12)
+
+
+def test_views_of_another_size_do_not_fit(grasps):
+    other = dataclasses.replace(grasps.spec, shape=(4, 64, 32))
+    (found,) = differences(grasps.spec, other)
+    assert found.fatal
+    assert str(found) == "height: 32 in the model, 64 in the data"
+    labels = dataclasses.replace(grasps.spec, extra={**grasps.spec.extra, "labels": "mujoco"})
+    assert [d.what for d in differences(grasps.spec, labels)] == ["labels"]

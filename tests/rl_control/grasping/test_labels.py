@@ -353,3 +353,11 @@ def test_pieces_fill_what_they_stand_for():
         # Pappus: 2 pi times the integral of r over the profile's area, by Green's theorem.
         exact = abs(np.sum((r**2 + r * after[:, 0] + after[:, 0] ** 2) * (after[:, 1] - z)) * math.pi / 3)
         assert total == pytest.approx(exact, rel=0.12), name
+
+
+def test_both_fingers_must_meet_it(monkeypatch):
+    """Lines that meet an object do so from both ends, so that the rule is tried on counts that no object gives."""
+    box = Box(0.02, 0.03, 0.05)
+    for counts, expected in (([45, 8], True), ([45, 7], False), ([7, 45], False)):
+        monkeypatch.setattr(gripper, "contacts", lambda s, w, p, c=counts: torch.tensor([c]))
+        assert bool(gripper.holds(box, ZERO, from_above(0.04))) is expected

@@ -239,7 +239,7 @@ def test_planning_is_the_share_of_searches(model_of, grasps):
     for number, name in enumerate(grasps.spec.classes):
         assert score[name] == pytest.approx(float(found[begin.category == number].double().mean()))
     assert score["n"] == len(found)
-    assert 0 <= score["before"] <= 1
+    assert 0 <= score["aimless"] <= 1
 
 
 def test_shapes_are_held_against_the_truth(model_of, grasps):
