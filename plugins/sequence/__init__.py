@@ -81,9 +81,9 @@ def distk_register_commands(register: RegisterCommand) -> None:
 @hookimpl
 def distk_run_logged(run: Run, step: int, values: dict[str, float]) -> None:
     """Say it when indepvideo has learnt to ignore its code, which a falling loss does not show."""
-    if run.config["method"] == "indepvideo" and 20 * step >= run.config["train"]["steps"]:
-        if values.get("kl_first", 1.0) < COLLAPSED:
-            warn_once(
-                f"the first frame's code says less than {COLLAPSED} nats about it (kl_first): the model ignores its code "
-                "and may go on so for long. A smaller --sigma2, or --kl-warmup, makes it look."
-            )
+    late = run.config["method"] == "indepvideo" and 20 * step >= run.config["train"]["steps"]
+    if late and values.get("kl_first", COLLAPSED) < COLLAPSED:
+        warn_once(
+            f"the first frame's code says less than {COLLAPSED} nats about it (kl_first): the model ignores its code and "
+            "may go on so for long. A smaller --sigma2, or --kl-warmup, makes it look."
+        )

@@ -128,7 +128,9 @@ def test_vectors_have_no_picture_but_a_file(distk: Call, folder: Path, tmp_path:
 def test_what_is_refused(distk: Call, folder: Path, tmp_path: Path) -> None:
     short = run_of(distk, folder, "short", "--frames", 2)
     assert "clips of 2 frames are too short" in distk("indepvideo", "independent", short, code=2)[1]
-    assert "'frames': 1 is below" in distk("train", "indepvideo", *TINY, "--frames", 1, "--out", tmp_path / "a", code=2)[1]
+    assert (
+        "'frames': 1 is below" in distk("train", "indepvideo", *TINY, "--frames", 1, "--out", tmp_path / "a", code=2)[1]
+    )
     assert "sigma2" in distk("train", "indepvideo", *TINY, "--sigma2", 0, "--out", tmp_path / "b", code=2)[1]
     told = distk("train", "indepvideo", *TINY, "--size", 24, "--out", tmp_path / "c", code=2)[1]
     assert "not 24x24" in told
