@@ -84,6 +84,6 @@ def distk_run_logged(run: Run, step: int, values: dict[str, float]) -> None:
     late = run.config["method"] == "indepvideo" and 20 * step >= run.config["train"]["steps"]
     if late and values.get("kl_first", COLLAPSED) < COLLAPSED:
         warn_once(
-            f"the first frame's code says less than {COLLAPSED} nats about it (kl_first): the model ignores its code and "
-            "may go on so for long. A smaller --sigma2, or --kl-warmup, makes it look."
+            f"the first frame's code says less than {COLLAPSED} nats about it (kl_first): the model ignores its code, "
+            "and may go on so for long. A smaller --sigma2, or --kl-warmup, makes it look."
         )
