@@ -58,7 +58,8 @@ def learned(seed: int, ablation: str = "", second_speed: float = 1.3, **settings
 
 
 # Measured on one CPU core (torch 2.13), 3,000 steps, seeds 0, 1, 2: align 0.996, 0.996, 0.996; same 4.95, 4.98, 4.90;
-# cross -0.02, -0.04, 0.00 bits; bound 6.03, 6.25, 6.01 nats a frame. @ENTANGLED@
+# cross -0.02, -0.04, 0.00 bits; bound 6.03, 6.25, 6.01 nats a frame. Entangled: align
+# 0.723, 0.514, 0.550; same 2.55, 2.98, 2.76; cross 0.93, 1.16, 1.20; bound 5.98, 5.90, 5.60.
 @pytest.mark.slow
 def test_factors_find_the_oscillators_where_the_entangled_model_does_not() -> None:
     factored = [learned(seed) for seed in (0, 1)]
@@ -68,5 +69,6 @@ def test_factors_find_the_oscillators_where_the_entangled_model_does_not() -> No
         assert abs(one["cross"]) < 0.3
     entangled = [learned(seed, transition="entangled") for seed in (0, 1, 2)]
     assert statistics.median(one["align"] for one in entangled) < 0.7
+    assert min(one["cross"] for one in entangled) > 0.5
     # No price for factoring, as in the paper's Table 2.
     assert statistics.fmean(f["elbo"] for f in factored) > statistics.fmean(e["elbo"] for e in entangled) - 0.5
