@@ -25,24 +25,14 @@ class Forgetful(Transitions):
         return 0 * mean, 0 * logvar
 
 
-class Detached(Transitions):
-    """An ablation: a state learns nothing from how well it foretells the next one."""
-
-    def forward(self, past: Tensor) -> tuple[Tensor, Tensor]:
-        return super().forward(past.detach())
-
-
-ABLATIONS = {"forgetful": Forgetful, "detached": Detached}
-
-
-def learned(seed: int, ablation: str = "", second_speed: float = 1.3, **settings: Any) -> dict[str, float]:
+def learned(seed: int, forgetful: bool = False, second_speed: float = 1.3, **settings: Any) -> dict[str, float]:
     """Train the demo's model for its 3,000 steps; scores of test clips."""
     data = open_dataset("two-oscillators", {"second_speed": second_speed})
     preset = IndepVideo.presets["demo"]
     with initialised(seed, torch.device("cpu")):
         model = IndepVideo(Config(**{**preset["model"], **settings}), data.spec)
-        if ablation:
-            model.transitions.__class__ = ABLATIONS[ablation]
+        if forgetful:
+            model.transitions.__class__ = Forgetful
     steps, batch = preset["train"]["steps"], preset["train"]["batch"]
     trainer = Trainer(model.train(), data, TrainConfig(steps=steps, batch=batch, seed=seed, device="cpu"))
     for _ in range(steps):
@@ -72,3 +62,11 @@ def test_factors_find_the_oscillators_where_the_entangled_model_does_not() -> No
     assert min(one["cross"] for one in entangled) > 0.5
     # No price for factoring, as in the paper's Table 2.
     assert statistics.fmean(f["elbo"] for f in factored) > statistics.fmean(e["elbo"] for e in entangled) - 0.5
+
+
+# Measured, seed 0: align 0.057, bound 0.60 against 6.03.
+@pytest.mark.slow
+def test_factors_do_not_come_apart_when_the_next_state_does_not_depend_on_the_last() -> None:
+    found = learned(0, forgetful=True)
+    assert found["align"] < 0.5
+    assert found["elbo"] < 3
