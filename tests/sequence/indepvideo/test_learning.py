@@ -70,3 +70,11 @@ def test_factors_do_not_come_apart_when_the_next_state_does_not_depend_on_the_la
     found = learned(0, forgetful=True)
     assert found["align"] < 0.5
     assert found["elbo"] < 3
+
+
+# Measured, seed 0: align 0.166, bound 6.27. With one speed every mixture of the two turns like them.
+@pytest.mark.slow
+def test_oscillators_of_one_speed_are_not_told_apart() -> None:
+    found = learned(0, second_speed=0.5)
+    assert found["align"] < 0.7
+    assert found["elbo"] > 5

@@ -385,7 +385,7 @@ def test_one_part_moves_and_all_others_are_frozen(source: str, form: str, memory
             place = torch.tensor([-SPAN, -SPAN / 3, SPAN / 3, SPAN]).double()
             way = step[0, -1] / SPAN
             torch.testing.assert_close(step, (place[:, None] * way).expand(3, 4, 3), atol=1e-5, rtol=1e-5)
-            assert float(way.norm()) == pytest.approx(1, abs=1e-5)
+            assert float(way.detach().norm()) == pytest.approx(1, abs=1e-5)
         else:
             assert later is not None
             noise = later if source == "prior" else 0 * later
