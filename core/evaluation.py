@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import json
 import math
 import platform
@@ -180,6 +181,11 @@ def evaluate(
             results[name]["reasons"] = {"settings": text, **results[name].get("reasons", {})}
     where = {"split": split, **({"fit": fit} if fit is not None else {}), "options": dict(options)}
     return {"metrics": results, "provenance": {**provenance(table, seed), **where}}
+
+
+def own_words() -> frozenset[str]:
+    """What `evaluate` calls its own arguments, which no setting of a metric can be called."""
+    return frozenset(inspect.signature(evaluate).parameters) - {"options"}
 
 
 def _loads(name: str) -> Any:

@@ -152,7 +152,7 @@ def split_options(
     data_names = set(hints(dataset.Config)) if dataset is not None else set()
     for name, value in given.items():
         if name in ("data", "data_dir"):
-            sections["data"]["name" if name == "data" else "dir"] = value
+            sections["data"]["name" if name == "data" else "dir"] = str(value) if isinstance(value, Path) else value
         elif name in hints(cls.Config):
             sections["model"][name] = value
         elif name in train_names:

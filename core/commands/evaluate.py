@@ -15,7 +15,7 @@ from distk.commands.shared import OnRows, require
 from distk.config import assignments
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
-from distk.evaluation import arrays_path, expand, write_results
+from distk.evaluation import arrays_path, expand, own_words, write_results
 from distk.evaluation import evaluate as score
 from distk.files import write_atomic
 from distk.metric import Picture
@@ -154,7 +154,11 @@ def evaluate(
     names = expand(metric or [])
     if not names:
         raise UsageError("name at least one --metric; `distk list metrics` shows them.")
-    settings = {"repeats": how.repeats, **how.settings(names), **_typed(context)}
+    own = {**how.settings(names), **_typed(context)}
+    if taken := sorted(own_words() & own.keys()):
+        told = f"for a metric's setting of that name write --set METRIC.{taken[0]}=VALUE."
+        raise UsageError(f"'{taken[0]}' is an option of `distk eval` itself, --{taken[0]}; {told}")
+    settings = {"repeats": how.repeats, **own}
     if codes is not None:
         if fit is not None:
             raise UsageError("--fit names a split to encode; rows to test on stand in the file as codes_test.")

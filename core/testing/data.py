@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from distk.config import NoConfig, from_dict
-from distk.data import Dataset, DataSpec, FactorDataset, Files, open_dataset
+from distk.config import from_dict
+from distk.data import Dataset, DataSpec, FactorDataset, open_dataset
 from distk.device import seeded
 from distk.errors import DistkError, UsageError
-from distk.latents import Code, Latent, LatentSpace, one_hot
-from distk.method import Method, can
-from distk.metric import CodeTable, Metric, encode_table
 from distk.registry import registry
+from distk.source import Source
+from distk.stored import Clock
 from distk.testing.sentences import sentence_checks
 from distk.transitions import Actions
 
@@ -118,6 +116,11 @@ def dataset_checks(name: str, data_dir: str | Path | None = None, **options: Any
             checks["x_next follows x under u"] = lambda: _follows(dataset)
     if dataset.spec.kind == "grasp":
         checks["grasps fit their views"] = lambda: _grasps(dataset)
+    if dataset.stored:
+        checks["the host gives what the device gives"] = lambda: _both_places(
+            open_dataset(name, options, folder=data_dir, where="device"),
+            open_dataset(name, options, folder=data_dir, where="host"),
+        )
     if isinstance(dataset, FactorDataset):
         checks["rows and factors agree"] = lambda: _factors(dataset)
     if dataset.spec.kind == "sentence":
@@ -162,6 +165,18 @@ def _splits(dataset: Dataset) -> None:
             assert 0 <= int(rows.min()) <= int(rows.max()) < len(dataset), "a split names rows that are not there"
     if train is not None and test is not None:
         assert not set(train.tolist()) & set(test.tolist()), "train and test overlap"
+
+
+def _both_places(device: Dataset, host: Dataset) -> None:
+    rows = torch.linspace(0, len(device) - 1, min(8, len(device)), dtype=torch.float64).long()
+    same(device.items(rows), host.items(rows), "items on the device and on the host")
+    for step in range(3):
+        clocks = (Clock(1, torch.tensor(step), step) for _ in range(2))
+        drawn = [
+            Source(data, 4, seeded(step, data.device), bucket=data.bucket(step, 1), clock=clock).sample()
+            for data, clock in zip((device, host), clocks, strict=True)
+        ]
+        same(drawn[0], drawn[1], f"batches of step {step} on the device and on the host")
 
 
 def _video(dataset: Dataset) -> None:
@@ -267,143 +282,3 @@ def _factors(dataset: FactorDataset) -> None:
     if dataset.is_grid:
         assert torch.equal(dataset.index(factors), rows), "index does not invert factors"
         same({"x": dataset.observe(factors)}, {"x": dataset.batch(rows)["x"]}, "observe and batch")
-
-
-# Metrics
-
-
-def metric_checks(name: str, table: CodeTable | None = None) -> list[Check]:
-    """All checks of a metric, on `table` or on a small synthetic one."""
-    try:
-        cls = loaded("metric", name, Metric)
-    except DistkError as error:
-        return [Check("it can be imported", str(error))]
-    given = table is not None
-    table = table if table is not None else probe_table() if cls.needs_model or cls.needs else synthetic_table()
-
-    def compute() -> Mapping[str, Any]:
-        return cls(cls.Config()).compute(table, 0)
-
-    try:
-        result = compute()
-    except UsageError as error:  # it asks for something else: another model, a file
-        hint = "" if given else " Add --checkpoint RUN."
-        return [Check("it scores the table", skipped=f"{error}{hint}")]
-    except Exception as error:
-        return [Check("it scores the table", f"{type(error).__name__}: {error}")]
-
-    def headline() -> None:
-        assert cls.headline in result, f"the headline '{cls.headline}' is missing among {sorted(result)}"
-        assert isinstance(result[cls.headline], float), "the headline is not a float"
-
-    def keys() -> None:
-        assert "error" not in result, "a result's key 'error' means that the metric failed: call it something else"
-        known = [*cls.keys, cls.headline, "reasons"]
-        if cls.keys:
-            numbers = [key for key, value in result.items() if isinstance(value, (int, float))]
-            strange = [key for key in numbers if not any(fnmatch.fnmatchcase(key, form) for form in known)]
-            assert not strange, f"`keys` does not name {', '.join(strange)}"
-
-    def repeatable() -> None:
-        torch.manual_seed(1)  # a score that draws from the global generator now draws something else
-        before = torch.get_rng_state()
-        second = compute()
-        assert torch.equal(torch.get_rng_state(), before), "it draws from the global generator"
-        for key, value in result.items():
-            if isinstance(value, float):
-                assert value == second[key] or value != value, f"'{key}' differs for one seed"
-
-    def kept() -> None:
-        with torch.random.fork_rng(devices=[]):
-            repeatable()
-
-    return run(
-        {
-            "every option is documented": lambda: documented(cls.Config),
-            "the headline is there": headline,
-            "its numbers are those that it declares": keys,
-            "one seed gives one result": kept,
-        }
-    )
-
-
-def check_metric(name: str, table: CodeTable | None = None) -> None:
-    """`metric_checks`, raising AssertionError that names every check that failed."""
-    demand(metric_checks(name, table), f"metric '{name}'")
-
-
-def synthetic_table(seed: int = 0) -> CodeTable:
-    """A full grid of shape 3, size 4, x 8, y 8 under a noisy code with one discrete column and a dead one."""
-    sizes = (3, 4, 8, 8)
-    grid = torch.cartesian_prod(*(torch.arange(s) for s in sizes))
-    noise = torch.randn(len(grid), 3, generator=torch.Generator().manual_seed(seed))
-    scaled = (grid[:, 1:].float() - 3) / 2 + 0.1 * noise
-    codes = torch.cat([scaled, torch.zeros(len(grid), 1), grid[:, :1].float()], 1)
-    return CodeTable(
-        codes,
-        ["z1", "z2", "z3", "z4", "d"],
-        [*["continuous"] * 4, "categorical"],
-        grid,
-        ("shape", "size", "x", "y"),
-        sizes,
-        ("categorical", "ordinal", "ordinal", "ordinal"),
-        grid=True,
-        std=torch.cat([torch.full((len(grid), 4), 0.1), torch.full((len(grid), 1), torch.nan)], 1),
-        kl=torch.tensor([2.0, 2.0, 2.0, 0.0, torch.nan], dtype=torch.float64),
-        source="the synthetic table",
-    )
-
-
-class _Dots(FactorDataset):
-    """A dot or a ring at one of 6 x 6 places, images `[1, 8, 8]`."""
-
-    def __init__(self) -> None:
-        super().__init__(NoConfig(), torch.device("cpu"), Files("dots", None, ""))
-        self.name, self.origin = "dots", "drawn for the conformance checks"
-        self.spec = DataSpec("image", (1, 8, 8))
-        self.factor_names, self.factor_sizes = ("shape", "x", "y"), (2, 6, 6)
-        self.factor_kinds = ("categorical", "ordinal", "ordinal")
-
-    def batch(self, rows: Tensor) -> dict[str, Tensor]:
-        shape, x, y = self.factors(rows).unbind(-1)
-        place = torch.arange(8)
-        far = (place - x[:, None, None] - 1).abs().maximum((place[:, None] - y[:, None, None] - 1).abs())
-        return {"x": ((far <= 1) & ((far == 1) | (shape == 0)[:, None, None])).float().unsqueeze(1), "label": shape}
-
-
-class _Linear(Method):
-    """An untrained linear autoencoder with a continuous and a categorical group."""
-
-    latents = LatentSpace.of(Latent("z", "continuous", 3), Latent("d", "categorical", 2))
-
-    def __init__(self, spec: DataSpec) -> None:
-        super().__init__(NoConfig(), spec)
-        self.encoder, self.decoder = nn.Linear(64, 5), nn.Linear(5, 64)
-
-    def encode(self, x: Tensor) -> Code:
-        z, d = self.encoder(x.flatten(1)).split([3, 2], 1)
-        return {"z": z, "d": one_hot(d.argmax(1), 2)}
-
-    def posterior(self, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        z = self.encode(x)["z"]
-        return {"z": (z, torch.full_like(z, 0.5))}
-
-    def decode(self, code: Code) -> Tensor:
-        return self.decoder(torch.cat([code["z"], code["d"]], 1)).sigmoid().view(-1, *self.spec.shape)
-
-
-def model_table(model: Method, dataset: Dataset, rows: int = 256) -> CodeTable:
-    """Codes of at most `rows` items; no rows for a model without an encoder, whose metrics look at model and data."""
-    if can(model, "encode"):
-        return encode_table(model, dataset, rows=rows)
-    none = torch.zeros(0, len(model.latents.columns))
-    return CodeTable(none, model.latents.columns, model.latents.column_kinds, model=model, dataset=dataset)
-
-
-def probe_table(seed: int = 0) -> CodeTable:
-    """A table with a model, a data set and rows behind it, for metrics that look at items."""
-    data = _Dots()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = _Linear(data.spec).eval()
-    return encode_table(model, data)

@@ -129,10 +129,10 @@ def _self() -> types.ModuleType:
 
 def test_check_prints_a_table_and_json(distk) -> None:
     out, err = distk("check", "digits", "active-units")
-    assert out.count("passed") == 9
-    assert "9 passed, 0 failed, 0 skipped" in err
+    assert out.count("passed") == 10
+    assert "10 passed, 0 failed, 0 skipped" in err
     said = json.loads(distk("check", "active-units", "--json")[0])
-    assert (said["passed"], said["failed"], said["skipped"]) == (4, 0, 0)
+    assert (said["passed"], said["failed"], said["skipped"]) == (5, 0, 0)
     assert {"kind": "metric", "name": "active-units", "plugin": "metrics", "distribution": "distk"}.items() <= said[
         "checks"
     ][0].items()
@@ -358,3 +358,16 @@ def test_everything_that_the_page_names_exists() -> None:
         ):
             known = any(hasattr(c, attribute) or attribute in inspect.get_annotations(c) for c in classes)
             assert known, f"{classes[0].__name__} has no '{attribute}'"
+
+
+def test_a_setting_of_a_metric_called_as_an_option_of_eval_is_found_and_refused(distk, monkeypatch) -> None:
+    from dataclasses import make_dataclass
+
+    from distk.config import option
+    from distk.plugins.metrics.structure import Irs
+
+    named = make_dataclass("Named", [("rows", int, option(3, "rows"))], frozen=True)
+    monkeypatch.setattr(Irs, "Config", named)
+    failed = [check for check in metric_checks("irs") if check.problem]
+    assert [check.name for check in failed][:1] == ["its settings have names of their own"]
+    assert "'rows' is an argument" in failed[0].problem
