@@ -366,7 +366,7 @@ def test_a_setting_of_a_metric_called_as_an_option_of_eval_is_found_and_refused(
     from distk.config import option
     from distk.plugins.metrics.structure import Irs
 
-    named = make_dataclass("Named", [("rows", int, option(3, "rows"))], frozen=True)
+    named = make_dataclass("Named", [("rows", int, option(3, "rows"))], bases=(Irs.Config,), frozen=True)
     monkeypatch.setattr(Irs, "Config", named)
     failed = [check for check in metric_checks("irs") if check.problem]
     assert [check.name for check in failed][:1] == ["its settings have names of their own"]
