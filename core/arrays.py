@@ -34,6 +34,11 @@ class Npz:
         with self._member(name) as (_, shape, dtype, _order):
             return shape, dtype
 
+    def by_column(self, name: str) -> bool:
+        """Whether a member is stored in Fortran order, which `parts` does not read."""
+        with self._member(name) as (_, shape, _dtype, order):
+            return order == "F" and len(shape) > 1
+
     def room(self, name: str) -> int:
         """Bytes that a member may possibly hold, by the size of the file and of what is packed in it."""
         return self._possible(self._archive.getinfo(f"{name}.npy"))

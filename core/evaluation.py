@@ -24,7 +24,7 @@ from distk.console import jsonable
 from distk.data import Dataset, Split
 from distk.errors import DistkError, UsageError, nearest
 from distk.files import write_atomic
-from distk.method import Method, can
+from distk.method import Method, can, eval_mode
 from distk.metric import CodeTable, Metric, chosen_rows, encode_table
 from distk.registry import registry
 from distk.version import __version__
@@ -106,7 +106,9 @@ def score(table: CodeTable, name: str, options: Mapping[str, Any], seed: int, re
         if lacking:
             verb = f"metric '{name}' needs a method that can {' and '.join(lacking)}"
             raise UsageError(f"{verb}, which {type(table.model).__name__} cannot.")
-        runs = [dict(metric.compute(table, seed + i)) for i in range(repeats or metric.repeats)]
+        # During training, too: batch norm would score the batch, and learn from what is only looked at.
+        with eval_mode(table.model) if table.model is not None else contextlib.nullcontext():
+            runs = [dict(metric.compute(table, seed + i)) for i in range(repeats or metric.repeats)]
     except (DistkError, ValueError, ArithmeticError, np.linalg.LinAlgError, MemoryError, ImportError) as error:
         return {"error": str(error) or type(error).__name__}
     except RuntimeError as error:  # out of memory, a shape that a metric did not expect

@@ -9,10 +9,13 @@ or in `~/.cache`; all that is in it may be deleted at any time.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
+import math
 import os
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -26,6 +29,8 @@ from distk.files import write_atomic
 
 PROBES, PROBE = 64, 1 << 20
 """Checksums are kept of so many windows of so many bytes, spread evenly: all of a file up to 64 MiB."""
+SWEPT_AFTER = 60
+"""Seconds: a file that was begun later may be about to be locked."""
 
 Fill = Callable[[np.ndarray], None]
 """Fills an array of the promised shape, piece by piece."""
@@ -66,36 +71,80 @@ def kept(name: str, made_of: dict[str, Any], shape: Sequence[int], dtype: Any, f
         return found
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _make(array, about, wanted, fill)
+        made, partial, held = _begun(array, wanted)
     except OSError as error:
-        warn(f"nothing can be kept in '{folder}' ({error.strerror or error}); set DISTK_CACHE to a folder with room")
-        made = np.empty(shape, dtype)
-        fill(made)
-        return made
-    made_now = _sound(array, about, wanted)
-    if made_now is None:
-        raise DistkError(f"'{array}' changed while it was being written: is something else writing to '{folder}'?")
-    return made_now
-
-
-def _make(array: Path, about: Path, wanted: dict[str, Any], fill: Fill) -> None:
-    """Write both files, the array under another name first, so that an interrupted start leaves nothing that counts."""
-    size = int(np.prod(wanted["shape"])) * np.dtype(wanted["dtype"]).itemsize
-    held = os.statvfs(array.parent) if hasattr(os, "statvfs") else None
-    if held is not None and held.f_bavail * held.f_frsize < size:
-        raise OSError(28, f"{size / 1e9:.1f} GB are needed, {held.f_bavail * held.f_frsize / 1e9:.1f} GB are free")
-    handle, partial = tempfile.mkstemp(prefix=f"{array.stem}.", suffix=".part", dir=array.parent)
-    os.close(handle)
+        _say(folder, error)
+        return _in_memory(shape, dtype, fill)
     try:
-        made = np.lib.format.open_memmap(partial, "w+", np.dtype(wanted["dtype"]), tuple(wanted["shape"]))
-        fill(made)
-        made.flush()
-        del made
-        os.replace(partial, array)
+        fill(made)  # what it raises is about the user's files, not about this folder
+        try:
+            made.flush()
+            checks = _checks(partial)  # of our own bytes: another process may put its array in place at any moment
+            os.replace(partial, array)
+            write_atomic(about, json.dumps({**wanted, "checks": checks}).encode())
+        except (OSError, DistkError) as error:
+            _say(folder, error)
+            return made  # the file has no name, but is there while it is mapped
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(partial)
-    write_atomic(about, json.dumps({**wanted, "checks": _checks(array)}).encode())
+        os.close(held)
+        with contextlib.suppress(OSError):
+            partial.unlink()
+    made_now = _sound(array, about, wanted)
+    return made if made_now is None else made_now  # None: another process has put an array of other files there
+
+
+def _say(folder: Path, error: Exception) -> None:
+    reason = getattr(error, "strerror", None) or error
+    warn(f"nothing can be kept in '{folder}' ({reason}); set DISTK_CACHE to a folder with room")
+
+
+def _in_memory(shape: Sequence[int], dtype: Any, fill: Fill) -> np.ndarray:
+    try:
+        made = np.empty(shape, dtype)
+    except (MemoryError, ValueError) as error:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        raise DistkError(f"an array of {size / 1e9:,.1f} GB fits neither on the disk nor in memory.") from error
+    fill(made)
+    return made
+
+
+def _begun(array: Path, wanted: dict[str, Any]) -> tuple[np.memmap, Path, int]:
+    """An array to fill, mapped to a file of another name, so that an interrupted start leaves nothing that counts; that
+    file, and a descriptor that holds its lock.
+
+    All its blocks are taken now: a disk that fills up while a mapping is written ends the process with SIGBUS.
+    """
+    _sweep(array.parent)
+    size = math.prod(wanted["shape"]) * np.dtype(wanted["dtype"]).itemsize
+    free = os.statvfs(array.parent) if hasattr(os, "statvfs") else None
+    if free is not None and free.f_bavail * free.f_frsize < size:
+        raise OSError(28, f"{size / 1e9:.1f} GB are needed, {free.f_bavail * free.f_frsize / 1e9:.1f} GB are free")
+    held, name = tempfile.mkstemp(prefix=f"{array.stem}.", suffix=".part", dir=array.parent)
+    try:
+        os.fchmod(held, 0o644)  # as `write_atomic`: a cache may be shared, and be read-only for others
+        with contextlib.suppress(OSError):  # a file system without locks: then nobody sweeps, either
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        made = np.lib.format.open_memmap(name, "w+", np.dtype(wanted["dtype"]), tuple(wanted["shape"]))
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(held, 0, os.fstat(held).st_size)
+    except BaseException:
+        os.close(held)
+        os.unlink(name)
+        raise
+    return made, Path(name), held
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes had begun: old `.part` files whose lock nobody holds."""
+    for part in folder.glob(f"{'[0-9a-f]' * 24}.*.part"):  # no other program's
+        with contextlib.suppress(OSError):
+            held = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                if time.time() - os.fstat(held).st_mtime > SWEPT_AFTER:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    part.unlink()
+            finally:
+                os.close(held)
 
 
 def _checks(array: Path) -> list[int]:

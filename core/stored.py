@@ -32,10 +32,11 @@ def rows_at(seed: int, step: Tensor | int, call: int, lanes: Tensor, size: int) 
     """Row numbers 0..size-1, uniformly and with replacement, int64 as `lanes`: the same on every device.
 
     seed: of the run. step: its number, a host value or an int64 scalar on the device of `lanes`. call: which draw of
-    this step. lanes: int64, places in the batch of all ranks. Each number is two rounds of SplitMix64's output function
-    (Steele, Lea & Flood 2014) of its four coordinates, modulo size; the modulo's bias is below size / 2^63.
+    this step. lanes: int64, places in the batch of all ranks. Each coordinate is added to what SplitMix64's output
+    function (Steele, Lea & Flood 2014) made of those before it: a sum of seed and step alone would give one seed the
+    batches of the next, a step later. Modulo size; the modulo's bias is below size / 2^63.
     """
-    start = _signed((seed * _GOLDEN + (call + 1) * _FIRST) & _MASK)
+    start = _signed(_hashed(_hashed(seed * _GOLDEN) + (call + 1) * _GOLDEN))
     at = torch.as_tensor(step, dtype=torch.int64, device=lanes.device)
     state = _mixed((at + 1) * _signed(_GOLDEN) + start)
     return _shifted(_mixed(state + (lanes + 1) * _signed(_GOLDEN)), 1) % size
@@ -43,6 +44,14 @@ def rows_at(seed: int, step: Tensor | int, call: int, lanes: Tensor, size: int) 
 
 def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
+
+
+def _hashed(value: int) -> int:
+    """As `_mixed`, of a host value without sign."""
+    value &= _MASK
+    value = ((value ^ (value >> 30)) * _FIRST) & _MASK
+    value = ((value ^ (value >> 27)) * _SECOND) & _MASK
+    return value ^ (value >> 31)
 
 
 def _shifted(x: Tensor, by: int) -> Tensor:

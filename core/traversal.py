@@ -87,7 +87,10 @@ def values_of(
     device = next(iter(model.state_dict().values())).device
     given = model.walk(group, columns) if span is None or group.kind == "ordinal" else None
     if given is not None:
-        return given.to(device) if given.dim() == 1 else given[i].to(device)
+        values = given.to(device) if given.dim() == 1 else given[i].to(device)
+        # Of more values than there are columns some of them, evenly, with both ends.
+        few = torch.linspace(0, len(values) - 1, columns, device=device).round().long()
+        return values if len(values) <= columns else values[few]
     if group.kind == "ordinal":
         raise UsageError(f"method {type(model).__name__} does not say in `walk` which values '{group.name}' takes.")
     low, high = span or (group.low, group.high)
@@ -148,9 +151,11 @@ def traverse(
             label = f"{group.name}{i + 1}" + (f"  KL {known.rank(group, i):.2f}" if known.kl else "")
             rows.append(Row(label, _pad(model.decode(moved).view(len(values), *shape), columns), name, values.tolist()))
     for group in categorical[1:] if numeric else categorical:
-        codes = [{**base, group.name: _class(group, k, base)} for k in range(group.size)]
-        items = torch.cat([model.decode(code) for code in codes]).view(group.size, *shape)
-        rows.append(Row(f"{group.name} 0..{group.size - 1}", _pad(items, columns)))
+        for lowest in range(0, group.size, columns):  # as many rows as it takes to show every class
+            classes = range(lowest, min(lowest + columns, group.size))
+            codes = [{**base, group.name: _class(group, k, base)} for k in classes]
+            items = torch.cat([model.decode(code) for code in codes]).view(len(classes), *shape)
+            rows.append(Row(f"{group.name} {classes[0]}..{classes[-1]}", _pad(items, columns)))
     return Traversal(None if x is None else x[0], reconstruction.view(1, *shape)[0], rows, columns)
 
 
@@ -201,7 +206,7 @@ def _class(group: Latent, k: int, base: Code) -> Tensor:
 
 
 def _pad(items: Tensor, columns: int) -> Tensor:
-    """Items `[n, ...]` -> `[columns, ...]`, with zeros behind or cut off."""
+    """Items `[n, ...]`, n at most `columns` -> `[columns, ...]`, with zeros behind."""
     filled = items.new_zeros(columns, *items.shape[1:])
-    filled[: min(len(items), columns)] = items[:columns]
+    filled[: len(items)] = items
     return filled

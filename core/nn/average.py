@@ -31,6 +31,8 @@ class Average(nn.Module):
     def update(self) -> None:
         """Move towards the module that is followed."""
         held, now = self.average.state_dict(), self._followed[0].state_dict()
+        once = {name for name, _ in (*self.average.named_parameters(), *self.average.named_buffers())}
+        held = {name: value for name, value in held.items() if name in once}  # tied weights have several names
         floats = [name for name, value in held.items() if value.is_floating_point()]
         torch._foreach_lerp_([held[n] for n in floats], [now[n] for n in floats], 1 - self.decay)
         for name in held.keys() - set(floats):

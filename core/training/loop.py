@@ -137,6 +137,12 @@ def _taken_up(run: Run, file: Path, steps: int | None, ranks: Ranks) -> Session:
         raise DistkError(
             f"the data set '{settings.data}' is no longer what '{file}' was trained on: {'; '.join(changed)}."
         )
+    before, now = header.data.get("origin"), trainer.dataset.origin
+    if ranks.first and isinstance(before, str) and before and before != now:
+        warn(
+            f"the data changed since this run began: they were {before[:300]}, and are {now}. Rows and splits may be "
+            "others now, so that items that were kept for the test are trained on."
+        )
     try:
         trainer.model.load_state_dict(model.state_dict())
     except RuntimeError as error:

@@ -12,7 +12,7 @@ and kept (`distk.kept`).
 from __future__ import annotations
 
 import contextlib
-import zipfile
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +23,15 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, DataSpec, DistkError, FactorDataset, Files, UsageError, option, permuted_split
+from distk.arrays import DEFLATE, Npz, open_npz
 from distk.console import note, progress
 from distk.data import levels
 from distk.kept import kept, stamps
 from distk.stored import Stored
 
 KINDS = ("categorical", "ordinal", "circular", "continuous")
-LARGEST, MOST = 4096, 1 << 20
-"""Pixels along a side of an image, and different labels, that are believed."""
+LARGEST, MOST, FACTORS = 4096, 1 << 20, 1 << 10
+"""Pixels along a side of an image, different labels, and factors, that are believed."""
 AT_ONCE = 1024
 
 
@@ -62,11 +63,12 @@ class Arrays(Dataset[Config]):
         with _opened(path) as held:
             images = _images(path, held, config.images)
             self._last = images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] not in (1, 3)
-            self.pixels = Stored(images, device, files.where)
-            self.stored = (self.pixels,)
             self.label = _label(path, held, len(images), device)
             self.parts = _splits(path, held, len(images), config, device)
             self._take_factors(path, held, len(images))
+        # With the file closed: that the device has no room is not the file's fault.
+        self.pixels = Stored(images, device, files.where)
+        self.stored = (self.pixels,)
         height_first = images.shape[1:] if images.ndim == 3 or not self._last else np.roll(images.shape[1:], 1)
         shape = tuple(int(n) for n in (height_first if images.ndim == 4 else (1, *height_first)))
         classes = () if self.label is None else tuple(str(k) for k in range(int(self.label.max()) + 1))
@@ -112,8 +114,9 @@ def _file(files: Files) -> Path:
         raise UsageError("data set 'arrays' needs a file of images: add --data-dir FILE.npz (or .npy, .h5).")
     root = files.folders[0]
     kinds = (".npy", ".npz", ".h5", ".hdf5")
-    found = [root] if root.is_file() else sorted(p for p in root.iterdir() if p.suffix.lower() in kinds)
-    if len(found) != 1 or found[0].suffix.lower() not in kinds:
+    inside = sorted(root.iterdir()) if root.is_dir() else [root]
+    found = [p for p in inside if p.suffix.lower() in kinds and p.is_file()]  # a pipe would keep us waiting
+    if len(found) != 1:
         named = ", ".join(p.name for p in found[:5]) or "none"
         raise UsageError(f"'{root}' must be or hold one file {', '.join(kinds)}; found {named}.")
     return found[0]
@@ -122,19 +125,81 @@ def _file(files: Files) -> Path:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Mapping[str, Any]]:
     """The arrays of a file by name, read when they are looked at. Raises DistkError for what cannot be opened."""
+    if path.suffix.lower() == ".npz":
+        with open_npz(path) as packed:
+            yield _Packed(packed)
+        return
     try:
         if path.suffix.lower() == ".npy":
-            yield {"images": np.load(path, mmap_mode="c", allow_pickle=False)}
-        elif path.suffix.lower() == ".npz":
-            with np.load(path, allow_pickle=False) as held:
-                if not isinstance(held, np.lib.npyio.NpzFile):
-                    raise DistkError(f"'{path}' is not a valid npz file.")
-                yield held
+            yield {"images": np.lib.format.open_memmap(path, mode="c")}
         else:
-            with _hdf5(path) as held:
-                yield held
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            with _hdf5(path) as file:
+                yield _Hdf5(path, file)
+    except (OSError, ValueError, EOFError, RuntimeError, KeyError) as error:
         raise DistkError(f"'{path}' cannot be read: {' '.join(str(error).split())[:200]}.") from error
+
+
+class _Packed(Mapping[str, Any]):
+    """The members of an npz file; the size of each is held against the file before it is read."""
+
+    def __init__(self, npz: Npz) -> None:
+        self.npz = npz
+
+    def __getitem__(self, name: str) -> Any:
+        return _Member(self.npz, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.npz.names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.npz.names)
+
+    def __len__(self) -> int:
+        return len(self.npz.names)
+
+
+class _Member:
+    """One array of an npz file, of which only the header was read."""
+
+    def __init__(self, npz: Npz, name: str) -> None:
+        self.npz, self.name = npz, name
+        self.shape, self.dtype = npz.header(name)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self.npz.read(self.name)
+
+    def parts(self) -> Iterator[np.ndarray]:
+        """The array in consecutive parts along its first axis; one that is stored column by column in one."""
+        if self.npz.by_column(self.name):
+            return iter([self.npz.read(self.name)])
+        return self.npz.parts(self.name)
+
+
+class _Hdf5(Mapping[str, Any]):
+    """The data sets of an HDF5 file that lie in this file: a stranger's may point to any other one."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        self.path, self.file = path, file
+
+    def __getitem__(self, name: str) -> Any:
+        held = self.file[name]
+        shape = getattr(held, "shape", None)
+        if shape is None:
+            raise DistkError(f"'{name}' in '{self.path}' is no array.")
+        if held.external or held.is_virtual or held.file.filename != self.file.filename:
+            raise DistkError(f"'{name}' in '{self.path}' lies in another file, which is not read.")
+        if math.prod(shape) * held.dtype.itemsize > held.id.get_storage_size() * DEFLATE:
+            raise DistkError(f"'{name}' in '{self.path}' is {held.dtype} {shape}, which cannot be in this file.")
+        return held
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.file
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.file)
+
+    def __len__(self) -> int:
+        return len(self.file)
 
 
 def _hdf5(path: Path) -> Any:
@@ -168,13 +233,24 @@ def _images(path: Path, held: Mapping[str, Any], name: str) -> np.ndarray:
 
     def fill(images: np.ndarray) -> None:
         with progress(f"reading {path.name}", len(images)) as advance:
-            for start in range(0, len(images), AT_ONCE):
-                images[start : start + AT_ONCE] = _bytes(path, name, array[start : start + AT_ONCE])
-                advance(len(images[start : start + AT_ONCE]))
+            start = 0
+            for part in _parts(array):
+                images[start : start + len(part)] = _bytes(path, name, part)
+                start += len(part)
+                advance(len(part))
 
     return kept(
         f"arrays {path.resolve()} {name}", {"files": stamps([path], path.parent), "version": 1}, shape, np.uint8, fill
     )
+
+
+def _parts(array: Any) -> Iterator[np.ndarray]:
+    """An array in consecutive parts along its first axis, so that it is never whole in memory."""
+    if isinstance(array, _Member):
+        yield from array.parts()
+        return
+    for start in range(0, len(array), AT_ONCE):
+        yield array[start : start + AT_ONCE]
 
 
 def _bytes(path: Path, name: str, part: np.ndarray) -> np.ndarray:
@@ -188,10 +264,11 @@ def _bytes(path: Path, name: str, part: np.ndarray) -> np.ndarray:
 
 def _numbers(path: Path, held: Mapping[str, Any], name: str, n: int) -> np.ndarray:
     """Finite float64 `[n]` or `[n, K]`."""
-    array = np.asarray(held[name])
-    if array.dtype.kind not in "fiub" or array.ndim not in (1, 2) or len(array) != n or 0 in array.shape:
-        raise DistkError(f"'{name}' in '{path}' is {array.dtype} {array.shape}; expected numbers for {n} images.")
-    values = array.astype(np.float64)
+    array = held[name]  # not yet its numbers
+    kind, shape = array.dtype.kind, tuple(array.shape)
+    if kind not in "fiub" or len(shape) not in (1, 2) or shape[0] != n or not 0 < math.prod(shape[1:]) <= FACTORS:
+        raise DistkError(f"'{name}' in '{path}' is {array.dtype} {shape}; expected numbers for {n} images.")
+    values = np.asarray(array).astype(np.float64)
     if not np.isfinite(values).all():
         raise DistkError(f"'{name}' in '{path}' has values that are not finite.")
     return values
@@ -209,9 +286,10 @@ def _label(path: Path, held: Mapping[str, Any], n: int, device: torch.device) ->
 def _words(path: Path, held: Mapping[str, Any], name: str, n: int) -> list[str]:
     if name not in held:
         return []
-    array = np.asarray(held[name]).reshape(-1)
-    if len(array) != n or array.dtype.kind not in "USO":
-        raise DistkError(f"'{name}' in '{path}' must hold {n} words, found {array.dtype} {array.shape}.")
+    array = held[name]
+    if math.prod(array.shape) != n or array.dtype.kind not in "USO":
+        raise DistkError(f"'{name}' in '{path}' must hold {n} words, found {array.dtype} {tuple(array.shape)}.")
+    array = np.asarray(array).reshape(-1)
     return [word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word) for word in array]
 
 

@@ -289,6 +289,17 @@ def test_an_average_follows(generator: torch.Generator) -> None:
         Average(network, 1.0)
 
 
+def test_an_average_of_tied_weights_moves_once() -> None:
+    network = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    network[1].weight = network[0].weight
+    average = Average(network, 0.9)
+    before = network[0].weight.detach().clone()
+    with torch.no_grad():
+        network[0].weight.add_(1.0)
+    average.update()
+    assert torch.allclose(average.average[0].weight, before + 0.1)
+
+
 def test_the_checks_find_what_is_wrong_and_name_the_line_and_the_cure() -> None:
     problems = {check.name: check.problem for check in method_checks("begin-apart") if check.problem}
     assert set(problems) == {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
@@ -16,7 +17,7 @@ from scipy import stats
 from torch import Tensor
 
 import distk
-from distk import UsageError, checkpoint, kept
+from distk import DistkError, UsageError, checkpoint, kept
 from distk.data import open_dataset
 from distk.device import Ranks
 from distk.settings import resolve
@@ -38,7 +39,7 @@ def by_hand(seed: int, step: int, call: int, lane: int, size: int) -> int:
         return x ^ (x >> 31)
 
     golden = 0x9E3779B97F4A7C15
-    start = seed * golden + (call + 1) * 0xBF58476D1CE4E5B9
+    start = mixed((mixed((seed * golden) & mask) + (call + 1) * golden) & mask)
     state = mixed(((step + 1) * golden + start) & mask)
     return (mixed((state + (lane + 1) * golden) & mask) >> 1) % size
 
@@ -64,7 +65,10 @@ def test_rows_are_uniform_over_items_and_independent_from_step_to_step(seed: int
     assert stats.chisquare(neighbours).pvalue > 1e-6
     again = rows_at(seed, 0, 1, torch.arange(batch), size)
     assert not torch.equal(again, drawn[0]), "another draw of one step"
-    assert not torch.equal(rows_at(seed + 1, 0, 0, torch.arange(batch), size), drawn[0]), "another seed"
+    for other in (seed + 1, seed + 2, seed + 7):
+        theirs = rows_at(other, torch.arange(steps)[:, None], 0, torch.arange(batch), size)
+        every = {tuple(rows) for rows in torch.cat([drawn, theirs]).tolist()}
+        assert len(every) == 2 * steps, "another seed takes no batch of this one, at no step"
 
 
 @pytest.fixture
@@ -165,6 +169,17 @@ def test_training_is_bit_for_bit_the_same_and_is_taken_up_again(pictures: Path, 
         assert torch.equal(value, runs["resumed"][name]), name
 
 
+def test_data_that_changed_are_told_when_a_run_is_taken_up(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros((40, 64, 64), np.uint8))
+    run = distk.train("betavae", out=tmp_path / "run", data="arrays", data_dir=str(path), steps=1, batch=4, quiet=True)
+    resume(run.path, steps=2, quiet=True)
+    assert "changed" not in capsys.readouterr().err
+    np.save(path, np.zeros((50, 64, 64), np.uint8))
+    resume(run.path, steps=3, quiet=True)
+    assert "the data changed since this run began: they were 40 images" in capsys.readouterr().err
+
+
 def test_where_is_chosen_by_room_and_refused_where_it_means_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cpu")
     items = np.zeros((100, 10), np.uint8)
@@ -263,6 +278,41 @@ def test_a_start_that_was_killed_leaves_nothing_that_counts(cache: Path) -> None
     fill = Filling()
     kept.kept("a", {}, (40, 3), np.uint8, fill)
     assert fill.times == 1
+
+
+def test_what_a_killed_start_had_begun_is_removed(cache: Path) -> None:
+    kept.kept("a", {}, (40, 3), np.uint8, Filling())
+    left, running, strange = cache / f"{'0a' * 12}.x.part", cache / f"{'1b' * 12}.x.part", cache / "film.part"
+    for path in (left, running, strange):
+        path.write_bytes(b"begun")
+        os.utime(path, (1, 1))
+    with running.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        kept.kept("b", {}, (40, 3), np.uint8, Filling())
+    assert not left.exists()
+    assert running.exists(), "another process fills it"
+    assert strange.exists(), "not ours"
+
+
+def test_an_error_of_the_users_file_is_not_said_of_the_cache(cache: Path, capsys: pytest.CaptureFixture) -> None:
+    times = []
+
+    def unreadable(array: np.ndarray) -> None:
+        times.append(1)
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        kept.kept("a", {}, (40, 3), np.uint8, unreadable)
+    assert len(times) == 1
+    assert "DISTK_CACHE" not in capsys.readouterr().err
+
+
+def test_a_description_that_cannot_be_written_leaves_the_array(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise DistkError("cannot write")
+
+    monkeypatch.setattr(kept, "write_atomic", full)
+    assert kept.kept("a", {}, (40, 3), np.uint8, Filling())[39, 2] == 119
 
 
 def test_without_room_it_is_made_in_memory_and_said(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import torch
 from scipy import stats
 
 from distk import DistkError, FactorDataset, UsageError
+from distk.arrays import Npz
 from distk.data import open_dataset
 from distk.device import seeded
 from distk.evaluation import evaluate
@@ -164,7 +168,7 @@ def test_real_factors_of_a_file_are_scored(tmp_path: Path) -> None:
         ({"images": IMAGES, "label": TRUTH[:, 1]}, "whole number from 0"),
         ({"images": IMAGES, "split": np.array(["test"] * 60)}, "it needs 'train'"),
         ({"images": IMAGES, "split": np.arange(60)}, "must hold 60 words"),
-        ({"images": np.array([{}], dtype=object)}, "cannot be read"),
+        ({"images": np.array([{}], dtype=object)}, "is not read"),
     ],
 )
 def test_files_that_do_not_fit(tmp_path: Path, members: dict[str, Any], match: str) -> None:
@@ -181,6 +185,69 @@ def test_places_that_do_not_fit(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"nothing")
     with pytest.raises(UsageError, match=r"found a.npz, b.npy"):
         open_dataset("arrays", folder=tmp_path)
-    for name in ("a.npz", "b.npy"):
-        with pytest.raises(DistkError, match="cannot be read"):
+    for name, match in (("a.npz", "is not a valid npz file"), ("b.npy", "cannot be read")):
+        with pytest.raises(DistkError, match=match):
             open_dataset("arrays", folder=tmp_path / name)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.npz")
+    for place in (tmp_path, tmp_path / "a.npz"):
+        with pytest.raises(UsageError, match="must be or hold one file"):
+            open_dataset("arrays", folder=place)
+
+
+def test_npz_files_that_claim_what_they_do_not_hold(tmp_path: Path) -> None:
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": (1 << 22, 4096, 4096)})
+    members = {"huge": head.getvalue() + bytes(100), "no_array": b"hello"}
+    for name, content in members.items():
+        with zipfile.ZipFile(tmp_path / f"{name}.npz", "w") as archive:
+            archive.writestr("images.npy", content)
+    np.save(tmp_path / "a.npy", IMAGES)
+    (tmp_path / "a.npy").rename(tmp_path / "alone.npz")
+    np.savez(tmp_path / "packed.npz", images=IMAGES)
+    (tmp_path / "packed.npz").rename(tmp_path / "packed.npy")
+    for name in ("huge.npz", "no_array.npz", "alone.npz", "packed.npy"):
+        with pytest.raises(DistkError, match=r"cannot be|is not a valid npz file"):
+            open_dataset("arrays", folder=tmp_path / name)
+
+
+def test_hdf5_reads_no_other_file(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    (tmp_path / "secret").write_bytes(bytes(60 * 64))
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["images"] = IMAGES
+    with h5py.File(tmp_path / "raw.h5", "w") as file:
+        file.create_dataset("images", (60, 8, 8), "u1", external=[(str(tmp_path / "secret"), 0, 60 * 64)])
+    with h5py.File(tmp_path / "linked.h5", "w") as file:
+        file["images"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "images")
+    with h5py.File(tmp_path / "huge.h5", "w") as file:
+        file.create_dataset("images", (1 << 30, 64, 64), "u1", chunks=(1, 64, 64))
+    with h5py.File(tmp_path / "group.h5", "w") as file:
+        file.create_group("images")
+    for name, match in (
+        ("raw", "another file"),
+        ("linked", "another file"),
+        ("huge", "cannot be"),
+        ("group", "no arr"),
+    ):
+        with pytest.raises(DistkError, match=match):
+            open_dataset("arrays", folder=tmp_path / f"{name}.h5")
+
+
+def test_packed_images_are_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTK_CACHE", str(tmp_path / "cache"))
+    read: list[str] = []
+    for way in ("parts", "read"):
+        inner = getattr(Npz, way)
+        monkeypatch.setattr(
+            Npz, way, lambda self, name, *most, inner=inner: read.append(name) or inner(self, name, *most)
+        )
+    for images in (IMAGES, np.asfortranarray(IMAGES)):
+        path = written(tmp_path, "npz", images=images, label=np.arange(60) % 4)
+        read.clear()
+        for _ in range(2):
+            data = open_dataset("arrays", folder=path)
+            assert torch.equal(data.pixels.items, torch.from_numpy(IMAGES))
+        assert read.count("images") == 1

@@ -120,6 +120,7 @@ def memory(
     """
     counts = _numbers(frames)
     target = choose_device(device)
+    folder_of(out)
     rows = []
     with console.progress("measuring", len(counts)) as advance:
         for count in counts:
@@ -127,7 +128,6 @@ def memory(
             for level, used in found.items():
                 rows.append((count, level, used.saved, used.peak, used.parameters))
             advance(1)
-    out.mkdir(parents=True, exist_ok=True)
     table, picture = out / "memory.csv", out / "memory.png"
     write_atomic(table, as_csv(MEMORY, rows))
     write_atomic(picture, memory_png(rows))
@@ -138,6 +138,14 @@ def memory(
             [(f, level, _mb(kept), _mb(peak), f"{trained:,}") for f, level, kept, peak, trained in rows],
         )
     told([table, picture], json, rows=[dict(zip(MEMORY, row, strict=True)) for row in rows])
+
+
+def folder_of(out: Path) -> None:
+    """Make the folder of `--out` where it is missing; before the work, which would be lost otherwise."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out '{out}' cannot be a folder: {error.strerror or error}; choose another.") from error
 
 
 def _mb(count: int | None) -> str:

@@ -20,6 +20,7 @@ from distk.commands.shared import report as told
 from distk.config import assignments
 from distk.device import Ranks
 from distk.files import write_atomic
+from distk.plugins.gan_family.ldf.commands import folder_of
 from distk.plugins.gan_family.ldf.data import Pacman
 from distk.plugins.gan_family.ldf.figures import CURVES, curves_png
 from distk.plugins.gan_family.ldf.method import Config
@@ -124,6 +125,8 @@ def curve(settings: Settings, dataset: Dataset, scoring: Scoring, stopped: Calla
             continue
         learnt = clock.whole + clock.running()
         share = learnt / scoring.budget if scoring.budget else (trainer.index - begins) / (steps - begins)
+        if scoring.budget and share > 0:  # the clock ends the run, so what falls with the steps falls with the clock
+            trainer.model.run_steps = begins + math.ceil((trainer.index - begins) / min(share, 1.0))
         ended = trainer.index == steps or (scoring.budget > 0 and share >= 1)
         if not ended and share * scoring.evals < marks + 1:
             continue
@@ -175,8 +178,8 @@ def settings_of(
 
 
 def with_epochs(settings: Settings, epochs: int, items: int) -> Settings:
-    """The same for so many passes over `items` whole items; the lower level beforehand takes as many steps again,
-    unless the settings say otherwise."""
+    """The same for so many passes over `items` whole items; before them, with pretraining, the lower level's
+    `bottom_steps`."""
     passes = epochs * -(-items // settings.train.batch)
     below = settings.model.bottom_steps if getattr(settings.model, "schedule", "") == "pretrain" else 0
     return dataclasses.replace(settings, train=dataclasses.replace(settings.train, steps=passes + below))
@@ -227,6 +230,8 @@ def race(
         raise UsageError(f"--variants '{variants}' names none of {', '.join(VARIANTS)}.")
     dataset = open_dataset(first.data, first.data_options, device=choose_device(device), folder=first.data_dir)
     console.note(f"data {dataset.name}: {dataset.origin}")
+    folder_of(out)
+    table, picture = out / "curves.csv", out / "curves.png"
     rows: list[dict[str, Any]] = []
     for (name, seed), settings in plans.items():
         items = settings.model.joint_samples or len(dataset.rows_of("train"))
@@ -238,10 +243,8 @@ def race(
             told_scores = ", ".join(f"{key} {value:.3f}" for key, value in point.scores.items())
             console.note(f"{name}, seed {seed}, step {point.step:,}, {point.seconds:.1f} s: {told_scores}")
             rows += rows_of(name, seed, [point])
-    out.mkdir(parents=True, exist_ok=True)
-    table, picture = out / "curves.csv", out / "curves.png"
-    write_atomic(table, rows_as_csv(rows, CURVES))
-    write_atomic(picture, curves_png(rows))
+            write_atomic(table, rows_as_csv(rows, CURVES))  # what has been scored outlives an interruption
+        write_atomic(picture, curves_png(rows))
     told([table, picture], json, rows=rows)
 
 

@@ -27,6 +27,9 @@ class RaceConfig:
     """How long a run takes, how often it is scored, and the judge of images."""
 
     budget: float = option(0.0, "seconds of training on whole items; 0: the steps of the recipe", paper="1260", min=0)
+    against: str = option(
+        "", "variant whose time, of the same seed, limits the scores with pretraining counted where there is no budget"
+    )
     evals: int = option(8, "scores on the way", min=1, max=1000)
     judge: str = option("", "file of a judge (`distk ldf judge`); without it one is trained")
     judge_steps: int = option(4000, "steps of 128 images that a judge is trained for", min=1)
@@ -48,7 +51,7 @@ def race(study: StudyRun) -> Iterator[Row]:
             opened[mark] = open_dataset(
                 settings.data, settings.data_options, device=choose_device(study.device), folder=settings.data_dir
             )
-        options = {k: v for k, v in to_dict(config).items() if k not in ("budget", "evals")}
+        options = {k: v for k, v in to_dict(config).items() if k not in ("budget", "against", "evals")}
         points: list[Point] = []
         known = _known(options, opened[mark])
         for point in curve(
@@ -58,7 +61,8 @@ def race(study: StudyRun) -> Iterator[Row]:
         if study.stop.signal:  # half a run is worth nothing
             return
         keep(study.out, variant.label, seed, points)
-        row = {"variant": variant.label, "seed": seed, **ends(points, config.budget)}
+        limit = config.budget or (time_of(study.out, config.against, seed) if config.against else points[-1].seconds)
+        row = {"variant": variant.label, "seed": seed, **ends(points, limit)}
         shown = ", ".join(f"{key} {value:.3f}" for key, value in points[-1].scores.items())
         note(f"{variant.label}, seed {seed}, {points[-1].seconds:.1f} s: {shown}")
         yield row
@@ -70,17 +74,24 @@ def _known(options: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
     return {key: options[key] for key in wanted}
 
 
-def ends(points: list[Point], budget: float) -> dict[str, float]:
-    """Scores of the last point, and of the last one whose seconds from the very start are within the budget; without
-    a budget within the time that the run took on whole items."""
+def ends(points: list[Point], limit: float) -> dict[str, float]:
+    """Scores of the last point, and of the last one whose seconds from the very start are within the limit; NaN where
+    there is none, or the limit is NaN."""
     last = points[-1]
-    limit = budget or last.seconds
     # A little is lost or won by steps that end after the mark.
     early = [point for point in points if point.total <= limit * 1.02]
     row = {"seconds": last.seconds, "seconds with pretraining": last.total, **last.scores}
     for name in last.scores:
         row[f"{name}, pretraining counted"] = early[-1].scores[name] if early else float("nan")
     return row
+
+
+def time_of(out: Path, label: str, seed: int) -> float:
+    """Seconds that a run of curves.csv took from the very start; NaN where it is not there."""
+    path = out / "curves.csv"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    mine = [row for row in csv.DictReader(io.StringIO(text)) if (row["variant"], row["seed"]) == (label, str(seed))]
+    return max((float(row["with_pretraining"]) for row in mine), default=float("nan"))
 
 
 def keep(out: Path, label: str, seed: int, points: list[Point]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,7 +100,8 @@ def interpolate(
 def read_corners(path: Path, model: PairGAN[Any]) -> Code:
     """`identity` and `observation` of a file of codes, float32, at least two rows of the first or of the second.
 
-    A file with one identity and several observations, of one subject, keeps the identity at both ends.
+    A file with one identity and several observations, of one subject, keeps the identity at both ends; of several
+    subjects the ends are the first pictures of the first two, as `owner` tells them apart.
     Raises UsageError or DistkError for any other file.
     """
     if not path.is_file() or path.stat().st_size > LARGEST_CODES:
@@ -118,7 +120,14 @@ def read_corners(path: Path, model: PairGAN[Any]) -> Code:
         code[group.name] = value.float()
     if max(map(len, code.values())) < 2:
         raise UsageError(f"--corners '{path}' holds one code; two are needed, the ends of the way.")
-    return {name: value if len(value) > 1 else value.expand(2, -1) for name, value in code.items()}
+    owner = tensors.get("owner")
+    if owner is not None and len(code["identity"]) > 1:
+        # Of several subjects, each end is a picture of its own subject: the first picture of the first two.
+        second = (owner == 1).nonzero().flatten()
+        if owner.shape != (len(code["observation"]),) or owner[0] != 0 or not len(second):
+            raise UsageError(f"--corners '{path}': 'owner' does not say whose pictures the observations are.")
+        code["observation"] = code["observation"][[0, int(second[0])]]
+    return {name: value[:2] if len(value) > 1 else value.expand(2, -1) for name, value in code.items()}
 
 
 def invert_(
@@ -197,18 +206,20 @@ def drawn_subjects(dataset: Dataset, subjects: int, each: int, seed: int) -> tup
 def read_subjects(paths: list[Path], model: PairGAN[Any]) -> tuple[Tensor, Tensor, list[str]]:
     """Pictures as the model's images `[N, c, s, s]`, owner int64 `[N]`, names: folders are one subject each, single
     pictures together one. Raises UsageError for what is no picture and no folder of pictures."""
-    groups: dict[str, list[Path]] = {}
+    groups: dict[Path | None, list[Path]] = {}  # by folder, so that two folders of one name are two subjects
     for path in paths:
         inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES) if path.is_dir() else [path]
         if not inside or not inside[0].is_file():
             raise UsageError(f"--images '{path}' is no picture and no folder with pictures.")
-        groups.setdefault(path.name if path.is_dir() else "pictures", []).extend(inside)
+        groups.setdefault(path if path.is_dir() else None, []).extend(inside)
     channels, size, _ = model.spec.shape
     low, high = model.spec.range
     read = [[read_picture(file, Fit(size, channels))[0] for file in files] for files in groups.values()]
     x = torch.cat([torch.stack([torch.from_numpy(array.copy()) for array in part]) for part in read]).float() / 255
     owner = torch.cat([torch.full((len(part),), i) for i, part in enumerate(read)])
-    return x * (high - low) + low, owner, list(groups)
+    short = Counter(path.name for path in groups if path)
+    names = ["pictures" if path is None else str(path) if short[path.name] > 1 else path.name for path in groups]
+    return x * (high - low) + low, owner, names
 
 
 def verifier_train(
@@ -234,6 +245,8 @@ def verifier_train(
     """
     if not out.parent.is_dir():
         raise UsageError(f"--out '{out}': the folder '{out.parent}' does not exist.")
+    if out.is_dir():  # told before the training, which takes hours at full size
+        raise UsageError(f"--out '{out}' is a folder; name the verifier's file.")
     options = {} if size is None else {"size": size}
     dataset = open_dataset(data, options, device=choose_device(device), folder=str(data_dir) if data_dir else None)
     console.note(f"data {dataset.name}: {dataset.origin}")

@@ -141,7 +141,12 @@ class Grasps(Dataset[Config]):
         held = {name: value[order.to(value.device)].to(device) for name, value in grasps.items()}
         self.pose, self.outcome = held["grasp_T"].float(), held["outcome"].float()
         self.grasp_scene = held["grasp_scene"].long()
-        self.demo = held["demo_id"].long() if "demo_id" in held else torch.arange(len(self.pose), device=device)
+        alone = torch.arange(len(self.pose), device=device)
+        self.demo = alone
+        if "demo_id" in held:
+            demo = held["demo_id"].long()
+            # Below 0: drawn near none, so that each is a demonstration of its own.
+            self.demo = torch.where(demo < 0, demo.max().clamp_min(-1) + 1 + alone, demo)
 
     def _points(self) -> Tensor:
         """What every pixel shows, in the world: `[views, h, w, 3]`, metres."""

@@ -116,7 +116,8 @@ class Grasping(Method[Config]):
                 "units": 96, "width": 0.25, "local_size": 16, "local_samples": 12, "samples": 24, "lr": 1e-3,
                 "shape_share": 0.5,
             },
-            "data": {"scenes": 3, "demos": 6, "kept": 24},
+            # Of few demonstrations nothing general can be learnt: they, not their neighbours, are the examples.
+            "data": {"scenes": 3, "demos": 24, "kept": 24},
             "train": {"steps": 1000, "batch": 8},
         },
         "paper": {

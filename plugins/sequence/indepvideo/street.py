@@ -6,15 +6,18 @@ pedestrians that come, go and mostly do not interact, and light that changes for
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from distk import DataSpec, Files, Split, option
+from distk.console import warn
 from distk.plugins.sequence.indepvideo.data import ClipConfig, DrawnClips, covered
 from distk.video import Fit, VideoDataset, WindowConfig, read_clips
+from distk.video.clips import Clips
 
 SIZE = 64
 LANES = ((20.0, 1), (31.0, 1), (42.0, -1))
@@ -34,7 +37,9 @@ class Config(ClipConfig):
     """How long clips are; of the user's video which frames are taken."""
 
     every: int = option(1, "of your own video take only every so many-th frame: 15 makes 2 a second of 30", min=1)
-    clip_test: float = option(0.1, "share of your own clips kept for the test split", above=0, max=0.9)
+    clip_test: float = option(
+        0.1, "share of your own clips, or of a lone one's time, for the test split", above=0, max=0.9
+    )
 
 
 class _Recorded(VideoDataset[WindowConfig]):
@@ -58,7 +63,7 @@ class Street(DrawnClips[Config]):
         if files.required:
             window = WindowConfig(config.frames, config.every, test=config.clip_test)
             self.recorded = _Recorded(window, device, files)
-            self.recorded.hold(read_clips(files.folders[0], Fit(SIZE, 3)))
+            self.recorded.hold(in_stretches(read_clips(files.folders[0], Fit(SIZE, 3)), window))
             self.spec, self.parts, self.origin = self.recorded.spec, self.recorded.parts, self.recorded.origin
             return
         self.spec = DataSpec("video", (config.frames, 3, SIZE, SIZE))
@@ -143,6 +148,25 @@ class Street(DrawnClips[Config]):
         column = torch.where(there.unsqueeze(1), (SIZE * at).unsqueeze(1) + step * time, -SIZE)
         box = [row.unsqueeze(1).expand_as(column), column, torch.full_like(column, 3), torch.full_like(column, 2)]
         return torch.stack(box, -1), torch.stack([shade, 0.2 + 0.5 * (way * 2 % 1), 1 - shade], -1)
+
+
+def in_stretches(clips: Clips, window: WindowConfig) -> Clips:
+    """One long recording cut into stretches of equal length that share no frame, so that some can be kept for the test;
+    several clips as they are. What is too short for two stretches stays whole, and is said to serve for both splits."""
+    if len(clips) > 1:
+        return clips
+    length, span = clips.lengths[0], (window.frames - 1) * window.every + 1
+    number = min(round(1 / min(window.test, 1 - window.test)), length // span)
+    if number < 2:
+        warn(f"one clip of {length:,} frames cannot be split: the same frames train and test, so scores are no test")
+        return clips
+    edges = [length * i // number for i in range(number + 1)]
+    return replace(
+        clips,
+        lengths=[b - a for a, b in itertools.pairwise(edges)],
+        names=[f"{clips.names[0]}, stretch {i + 1}" for i in range(number)],
+        labels=clips.labels * number,
+    )
 
 
 def _background() -> Tensor:

@@ -17,7 +17,7 @@ from distk.plugins.text.common.base import CorpusConfig, CorpusDataset
 from distk.plugins.text.common.files import Part, Tagged, there
 from distk.plugins.text.common.splits import completed, described, held_out, joined
 from distk.plugins.text.common.tagger import open_tagger
-from distk.plugins.text.common.vocab import split_words
+from distk.plugins.text.common.vocab import split_tokens, split_words
 
 TAGS = ("pos", "upos", "xpos", "tags")
 """Names of columns whose symbols are tags, apart by spaces."""
@@ -148,7 +148,7 @@ class Parallel(CorpusDataset[P]):
             return ""
         mark = open_tagger(config.tagger, config.tagger_file)
         for part in parts.values():
-            part.columns["pos"] = [" ".join(mark.tags(split_words(line, raw=True))) for line in part.lines]
+            part.columns["pos"] = [" ".join(mark.tags(split_tokens(line))) for line in part.lines]
         return f"; tags by {mark.name}"
 
     def least(self, counts: dict[str, int]) -> int:  # type: ignore[override]

@@ -130,6 +130,8 @@ class BuiltIn:
         return [self._tag(word.lower()) for word in words]
 
     def _tag(self, word: str) -> str:
+        if word[:1].isdigit():
+            return "CD"
         if not any(c.isalpha() for c in word):
             return "."
         if word in _LEXICON:

@@ -25,11 +25,18 @@ LARGEST = 2_000_000
 """Words that a vocabulary from a file may have."""
 Unit = Literal["word", "char"]
 
-_CLITIC = re.compile(r"('(?:s|re|ve|ll|d|m))(?!\w)")
-_NOT = re.compile(r"(?<=\w)n't(?!\w)")
+_CLITIC = re.compile(r"('(?:s|re|ve|ll|d|m))(?!\w)", re.IGNORECASE)
+_NOT = re.compile(r"(?<=\w)(n't)(?!\w)", re.IGNORECASE)
 _TOKEN = re.compile(
-    r"_num_|n't(?!\w)|'(?:s|re|ve|ll|d|m)(?!\w)|\d+(?:[.,]\d+)*|[^\W\d_]+(?:-[^\W\d_]+)*|\.{2,}|[^\w\s]|_"
+    r"_num_|n't(?!\w)|'(?:s|re|ve|ll|d|m)(?!\w)|\d+(?:[.,]\d+)*|[^\W\d_]+(?:-[^\W\d_]+)*|\.{2,}|[^\w\s]|_",
+    re.IGNORECASE,
 )
+
+
+def split_tokens(line: str) -> list[str]:
+    """Ordinary text as tokens in their case and with their digits, as taggers read them; as many as `split_words`."""
+    line = line.replace("\u2019", "'").replace("\u2018", "'")
+    return _TOKEN.findall(_CLITIC.sub(r" \1", _NOT.sub(r" \1", line)))
 
 
 def split_words(line: str, *, raw: bool = False, lowercase: bool = True) -> list[str]:
@@ -39,9 +46,7 @@ def split_words(line: str, *, raw: bool = False, lowercase: bool = True) -> list
     lower-cased, its punctuation and English clitics split off, and every number written `_num_`.
     """
     if raw:
-        line = line.lower().replace("\u2019", "'").replace("\u2018", "'")
-        line = _CLITIC.sub(r" \1", _NOT.sub(" n't", line))
-        return [NUMBER if token[0].isdigit() else token for token in _TOKEN.findall(line)]
+        return [NUMBER if token[0].isdigit() else token for token in split_tokens(line.lower())]
     return [token for token in (line.lower() if lowercase else line).strip().split(" ") if token]
 
 

@@ -56,10 +56,10 @@ class Budget(Bundle):
         Literal["batched", "scipy"], typer.Option(help="scipy: the printed problem, one sentence after the other.")
     ] = "batched"
 
-    def variance(self) -> float:
-        """The kernel's variance; 0 where it follows from the examples or the model's settings."""
+    def variance(self) -> float | None:
+        """The kernel's variance; 0 where it follows from the examples, None where it is as the model was set."""
         if self.sigma is None:
-            return 0.0
+            return None
         try:
             found = 0.0 if self.sigma == "auto" else float(self.sigma)
         except ValueError:
@@ -84,15 +84,15 @@ class Budget(Bundle):
 
     def clouds(self, on: OnData, model: MMDTraverse) -> Examples:
         """The model's own examples, or new ones of its training data where other ones are asked for."""
-        most = max(self.n_source or 0, self.n_target or 0)
         held = model.config.examples
+        most = max(self.n_source or held, self.n_target or held)
         if self.filter_words is None and self.seed is None and most <= held:
             return model.clouds()
         words = [word for word in (self.filter_words or "").split(",") if word]
         if self.filter_words is None:
             words = list(model.config.filter_words)
         generator = torch.Generator().manual_seed(self.seed or 0)
-        made = draw_examples(on.dataset(), model.vocab, most or held, words, generator)
+        made = draw_examples(on.dataset(), model.vocab, most, words, generator)
         return model.clouds(made.to(model.device))
 
 

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk import Code, DataSpec, Latent, LatentSpace, Objective, Source, Step, adam, option
-from distk.console import note
+from distk.console import note, warn
 from distk.plugins.text.common import decode as search
 from distk.plugins.text.common.model import SentenceMethod
 from distk.plugins.text.common.networks import Windows, full
@@ -147,6 +147,11 @@ class MMDTraverse(SentenceMethod[Config]):
         if step > 0:
             return
         config = self.config
+        if 0 < self.run_steps <= config.phase1:
+            warn(
+                f"all {self.run_steps:,} steps are of the first phase (--phase1 {config.phase1:,}): the classifier "
+                "learns nothing, and there will be no two clouds to move codes between"
+            )
         self.examples.copy_(self.drawn(None))
         if config.vectors:
             drawn = int(torch.randint(1 << 31, ()))  # words without one start at random, by the run's seed
@@ -262,14 +267,14 @@ class MMDTraverse(SentenceMethod[Config]):
         present: Tensor,
         to: Tensor,
         clouds: Examples,
-        sigma: float = 0.0,
+        sigma: float | None = None,
         sizes: tuple[int, int] | None = None,
     ) -> Witness:
         """f* of sentences x `[n, T]` from the cloud of labels `present` int64 `[n]` to that of `to` int64 `[n]`.
 
         Where both are the same, the source is all other labels. A sentence that is an example itself is no part of its
-        source, where it would be held fast. sigma: 0 is as the model was set. sizes: examples of a label in a source
-        and in a target; default: all.
+        source, where it would be held fast. sigma: None is as the model was set, 0 follows from the examples. sizes:
+        examples of a label in a source and in a target; default: all.
         """
         ids = F.pad(x, (0, clouds.ids.shape[1] - x.shape[1]))
         same = torch.cat([(part[:, None] == clouds.ids).all(2) for part in ids.split(64)])
@@ -278,12 +283,13 @@ class MMDTraverse(SentenceMethod[Config]):
         target = clouds.label == to[:, None]
         if sizes is not None:
             own, target = own & (clouds.place < sizes[0]), target & (clouds.place < sizes[1])
-        return witness(clouds.code, own & ~same, target, self.widths(own | target, clouds, sigma or self.config.sigma))
+        variance = self.config.sigma if sigma is None else sigma
+        return witness(clouds.code, own & ~same, target, self.widths(own | target, clouds, variance))
 
     @staticmethod
     def widths(chosen: Tensor, clouds: Examples, sigma: float) -> Tensor:
         """The kernel's variance for rows whose sets are `chosen`, bool `[n, p]`: float64 `[n]`."""
-        if sigma:
+        if sigma or not len(chosen):
             return clouds.code.new_full((len(chosen),), sigma)
         kinds, which = chosen.unique(dim=0, return_inverse=True)
         return torch.stack([bandwidth(clouds.code[kind]) for kind in kinds])[which]

@@ -44,8 +44,9 @@ class Moves(Metric[Config]):
     accuracy, accuracy_train: of the classifier on codes. flip: share of moved codes that it gives the wanted label.
     topic_kept: share of moved codes whose nearest unmoved ones, their own source aside, have the source's topic; only
     sentences with exactly one of the topics' words count. witness_before, witness_after: mean f* of z and of z*. move:
-    mean |u|. nearest: share of moved codes whose nearest example has the wanted label. exact, exact_short, exact_long:
-    share of unmoved codes that are written as they were read, of all and up to and beyond the median length.
+    mean |z* - z|. nearest: share of moved codes whose nearest example has the wanted label. exact, exact_short,
+    exact_long: share of unmoved codes that are written as they were read, of all and up to and beyond the median
+    length.
     """
 
     headline = "flip"
@@ -102,8 +103,8 @@ class Moves(Metric[Config]):
             "flip": float((model.classifier(z).argmax(1) == wanted).double().mean()),
             "nearest": float((nearest == wanted).double().mean()),
             "witness_before": float(found.before.mean()),
-            "witness_after": float(found.after.mean()),
-            "move": float(found.u.norm(dim=1).mean()),
+            "witness_after": float(f(z.double()).mean()),  # with `clamp_z` z* is not z + u
+            "move": float((z - here.code).norm(dim=1).mean()),
         }
         try:
             result |= self._topics(model, here, z)

@@ -31,7 +31,7 @@ from distk.plugins.gan_family.ldf.memory import tallied, usage
 from distk.plugins.gan_family.ldf.metrics import ClassifierScore, Frechet, frechet, score_of, scores_of
 from distk.plugins.gan_family.ldf.race import Clock, Point, seconds_of
 from distk.plugins.gan_family.ldf.shared import Shared
-from distk.plugins.gan_family.ldf.study import ends
+from distk.plugins.gan_family.ldf.study import ends, keep, time_of
 from distk.plugins.gan_family.ldf.validity import VideoValidity, acting, background, nearest, pacman_at, walks
 
 CPU = torch.device("cpu")
@@ -349,6 +349,18 @@ def test_scores_at_equal_time() -> None:
     assert (row["seconds"], row["seconds with pretraining"]) == (10, 16)
     late = ends([Point(1, 10.0, 30.0, {"a": 1.0})], 10)
     assert math.isnan(late["a, pretraining counted"])
+
+
+def test_the_limit_is_the_time_of_another_variant(tmp_path: Path) -> None:
+    """An upper level is far cheaper than the lower one: held to its own time, its pretraining could never count."""
+    points = [Point(k, s, s + 60.0, {"a": float(k)}) for k, s in ((1, 1.0), (2, 2.0))]
+    assert math.isnan(time_of(tmp_path, "joint", 0))
+    keep(tmp_path, "joint", 0, [Point(1, 30.0, 30.0, {"a": 1.0}), Point(2, 61.0, 61.0, {"a": 1.0})])
+    keep(tmp_path, "joint", 1, [Point(1, 30.0, 30.0, {"a": 1.0})])
+    assert (time_of(tmp_path, "joint", 0), time_of(tmp_path, "joint", 1)) == (61.0, 30.0)
+    assert ends(points, time_of(tmp_path, "joint", 0))["a, pretraining counted"] == 2.0
+    assert math.isnan(ends(points, time_of(tmp_path, "joint", 1))["a, pretraining counted"])
+    assert math.isnan(ends(points, time_of(tmp_path, "ldf", 0))["a, pretraining counted"])
 
 
 def test_scores_of_two_judges_are_not_drawn_together() -> None:

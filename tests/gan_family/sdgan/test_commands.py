@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from distk import checkpoint, images
-from distk.plugins.gan_family.sdgan.commands import crossed
+from distk.plugins.gan_family.sdgan.commands import crossed, read_corners, read_subjects
 
 FACES = {"size": 16, "identities": 30, "observations": 4}
 
@@ -107,6 +107,9 @@ def test_inverted_pictures_can_be_walked_between(runs, distk_command, in_folder:
         first = model.decode({"identity": codes["identity"][:1], "observation": codes["observation"][:1]})
     made, expected = pixels("w.png").astype(int), drawn(first, 1)
     assert np.abs(made[: len(expected) - 2, : len(expected) - 2] - expected[:-2, :-2]).max() <= 1
+    ends = read_corners(Path("i.safetensors"), model)  # the other end is bob's first picture, not ann's second
+    assert torch.equal(ends["identity"], codes["identity"])
+    assert torch.equal(ends["observation"], codes["observation"][[0, 2]])
 
 
 def test_one_subject_from_single_pictures_and_a_verifier(runs, distk_command, in_folder: Path) -> None:
@@ -188,6 +191,13 @@ def test_files_that_are_no_codes_are_refused(runs, distk_command, in_folder: Pat
         assert "Traceback" not in err
 
 
+def test_a_verifier_is_not_trained_for_a_folder(distk_command, in_folder: Path) -> None:
+    Path("there").mkdir()
+    code, _, err = distk_command("sdgan", "verifier-train", "--size", 16, "--out", "there")
+    assert code == 2
+    assert "is a folder" in err
+
+
 def test_pictures_that_are_none_are_refused(runs, distk_command, in_folder: Path) -> None:
     Path("empty").mkdir()
     Path("broken.png").write_bytes(b"\x89PNG broken")
@@ -226,3 +236,15 @@ def test_scores_of_a_run(name: str, runs, distk_command) -> None:
     code, out, err = distk_command("eval", runs["began"], "--metric", name, *given, "--json")
     assert ("error" in json.loads(out)["metrics"][name]) == (name == "leakage")
     assert code == (1 if name == "leakage" else 0)
+
+
+def test_folders_of_one_name_are_subjects_of_their_own(runs, in_folder: Path) -> None:
+    for folder in ("left/ann", "right/ann", "pictures"):
+        Path(folder).mkdir(parents=True)
+        Image.new("RGB", (16, 16), (90, 90, 90)).save(Path(folder) / "0.png")
+    Image.new("RGB", (16, 16), (90, 90, 90)).save("single.png")
+    model, _ = checkpoint.load(runs["sddcgan"] / "checkpoint.safetensors")
+    paths = [Path(p) for p in ("left/ann", "right/ann", "single.png", "pictures")]
+    _, owner, names = read_subjects(paths, model)  # type: ignore[arg-type]
+    assert owner.tolist() == [0, 1, 2, 3]
+    assert names[:3] == ["left/ann", "right/ann", "pictures"]

@@ -9,7 +9,7 @@ import torch
 import distk
 from distk.plugins.rl_control.grasping.data import Grasps
 
-DATA = {"objects": 21, "scenes": 3, "demos": 8, "kept": 24}
+DATA = {"objects": 21, "scenes": 3, "demos": 24, "kept": 24}
 """Of each category two objects to train on; their last scenes, with grasps of their own, are the split `val`."""
 
 
@@ -33,7 +33,8 @@ def test_outcomes_are_foretold_from_view_shape_and_pose(tmp_path):
 
 @pytest.mark.slow
 def test_nothing_is_foretold_from_poses_of_other_grasps(tmp_path, monkeypatch):
-    """Poses that are exchanged among the grasps of a view: what is left is guessing."""
+    """Poses that are exchanged among the grasps of a view: what is left is guessing. The same run as above but for
+    that, since a model that learns little anyway would pass."""
     sample = Grasps.sample
 
     def exchanged(self, n, generator, split="train", bucket=None):
@@ -43,7 +44,7 @@ def test_nothing_is_foretold_from_poses_of_other_grasps(tmp_path, monkeypatch):
         return batch
 
     monkeypatch.setattr(Grasps, "sample", exchanged)
-    assert scores(tmp_path / "run", "graspcnn", 400)["accuracy"] <= 0.56
+    assert scores(tmp_path / "run", "grasping", 600, supervise_3d=1.0)["accuracy"] <= 0.56
 
 
 @pytest.mark.slow

@@ -273,6 +273,26 @@ def test_a_street_of_ones_own_is_a_folder_of_frames(tmp_path: Path, seed: int) -
         open_dataset("street", folder=str(tmp_path / "video"))
 
 
+def test_a_lone_recording_is_tested_on_a_stretch_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """5th Avenue is one recording: what it is scored on must not be what it was trained on."""
+    folder = tmp_path / "video" / "day"
+    folder.mkdir(parents=True)
+    for t in range(60):
+        Image.new("RGB", (64, 64), (t, 0, 0)).save(folder / f"{t:03d}.png")
+    data = open_dataset("street", {"frames": 3}, folder=str(tmp_path / "video"))
+    seen = [
+        set((data.batch(data.rows_of(split))["x"][:, :, 0, 0, 0] * 255).round().int().flatten().tolist())
+        for split in ("train", "test")
+    ]
+    assert seen[0].isdisjoint(seen[1])
+    assert (len(seen[0]), len(seen[1])) == (54, 6)
+    drawn = data.sample(200, seeded(0, data.device))["x"][:, :, 0, 0, 0]
+    assert set((drawn * 255).round().int().flatten().tolist()) <= seen[0]
+    assert "train and test" not in capsys.readouterr().err
+    open_dataset("street", {"frames": 40}, folder=str(tmp_path / "video"))
+    assert "the same frames train and test" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("name", ["moving-mnist-rg", "street", "bouncing-squares"])
 def test_training_clips_are_new_and_fixed_ones_stay(name: str, seed: int) -> None:
     data = open_dataset(name, {"train": 20, "test": 10})

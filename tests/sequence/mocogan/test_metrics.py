@@ -288,3 +288,17 @@ def test_both_scores_go_through_evaluate_and_repeat(tmp_path) -> None:
     assert one["acd"]["acd_real"] > 1  # averaging to 16x16 mixes edges with black
     refined = evaluate(model, ["acd"], clips=12, threshold=0.9)["metrics"]["acd"]
     assert refined["acd_real"] < one["acd"]["acd_real"]
+
+
+def test_scores_during_training_are_those_of_the_saved_model_and_teach_it_nothing(data: Dataset, seed: int) -> None:
+    torch.manual_seed(seed)
+    entry = distk.registry.registry().find("method", "mocogan").load()
+    model = entry(entry.Config(halvings=2, ngf=2, ndf=2, image_disc="image"), data.spec)
+    saved = {name: value.clone() for name, value in model.state_dict().items()}
+    found = {}
+    for training in (True, False):
+        model.train(training)
+        found[training] = evaluate(model, ["acd"], data=data, seed=seed, repeats=1, clips=4)["metrics"]["acd"]["acd"]
+        assert model.training == training
+        assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
+    assert found[True] == found[False] or math.isnan(found[True])
