@@ -82,6 +82,11 @@ class Dataset(Configured[C]):
     eager_because: str = ""
     """Why steps over these data cannot be captured as a CUDA graph; empty where they can."""
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if {"sample", "sample_rows"} & cls.__dict__.keys() and "counted" not in cls.__dict__:
+            cls.counted = False  # a subclass of a counted data set that draws its batches itself
+
     def __init__(self, config: C, device: torch.device, files: Files) -> None:
         """files: finds the user's files; `files.find(...)` is None where the built-in form is to be used. `files.where`
         says where items that are held whole shall lie, for `Stored`."""

@@ -99,8 +99,11 @@ class OnRows(OnData):
         """
         if start is None:
             return can(self.model, "encode")
-        if start == "data":
-            require(self.model, self.header, command, "encode")
+        if start == "data" and not can(self.model, "encode"):
+            raise NotServed(
+                f"method '{self.header.method}' has no encoder, so `distk {command}` cannot start at items of the "
+                "data: use --start prior, which draws codes by --seed."
+            )
         return start == "data"
 
     def draws(self, n: int) -> Code:

@@ -392,3 +392,16 @@ def test_a_million_images_train_in_little_memory(tmp_path: Path, monkeypatch: py
     (tmp_path / "many.npy").unlink()
     assert found["peak"] < 4e9
     assert found["at_the_end"] - found["after_20_steps"] < 50e6
+
+
+def test_a_subclass_that_draws_its_batches_itself_is_not_counted() -> None:
+    from distk.plugins.datasets.folder import Folder
+
+    class Paired(Folder):
+        def sample(self, *arguments: Any) -> dict[str, Tensor]:
+            return {}
+
+    class Plain(Folder):
+        pass
+
+    assert (Folder.counted, Plain.counted, Paired.counted) == (True, True, False)

@@ -81,6 +81,8 @@ class Teapots(FactorDataset[Config]):
             path, images, self.real_values = found
             self.images, size = _sized(images, config.size, path).to(device), config.size
             self.origin = f"{len(images):,} pictures read from {path}"
+            if images.shape[-1] != size:
+                self.origin += f", averaged from {images.shape[-1]}x{images.shape[-1]} to {size}x{size}"
         else:
             self.real_values, size = self._drawn(), config.size
         self.real_values = self.real_values.to(device)

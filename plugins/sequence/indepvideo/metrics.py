@@ -61,6 +61,8 @@ def cuts(model: Method, wanted: int, count: int, seed: int) -> tuple[list[list[T
     if len(own) > 1:
         return [own], True
     number = wanted or getattr(model, "parts", 2)
+    if number < 2:
+        raise UsageError("one part has no other to be held against: name 2 or more by --set parts=N.")
     return random_cuts(sum(map(len, own)), number, count, seed), False
 
 
