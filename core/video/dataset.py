@@ -98,6 +98,8 @@ class VideoDataset(Dataset[W]):
     def _parts(self) -> None:
         """Clips and rows of each split. One clip alone is in both."""
         count = len(self.windows)
+        if count == 1:
+            note("one clip alone is both for training and for the test, so its scores are no test")
         split = permuted_split(count, self.config.test, self.config.split_seed, self.device) if count > 1 else {}
         self._clips = split
         row = torch.arange(self._total, device=self.device)
