@@ -46,7 +46,7 @@ class Pairs(FactorDataset[Config]):
         self.factor_names, self.factor_sizes = inner.factor_names, inner.factor_sizes
         self.factor_kinds, self.parts = inner.factor_kinds, inner.parts
         self.varying = sum(size > 1 for size in self.factor_sizes)
-        if config.k >= self.varying:
+        if max(1, config.k) >= self.varying:  # a pair differs in one at least
             raise UsageError(f"--k {config.k}: '{inner.name}' has {self.varying} factors that vary, and one must stay.")
         self.origin = f"pairs of {inner.name} ({inner.origin})"
         self._moves = torch.tensor([float(size > 1) for size in self.factor_sizes], device=device)
