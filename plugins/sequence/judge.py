@@ -5,20 +5,17 @@ It is trained on real clips and then shown generated ones, by the metric `disagr
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from distk import Dataset, DistkError, FactorDataset, UsageError, seeded
+from distk import Dataset, FactorDataset, UsageError, seeded
 from distk.console import progress
 from distk.device import initialised
-from distk.files import write_atomic
+from distk.networkfile import NetworkFile
 from distk.nn import cross_entropies, down, fit_classifier
 from distk.plugins.sequence.networks import last_states
 
@@ -125,50 +122,17 @@ def accuracy(judge: Judge, data: FactorDataset, split: str = "test") -> dict[str
     return dict(zip(judge.info.heads, (right.double() / len(rows)).tolist(), strict=True))
 
 
-def save_judge(judge: Judge, path: Path) -> None:
-    """Write a judge as one safetensors file, atomically."""
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in judge.state_dict().items()}
-    write_atomic(path, to_bytes(tensors, metadata={"distk-judge": json.dumps(asdict(judge.info), allow_nan=False)}))
-
-
-def load_judge(path: Path, device: torch.device) -> Judge:
-    """Read a judge in eval mode.
-
-    Raises UsageError for a missing file, DistkError for one that holds no judge or a damaged one.
-    """
-    if not path.is_file():
-        raise UsageError(f"judge '{path}' does not exist; train one with `{COMMAND.format(data='NAME')}`.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            info = _info(path, (file.metadata() or {}).get("distk-judge"))
-            with torch.device("meta"):
-                sketch = {name: list(value.shape) for name, value in Judge(info).state_dict().items()}
-            if {name: file.get_slice(name).get_shape() for name in file.keys()} != sketch:
-                raise DistkError(f"the tensors of '{path}' do not fit the judge that its header describes.")
-            state = {name: file.get_tensor(name) for name in sketch}
-    except (SafetensorError, OSError) as error:
-        raise DistkError(f"'{path}' is truncated or not a safetensors file ({error}).") from error
-    with initialised(0, device):
-        judge = Judge(info)
-    judge.load_state_dict(state)
-    return judge.to(device).eval()
-
-
-def _info(path: Path, text: str | None) -> JudgeInfo:
-    if text is None:
-        raise DistkError(f"'{path}' holds no judge; train one with `{COMMAND.format(data='NAME')}`.")
-    try:
-        values: dict[str, Any] = json.loads(text)
-        heads = {str(name): int(size) for name, size in values["heads"].items()}
-        shape = tuple(int(n) for n in values["shape"])
-        share = {name: float(values["accuracy"][name]) for name in heads}
-        info = JudgeInfo(heads, shape, int(values["width"]), share, str(values["data"]), int(values["steps"]))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DistkError(f"the header of judge '{path}' is damaged ({type(error).__name__}).") from error
+def _parsed(values: Any) -> JudgeInfo | None:
+    heads = {str(name): int(size) for name, size in values["heads"].items()}
+    shape = tuple(int(n) for n in values["shape"])
+    share = {name: float(values["accuracy"][name]) for name in heads}
+    info = JudgeInfo(heads, shape, int(values["width"]), share, str(values["data"]), int(values["steps"]))
     sound = len(shape) == 4 and all(0 < n <= 4096 for n in (*shape, *heads.values(), info.width))
-    if not sound or not heads or any("." in name for name in heads):
-        raise DistkError(f"the header of judge '{path}' does not describe a judge.")
-    return info
+    return info if sound and heads and not any("." in name for name in heads) else None
+
+
+FILE = NetworkFile("judge", "distk-judge", COMMAND.format(data="NAME"), _parsed, Judge)
+"""How judges are kept."""
 
 
 def fitting_judge(path: str, dataset: Dataset) -> Judge:
@@ -181,7 +145,7 @@ def fitting_judge(path: str, dataset: Dataset) -> Judge:
     if not path:
         raise UsageError(f"this score needs a judge (`--set judge=FILE`); {command}.")
     data = check_data(dataset)
-    judge = load_judge(Path(path), data.device)
+    judge = FILE.load(Path(path), data.device)
     heads = dict(zip(data.factor_names, data.factor_sizes, strict=True))
     if judge.info.heads != heads or judge.info.shape != tuple(data.spec.shape):
         raise UsageError(

@@ -133,7 +133,7 @@ def perfect_judge(data: object, oracle: Oracle, path: Path, accuracy: float = 1.
     """The file of a judge whose accuracy is claimed to be `accuracy`."""
     info = JudgeInfo(dict(zip(data.factor_names, data.factor_sizes, strict=True)), data.spec.shape, 4)  # type: ignore
     info.accuracy.update(dict.fromkeys(info.heads, accuracy))
-    judges.save_judge(Judge(info), path)
+    judges.FILE.save(Judge(info), path)
     return path
 
 
@@ -199,8 +199,8 @@ def test_judge_learns_and_its_file_gives_it_back(data: object, tmp_path: Path) -
     # Measured (seed 0): action 0.71, hair 0.997; chance is 0.11 and 0.17.
     assert judge.info.accuracy["action"] > 0.4
     assert judge.info.accuracy["hair"] > 0.9
-    judges.save_judge(judge, tmp_path / "judge")
-    again = judges.load_judge(tmp_path / "judge", torch.device("cpu"))
+    judges.FILE.save(judge, tmp_path / "judge")
+    again = judges.FILE.load(tmp_path / "judge", torch.device("cpu"))
     assert again.info == judge.info
     x = data.batch(torch.arange(0, 400, 7))["x"]  # type: ignore[attr-defined]
     for name, p in judge.probabilities(x).items():

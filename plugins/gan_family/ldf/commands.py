@@ -15,7 +15,7 @@ from distk.commands.shared import report as told
 from distk.errors import UsageError
 from distk.files import write_atomic
 from distk.plugins.gan_family.ldf.figures import MEMORY, memory_png
-from distk.plugins.gan_family.ldf.judge import save_judge, train_judge
+from distk.plugins.gan_family.ldf.judge import FILE, train_judge
 from distk.plugins.gan_family.ldf.memory import usage
 from distk.plugins.gan_family.ldf.method import LDF
 from distk.plugins.gan_family.ldf.shared import Shared
@@ -92,7 +92,7 @@ def judge(
     dataset = open_dataset(data, device=choose_device(device), folder=data_dir)
     console.note(f"data {dataset.name}: {dataset.origin}")
     made = train_judge(dataset, steps, width, seed=seed)
-    save_judge(made, out)
+    FILE.save(made, out)
     told([out], json, judge=made.fingerprint, accuracy=made.info.accuracy, temperature=made.info.temperature)
     if not json:
         console.note(f"judge {made.fingerprint}: right on {made.info.accuracy:.1%} of the test images")

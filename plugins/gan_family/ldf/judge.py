@@ -6,20 +6,19 @@ Scores by two judges must not be compared, so each has a fingerprint of its weig
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from distk import Dataset, DistkError, UsageError, seeded
+from distk import Dataset, UsageError, seeded
 from distk.console import note, progress, warn
 from distk.device import initialised
-from distk.files import write_atomic
+from distk.networkfile import NetworkFile
 from distk.nn import fit_classifier
 
 BATCH = 256
@@ -161,45 +160,16 @@ def _accuracy(judge: Judge, data: Dataset) -> float:
     return float(right) / len(rows)
 
 
-def save_judge(judge: Judge, path: Path) -> None:
-    """Write a judge as one safetensors file, atomically."""
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in judge.state_dict().items()}
-    write_atomic(path, to_bytes(tensors, metadata={"distk-image-judge": json.dumps(asdict(judge.info))}))
+def _parsed(values: Any) -> JudgeInfo | None:
+    shape = tuple(int(n) for n in values["shape"])
+    counts = (int(values["classes"]), int(values["width"]), int(values["steps"]))
+    info = JudgeInfo(shape, *counts, str(values["data"]), float(values["accuracy"]), float(values["temperature"]))
+    sound = len(shape) == 3 and all(0 < n <= 4096 for n in (*shape, info.classes, info.width))
+    return info if sound else None
 
 
-def load_judge(path: Path, device: torch.device) -> Judge:
-    """Read a judge in eval mode. Raises UsageError for a missing file, DistkError for one that holds no judge."""
-    if not path.is_file():
-        raise UsageError(f"judge '{path}' does not exist; train one with `distk ldf judge --data NAME --out FILE`.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            info = _info(path, (file.metadata() or {}).get("distk-image-judge"))
-            with torch.device("meta"):
-                sketch = {name: list(value.shape) for name, value in Judge(info).state_dict().items()}
-            if {name: file.get_slice(name).get_shape() for name in file.keys()} != sketch:
-                raise DistkError(f"the tensors of '{path}' do not fit the judge that its header describes.")
-            state = {name: file.get_tensor(name) for name in sketch}
-    except (SafetensorError, OSError) as error:
-        raise DistkError(f"'{path}' is truncated or not a safetensors file ({error}).") from error
-    with initialised(0, device):
-        judge = Judge(info)
-    judge.load_state_dict(state)
-    return judge.to(device).eval()
-
-
-def _info(path: Path, text: str | None) -> JudgeInfo:
-    if text is None:
-        raise DistkError(f"'{path}' holds no judge; train one with `distk ldf judge --data NAME --out FILE`.")
-    try:
-        values = json.loads(text)
-        shape = tuple(int(n) for n in values["shape"])
-        counts = (int(values["classes"]), int(values["width"]), int(values["steps"]))
-        info = JudgeInfo(shape, *counts, str(values["data"]), float(values["accuracy"]), float(values["temperature"]))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DistkError(f"the header of judge '{path}' is damaged ({type(error).__name__}).") from error
-    if len(shape) != 3 or not all(0 < n <= 4096 for n in (*shape, info.classes, info.width)):
-        raise DistkError(f"the header of judge '{path}' does not describe a judge.")
-    return info
+FILE = NetworkFile("judge", "distk-image-judge", "distk ldf judge --data NAME --out FILE", _parsed, Judge)
+"""How judges are kept."""
 
 
 _trained: dict[tuple, Judge] = {}
@@ -214,7 +184,7 @@ def judge_for(dataset: Dataset, file: str, steps: int, width: int) -> Judge:
     key = (file, data.name, data.origin, str(data.config), data.device, steps, width)
     if key in _trained:
         return _trained[key]
-    judge = load_judge(Path(file), data.device) if file else train_judge(data, steps, width)
+    judge = FILE.load(Path(file), data.device) if file else train_judge(data, steps, width)
     expected = (tuple(data.spec.shape), len(data.spec.classes))
     if (judge.info.shape, judge.info.classes) != expected:
         raise UsageError(

@@ -24,7 +24,7 @@ from distk.plugins.gan_family.sdgan.inversion import Found, invert
 from distk.plugins.gan_family.sdgan.method import PairGAN
 from distk.plugins.gan_family.sdgan.metrics import held_out, real_side
 from distk.plugins.gan_family.sdgan.tuples import identities
-from distk.plugins.gan_family.sdgan.verifier import load_verifier, save_verifier, steps_for, train_verifier
+from distk.plugins.gan_family.sdgan.verifier import FILE, load_verifier, steps_for, train_verifier
 from distk.video.clips import Fit
 from distk.video.readers import PICTURES, read_picture
 
@@ -256,7 +256,7 @@ def verifier_train(
         made = train_verifier(dataset, wanted, batch=batch, width=width, lr=lr, flip=flip, seed=seed)
     except ValueError as error:
         raise UsageError(f"{error}.") from error
-    save_verifier(made, out)
+    FILE.save(made, out)
     draw = seeded(seed, dataset.device)
     known, new = (real_side(dataset, part, 1000, made, draw) for part in (valid, test))
     tau = scores.threshold(known.matched, known.unmatched)

@@ -6,20 +6,18 @@ with batch normalisation, of width, 2 width, 4 width, 8 width channels) and `pro
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from distk import Dataset, DistkError, UsageError, one_hot, seeded
 from distk.device import initialised
-from distk.files import write_atomic
+from distk.networkfile import NetworkFile
 from distk.nn import down, fit_classifier
 from distk.plugins.gan_family.sdgan.tuples import Identities, identities
 
@@ -140,55 +138,31 @@ def steps_for(known: Identities, epochs: float, batch: int) -> int:
     return max(1, round(epochs * int(known.count.sum()) / batch))
 
 
-def save_verifier(verifier: Verifier, path: Path) -> None:
-    """Write a verifier as one safetensors file, atomically."""
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in verifier.state_dict().items()}
-    write_atomic(path, to_bytes(tensors, metadata={"distk-verifier": json.dumps(asdict(verifier.info))}))
-
-
 def load_verifier(path: Path, shape: tuple[int, ...], device: torch.device) -> Verifier:
     """Read a verifier of images of this shape, in eval mode.
 
     Raises UsageError for a missing file or one of other images, DistkError for one that holds no verifier.
     """
-    if not path.is_file():
-        raise UsageError(f"verifier '{path}' does not exist; train one with `{COMMAND} --out {path}`.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            info = _info(path, (file.metadata() or {}).get("distk-verifier"))
-            with torch.device("meta"):
-                sketch = {name: list(value.shape) for name, value in Verifier(info).state_dict().items()}
-            if {name: file.get_slice(name).get_shape() for name in file.keys()} != sketch:
-                raise DistkError(f"the tensors of '{path}' do not fit the verifier that its header describes.")
-            state = {name: file.get_tensor(name) for name in sketch}
-    except (SafetensorError, OSError) as error:
-        raise DistkError(f"'{path}' is truncated or not a safetensors file ({error}).") from error
-    if info.shape != tuple(shape):
+    verifier = FILE.load(path, device)
+    if verifier.info.shape != tuple(shape):
         raise UsageError(
-            f"verifier '{path}' reads images of shape {info.shape}, these have {tuple(shape)}: train one on the same "
-            f"data with `{COMMAND}`."
+            f"verifier '{path}' reads images of shape {verifier.info.shape}, these have {tuple(shape)}: train one on "
+            f"the same data with `{COMMAND}`."
         )
-    with initialised(0, device):
-        verifier = Verifier(info)
-    verifier.load_state_dict(state)
     if not all(bool(value.isfinite().all()) for value in verifier.state_dict().values()):
         raise DistkError(f"verifier '{path}' holds numbers that are not finite.")
-    return verifier.to(device).eval()
+    return verifier
 
 
-def _info(path: Path, text: str | None) -> VerifierInfo:
-    if text is None:
-        raise DistkError(f"'{path}' holds no verifier; train one with `{COMMAND}`.")
-    try:
-        values = json.loads(text)
-        shape = tuple(int(n) for n in values["shape"])
-        width, size, number = (int(values[name]) for name in ("width", "size", "identities"))
-        info = VerifierInfo(shape, width, size, number, str(values["data"]))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DistkError(f"the header of verifier '{path}' is damaged ({type(error).__name__}).") from error
-    if len(shape) != 3 or not all(0 < n <= 4096 for n in (*shape, width, size)) or min(shape[1:]) < 8:
-        raise DistkError(f"the header of verifier '{path}' does not describe a verifier.")
-    return info
+def _parsed(values: Any) -> VerifierInfo | None:
+    shape = tuple(int(n) for n in values["shape"])
+    width, size, number = (int(values[name]) for name in ("width", "size", "identities"))
+    sound = len(shape) == 3 and all(0 < n <= 4096 for n in (*shape, width, size)) and min(shape[1:]) >= 8
+    return VerifierInfo(shape, width, size, number, str(values["data"])) if sound else None
+
+
+FILE = NetworkFile("verifier", "distk-verifier", COMMAND, _parsed, Verifier)
+"""How verifiers are kept."""
 
 
 @torch.no_grad()

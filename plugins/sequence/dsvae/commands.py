@@ -15,7 +15,7 @@ from distk.commands.shared import OnRows, beside, present
 from distk.errors import UsageError
 from distk.options import Without
 from distk.plugins.sequence.dsvae.method import DSVAE
-from distk.plugins.sequence.judge import REQUIRED, save_judge, train_judge
+from distk.plugins.sequence.judge import FILE, REQUIRED, train_judge
 from distk.plugins.sequence.metrics import CELLS, cell_pairs, cosine, encode_halves, halves, training_mean
 
 
@@ -232,7 +232,7 @@ def judge_train(
         judge = train_judge(dataset, steps, batch, lr, width, seed)
     except ValueError as error:
         raise UsageError(f"{error}.") from error
-    save_judge(judge, out)
+    FILE.save(judge, out)
     if json:
         console.emit_json({"file": str(out), "accuracy": judge.info.accuracy, "steps": steps})
     else:

@@ -18,12 +18,11 @@ from distk.metric import CodeTable
 from distk.plugins.gan_family.ldf import race as races
 from distk.plugins.gan_family.ldf.figures import CURVES, curves_png
 from distk.plugins.gan_family.ldf.judge import (
+    FILE,
     Judge,
     JudgeInfo,
     _temperature,
     judge_for,
-    load_judge,
-    save_judge,
     train_judge,
 )
 from distk.plugins.gan_family.ldf.maze import HEIGHT, SIDE, WIDTH, Painter, play
@@ -97,8 +96,8 @@ def test_a_judge_learns_and_is_kept(digits: Dataset, judge: Judge, tmp_path: Pat
     with torch.no_grad():
         expected = (judge.eval()(item["x"]) / judge.temperature).double().softmax(1)
     assert torch.allclose(p, expected, atol=1e-6)
-    save_judge(judge, tmp_path / "j.safetensors")
-    again = load_judge(tmp_path / "j.safetensors", CPU)
+    FILE.save(judge, tmp_path / "j.safetensors")
+    again = FILE.load(tmp_path / "j.safetensors", CPU)
     assert again.info == judge.info
     assert again.fingerprint == judge.fingerprint
     assert torch.equal(again.seen(item["x"])[0], p)
@@ -125,8 +124,8 @@ def test_judges_that_do_not_fit(digits: Dataset, judge: Judge, tmp_path: Path) -
         judge_for(digits, str(path), 1, 4)
     path.write_bytes(b"nothing")
     with pytest.raises(DistkError, match="not a safetensors file"):
-        load_judge(path, CPU)
-    save_judge(Judge(JudgeInfo((1, 28, 28), 10, 4, 1, "mnist")), path)
+        FILE.load(path, CPU)
+    FILE.save(Judge(JudgeInfo((1, 28, 28), 10, 4, 1, "mnist")), path)
     with pytest.raises(UsageError, match=r"names 10 classes of images \(1, 28, 28\)"):
         judge_for(digits, str(path), 1, 4)
     with pytest.raises(UsageError, match="labels of several classes"):
@@ -155,7 +154,7 @@ def scored(metric: type, model: Method, data: Dataset, **settings: Any) -> dict[
 
 def test_scores_tell_real_images_from_one_image_and_from_noise(digits: Dataset, judge: Judge, tmp_path: Path) -> None:
     path = tmp_path / "j.safetensors"
-    save_judge(judge, path)
+    FILE.save(judge, path)
     given: dict[str, Any] = {"judge": str(path), "samples": 300, "parts": 3}
     train = digits.batch(digits.rows_of("train"))["x"]
     real, one = (Replay(digits.spec, items) for items in (train, train[:1]))

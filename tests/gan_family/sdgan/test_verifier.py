@@ -20,13 +20,13 @@ from distk.plugins.gan_family.sdgan.inversion import invert
 from distk.plugins.gan_family.sdgan.method import SDBEGAN, SDDCGAN
 from distk.plugins.gan_family.sdgan.metrics import held_out, real_side
 from distk.plugins.gan_family.sdgan.verifier import (
+    FILE,
     Verifier,
     VerifierInfo,
     cosine_loss,
     embedded,
     jittered,
     load_verifier,
-    save_verifier,
     train_verifier,
     unit,
 )
@@ -115,7 +115,7 @@ def test_it_learns_to_tell_new_identities_apart() -> None:
 def saved(tmp_path: Path) -> Path:
     with initialised(3, CPU):
         verifier = Verifier(VerifierInfo((3, 16, 16), 4, 8, 48, "idfaces")).eval()
-    save_verifier(verifier, tmp_path / "v.safetensors")
+    FILE.save(verifier, tmp_path / "v.safetensors")
     return tmp_path / "v.safetensors"
 
 
