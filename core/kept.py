@@ -27,6 +27,8 @@ from distk.console import warn
 from distk.errors import DistkError
 from distk.files import write_atomic
 
+SMALL = 1 << 24
+"""Bytes below which what was made of files is not kept."""
 PROBES, PROBE = 64, 1 << 20
 """Checksums are kept of so many windows of so many bytes, spread evenly: all of a file up to 64 MiB."""
 SWEPT_AFTER = 60
@@ -52,6 +54,14 @@ def stamps(paths: Iterable[Path], root: Path) -> str:
             f"{path.relative_to(root)}\0{held.st_size}\0{held.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
         )
     return digest.hexdigest()
+
+
+def of_files(name: str, paths: Sequence[Path], root: Path, shape: Sequence[int], dtype: Any, fill: Fill) -> np.ndarray:
+    """What `fill` makes of files below `root`, `[*shape]`: as `kept`, anew when their names, sizes or times change, and
+    not kept where reading them again takes a second or two."""
+    if math.prod(shape) * np.dtype(dtype).itemsize < SMALL:
+        return _in_memory(shape, dtype, fill)
+    return kept(name, {"files": stamps(paths, root), "version": 1}, shape, dtype, fill)
 
 
 def kept(name: str, made_of: dict[str, Any], shape: Sequence[int], dtype: Any, fill: Fill) -> np.ndarray:

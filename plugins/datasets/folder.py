@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,12 @@ from torch import Tensor
 
 from distk import Dataset, DataSpec, DistkError, Files, UsageError, option, permuted_split
 from distk.console import progress
-from distk.kept import kept, stamps
+from distk.kept import of_files
 from distk.stored import Stored
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """Decoders that a file may choose by its content. PIL has others, among them one that starts Ghostscript."""
-KEPT = 1 << 24
-"""Decoded images of fewer bytes are not kept: reading them again takes a second or two."""
 LARGEST = 1 << 26
 """Pixels of one image; more would take hundreds of megabytes to decode."""
 
@@ -71,7 +68,7 @@ class Folder(Dataset[Config]):
 
 
 def _decoded(paths: Sequence[Path], root: Path, config: Config) -> np.ndarray:
-    """uint8 `[n, channels, size, size]`; of many images kept for the next start, see `distk.kept`."""
+    """uint8 `[n, channels, size, size]`; of many images kept for the next start, see `distk.kept.of_files`."""
     shape = (len(paths), config.channels, config.size, config.size)
 
     def fill(images: np.ndarray) -> None:
@@ -80,12 +77,7 @@ def _decoded(paths: Sequence[Path], root: Path, config: Config) -> np.ndarray:
                 images[i] = _read(path, config)
                 advance(1)
 
-    if math.prod(shape) < KEPT:
-        images = np.empty(shape, np.uint8)
-        fill(images)
-        return images
-    made_of = {"files": stamps(paths, root), "version": 1}
-    return kept(f"folder {root.resolve()} {config.size} {config.channels}", made_of, shape, np.uint8, fill)
+    return of_files(f"folder {root.resolve()} {config.size} {config.channels}", paths, root, shape, np.uint8, fill)
 
 
 def _read(path: Path, config: Config) -> np.ndarray:

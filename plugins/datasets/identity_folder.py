@@ -20,6 +20,7 @@ from torch import Tensor
 
 from distk import Dataset, DataSpec, Files, UsageError, option
 from distk.console import note, progress, warn
+from distk.kept import of_files
 from distk.video.clips import Fit
 from distk.video.readers import PICTURES, read_picture
 
@@ -67,7 +68,7 @@ class IdentityFolder(Dataset[Config]):
         self.names = tuple(sorted({keys[i][1] for i in kept}))
         number = {name: i for i, name in enumerate(self.names)}
         self.label = torch.tensor([number[keys[i][1]] for i in kept], device=device)
-        self.images = torch.from_numpy(read_all([paths[i] for i in kept], config.size, config.channels)).to(device)
+        self.images = torch.from_numpy(read_all([paths[i] for i in kept], root, config)).to(device)
         self.spec = DataSpec("image", tuple(self.images.shape[1:]))
         self.origin = f"{len(kept):,} pictures of {len(self.names):,} identities below {root}"
         self.parts = self._given([keys[i] for i in kept], root) if given else self._drawn(root)
@@ -143,18 +144,22 @@ def _usable(keys: list[tuple[str, str]], root: Path) -> list[int]:
     return kept
 
 
-def read_all(paths: Sequence[Path], size: int, channels: int) -> np.ndarray:
-    """uint8 `[n, channels, size, size]`, saying what was turned from grey to colour or back.
+def read_all(paths: Sequence[Path], root: Path, config: Config) -> np.ndarray:
+    """uint8 `[n, channels, size, size]`; where they are decoded it is said what was turned from grey to colour or back.
 
     Raises DistkError naming a file that is no valid picture.
     """
-    images = np.empty((len(paths), channels, size, size), dtype=np.uint8)
-    turned = 0
-    with progress("reading pictures", len(paths)) as advance:
-        for i, path in enumerate(paths):
-            images[i], mode = read_picture(path, Fit(size, channels))
-            turned += (mode in GREY) != (channels == 1)
-            advance(1)
-    if turned:
-        note(f"{turned:,} of {len(paths):,} pictures turned into {'grey' if channels == 1 else 'colour'}")
-    return images
+    size, channels = config.size, config.channels
+
+    def fill(images: np.ndarray) -> None:
+        turned = 0
+        with progress("reading pictures", len(paths)) as advance:
+            for i, path in enumerate(paths):
+                images[i], mode = read_picture(path, Fit(size, channels))
+                turned += (mode in GREY) != (channels == 1)
+                advance(1)
+        if turned:
+            note(f"{turned:,} of {len(paths):,} pictures turned into {'grey' if channels == 1 else 'colour'}")
+
+    name = f"identity-folder {root.resolve()} {size} {channels} {config.level}"
+    return of_files(name, paths, root, (len(paths), channels, size, size), np.uint8, fill)
