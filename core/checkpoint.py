@@ -252,13 +252,17 @@ def tensors(path: Path) -> dict[str, Tensor]:
     """The model's tensors, names without the prefix `model/`, without building the model."""
     with _opened(path) as file:
         _parse(path, file)
-        return {name[6:]: file.get_tensor(name) for name in file.keys() if name.startswith("model/")}
+        return _under(file, "model/")
 
 
 def load_training(path: Path) -> dict[str, Tensor]:
     """The training state, names without the prefix `train/`; empty for a stripped checkpoint."""
     with _opened(path) as file:
-        return {name[6:]: file.get_tensor(name) for name in file.keys() if name.startswith("train/")}
+        return _under(file, "train/")
+
+
+def _under(file: Any, prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}
 
 
 def header_for(model: Method, entry: Registration, data: dict[str, Any], step: int, seed: int, train: dict) -> Header:

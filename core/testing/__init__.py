@@ -7,8 +7,9 @@
 """
 
 from distk.testing.data import Check, check_dataset, dataset_checks
-from distk.testing.methods import check_method, check_penalty, method_checks, penalty_checks
+from distk.testing.methods import check_method, method_checks
 from distk.testing.metrics import check_metric, metric_checks, model_table, probe_table, synthetic_table
+from distk.testing.penalties import check_penalty, penalty_checks
 from distk.testing.reads import HostRead, NoHostReads
 
 __all__ = [

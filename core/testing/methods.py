@@ -18,7 +18,6 @@ from distk.device import Ranks, no_host_reads, seeded, set_precision
 from distk.errors import DistkError, UsageError
 from distk.latents import LatentSpace
 from distk.method import Method, Objective, Step, can
-from distk.penalty import Penalty
 from distk.settings import Settings, resolve
 from distk.source import Source
 from distk.testing.data import (
@@ -341,59 +340,6 @@ class _Probe:
                 same = torch.as_tensor(value).shape == torch.as_tensor(first[key]).shape
                 assert same, f"schedule({step})['{key}'] has another shape than at step 0"
             hash(model.phase(step))
-
-
-# Penalties
-
-
-def penalty_checks(name: str) -> list[Check]:
-    """All checks of a penalty, on random activations of a layer of units and of a layer of feature maps."""
-    try:
-        cls = loaded("penalty", name, Penalty)
-    except DistkError as error:
-        return [Check("it can be imported", str(error))]
-    draw = torch.Generator().manual_seed(0)
-    layers = {"units": torch.randn(32, 5, generator=draw), "maps": torch.randn(32, 3, 4, 4, generator=draw)}
-
-    def value(**given: Tensor) -> Tensor:
-        return cls(cls.Config()).value(given)
-
-    def scalar() -> None:
-        for layer, h in layers.items():
-            found = value(**{layer: h})
-            assert found.shape == (), f"the value has shape {tuple(found.shape)}"
-            assert bool(found.isfinite()), "the value is not finite"
-        assert value(**layers).shape == (), "two layers do not give one value"
-
-    def gradient() -> None:
-        for layer, h in layers.items():
-            h = h.clone().requires_grad_()
-            (found,) = torch.autograd.grad(value(**{layer: h}), h, allow_unused=True)
-            assert found is not None, "no gradient reaches the activations"
-            assert bool(found.isfinite().all()), "the gradient is not finite"
-
-    def reads() -> None:
-        with no_host_reads(), NoHostReads():
-            h = layers["units"].clone().requires_grad_()
-            value(units=h).backward()
-
-    def repeatable() -> None:
-        assert torch.equal(value(**layers), value(**layers)), "the same activations give two values"
-
-    return run(
-        {
-            "every option is documented": lambda: documented(cls.Config),
-            "its value is one finite number": scalar,
-            "its gradient reaches the activations": gradient,
-            "it reads nothing back to the host": reads,
-            "the same activations give the same value": repeatable,
-        }
-    )
-
-
-def check_penalty(name: str) -> None:
-    """`penalty_checks`, raising AssertionError that names every check that failed."""
-    demand(penalty_checks(name), f"penalty '{name}'")
 
 
 def _items(batch: Tensor) -> list[bytes]:
