@@ -162,6 +162,10 @@ def test_rows_of_one_pose_stay_in_one_split() -> None:
     assert sum(sizes) == 393
     assert sizes[0] == pytest.approx(0.8 * 393, abs=8)
     assert sizes[1] == pytest.approx(39.3, abs=8)
+    # By the order of the rows, as the authors' program: the first 80 %, the next 10, the last 10.
+    ends = [(int(rows.min()), int(rows.max())) for rows in map(data.rows_of, ("train", "validation", "test"))]
+    assert ends[0][0] == 0
+    assert ends[0][1] < ends[1][0] <= ends[1][1] < ends[2][0] <= ends[2][1] == 392
 
 
 def test_the_gap_is_in_no_other_split() -> None:

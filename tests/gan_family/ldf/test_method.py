@@ -28,7 +28,7 @@ from distk.plugins.gan_family.ldf.networks import (
     regulariser,
 )
 from distk.plugins.gan_family.ldf.shared import annealed
-from distk.settings import TrainConfig
+from distk.settings import TrainConfig, resolve
 from distk.source import Source
 from distk.testing import method_checks
 from distk.training.trainer import Trainer
@@ -532,3 +532,12 @@ def test_what_does_not_fit_is_refused() -> None:
         make(0, IMAGES, arch="conv")
     assert plan_of((2, 4, 4), "auto") is None
     assert plan_of((2, 16, 16), "auto") is not None
+
+
+def test_presets_are_the_papers_budgets() -> None:
+    """Figure 3: eight epochs of 50,000 images; Figures 6 and 7: 20,000 clips. The lower level's share is ours."""
+    cifar, pacman = (resolve("ldf", preset=name) for name in ("cifar", "pacman"))
+    assert (cifar.model.bottom_steps, cifar.train.steps - cifar.model.bottom_steps) == (4000, 8 * 50_000 // 100)
+    assert (pacman.model.bottom_steps, pacman.train.steps - pacman.model.bottom_steps) == (10_000, 100 * 20_000 // 100)
+    assert cifar.train.batch == pacman.train.batch == 100
+    assert (cifar.data, pacman.data) == ("cifar10", "pacman")

@@ -35,6 +35,9 @@ def test_what_the_paper_says():
     assert 10 <= data["demos"] <= 20
     assert data["kept"] == 100
     assert data["objects"] * data["demos"] * data["kept"] == 151_500
+    assert (data["scenes"], data["azimuths"], data["size"], data["voxels"]) == (8, 4, 128, 32)
+    assert data["per_view"] * settings.train.batch == 16 * 64
+    assert settings.train.steps == 150_000
     assert resolve("graspcnn", preset="paper").data_options == data
 
 

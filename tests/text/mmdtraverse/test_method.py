@@ -466,6 +466,7 @@ def test_the_preset_paper_is_the_papers_experiment() -> None:
     assert (config.examples, config.lambda_move, config.lambda_rel) == (90, 7e-5, 0.0)  # section 4.1
     assert config.filter_words == ("movie", "phone")
     assert made.train.batch == 64  # section 4
+    assert (config.phase1, made.train.steps) == (156_000, 159_600)  # ours: ten and twenty epochs of the two phases
     assert made.data == "sentiment3"
     assert made.data_options["uci_per_domain"] == 500
     assert (config.z_every_step, config.word_dropout, config.clamp_z) == (False, 0.0, False)
