@@ -19,6 +19,8 @@ _COMMANDS = (
     ("info", "info:info", "Show what a checkpoint holds: method, settings, data, latents, size."),
     ("list", "listing:list_", "List methods, data sets, metrics, penalties, studies and engines."),
     ("data", "data:app", "Look into a data set: what it holds, a picture."),
+    ("runs", "runs:runs", "List runs below a folder: method, data, seed, step, state, scores."),
+    ("compare", "compare:compare", "Hold runs against each other: settings, scores with intervals, curves."),
     ("study", "", "Many runs from one recipe: scores, published figures, claims."),
     ("plugins", "listing:plugins", "List the plugins that were found, and what they bring."),
     ("check", "check:check", "Run the conformance checks on methods, data sets, metrics, penalties."),
