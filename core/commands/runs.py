@@ -48,7 +48,7 @@ def runs(
     What each run says is kept in an index and read again only where its files changed.
 
     Example: distk runs runs/my-run
-    Example: distk runs runs/study-my-study --where method=covreg-linear --where step>=1 --sort -seed --columns k,lr
+    Example: distk runs runs/study-my-study --where method=covreg-linear --where "step>=1" --sort -seed --columns lr
     """
     if csv and json:
         raise UsageError("give --csv or --json, not both.")

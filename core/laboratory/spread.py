@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distk.study.claims import LEAST, bootstrap, difference_of, tail_of
+from distk.study.claims import LEAST, difference_of, interval, tail_of
 
 RESAMPLES = 1_000
 """Of a band, whose every point has an interval of its own."""
@@ -54,9 +54,7 @@ class Difference:
 
 def spread(values: Sequence[float]) -> Spread:
     """Mean, standard deviation and interval of one number of several runs, at least one."""
-    low = high = None
-    if len(values) >= LEAST:
-        low, high = bootstrap([np.array(values)])
+    low, high = interval(values)
     sd = statistics.stdev(values) if len(values) > 1 else None
     return Spread(statistics.fmean(values), len(values), sd, low, high)
 

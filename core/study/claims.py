@@ -156,6 +156,11 @@ def bootstrap(samples: Sequence[np.ndarray], resamples: int = RESAMPLES) -> tupl
     return float(low), float(high)
 
 
+def interval(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
+    """The interval of the mean of several runs; None below three."""
+    return bootstrap([np.array(values)]) if len(values) >= LEAST else (None, None)
+
+
 @functools.cache
 def tail_of(n: int) -> float:
     """The share of bootstrap means that lies below the interval of n runs, n at least 2; see the top of this file."""
