@@ -20,6 +20,7 @@ import resource
 import shutil
 import struct
 import sys
+import tarfile
 import tempfile
 import time
 import traceback
@@ -233,14 +234,35 @@ def _picture(kind: str, **options: Any) -> bytes:
 
 
 def _images() -> Iterator[Target]:
-    from distk.plugins.datasets.folder import Config, _read
+    from distk import open_dataset
 
-    config = Config(size=16)
+    def read(path: Path) -> None:
+        open_dataset("folder", {"size": 16}, folder=path)
+
     compressed = {"compression": "tiff_lzw"}
     for kind, suffix in (("PNG", "png"), ("JPEG", "jpg"), ("GIF", "gif"), ("BMP", "bmp"), ("WEBP", "webp")):
-        yield Target(f"image {suffix}", _picture(kind), lambda path: _read(path, config), f"a.{suffix}")
-    yield Target("image tiff", _picture("TIFF", **compressed), lambda path: _read(path, config), "a.tif")
-    yield Target("image ppm", _picture("PPM"), lambda path: _read(path, config), "a.ppm")
+        yield Target(f"image {suffix}", _picture(kind), read, f"a.{suffix}")
+    yield Target("image tiff", _picture("TIFF", **compressed), read, "a.tif")
+    yield Target("image ppm", _picture("PPM"), read, "a.ppm")
+    for name, content in _packed({"a/1.png": _picture("PNG"), "a/2.jpg": _picture("JPEG"), "b/3.gif": _picture("GIF")}):
+        yield Target(f"images {name}", content, read, f"a.{name}")
+
+
+def _packed(members: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    """A zip and a tar of files: (suffix, content)."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, body in members.items():
+            archive.writestr(name, body)
+    yield "zip", made.getvalue()
+    for kind in ("", ":gz"):
+        made = io.BytesIO()
+        with tarfile.open(fileobj=made, mode=f"w{kind}") as archive:
+            for name, body in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(body)
+                archive.addfile(info, io.BytesIO(body))
+        yield "tar" + kind.replace(":", "."), made.getvalue()
 
 
 def _text() -> Iterator[Target]:
