@@ -155,7 +155,7 @@ def hostile_array(content: bytes, rng: random.Random) -> bytes:
 
 def targets(folder: Path) -> list[Target]:
     """A sound file of every kind, made in `folder`, and what reads it."""
-    found = [_checkpoint(folder), _codes(), *_dsprites(), *_idx(), _omniglot(), *_images()]
+    found = [_checkpoint(folder), _codes(), *_dsprites(), *_idx(), _omniglot(), *_images(), *_arrays()]
     found += [*_text(), *_clips(), _transitions()]
     return [target for target in found if target is not None]
 
@@ -246,6 +246,39 @@ def _images() -> Iterator[Target]:
     yield Target("image ppm", _picture("PPM"), read, "a.ppm")
     for name, content in _packed({"a/1.png": _picture("PNG"), "a/2.jpg": _picture("JPEG"), "b/3.gif": _picture("GIF")}):
         yield Target(f"images {name}", content, read, f"a.{name}")
+
+
+def _arrays() -> Iterator[Target]:
+    from distk import open_dataset
+
+    def read(path: Path) -> None:
+        data = open_dataset("arrays", folder=path)
+        data.batch(torch.arange(min(8, len(data))))
+
+    def change(content: bytes, rng: random.Random) -> bytes:
+        return hostile_array(content, rng) if rng.random() < 0.5 else mutate(content, rng)
+
+    draw = np.random.default_rng(0)
+    members = {
+        "images": draw.integers(0, 65536, (40, 6, 5, 3), dtype=np.uint16),
+        "labels": np.array(["a", "b"])[np.arange(40) % 2],
+        "factors": draw.random((40, 2)),
+        "split": np.array(["train", "test"])[np.arange(40) % 2],
+    }
+    made, alone = io.BytesIO(), io.BytesIO()
+    np.savez_compressed(made, **members)
+    yield Target("arrays npz", made.getvalue(), read, "a.npz", change)
+    np.save(alone, draw.random((40, 6, 5), dtype=np.float32))
+    yield Target("arrays npy", alone.getvalue(), read, "a.npy")
+    try:
+        import h5py
+    except ImportError:
+        return
+    made = io.BytesIO()
+    with h5py.File(made, "w") as file:
+        for name, value in members.items():
+            file[name] = value.tolist() if value.dtype.kind == "U" else value
+    yield Target("arrays h5", made.getvalue(), read, "a.h5")
 
 
 def _packed(members: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
