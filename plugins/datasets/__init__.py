@@ -35,7 +35,7 @@ DATASETS = (
     (
         "arrays",
         "arrays:Arrays",
-        "images, vectors or clips of one file, .npy, .npz or HDF5, with or without factors: --data arrays --data-dir FILE",
+        "images, vectors, clips of a .npy, .npz or HDF5 file, with factors or without: --data arrays --data-dir FILE",
         "",
         "image vector video factors labels",
     ),

@@ -48,14 +48,22 @@ def opened(path: Path) -> Iterator[Mapping[str, Any]]:
         return
     try:
         if path.is_dir():
-            yield {p.stem: np.lib.format.open_memmap(p, mode="c") for p in files_of(path) if p.is_file()}
+            yield {p.stem: _mapped(p) for p in files_of(path) if p.is_file()}
         elif path.suffix.lower() == ".npy":
-            yield {"": np.lib.format.open_memmap(path, mode="c")}
+            yield {"": _mapped(path)}
         else:
             with _hdf5(path) as file:
                 yield _Hdf5(path, file)
     except (OSError, ValueError, EOFError, RuntimeError, KeyError) as error:
         raise DistkError(f"'{path}' cannot be read: {' '.join(str(error).split())[:200]}.") from error
+
+
+def _mapped(path: Path) -> np.memmap:
+    try:
+        return np.lib.format.open_memmap(path, mode="c")
+    except Exception as error:  # numpy parses the header as Python, and raises whatever a damaged one makes of that
+        reason = " ".join(str(error).split())[:200]
+        raise DistkError(f"'{path}' cannot be read: {reason or type(error).__name__}.") from error
 
 
 class _Packed(Mapping[str, Any]):
@@ -107,7 +115,8 @@ class _Hdf5(Mapping[str, Any]):
             raise DistkError(f"'{name}' in '{self.path}' is no array.")
         if held.external or held.is_virtual or held.file.filename != self.file.filename:
             raise DistkError(f"'{name}' in '{self.path}' lies in another file, which is not read.")
-        if math.prod(shape) * held.dtype.itemsize > held.id.get_storage_size() * DEFLATE:
+        room = min(held.id.get_storage_size(), self.path.stat().st_size) * DEFLATE  # a header may claim any storage
+        if math.prod(shape) * held.dtype.itemsize > room:
             raise DistkError(f"'{name}' in '{self.path}' is {held.dtype} {shape}, which cannot be in this file.")
         return held
 
