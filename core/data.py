@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from distk.config import C, Configured, from_dict
+from distk.console import note_once
 from distk.errors import UsageError, unknown
 from distk.registry import registry
 from distk.stored import Stored, Where
@@ -73,6 +74,8 @@ class Dataset(Configured[C]):
     parts: Mapping[str, Tensor] = MappingProxyType({})
     """The rows of each split by its name, int64 on the device; empty where the data have no splits."""
 
+    told: tuple[str, ...] = ()
+    """Sentences on what was left out of the files and what was changed; said when the data are opened."""
     name: str = ""
     stored: tuple[Stored, ...] = ()
     """Where the items lie, for data that are held whole; see `counted`."""
@@ -330,6 +333,8 @@ def open_dataset(
         raise UsageError(f"data set '{entry.name}' reads no files, so it takes no --data-dir.")
     made = cls(config, torch.device(device), Files(entry.name, folder, cls.reads, model, where))
     made.name = entry.name
+    for sentence in made.told:
+        note_once(sentence)
     if where == "host" and not made.stored:
         raise UsageError(f"data set '{entry.name}' makes its items where they are used: leave --data-on host out.")
     if made.device.type == "cuda" and any(stored.on_host for stored in made.stored):
