@@ -328,8 +328,8 @@ def test_cameras_look_at_the_middle():
 def test_both_engines_mostly_agree():
     """On 210 grasps near 42 demonstrations of 21 objects; `distk grasping check-labels` tries more: 85.8 % of 1,932.
 
-    Grasps near one demonstration stand or fall together, so that the error is that of a mean over demonstrations. Labels
-    that have nothing to do with each other agree in half of the grasps.
+    Grasps near one demonstration stand or fall together, so that the error is that of a mean over demonstrations.
+    Labels that have nothing to do with each other agree in half of the grasps.
     """
     pytest.importorskip("mujoco", reason="MuJoCo is not installed: pip install 'distk[physics]'")
     physics = engines.engine("mujoco")
