@@ -13,10 +13,11 @@ from distk.training.trainer import Trainer
 
 
 def bare_loop(trainer: Trainer) -> Callable[[], None]:
-    """The step as one would write it without a toolkit: consecutive objectives of a stage share one backward pass."""
+    """The first step as one would write it without a toolkit: consecutive objectives of a stage share one backward
+    pass, objectives of later steps are left out."""
     model, generator = trainer.model, trainer.generator
     stages: list[list[Objective]] = []
-    for one in model.objectives():
+    for one in (o for o in model.objectives() if o.active(0)):
         joined = stages and one.stage is not None and stages[-1][0].stage == one.stage
         stages[-1].append(one) if joined else stages.append([one])
     steppers = {id(o): o.optimizer(list(o.parameters)) for stage in stages for o in stage if o.optimizer is not None}
