@@ -149,6 +149,9 @@ class Method(nn.Module, Configured[C]):
     """False or a reason, when the step cannot be captured as a CUDA graph."""
     reads: ClassVar[tuple[str, ...]] = ("x",)
     """Entries of a training batch that the losses read, held against the data set before a run folder is made."""
+    least_batch: int = 1
+    """Items of the smallest batch (each process's, of several) that a step can be taken from; held against `--batch`
+    before a run folder is made. 2 where statistics are over the batch, or items are held against each other."""
     closed_form: ClassVar[bool] = False
     """Whether `initialise` fits the whole model, as in principal components: no objectives, and a run of 0 steps."""
     conditions: Mapping[str, int] = {}

@@ -127,10 +127,10 @@ def _facts(dataset: "Dataset") -> dict[str, Any]:
         "shape": list(dataset.spec.shape),
         "range": list(dataset.spec.range),
     }
-    for part in ("train", "test"):
-        rows = dataset.rows(part)
+    for split in dataset.splits:
+        rows = dataset.rows(split)
         if rows is not None:
-            facts[part] = len(rows)
+            facts[split] = len(rows)
     if dataset.spec.classes:
         facts["classes"] = list(dataset.spec.classes)
     if isinstance(dataset, FactorDataset):
