@@ -289,6 +289,11 @@ class Method(nn.Module, Configured[C]):
             for group in self.latents
         }
 
+    def changed(self, code: Code, group: str) -> Code:
+        """A code in which `group` was moved or exchanged, as `decode` is to take it. A method that makes some groups of
+        others leaves those out that follow from `group`, so that they are made anew."""
+        return code
+
     def bound(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """The evidence bound of each item, from one draw of its posterior: `elbo` float `[n]` in nats, and the terms
         that it is made of, `[n]` or `[n, k]`. log p(x) is at least the mean of `elbo` over draws; a beta is no part

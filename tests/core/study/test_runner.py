@@ -179,7 +179,9 @@ def test_the_best_run_is_chosen_by_another_column(registered, tmp_path, monkeypa
     said = " ".join(capsys.readouterr().err.split())
     assert "'best' is the run that 'error' chooses for all columns (exponent=1: seed 1, exponent=2: seed 1)" in said
     own.write_text('runner = "powers"\nbest_by = "eror"\n' + chosen)
-    with pytest.raises(UsageError, match="'best_by' speaks of a column 'eror', which is not there. Did you mean 'error'"):
+    with pytest.raises(
+        UsageError, match=r"'best_by' speaks of a column 'eror', which is not there\. Did you mean 'error'"
+    ):
         plan(str(own))
     own.write_text('runner = "powers"\nbest_by = "seconds"\n' + RECIPE)
     with pytest.raises(UsageError, match="'best_by' is 'seconds', of which nobody says whether larger is better"):

@@ -145,7 +145,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_grid_draws_a_picture_for_each_code(distk_command: Any, run: Path) -> None:
     code, out, _ = distk_command("infogan", "grid", run, "--rows", 4, "--columns", 3, "--out", "all.png", "--json")
     assert code == 0
-    assert json.loads(out)["files"] == ["all-c1.png", "all-c2.png", "all-d.png"]
+    told = json.loads(out)
+    assert told["files"] == ["all-c1.png", "all-c2.png", "all-d.png"]
+    assert (told["codes"], told["rows"], told["columns"]) == (["c1", "c2", "d"], {"c1": 4, "c2": 4, "d": 3}, 3)
     with Image.open("all-d.png") as classes, Image.open("all-c1.png") as walk:
         assert classes.height < walk.height  # three classes, four values
     code, out, _ = distk_command("infogan", "grid", run, "--code", "c2", "--out", "one.png")
