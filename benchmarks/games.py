@@ -71,11 +71,11 @@ def against_length(device: torch.device, rounds: int) -> dict[str, Any]:
         busy_seconds(work, 2, device)
         return statistics.median(busy_seconds(work, 3, device) / 3 for _ in range(rounds))
 
-    moco = {"data": {"clips": 64}, "train": {"batch": 8}}
+    moco: dict[str, Any] = {"data": {"clips": 64}, "train": {"batch": 8}}
     drawn = trainer_of("mocogan", device, **moco).model.eval()
     draw = seeded(0, device)
     for length in LENGTHS:
-        video = {"data": {"name": "bouncing-squares", "frames": length}, "model": {"channels": 16}}
+        video: dict[str, Any] = {"data": {"name": "bouncing-squares", "frames": length}, "model": {"channels": 16}}
         made["indepvideo, a step"][length] = measured(
             trainer_of("indepvideo", device, **video, train={"batch": 16}).step
         )
