@@ -157,6 +157,33 @@ def test_grid_draws_a_picture_for_each_code(distk_command: Any, run: Path) -> No
     assert "none of this model's codes c1, c2, d" in err
 
 
+def test_items_cannot_exchange_what_they_are_not_encoded_to(distk_command: Any, run: Path) -> None:
+    for command in ("swap", "interpolate"):
+        code, _, err = distk_command(command, run, "--group", "noise", "--out", "s.png")
+        said = " ".join(err.split())
+        assert code == 2, said
+        assert "items are not encoded to 'noise'" in said
+        assert "--start prior" in said
+        assert distk_command(command, run, "--group", "noise", "--start", "prior", "--out", "s.png")[0] == 0
+
+
+def test_the_data_tell_every_split(distk_command: Any) -> None:
+    line = ("data", "teapots", "--items", 600, "--poses", 150, "--size", 16, "--gap", "paper")
+    code, out, _ = distk_command(*line, "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert told["train"] + told["validation"] + told["test"] + told["gap"] == told["items"] == 600
+    assert min(told["validation"], told["test"], told["gap"]) > 10
+    code, out, _ = distk_command(*line)
+    assert f"validation  {told['validation']}" in out
+
+
+def test_a_score_that_draws_by_itself_claims_no_rows(distk_command: Any, run: Path) -> None:
+    code, out, _ = distk_command("eval", run, "--metric", "infogan", "--set", "images=32", "--json")
+    assert code == 0
+    assert json.loads(out)["provenance"]["rows"] is None
+
+
 def test_hinton_draws_what_dci_measures(distk_command: Any, run: Path) -> None:
     code, out, _ = distk_command("infogan", "hinton", run, "--out", "h.png", "--json")
     assert code == 0
