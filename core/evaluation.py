@@ -227,14 +227,15 @@ def _share_out(names: list[str], options: Mapping[str, Any]) -> tuple[dict[str, 
 
 
 def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
-    """What a figure depends on besides the model: data, rows, seed, versions, device."""
+    """What a figure depends on besides the model: data, rows, seed, versions, device. rows: how many the table of codes
+    has; None without one, where a metric draws what it looks at by itself (its `settings` say how much)."""
     import sklearn
 
     return {
         "data": getattr(table.dataset, "name", "") or table.source,
         "origin": getattr(table.dataset, "origin", ""),
         "data_settings": to_dict(table.dataset.config) if table.dataset is not None else {},
-        "rows": len(table),
+        "rows": len(table) or None,
         "grid": table.grid,
         "seed": seed,
         "device": str(table.codes.device),

@@ -87,7 +87,8 @@ class Figure:
 @dataclass(frozen=True)
 class Recipe:
     """A whole study. `model` holds for all variants, `models[METHOD]` for those of one method; `forced` wins over all
-    (`--set`): {"model": ..., "data": ..., "train": ..., "settings": ..., METHOD: ...}."""
+    (`--set`): {"model": ..., "data": ..., "train": ..., "settings": ..., METHOD: ...}. best_by: the column by which a
+    variant's best run is chosen for all columns; empty: each column's best run is its own."""
 
     name: str
     title: str
@@ -103,6 +104,7 @@ class Recipe:
     settings: Table = field(default_factory=dict)
     options: Mapping[str, Table] = field(default_factory=dict)
     select: Table = field(default_factory=dict)
+    best_by: str = ""
     published: Mapping[str, Mapping[str, Published]] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     figures: tuple[Figure, ...] = ()

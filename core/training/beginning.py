@@ -11,6 +11,7 @@ from distk.console import note
 from distk.data import Dataset, open_dataset
 from distk.device import Ranks, initialised
 from distk.errors import DistkError, UsageError
+from distk.method import Method
 from distk.registered import Registration
 from distk.registry import registry
 from distk.settings import Settings
@@ -38,8 +39,19 @@ def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Datas
             raise UsageError(f"method '{settings.entry.name}' with data '{dataset.name}': {error}") from error
     model.opens = lambda: dataset  # as `open_model` does for a trained one
     model.accepts(dataset)
+    _refuse_small(settings, model, ranks)
     torch.manual_seed(settings.train.seed)  # for layers that draw from the global generator, such as dropout
     return Trainer(model.train(), dataset, settings.train, ranks)
+
+
+def _refuse_small(settings: Settings, model: Method, ranks: Ranks) -> None:
+    """Raise UsageError for a batch of which a process gets too few items."""
+    least = model.least_batch * ranks.world
+    if settings.train.batch < least and not model.closed_form:
+        among = f" over {ranks.world} processes" if ranks.world > 1 else ""
+        raise UsageError(
+            f"method '{settings.entry.name}' learns from batches of {least} items or more{among}: use --batch {least}."
+        )
 
 
 def _refuse_unfit(settings: Settings, dataset: Dataset) -> None:
