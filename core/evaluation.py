@@ -20,7 +20,6 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from distk.config import assignments, from_dict, hints, to_dict
-from distk.console import jsonable
 from distk.data import Dataset, Split
 from distk.errors import DistkError, UsageError, nearest
 from distk.files import write_atomic
@@ -28,9 +27,6 @@ from distk.method import Method, can, eval_mode
 from distk.metric import CodeTable, Metric, chosen_rows, encode_table
 from distk.registry import registry
 from distk.version import __version__
-
-SMALL = 1024
-"""Arrays of at most so many numbers stand in the JSON as lists; larger ones are only in the file of arrays."""
 
 
 def build_metric(name: str, options: Mapping[str, Any] | None = None) -> tuple[str, Metric]:
@@ -278,39 +274,6 @@ def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
-
-
-def write_results(path: Path, result: dict[str, Any]) -> dict[str, Any]:
-    """Write a result as JSON to `path` and its arrays to `<path without .json or .eval.json>.eval.safetensors`.
-
-    Returns what the JSON holds: small arrays as lists, larger ones as their shape and name in the file of arrays.
-    Tensors there are called `<metric>/<key>`; the header repeats the names of codes and factors and the provenance.
-    Raises DistkError when a file cannot be written.
-    """
-    tensors: dict[str, Tensor] = {}
-    plain: dict[str, Any] = {}
-    for name, values in result["metrics"].items():
-        plain[name] = {}
-        for key, value in values.items():
-            if isinstance(value, (np.ndarray, Tensor)):
-                array = torch.as_tensor(value).detach().cpu().contiguous()
-                tensors[f"{name}/{key}"] = array
-                value = array if array.numel() <= SMALL else {"shape": list(array.shape), "stored": f"{name}/{key}"}
-            plain[name][key] = value
-    result = {**result, "metrics": plain}
-    if tensors:
-        arrays = arrays_path(path)
-        names = {n: {k: v[k] for k in ("code_names", "factor_names") if k in v} for n, v in plain.items()}
-        meta = {key: json.dumps(jsonable(value)) for key, value in (("names", names), ("of", result["provenance"]))}
-        write_atomic(arrays, to_bytes(tensors, metadata=meta))
-        result["provenance"] = {**result["provenance"], "arrays": arrays.name}
-    write_atomic(path, (json.dumps(jsonable(result), indent=2, allow_nan=False) + "\n").encode())
-    return result
-
-
-def arrays_path(path: Path) -> Path:
-    """Where the arrays of the results in `path` are kept. Its `.eval` keeps it apart from any checkpoint."""
-    return path.with_name(f"{path.name.removesuffix('.json').removesuffix('.eval')}.eval.safetensors")
 
 
 # The table of codes, from a model or from a cache

@@ -43,6 +43,13 @@ def swap(
 
     Example: distk swap runs/my-run --group z --pairs 5
     """
+    exchange(on, group, a, b, pairs, start, "swap")
+
+
+def exchange(
+    on: OnRows, group: str | None, a: int | None, b: int | None, pairs: int, start: str | None, name: str
+) -> None:
+    """Draw pairs with a group of their codes exchanged, into a file called `name`-GROUP, and say which it is."""
     model = on.open("swap", "decode").model
     if group is None:
         group = next(iter(model.latents)).name
@@ -58,5 +65,5 @@ def swap(
             raise UsageError("--a and --b name items of the data; with --start prior the pairs are drawn by --seed.")
         else:
             made = swapped_draws(model, on.draws(2 * pairs), group)
-    files = present(model, made.flatten(0, 1), on.target(f"swap-{group}.png"), 4)
+    files = present(model, made.flatten(0, 1), on.target(f"{name}-{group}.png"), 4)
     on.report(files, group=group, rows=rows)

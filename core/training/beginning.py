@@ -14,7 +14,7 @@ from distk.errors import DistkError, UsageError
 from distk.method import eval_mode
 from distk.registered import Registration
 from distk.registry import registry
-from distk.settings import Settings, TrainConfig
+from distk.settings import Settings
 from distk.training.trainer import Trainer
 
 
@@ -99,15 +99,6 @@ def _take(trainer: Trainer, held: dict[str, torch.Tensor]) -> set[str]:
         for name, value in fitting.items():
             own[name].copy_(value)
     return set(fitting)
-
-
-def check_evaluation(config: TrainConfig) -> None:
-    """Unknown metrics, their settings and a malformed --keep are found before the first step, not after the last."""
-    kind, _, metric = config.keep.partition(":")
-    if config.keep and (kind != "best" or not metric):
-        raise UsageError(f"--keep '{config.keep}' is not understood; write --keep best:METRIC.")
-    names = evaluation.expand([*config.eval, *([metric] if metric else [])])
-    evaluation.named_options(config.eval_option, names)
 
 
 def check_kept(trainer: Trainer) -> None:

@@ -23,7 +23,7 @@ from distk.fitting import differences
 from distk.registry import registry
 from distk.run import RUNS, Run, new_folder
 from distk.settings import Settings, TrainConfig, resolve
-from distk.training.beginning import begin, build, check_evaluation, check_kept
+from distk.training.beginning import begin, build, check_kept
 from distk.training.snapshots import snapshot
 from distk.training.trainer import Trainer
 
@@ -68,7 +68,7 @@ def start(
     settings: Settings, out: Path | None, device: torch.device, ranks: Ranks, dataset: Dataset | None = None
 ) -> Session:
     """A new run in a new, locked folder, before its first step. dataset: opened already, or None."""
-    check_evaluation(settings.train)
+    _check_evaluation(settings.train)
     config = {"method": settings.entry.name, **settings.to_dict()}
     registry().prepare_run(config)
     trainer = build(settings, device, ranks, dataset)
@@ -131,7 +131,7 @@ def _taken_up(run: Run, file: Path, steps: int | None, ranks: Ranks) -> Session:
     header = checkpoint.read_header(file)
     settings = settings_of(header, file, steps)
     device = choose_device(settings.train.device)
-    check_evaluation(settings.train)
+    _check_evaluation(settings.train)
     model, _ = checkpoint.load(file, device)  # holds the tensors against the settings before anything is built of them
     trainer = build(settings, device, ranks)
     if changed := [str(d) for d in differences(model.spec, trainer.dataset.spec) if d.fatal]:
@@ -168,6 +168,15 @@ def _best_of(header: checkpoint.Header) -> dict[str, Any]:
 def _toml(run: Run) -> str:
     config = dict(run.config)
     return to_toml(config, {"method": config.pop("method")})
+
+
+def _check_evaluation(config: TrainConfig) -> None:
+    """Unknown metrics, their settings and a malformed --keep are found before the first step, not after the last."""
+    kind, _, metric = config.keep.partition(":")
+    if config.keep and (kind != "best" or not metric):
+        raise UsageError(f"--keep '{config.keep}' is not understood; write --keep best:METRIC.")
+    names = evaluation.expand([*config.eval, *([metric] if metric else [])])
+    evaluation.named_options(config.eval_option, names)
 
 
 def _go(session: Session, quiet: bool) -> Run:
