@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from distk.config import C, Configured, from_dict
+from distk.config import C, Configured, from_dict, own_names
 from distk.console import note_once
-from distk.errors import UsageError, unknown
+from distk.errors import DistkError, UsageError, unknown
 from distk.registry import registry
 from distk.stored import Stored, Where
 
@@ -307,6 +307,11 @@ class Files:
         )
 
 
+DATA_WORDS = frozenset({"name", "dir"})
+"""What chooses the data set in the section [data], so that no setting of a data set can be called so. One that a
+command has as well is reached as `--data-NAME`."""
+
+
 def open_dataset(
     name: str,
     options: dict[str, Any] | None = None,
@@ -327,6 +332,8 @@ def open_dataset(
     base, _, variant = name.partition(":")
     entry = registry().find("dataset", base)
     cls = entry.load()
+    if wrong := own_names(cls.Config, DATA_WORDS):
+        raise DistkError(f"data set '{entry.name}' of {entry.owner} cannot be opened: {wrong}.")
     values = {**(options or {}), **({"variant": variant} if variant else {})}
     config = from_dict(cls.Config, values, f"data set '{entry.name}'")
     if folder is not None and not cls.reads:

@@ -20,7 +20,6 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from distk.config import assignments, from_dict, hints, to_dict
-from distk.console import jsonable
 from distk.data import Dataset, Split
 from distk.errors import DistkError, UsageError, nearest
 from distk.files import write_atomic
@@ -28,9 +27,6 @@ from distk.method import Method, can, eval_mode
 from distk.metric import CodeTable, Metric, chosen_rows, encode_table
 from distk.registry import registry
 from distk.version import __version__
-
-SMALL = 1024
-"""Arrays of at most so many numbers stand in the JSON as lists; larger ones are only in the file of arrays."""
 
 
 def build_metric(name: str, options: Mapping[str, Any] | None = None) -> tuple[str, Metric]:
@@ -96,19 +92,7 @@ def score(table: CodeTable, name: str, options: Mapping[str, Any], seed: int, re
     """
     try:
         name, metric = build_metric(name, options)
-        if table.model is not None and name in table.model.unscored:
-            raise UsageError(f"{table.model.unscored[name]}.")
-        if (metric.needs_model or metric.needs) and table.model is None:
-            raise UsageError(f"metric '{name}' looks at items, so it needs a checkpoint rather than a file of codes.")
-        if metric.needs_codes and table.model is not None and not can(table.model, "encode"):
-            raise UsageError(f"method {type(table.model).__name__} has no encoder, so there are no codes to score.")
-        lacking = [name for name in metric.needs if not can(table.model, name)] if table.model is not None else []
-        if lacking:
-            verb = f"metric '{name}' needs a method that can {' and '.join(lacking)}"
-            raise UsageError(f"{verb}, which {type(table.model).__name__} cannot.")
-        # During training, too: batch norm would score the batch, and learn from what is only looked at.
-        with eval_mode(table.model) if table.model is not None else contextlib.nullcontext():
-            runs = [dict(metric.compute(table, seed + i)) for i in range(repeats or metric.repeats)]
+        runs = _computed(table, name, metric, [seed + i for i in range(repeats or metric.repeats)])
     except (DistkError, ValueError, ArithmeticError, np.linalg.LinAlgError, MemoryError, ImportError) as error:
         return {"error": str(error) or type(error).__name__}
     except RuntimeError as error:  # out of memory, a shape that a metric did not expect
@@ -132,6 +116,49 @@ def score(table: CodeTable, name: str, options: Mapping[str, Any], seed: int, re
     result["settings"] = to_dict(metric.config)
     result["seeds"] = [seed + i for i in range(len(runs))]
     return result
+
+
+def _computed(table: CodeTable, name: str, metric: Metric, seeds: Iterable[int]) -> list[dict[str, Any]]:
+    """What a metric computes for each of the seeds. Raises UsageError where it has nothing to score."""
+    if table.model is not None and name in table.model.unscored:
+        raise UsageError(f"{table.model.unscored[name]}.")
+    if (metric.needs_model or metric.needs) and table.model is None:
+        raise UsageError(f"metric '{name}' looks at items, so it needs a checkpoint rather than a file of codes.")
+    if metric.needs_codes and table.model is not None and not can(table.model, "encode"):
+        raise UsageError(f"method {type(table.model).__name__} has no encoder, so there are no codes to score.")
+    lacking = [name for name in metric.needs if not can(table.model, name)] if table.model is not None else []
+    if lacking:
+        verb = f"metric '{name}' needs a method that can {' and '.join(lacking)}"
+        raise UsageError(f"{verb}, which {type(table.model).__name__} cannot.")
+    # During training, too: batch norm would score the batch, and learn from what is only looked at.
+    with eval_mode(table.model) if table.model is not None else contextlib.nullcontext():
+        return [dict(metric.compute(table, seed)) for seed in seeds]
+
+
+FEW = 64
+"""Items on which a metric is tried first before a run."""
+
+
+def never(model: Method, name: str, data: Dataset, options: Mapping[str, Any]) -> str:
+    """Why a metric cannot score this method on these data, however long it trains; empty where it may.
+
+    Tried on a few items and, where that fails, on all of them. What depends on values of the codes, such as a dimension
+    that does not vary yet, is no reason: a metric raises it from the error of the arithmetic.
+    """
+    name, metric = build_metric(name, options)
+    coded = metric.needs_codes and can(model, "encode")
+    why = ""
+    for rows in dict.fromkeys((min(FEW, len(data)), None)):
+        try:
+            table = encode_table(model, data, rows=rows) if coded else _uncoded_table(model, data, "all", rows, 0)
+            _computed(table, name, metric, [0])
+        except UsageError as error:
+            why = "" if error.__cause__ is not None else str(error)
+        except Exception:  # whatever else an untrained model does to a metric may not last
+            return ""
+        else:
+            return ""
+    return why
 
 
 def evaluate(
@@ -186,7 +213,8 @@ def evaluate(
 
 
 def own_words() -> frozenset[str]:
-    """What `evaluate` calls its own arguments, which no setting of a metric can be called."""
+    """What `evaluate` calls its own arguments, which no setting of a metric can be called. One that is an option of
+    `distk eval` as well is reached by `--set METRIC.NAME=VALUE`."""
     return frozenset(inspect.signature(evaluate).parameters) - {"options"}
 
 
@@ -247,39 +275,6 @@ def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
-
-
-def write_results(path: Path, result: dict[str, Any]) -> dict[str, Any]:
-    """Write a result as JSON to `path` and its arrays to `<path without .json or .eval.json>.eval.safetensors`.
-
-    Returns what the JSON holds: small arrays as lists, larger ones as their shape and name in the file of arrays.
-    Tensors there are called `<metric>/<key>`; the header repeats the names of codes and factors and the provenance.
-    Raises DistkError when a file cannot be written.
-    """
-    tensors: dict[str, Tensor] = {}
-    plain: dict[str, Any] = {}
-    for name, values in result["metrics"].items():
-        plain[name] = {}
-        for key, value in values.items():
-            if isinstance(value, (np.ndarray, Tensor)):
-                array = torch.as_tensor(value).detach().cpu().contiguous()
-                tensors[f"{name}/{key}"] = array
-                value = array if array.numel() <= SMALL else {"shape": list(array.shape), "stored": f"{name}/{key}"}
-            plain[name][key] = value
-    result = {**result, "metrics": plain}
-    if tensors:
-        arrays = arrays_path(path)
-        names = {n: {k: v[k] for k in ("code_names", "factor_names") if k in v} for n, v in plain.items()}
-        meta = {key: json.dumps(jsonable(value)) for key, value in (("names", names), ("of", result["provenance"]))}
-        write_atomic(arrays, to_bytes(tensors, metadata=meta))
-        result["provenance"] = {**result["provenance"], "arrays": arrays.name}
-    write_atomic(path, (json.dumps(jsonable(result), indent=2, allow_nan=False) + "\n").encode())
-    return result
-
-
-def arrays_path(path: Path) -> Path:
-    """Where the arrays of the results in `path` are kept. Its `.eval` keeps it apart from any checkpoint."""
-    return path.with_name(f"{path.name.removesuffix('.json').removesuffix('.eval')}.eval.safetensors")
 
 
 # The table of codes, from a model or from a cache
