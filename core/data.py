@@ -57,6 +57,12 @@ class DataSpec:
         return spec
 
 
+VALIDATION = ("validation", "valid", "val", "dev")
+"""What data sets call the rows that a model may be chosen by; each of these words means whichever one there is."""
+VALIDATION_SEED = 20_171
+"""Of the rows that `--validation` keeps back: a number that no run's seed is likely to be."""
+
+
 class Dataset(Configured[C]):
     """Items on a device. Subclasses set `spec` and `origin` in `__init__` and define `__len__` and `batch`.
 
@@ -119,9 +125,32 @@ class Dataset(Configured[C]):
 
         Raises UsageError, naming the splits that there are, for another name.
         """
+        if split in VALIDATION and split not in self.splits:
+            split = self.validation or split
         if split != "all" and split not in self.splits:
             raise unknown(f"split of data set '{self.name}'", split, ("all", *self.splits))
         return self.parts.get(split)
+
+    @property
+    def validation(self) -> Split | None:
+        """The split that a model may be chosen by; None where there is none."""
+        return next((name for name in VALIDATION if name in self.splits), None)
+
+    def keep_back(self, share: float) -> None:
+        """Take a share of the training rows out of training, as the split `validation`: the same rows for every seed.
+
+        Raises UsageError where there is such a split already, or where the data set draws its batches itself.
+        """
+        if self.validation is not None:
+            raise UsageError(f"data set '{self.name}' has the split '{self.validation}': leave --validation out.")
+        cls = type(self)
+        if (cls.sample, cls.sample_rows) not in ((Dataset.sample, Dataset.sample_rows),):
+            raise UsageError(f"data set '{self.name}' draws its batches itself, so no rows can be kept back from them.")
+        rows = self.rows_of("train")
+        kept = permuted_split(len(rows), share, VALIDATION_SEED, rows.device)
+        others = self.parts or {"test": self.rows_of("test")}
+        self.parts = {**others, "train": rows[kept["train"]], "validation": rows[kept["test"]]}
+        self._rows_on_host.clear()
 
     def rows_of(self, split: Split) -> Tensor:
         """The rows of a split, int64 `[n]` on the device: as `rows`, with every row where that says all of them."""

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from distk.asked import OWN, Asked, asked
 from distk.config import assignments, from_dict, hints, to_dict
 from distk.data import Dataset, Split
 from distk.errors import DistkError, UsageError, nearest
@@ -38,19 +39,14 @@ def build_metric(name: str, options: Mapping[str, Any] | None = None) -> tuple[s
 
 
 def metric_settings(name: str, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A registered metric and settings of it, checked: (its name, the settings).
+    """A registered metric and settings of it, checked: (its name, the settings, `split` among them).
 
     Raises UsageError for a setting or a value that the metric does not have.
     """
     entry = registry().find("metric", name)
     cls = entry.load()
-    from_dict(cls.Config, values, f"metric '{entry.name}'")
+    from_dict(cls.Config, {k: v for k, v in values.items() if k not in OWN}, f"metric '{entry.name}'")
     return entry.name, dict(values)
-
-
-def single_options(each: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Settings by metric -> options of `evaluate`, each for its metric alone."""
-    return {f"{name}.{key}": value for name, settings in each.items() for key, value in settings.items()}
 
 
 def named_options(pairs: Iterable[str], names: Iterable[str]) -> dict[str, Any]:
@@ -78,10 +74,8 @@ def _from_json(value: Any) -> Any:
 
 
 def expand(names: Iterable[str]) -> list[str]:
-    """Metric names with `all` replaced by every registered one; each once, in order."""
-    every = [entry.name for entry in registry().entries("metric")]
-    found = [n for name in names for n in (every if name == "all" else [registry().find("metric", name).name])]
-    return list(dict.fromkeys(found))
+    """The metrics of these texts (see `distk.asked`), `all` being every registered one; each once, in order."""
+    return list(dict.fromkeys(one.metric for one in asked(names)))
 
 
 def score(table: CodeTable, name: str, options: Mapping[str, Any], seed: int, repeats: int | None) -> dict[str, Any]:
@@ -163,7 +157,7 @@ def never(model: Method, name: str, data: Dataset, options: Mapping[str, Any]) -
 
 def evaluate(
     model: Method | CodeTable,
-    metrics: Iterable[str],
+    metrics: Iterable[str | Asked],
     *,
     data: Dataset | None = None,
     split: Split = "all",
@@ -176,6 +170,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a model, or a table of codes: {"metrics": {name: {key: value}}, "provenance": {...}}.
 
+    metrics: names, texts with settings, a split and a label of their own (see `distk.asked`), or these read; a result
+    stands under its label, and says under `metric` which one it is where that is another word.
     data: what to encode; by default the data set that the model was trained on. rows: at most so many items.
     fit: split on whose rows scores that predict fit their predictors, to be tested on `split`; None: both come from
     `split`. Other scores read `split` alone.
@@ -184,12 +180,52 @@ def evaluate(
     value; the others keep their default and say so under `reasons`. `{"recall.ks": "1,5"}` is for one metric alone.
     Raises UsageError for an unknown metric, and for an option or a value that none of the metrics has.
     """
-    names = expand([metrics] if isinstance(metrics, str) else metrics)
+    wanted = asked([metrics] if isinstance(metrics, str) else metrics)
+    names = list(dict.fromkeys(one.metric for one in wanted))
     given, passed_over = _share_out(names, options)
+    if isinstance(model, CodeTable) and any(one.split for one in wanted):
+        raise UsageError("codes that are given have no splits: leave split= out.")
+    if not isinstance(model, CodeTable):
+        data = data if data is not None else model.dataset()
+    results: dict[str, dict[str, Any]] = {}
+    told: dict[str, Any] = {}
+    for part in dict.fromkeys([*([split] if not wanted else []), *(one.split or split for one in wanted)]):
+        mine = [one for one in wanted if (one.split or split) == part]
+        own = cache.with_stem(f"{cache.stem}-{part}") if cache is not None and part != split else cache
+        table, fitted = _tables(model, [one.metric for one in mine], data, part, fit, rows, seed, own)
+        told = provenance(table, seed) if not told or part == split else told
+        for one in mine:
+            source = fitted if _loads(one.metric) and _loads(one.metric).predicts else table
+            results[one.label] = score(source, one.metric, {**given[one.metric], **one.settings}, seed, repeats)
+            if one.split:
+                results[one.label]["split"] = part
+    for one in wanted:
+        result = results[one.label]
+        if one.metric in passed_over and "error" not in result:
+            result["reasons"] = {"settings": passed_over[one.metric], **result.get("reasons", {})}
+        if one.label != one.metric:
+            result["metric"] = one.metric
+    where = {"split": split, **({"fit": fit} if fit is not None else {}), "options": dict(options)}
+    ordered = {one.label: results[one.label] for one in wanted}
+    return {"metrics": ordered, "provenance": {**told, **where}}
+
+
+def _tables(
+    model: Method | CodeTable,
+    names: list[str],
+    data: Dataset | None,
+    split: Split,
+    fit: Split | None,
+    rows: int | None,
+    seed: int,
+    cache: Path | None,
+) -> tuple[CodeTable, CodeTable]:
+    """The table that these metrics read, and that of those which fit predictors: the same one, unless `fit` names a
+    split of its own."""
     if isinstance(model, CodeTable):
         table = model
     else:
-        data = data if data is not None else model.dataset()
+        assert data is not None
         coded = can(model, "encode") and any(_loads(name) and _loads(name).needs_codes for name in names)
         table = (
             _cached_table(model, data, split, rows, seed, cache)
@@ -203,13 +239,7 @@ def evaluate(
         own = None if cache is None else cache.with_stem(f"{cache.stem}-fit")
         fitted = _cached_table(model, data, fit, rows, seed, own)  # asked for again by the next split
         fitted.codes_test, fitted.factors_test = table.codes, table.factors
-    predicts = {name for name in names if _loads(name) and _loads(name).predicts}
-    results = {n: score(fitted if n in predicts else table, n, given[n], seed, repeats) for n in names}
-    for name, text in passed_over.items():
-        if "error" not in results[name]:
-            results[name]["reasons"] = {"settings": text, **results[name].get("reasons", {})}
-    where = {"split": split, **({"fit": fit} if fit is not None else {}), "options": dict(options)}
-    return {"metrics": results, "provenance": {**provenance(table, seed), **where}}
+    return table, fitted
 
 
 def own_words() -> frozenset[str]:
@@ -233,13 +263,13 @@ def _share_out(names: list[str], options: Mapping[str, Any]) -> tuple[dict[str, 
     known = {name: set(hints(cls.Config)) for name in names if (cls := _loads(name)) is not None}
     for option, value in options.items():
         metric, _, key = option.rpartition(".")
-        asked = [registry().find("metric", metric).name] if metric else names
-        if not set(asked) <= set(names):
+        metrics = [registry().find("metric", metric).name] if metric else names
+        if not set(metrics) <= set(names):
             raise UsageError(f"'{option}' is a setting of '{metric}', which is none of the metrics {', '.join(names)}.")
-        takers = [name for name in asked if key in known.get(name, ())]
+        takers = [name for name in metrics if key in known.get(name, ())]
         if not takers:
-            close = nearest(key, {k for name in asked for k in known.get(name, ())})
-            raise UsageError(f"none of the metrics {', '.join(asked)} has the setting '{key}'.{close}")
+            close = nearest(key, {k for name in metrics for k in known.get(name, ())})
+            raise UsageError(f"none of the metrics {', '.join(metrics)} has the setting '{key}'.{close}")
         refusals: dict[str, UsageError] = {}
         for name in takers:
             try:

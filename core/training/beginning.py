@@ -24,13 +24,7 @@ def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Datas
     Raises UsageError when the method does not take this kind of data.
     """
     if dataset is None:
-        dataset = open_dataset(
-            settings.data,
-            settings.data_options,
-            device=device,
-            folder=settings.data_dir,
-            where=settings.train.data_on,
-        )
+        dataset = opened(settings, device)
     _refuse_unfit(settings, dataset)
     with initialised(settings.train.seed, device):
         try:
@@ -52,6 +46,16 @@ def _refuse_small(settings: Settings, model: Method, ranks: Ranks) -> None:
         raise UsageError(
             f"method '{settings.entry.name}' learns from batches of {least} items or more{among}: use --batch {least}."
         )
+
+
+def opened(settings: Settings, device: torch.device) -> Dataset:
+    """The data set of these settings, with the rows taken out of training that `--validation` keeps back."""
+    dataset = open_dataset(
+        settings.data, settings.data_options, device=device, folder=settings.data_dir, where=settings.train.data_on
+    )
+    if settings.train.validation:
+        dataset.keep_back(settings.train.validation)
+    return dataset
 
 
 def _refuse_unfit(settings: Settings, dataset: Dataset) -> None:
