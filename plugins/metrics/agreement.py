@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, can, option
+from distk.meaning import higher, lower
 from distk.method import eval_mode
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.table import Config, Scored, codes, quantities
@@ -54,6 +55,12 @@ class ClsAcc(Scored[ClsAccConfig]):
     """Unsupervised classification accuracy (Jeong & Song 2019): the discrete code against the label."""
 
     headline = "hungarian"
+    numbers = {
+        "hungarian": higher(0, 1, source="Jeong & Song 2019", form="authors", what="best one-to-one map to labels"),
+        "majority": higher(
+            0, 1, chance="share of the commonest value", form="textbook", what="purity: commonest label of each value"
+        ),
+    }
     matrices = {"contingency": "heat"}
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
@@ -78,6 +85,7 @@ class BestDimensionAuc(Scored[Config]):
     """Best single-dimension AUC per attribute value (Ridgeway & Mozer 2017)."""
 
     headline = "mean"
+    numbers = {"mean": higher(0.5, 1, chance=0.5, source="Ridgeway & Mozer 2017", form="authors", what="AUC")}
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         truth = table.factors if table.factors is not None else labels(table)[0].unsqueeze(1)
@@ -94,7 +102,11 @@ class Reconstruction(Metric):
     """Reconstruction errors from posterior means, per pixel and per image, on items of the test split if there are."""
 
     headline = "mse_pixel"
-    higher_is_better = False
+    numbers = {
+        "mse_pixel": lower(0, what="per pixel and channel, of a range of 1"),
+        "bce_pixel": lower(0, unit="nats", what="per pixel and channel"),
+        "nll_image": lower(0, unit="nats", what="summed over pixels"),
+    }
     needs_model = True
 
     @torch.no_grad()
