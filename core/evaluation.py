@@ -81,8 +81,9 @@ def expand(names: Iterable[str]) -> list[str]:
 def score(table: CodeTable, name: str, options: Mapping[str, Any], seed: int, repeats: int | None) -> dict[str, Any]:
     """One metric's result: its keys, averaged over repeats, with `<key>_std` and `repeats` where there are several.
 
-    Arrays are those of the first repeat. Beside them stand `settings`, `seeds`, and `reasons`, which says of every
-    number that is not finite why it is not. A failure gives {"error": reason}.
+    Arrays are those of the first repeat. Beside them stand `meaning` (direction, range, unit, chance, source of each
+    number), `settings`, `seeds`, and `reasons`, which says of every number that is not finite why it is not. A failure
+    gives {"error": reason}.
     """
     try:
         name, metric = build_metric(name, options)
@@ -107,6 +108,7 @@ def score(table: CodeTable, name: str, options: Mapping[str, Any], seed: int, re
             reasons.setdefault(key, "undefined for these codes" if math.isnan(value) else "infinite for these codes")
     if reasons:
         result["reasons"] = reasons
+    result["meaning"] = _meanings(metric, result)
     result["settings"] = to_dict(metric.config)
     result["seeds"] = [seed + i for i in range(len(runs))]
     return result
@@ -153,6 +155,15 @@ def never(model: Method, name: str, data: Dataset, options: Mapping[str, Any]) -
         else:
             return ""
     return why
+
+
+def _meanings(metric: Metric, result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What is known of each number of a result; `chance` of the result, which knows the factors, goes before that of
+    the metric."""
+    chance = result.get("chance", {})
+    told = {key: metric.meaning(key) for key, value in result.items() if isinstance(value, (int, float))}
+    plain = {key: number.plain() for key, number in told.items() if number is not None}
+    return {key: {**held, **({"chance": chance[key]} if key in chance else {})} for key, held in plain.items()}
 
 
 def evaluate(
