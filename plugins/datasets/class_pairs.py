@@ -83,8 +83,9 @@ class ClassPairs(Dataset[Config]):
         }
         self.spec = DataSpec("image", tuple(shapes[0]), classes=names, extra=extra)
         held = {"train": torch.cat([rest for _, rest in self._by_class]), "test": self.parts["test"]}
+        kept = torch.cat([kept for kept, _ in self._by_class])
+        held |= {"validation": kept} if len(kept) else {}
         self.parts = {name: rows.sort().values for name, rows in held.items()}
-        self.validation = torch.cat([kept for kept, _ in self._by_class])
         self.origin = (
             f"primary {self.primary.name}, {config.labels_per_class} labels per class ({self.primary.origin}); "
             f"secondary {self.secondary.name}, {len(self._others['train']):,} training items ({self.secondary.origin})"
