@@ -51,7 +51,8 @@ class Config:
 class ClassPairs(Dataset[Config]):
     """Rows are the primary's. `sample` adds the partners from the secondary.
 
-    primary, secondary: the two data sets. The split `validation` has what `val_per_class` keeps back, of all runs the same.
+    primary, secondary: the two data sets. The split `validation` has what `val_per_class` keeps back, the
+    same of all runs.
     The training split is everything that labels are drawn from; a run's draw of them depends on its seed.
     spec.extra: `secondary`, shape of y; `primary_classes`, `secondary_classes`, names of the classes that occur.
     """
