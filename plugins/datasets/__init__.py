@@ -17,6 +17,13 @@ DATASETS = (
         "Burgess et al. 2018",
         "image factors",
     ),
+    (
+        "shapes3d",
+        "shapes3d:Shapes3D",
+        "an object in a room by three hues, size, shape and view: the official file, or drawn on the device",
+        "Burgess & Kim 2018",
+        "image factors",
+    ),
     ("blobs", "blobs:Blobs", "a Gaussian blob on a grid of positions", "Burgess et al. 2018", "image factors"),
     (
         "digits",
