@@ -24,6 +24,20 @@ DATASETS = (
         "Burgess & Kim 2018",
         "image factors",
     ),
+    (
+        "mpi3d",
+        "mpi3d:MPI3D",
+        "a robot's arm with an object, rendered or photographed: mpi3d:real and others; needs the official file",
+        "Gondal et al. 2019",
+        "image factors",
+    ),
+    (
+        "smallnorb",
+        "smallnorb:SmallNorb",
+        "toys by instance, elevation, azimuth and lighting; needs the official files",
+        "LeCun et al. 2004",
+        "image factors",
+    ),
     ("blobs", "blobs:Blobs", "a Gaussian blob on a grid of positions", "Burgess et al. 2018", "image factors"),
     (
         "digits",

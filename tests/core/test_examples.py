@@ -101,6 +101,8 @@ MY_RUN = {
 
 NEEDS_FILES = {
     "arrays",
+    "mpi3d",
+    "smallnorb",
     "aclimdb",
     "amazonft",
     "clips",
