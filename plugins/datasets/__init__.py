@@ -54,6 +54,13 @@ DATASETS = (
         "image factors",
     ),
     (
+        "skewed",
+        "skewed:Skewed",
+        "any full grid of factors, correlated, weighted or with gaps in training: --data skewed --of shapes3d",
+        "Träuble et al. 2021; Montero et al. 2021",
+        "image factors",
+    ),
+    (
         "arrays",
         "arrays:Arrays",
         "images, vectors, clips of a .npy, .npz or HDF5 file, with factors or without: --data arrays --data-dir FILE",
