@@ -32,6 +32,13 @@ DATASETS = (
         "image factors",
     ),
     (
+        "cars3d",
+        "cars3d:Cars3D",
+        "183 cars from 24 sides and 4 heights; needs the official files",
+        "Reed et al. 2015",
+        "image factors",
+    ),
+    (
         "smallnorb",
         "smallnorb:SmallNorb",
         "toys by instance, elevation, azimuth and lighting; needs the official files",
