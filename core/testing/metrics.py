@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distk.config import NoConfig, hints
+from distk.config import NoConfig
 from distk.data import Dataset, DataSpec, FactorDataset, Files
 from distk.errors import DistkError, UsageError
 from distk.evaluation import own_words
@@ -18,13 +18,7 @@ from distk.latents import Code, Latent, LatentSpace, one_hot
 from distk.meaning import find
 from distk.method import Method, can
 from distk.metric import CodeTable, Metric, encode_table
-from distk.testing.data import Check, demand, documented, loaded, run
-
-
-def own_names(cls: type[Metric]) -> None:
-    """Raise AssertionError for a setting that is called as an argument of `evaluate`, where it cannot be reached."""
-    taken = sorted(own_words() & set(hints(cls.Config)))
-    assert not taken, f"'{taken[0]}' is an argument of `distk.evaluate`: give the setting another name"
+from distk.testing.data import Check, demand, documented, loaded, named_apart, run
 
 
 def metric_checks(name: str, table: CodeTable | None = None) -> list[Check]:
@@ -33,6 +27,8 @@ def metric_checks(name: str, table: CodeTable | None = None) -> list[Check]:
         cls = loaded("metric", name, Metric)
     except DistkError as error:
         return [Check("it can be imported", str(error))]
+    if (apart := named_apart(cls.Config, own_words())).problem:
+        return [apart]
     given = table is not None
     table = table if table is not None else probe_table() if cls.needs_model or cls.needs else synthetic_table()
 
@@ -80,15 +76,15 @@ def metric_checks(name: str, table: CodeTable | None = None) -> list[Check]:
         with torch.random.fork_rng(devices=[]):
             repeatable()
 
-    return run(
+    checks = run(
         {
             "every option is documented": lambda: documented(cls.Config),
             "the headline is there": headline,
-            "its settings have names of their own": lambda: own_names(cls),
             "its numbers are those that it declares": keys,
             "one seed gives one result": kept,
         }
     )
+    return [apart, *checks]
 
 
 def check_metric(name: str, table: CodeTable | None = None) -> None:

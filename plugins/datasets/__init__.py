@@ -17,6 +17,27 @@ DATASETS = (
         "Burgess et al. 2018",
         "image factors",
     ),
+    (
+        "shapes3d",
+        "shapes3d:Shapes3D",
+        "an object in a room by three hues, size, shape and view: the official file, or drawn on the device",
+        "Burgess & Kim 2018",
+        "image factors",
+    ),
+    (
+        "mpi3d",
+        "mpi3d:MPI3D",
+        "a robot's arm with an object, rendered or photographed: mpi3d:real and others; needs the official file",
+        "Gondal et al. 2019",
+        "image factors",
+    ),
+    (
+        "smallnorb",
+        "smallnorb:SmallNorb",
+        "toys by instance, elevation, azimuth and lighting; needs the official files",
+        "LeCun et al. 2004",
+        "image factors",
+    ),
     ("blobs", "blobs:Blobs", "a Gaussian blob on a grid of positions", "Burgess et al. 2018", "image factors"),
     (
         "digits",
@@ -35,11 +56,11 @@ DATASETS = (
     (
         "arrays",
         "arrays:Arrays",
-        "images of one file, .npy, .npz or HDF5, with or without factors: --data arrays --data-dir FILE",
+        "images, vectors, clips of a .npy, .npz or HDF5 file, with factors or without: --data arrays --data-dir FILE",
         "",
-        "image factors labels",
+        "image vector video factors labels",
     ),
-    ("folder", "folder:Folder", "any folder of images: --data folder --data-dir DIR", "", "image"),
+    ("folder", "folder:Folder", "any pictures, a folder, zip or tar: --data folder --data-dir DIR", "", "image labels"),
     (
         "clips",
         "clips:ClipFiles",

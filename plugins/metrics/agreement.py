@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, can, option
+from distk.device import seeded
+from distk.latents import Code
 from distk.meaning import higher, lower
-from distk.method import eval_mode
+from distk.method import Method, eval_mode
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.table import Config, Scored, codes, quantities
 
@@ -98,8 +100,20 @@ class BestDimensionAuc(Scored[Config]):
         return {**result, "reasons": reasons} if reasons else result
 
 
-class Reconstruction(Metric):
-    """Reconstruction errors from posterior means, per pixel and per image, on items of the test split if there are."""
+@dataclass(frozen=True)
+class ReconstructionConfig:
+    """Settings of the reconstruction error."""
+
+    code: Literal["mean", "sample"] = option(
+        "mean", "decode the posterior mean, or a draw from the posterior as the bound in training does"
+    )
+
+
+class Reconstruction(Metric[ReconstructionConfig]):
+    """Reconstruction errors from posterior means or samples, per pixel and per image.
+
+    Of the rows that are asked for those of the test split count, if there are any among them.
+    """
 
     headline = "mse_pixel"
     numbers = {
@@ -115,8 +129,11 @@ class Reconstruction(Metric):
         assert model is not None
         assert dataset is not None
         assert rows is not None
-        if not can(model, "decode"):
-            raise UsageError(f"method {type(model).__name__} has no decoder.")
+        sample = self.config.code == "sample"
+        for able, what in (("decode", "decoder"), *([("posterior", "posterior to sample from")] if sample else [])):
+            if not can(model, able):
+                raise UsageError(f"method {type(model).__name__} has no {what}.")
+        generator = seeded(seed, dataset.device)
         totals: dict[str, float] = {}
         low, high = model.spec.range
         held = dataset.rows("test")
@@ -125,8 +142,18 @@ class Reconstruction(Metric):
         with eval_mode(model):
             for part in rows.split(512):
                 x = dataset.batch(part)["x"]
-                made = model.decode(model.encode(x)).view_as(x)
+                code = _drawn(model, x, generator) if sample else model.encode(x)
+                made = model.decode(code).view_as(x)
                 errors = functional.reconstruction((x - low) / (high - low), (made - low) / (high - low))
                 for key in ("mse_pixel", "bce_pixel", "nll_image"):
                     totals[key] = totals.get(key, 0.0) + errors[key] * len(part)
         return {**{key: total / len(rows) for key, total in totals.items()}, "rows_used": [len(rows)]}
+
+
+def _drawn(model: Method, x: Tensor, generator: torch.Generator) -> Code:
+    """A draw from the posterior of each item; groups without a Gaussian one as `encode` gives them."""
+    code = dict(model.encode(x))
+    for name, (mean, std) in model.posterior(x).items():
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        code[name] = mean + std * noise
+    return code

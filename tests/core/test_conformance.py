@@ -26,6 +26,8 @@ NEED_FILES = {
     "ud",
     "folder",
     "arrays",
+    "mpi3d",
+    "smallnorb",
     "identity-folder",
     "clips",
     "aclimdb",
