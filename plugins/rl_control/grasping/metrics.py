@@ -12,6 +12,7 @@ from torch import Tensor
 from distk import CodeTable, Metric, option, seeded
 from distk.config import C
 from distk.errors import UsageError
+from distk.meaning import count, higher, lower, neither
 from distk.method import eval_mode
 from distk.plugins.rl_control.grasping.data import SAME_ELEVATION, Grasps
 from distk.plugins.rl_control.grasping.method import Grasping, Scene, turned_grid
@@ -87,7 +88,13 @@ class GraspAccuracy(OfGrasps[AccuracyConfig]):
     """
 
     headline = "accuracy"
-    keys = ("seen", "novel", "n", "*_*")
+    numbers = {
+        "accuracy": higher(0, 1, chance=0.5, source="Yan et al. 2017, Tables 1 and 2", form="balanced"),
+        "seen": higher(0, 1, chance=0.5, what="elevations that were trained on"),
+        "novel": higher(0, 1, chance=0.5, what="other elevations"),
+        "n": count("pairs"),
+        "*_*": higher(0, 1, chance=0.5, what="of a category at an elevation"),
+    }
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         model, dataset = self.looked_at(table)
@@ -134,7 +141,12 @@ class GraspPlanning(OfGrasps[PlanningConfig]):
     """
 
     headline = "all"
-    keys = ("aimless", "n", "bottle", "bowl", "cup", "plate", "mug", "sugarbowl", "teapot", "*")
+    numbers = {
+        "all": higher(0, 1, source="Yan et al. 2017, Table 3"),
+        "aimless": neither(0, 1, what="of a walk in any direction"),
+        "n": count("searches"),
+        "*": higher(0, 1, what="of a category"),
+    }
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         model, dataset = self.looked_at(table)
@@ -171,7 +183,12 @@ class GraspShape(OfGrasps[ShapeConfig]):
     """
 
     headline = "iou"
-    keys = ("mask_iou", "local_iou", "depth_l1")
+    numbers = {
+        "iou": higher(0, 1),
+        "mask_iou": higher(0, 1, what="of the silhouette"),
+        "local_iou": higher(0, 1, what="between the fingers"),
+        "depth_l1": lower(0, unit="metres"),
+    }
 
     @torch.no_grad()
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
