@@ -212,6 +212,11 @@ def evaluate(
     return {"metrics": results, "provenance": {**provenance(table, seed), **where}}
 
 
+def check_options(names: list[str], options: Mapping[str, Any]) -> None:
+    """Raise UsageError for an option, or a value of one, that none of these metrics has: before anything is opened."""
+    _share_out(names, options)
+
+
 def own_words() -> frozenset[str]:
     """What `evaluate` calls its own arguments, which no setting of a metric can be called. One that is an option of
     `distk eval` as well is reached by `--set METRIC.NAME=VALUE`."""

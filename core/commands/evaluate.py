@@ -15,12 +15,12 @@ from distk.commands.shared import OnRows, require
 from distk.config import assignments
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
+from distk.evaluation import check_options, expand, own_words
 from distk.evaluation import evaluate as score
-from distk.evaluation import expand, own_words
 from distk.metric import Picture
 from distk.options import Bundle
 from distk.registry import registry
-from distk.results import measured, read
+from distk.results import read
 
 HOW = "How to score"
 _SETTING = "distk.setting."
@@ -158,6 +158,7 @@ def evaluate(
     if taken := sorted(own_words() & own.keys()):
         told = f"for a metric's setting of that name write --set METRIC.{taken[0]}=VALUE."
         raise UsageError(f"'{taken[0]}' is an option of `distk eval` itself, --{taken[0]}; {told}")
+    check_options(names, own)
     settings = {"repeats": how.repeats, **own}
     if codes is not None:
         if fit is not None:
@@ -171,15 +172,15 @@ def evaluate(
     unwritten: DistkError | None = None
     for split, result in results.items():
         drawn[split] = {} if plots is False else _drawn(result["metrics"])
-        for values in result["metrics"].values():
-            values["measured"] = {**measured(result["provenance"], **subject), "split": values.get("split", split)}
         result["provenance"] = {**subject, **result["provenance"]}
         named = {"checkpoint": str(path), **result}
         try:
             target = target_of(on, codes, split, len(results) > 1)
-            results[split] = named if target is None else written(target, named, drawn[split], both=bool(plots))
+            if target is not None:
+                named = written(target, named, subject, drawn[split], both=bool(plots))
         except DistkError as error:  # the figures are shown all the same
-            results[split], unwritten = named, error
+            unwritten = error
+        results[split] = named
     if on.json:
         console.emit_json(results[on.split] if len(results) == 1 else {"checkpoint": str(path), "splits": results})
     else:
