@@ -11,7 +11,7 @@ import typer
 from distk import console, options
 from distk.codefile import table_from_arrays
 from distk.commands.scorefiles import subject_of, target_of, written
-from distk.commands.shared import OnRows, require
+from distk.commands.shared import OnRows, require, written_to
 from distk.config import assignments
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
@@ -119,7 +119,9 @@ def evaluate(
     ] = None,
     codes: Annotated[
         Path | None,
-        typer.Option(help="Score an npz with `codes` [n, D] and `factors` [n, K] instead; `codes_test`, `std`, ..."),
+        typer.Option(
+            help="Score a file of codes, as `distk embed` writes, or an npz with `codes` [n, D], `factors` [n, K]."
+        ),
     ] = None,
     rows: Annotated[int | None, typer.Option(help="Encode at most so many items; default: all.", min=1)] = None,
     fit: Annotated[
@@ -160,6 +162,8 @@ def evaluate(
         raise UsageError(f"'{taken[0]}' is an option of `distk eval` itself, --{taken[0]}; {told}")
     check_options(names, own)
     settings = {"repeats": how.repeats, **own}
+    if on.out is not None:
+        on.out = written_to(on.out, f"{codes.stem if codes is not None else 'checkpoint'}.eval.json")
     if codes is not None:
         if fit is not None:
             raise UsageError("--fit names a split to encode; rows to test on stand in the file as codes_test.")
