@@ -33,10 +33,15 @@ class TrainConfig:
     precision: Literal["fp32", "tf32", "bf16"] = option("fp32", "arithmetic of the networks")
     log_every: int = option(100, "steps between rows of log.jsonl", min=1)
     checkpoint_every: int = option(0, "steps between checkpoints; 0 means ten over the run", min=0)
-    eval: tuple[str, ...] = option((), "metrics to score while training, comma-separated or repeated")
+    validation: float = option(0.0, "share of the training rows kept back, as the split `validation`", min=0, max=0.9)
+    eval: tuple[str, ...] = option(
+        (), "metrics to score while training, repeatable: METRIC or METRIC:KEY=VALUE,split=SPLIT,label=NAME"
+    )
     eval_every: int = option(0, "steps between scorings; 0 means at the end only", min=0)
     eval_option: tuple[str, ...] = option((), "settings of these scores, as METRIC.KEY=VALUE, repeatable")
-    keep: str = option("", "best:METRIC keeps best.safetensors by that metric")
+    keep: str = option(
+        "", "best:METRIC keeps best.safetensors by it; settings as in --eval. Read on the validation split, if any"
+    )
     penalty: tuple[str, ...] = option(
         (), "penalties on a coding layer, NAME or NAME:WEIGHT; see `distk list penalties`"
     )

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from distk import console, options
+from distk.asked import Asked, asked
 from distk.codefile import table_from_arrays
 from distk.commands.scorefiles import subject_of, target_of, written
-from distk.commands.shared import OnRows, require, written_to
+from distk.commands.shared import UNFIT, OnRows, require, written_to
 from distk.config import assignments
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
@@ -115,7 +116,10 @@ def evaluate(
     on: OnRows = OnRows(split="all"),
     how: How = How(),
     metric: Annotated[
-        list[str] | None, typer.Option("--metric", "-m", help="Metric, repeatable; `all` for every one.")
+        list[str] | None,
+        typer.Option(
+            "--metric", "-m", help="Metric, repeatable, or METRIC:KEY=VALUE,split=SPLIT,label=NAME; `all` for all."
+        ),
     ] = None,
     codes: Annotated[
         Path | None,
@@ -153,7 +157,8 @@ def evaluate(
     Example: distk eval runs/my-run --metric recall --ks 1,5,10
     Example: distk eval runs/my-run --metric dci --metric active-units --fit train --split train,test
     """
-    names = expand(metric or [])
+    wanted = asked(metric or [])
+    names = list(dict.fromkeys(one.metric for one in wanted))
     if not names:
         raise UsageError("name at least one --metric; `distk list metrics` shows them.")
     own = {**how.settings(names), **_typed(context)}
@@ -167,9 +172,9 @@ def evaluate(
     if codes is not None:
         if fit is not None:
             raise UsageError("--fit names a split to encode; rows to test on stand in the file as codes_test.")
-        results = {on.split: _of_codes(on, codes, rows, names, settings)}
+        results = {on.split: _of_codes(on, codes, rows, metric or [], settings)}
     else:
-        results = _of_model(on, rows, fit, names, settings)
+        results = _of_model(on, rows, fit, wanted, metric or [], settings)
     path = codes if codes is not None else on.path
     subject = subject_of(on, codes)
     drawn: dict[str, dict[str, Picture]] = {}
@@ -200,7 +205,7 @@ def _typed(context: typer.Context) -> dict[str, Any]:
     return {k: ",".join(map(str, v)) if isinstance(v, (list, tuple)) else v for k, v in found.items()}
 
 
-def _of_codes(on: OnRows, codes: Path, rows: int | None, names: list[str], settings: dict[str, Any]) -> dict[str, Any]:
+def _of_codes(on: OnRows, codes: Path, rows: int | None, texts: list[str], settings: dict[str, Any]) -> dict[str, Any]:
     """Scores of a file of codes."""
     if on.checkpoint is not None:
         raise UsageError("give a checkpoint or --codes, not both.")
@@ -208,19 +213,19 @@ def _of_codes(on: OnRows, codes: Path, rows: int | None, names: list[str], setti
         raise UsageError("--data, --data-dir, --split and --rows choose what to encode; --codes is encoded already.")
     if on.out is not None:
         read(on.out)
-    return score(table_from_arrays(codes, choose_device(on.device)), names, seed=on.seed, **settings)
+    return score(table_from_arrays(codes, choose_device(on.device)), texts, seed=on.seed, **settings)
 
 
 def _of_model(
-    on: OnRows, rows: int | None, fit: str | None, names: list[str], settings: dict[str, Any]
+    on: OnRows, rows: int | None, fit: str | None, wanted: list[Asked], texts: list[str], settings: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Scores of a trained model by split, a split's table of codes cached beside it. All splits are looked up first."""
     on.open()
-    if all(_reads_codes(name) for name in names):
+    if all(_reads_codes(one.metric) for one in wanted):
         require(on.model, on.header, "eval", "encode")
     data = on.dataset()
     splits = list(dict.fromkeys(on.split.split(",")))
-    for split in [*splits, *([fit] if fit is not None else [])]:
+    for split in [*splits, *([fit] if fit is not None else []), *(one.split for one in wanted if one.split)]:
         data.rows(split)
     for split in splits:  # a file of something else is noticed before the work
         if (target := target_of(on, None, split, len(splits) > 1)) is not None:
@@ -230,7 +235,7 @@ def _of_model(
         own = f"-{split}" if len(splits) > 1 else ""
         cache = on.path.with_name(f".{on.path.stem}.codes{own}.safetensors")
         results[split] = score(
-            on.model, names, data=data, split=split, fit=fit, rows=rows, seed=on.seed, cache=cache, **settings
+            on.model, texts, data=data, split=split, fit=fit, rows=rows, seed=on.seed, cache=cache, **settings
         )
     return results
 
@@ -247,8 +252,8 @@ def _drawn(results: dict[str, Any]) -> dict[str, Picture]:
     drawn: dict[str, Picture] = {}
     for name, values in results.items():
         if "error" not in values:
-            pictures = registry().find("metric", name).load().pictures(values)
-            drawn |= {f"{name}.{key}": picture for key, picture in pictures.items()}
+            pictures = registry().find("metric", values.get("metric", name)).load().pictures(values)
+            drawn |= {f"{UNFIT.sub('-', name)}.{key}": picture for key, picture in pictures.items()}
     return drawn
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distk import console
-from distk.commands.shared import OnRows
+from distk.commands.shared import UNFIT, OnRows
 from distk.files import write_atomic
 from distk.metric import Picture
 from distk.results import arrays_path, digest, measured, stale, write
@@ -45,7 +45,9 @@ def written(
     result, whole = write(target, result, measured(result["provenance"], **subject))
     for name, content in files.items():
         write_atomic(target.with_name(name), content)
-    _remove_old(target, stem, [n for n, values in result["metrics"].items() if "error" not in values], files)
+    _remove_old(
+        target, stem, [UNFIT.sub("-", n) for n, values in result["metrics"].items() if "error" not in values], files
+    )
     console.note(f"written: {target}" + (f" and {len(files)} pictures beside it" if files else ""))
     _tell_of_others(whole, result)
     return result

@@ -62,6 +62,7 @@ def method_checks(name: str, steps: int = 3, batch: int = 8, **options: Mapping[
         "the losses hand over the layers that the method declares": probe.taps,
         "the step reads nothing back to the host": probe.host_reads,
         "a step in bf16 gives finite losses": probe.bf16,
+        "the smallest batch is trained on, a smaller one refused": probe.smallest,
         "two ranks together draw the batch of one": probe.ranks,
         "schedule keeps its keys and shapes": probe.schedule,
     }
@@ -283,6 +284,21 @@ class _Probe:
             trainer.check_health()
         finally:
             set_precision(self.settings.train.precision)
+
+    def smallest(self) -> None:
+        """A batch of `least_batch` items gives finite losses; one of fewer is refused before a run folder is made."""
+        train, least = self.settings.train, 1
+        try:
+            trainer = _Probe(replace(self.settings, train=replace(train, batch=least)), 1).bare()
+        except UsageError:  # by `least_batch`, or by a penalty
+            least = max(2, self.bare().model.least_batch)
+            trainer = _Probe(replace(self.settings, train=replace(train, batch=least)), 1).bare()
+        try:
+            trainer.initialise()
+            trainer.step()
+            trainer.check_health()
+        except (DistkError, ValueError, RuntimeError) as error:
+            raise AssertionError(f"--batch {least} is accepted and then fails ({error}): set `least_batch`") from error
 
     def ranks(self) -> None:
         """Each rank draws its rows of one batch: together they are what one process draws from the same generator."""

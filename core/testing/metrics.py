@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from distk.data import Dataset, DataSpec, FactorDataset, Files
 from distk.errors import DistkError, UsageError
 from distk.evaluation import own_words
 from distk.latents import Code, Latent, LatentSpace, one_hot
+from distk.meaning import find
 from distk.method import Method, can
 from distk.metric import CodeTable, Metric, encode_table
 from distk.testing.data import Check, demand, documented, loaded, named_apart, run
@@ -47,11 +49,19 @@ def metric_checks(name: str, table: CodeTable | None = None) -> list[Check]:
 
     def keys() -> None:
         assert "error" not in result, "a result's key 'error' means that the metric failed: call it something else"
-        known = [*cls.keys, cls.headline, "reasons"]
-        if cls.keys:
-            numbers = [key for key, value in result.items() if isinstance(value, (int, float))]
-            strange = [key for key in numbers if not any(fnmatch.fnmatchcase(key, form) for form in known)]
-            assert not strange, f"`keys` does not name {', '.join(strange)}"
+        given = {key: value for key, value in result.items() if isinstance(value, (int, float))}
+        if cls.declared():
+            known = [*cls.declared(), cls.headline]
+            strange = [key for key in given if not any(fnmatch.fnmatchcase(key, form) for form in known)]
+            assert not strange, f"`numbers` does not name {', '.join(strange)}"
+        for key, value in given.items():
+            number = find(cls.numbers, key)
+            if number is not None and value == value:
+                low = -math.inf if number.low is None else number.low
+                high = math.inf if number.high is None else number.high
+                slack = 1e-9 * max(1.0, abs(value))
+                assert low - slack <= value <= high + slack, f"'{key}' is {value:g}, outside {number.range}"
+                assert not number.whole or value == round(value), f"'{key}' counts, but is {value:g}"
 
     def repeatable() -> None:
         torch.manual_seed(1)  # a score that draws from the global generator now draws something else

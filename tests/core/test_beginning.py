@@ -31,11 +31,13 @@ from distk import (
     checkpoint,
     option,
 )
+from distk.device import Ranks
 from distk.hookspecs import hookimpl
 from distk.nn import Average
 from distk.registry import registry
 from distk.settings import resolve
 from distk.testing import method_checks
+from distk.training.beginning import build
 from distk.training.loop import resume
 
 ITEMS = torch.randn(200, 5, generator=torch.Generator().manual_seed(3)) @ torch.diag(
@@ -101,6 +103,7 @@ class Walker(Method[Settings]):
 
     data, kinds = "begin-vectors", ("vector",)
     train_defaults = {"steps": 4, "batch": 8, "log_every": 2}
+    least_batch = 2  # scales are deviations over a batch
 
     def __init__(self, config: Settings, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -131,7 +134,9 @@ class Walker(Method[Settings]):
 
 
 class Apart(Walker):
-    """Gives every process the whole batch's first rows, stops at bf16 and reads a number."""
+    """Gives every process the whole batch's first rows, stops at bf16, reads a number, and says nothing of batches."""
+
+    least_batch = 1
 
     def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         rows = source.dataset.sample_rows(source.batch * source.world, source.generator)
@@ -248,6 +253,16 @@ def test_what_a_method_lacks_in_a_batch_is_said_before_anything_is_written(tmp_p
     distk.train("begin-paired", out=tmp_path / "r", data="begin-couples", device="cpu", quiet=True)
 
 
+def test_a_batch_that_is_too_small_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'begin-walker' learns from batches of 2 items or more: use --batch 2"):
+        distk.train("begin-walker", out=tmp_path / "r", batch=1, device="cpu", quiet=True)
+    assert not (tmp_path / "r").exists()
+    settings = resolve("begin-walker", options={"train": {"batch": 3, "device": "cpu"}})
+    with pytest.raises(UsageError, match="batches of 4 items or more over 2 processes: use --batch 4"):
+        build(settings, torch.device("cpu"), Ranks(0, 2))
+    distk.train("begin-walker", out=tmp_path / "r", batch=2, device="cpu", quiet=True)
+
+
 def test_each_rank_draws_its_rows_of_what_a_method_makes() -> None:
     data = resolve("begin-walker")
     dataset = distk.dataset(data.data)
@@ -305,9 +320,11 @@ def test_the_checks_find_what_is_wrong_and_name_the_line_and_the_cure() -> None:
     assert set(problems) == {
         "the step reads nothing back to the host",
         "a step in bf16 gives finite losses",
+        "the smallest batch is trained on, a smaller one refused",
         "two ranks together draw the batch of one",
         "every latent can be walked",
     }
+    assert "set `least_batch`" in problems["the smallest batch is trained on, a smaller one refused"]
     read = problems["the step reads nothing back to the host"]
     line = next(i for i, text in enumerate(Path(__file__).read_text().splitlines(), 1) if "detach().item()" in text)
     assert f"test_beginning.py:{line}" in read

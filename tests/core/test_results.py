@@ -279,11 +279,11 @@ def test_settings_are_checked_before_the_model_is_opened(
 
 
 def test_an_option_of_one_metric_is_for_that_one_alone(distk_command: Call, run: Path) -> None:
-    code, out, err = distk_command("eval", run, "-m", "mig", "-m", "sap", "--set", "mig.bins=7", "--json")
+    code, out, err = distk_command("eval", run, "-m", "mig", "-m", "modularity", "--set", "mig.bins=7", "--json")
     assert code == 0, err
     found = json.loads(out)["metrics"]
     assert found["mig"]["settings"]["bins"] == 7
-    assert found["sap"]["settings"].get("bins") != 7
+    assert found["modularity"]["settings"].get("bins") != 7
 
 
 @pytest.mark.parametrize("study", [entry.name for entry in registry().entries("study")])
@@ -294,4 +294,4 @@ def test_no_study_begins_with_an_option_that_does_nothing(
     monkeypatch.setattr("distk.study.checks._built", lambda *_: pytest.fail("a model was built"))
     code, _, err = distk_command("study", "run", study, "--set", "options.icm.protocol=nothing")
     assert code == 2, err
-    assert "icm" in err or "has no" in err
+    assert "icm" in err, err
