@@ -50,6 +50,9 @@ def preview(made: Plan, timed: bool = False) -> Preview:
         _registered(made, column)
     if grid:
         _options_used(made)
+    elif made.recipe.options:
+        first = next(iter(made.recipe.options))
+        raise UsageError(f"study '{made.recipe.name}' scores in a way of its own: [options.{first}] would do nothing.")
     open_ = {c.name: c for c in columns if not _declared(c)}
     gives: dict[str, set[str]] = {}
     found = Preview()

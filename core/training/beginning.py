@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from distk import checkpoint, evaluation
+from distk.asked import Asked, asked
 from distk.console import note
 from distk.data import Dataset, open_dataset
 from distk.device import Ranks, initialised
@@ -116,16 +118,16 @@ def _take(trainer: Trainer, held: dict[str, torch.Tensor]) -> set[str]:
     return set(fitting)
 
 
-def check_kept(trainer: Trainer) -> None:
-    """A metric of --keep that this method on these data can never give is found before the first step."""
-    metric = trainer.config.keep.partition(":")[2]
-    if not metric:
-        return
-    devices = [trainer.device] if trainer.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), eval_mode(trainer.model):
-        names = evaluation.expand([metric])
-        given = evaluation.named_options(trainer.config.eval_option, [*evaluation.expand(trainer.config.eval), *names])
-        own = {k.removeprefix(f"{names[0]}."): v for k, v in given.items() if k.startswith(f"{names[0]}.")}
-        why = evaluation.never(trainer.model, names[0], trainer.dataset, own)
-    if why:
-        raise UsageError(f"--keep {trainer.config.keep} would never keep anything: {why}")
+def check_kept(trainer: Trainer, kept: Sequence[Asked]) -> None:
+    """A score of --keep that this method on these data can never give is found before the first step."""
+    for one in kept:
+        given = evaluation.named_options(
+            trainer.config.eval_option, [*(o.metric for o in asked(trainer.config.eval)), one.metric]
+        )
+        own = {k.removeprefix(f"{one.metric}."): v for k, v in given.items() if k.startswith(f"{one.metric}.")}
+        devices = [trainer.device] if trainer.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), eval_mode(trainer.model):
+            options = {**own, **one.settings}
+            why = evaluation.never(trainer.model, one.metric, trainer.dataset, options, one.split or "all")
+        if why:
+            raise UsageError(f"--keep {trainer.config.keep} would never keep anything: {why}")

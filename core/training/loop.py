@@ -75,7 +75,7 @@ def start(
     trainer = build(settings, device, ranks, dataset)
     check_evaluation(settings.train, trainer.dataset)
     begin(trainer)
-    check_kept(trainer)
+    check_kept(trainer, _kept(settings.train, trainer.dataset))
     # Only the first rank looks at the folder, since by the time that another one does the first may have made it.
     path = new_folder(settings.entry.name, settings.train.seed, out) if ranks.first else out or RUNS
     run = Run(path, config)
