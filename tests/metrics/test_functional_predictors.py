@@ -107,7 +107,12 @@ def test_downstream_lr_matches_cross_validated_regression(rng: np.random.Generat
         warnings.simplefilter("ignore")
         for k in range(2):
             machine = LogisticRegressionCV(Cs=10, cv=KFold(5)).fit(c[:200], f[:200, k])
-            assert ours["accuracy"][1, k] == pytest.approx(machine.score(ct, ft[:, k]), abs=0.03)
+            # Strengths whose accuracy over the folds differs by one of 200 rows at most are a tie, which the rounding
+            # of either solver decides; of the chosen one a row near the border may change sides, no more.
+            over_folds = np.mean(next(iter(machine.scores_.values())), 0)
+            tied = machine.Cs_[over_folds >= over_folds.max() - 1 / 200 - 1e-9]
+            scores = [LogisticRegression(C=strength).fit(c[:200], f[:200, k]).score(ct, ft[:, k]) for strength in tied]
+            assert min(abs(ours["accuracy"][1, k] - score) for score in scores) < 1.5 / len(ct)
     assert ours["mean_200"] == pytest.approx(ours["accuracy"][1].mean())
     assert ours["min_200"] == ours["accuracy"][1].min()
     assert np.isnan(ours["mean_1e+06"])
