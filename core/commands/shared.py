@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -26,6 +27,8 @@ from distk.run import find_checkpoint
 from distk.video import write_clips
 
 M = TypeVar("M", bound=Method)
+_UNFIT = re.compile(r"[^\w.=+-]+")
+"""What of a data set's name has no place in the name of a file."""
 SECONDS = 0.15
 """How long a frame of a clip is shown."""
 
@@ -83,6 +86,21 @@ class OnData(OnModel):
     def dataset(self) -> Dataset:
         """The data set that the opened model was trained on, or the one that `--data` names."""
         return its_data(self.model, self.header, self.data, self.data_dir)
+
+    def other_data(self) -> str:
+        """What files are called after when the data are not those of the training; empty where they are."""
+        own, folder = self.header.data.get("name", ""), self.header.data.get("folder")
+        moved = self.data_dir is not None and (not folder or self.data_dir.resolve() != Path(folder).resolve())
+        if (self.data or own) == own and not moved:
+            return ""
+        words = [self.data or own, *([self.data_dir.resolve().name] if moved and self.data_dir is not None else [])]
+        return "-".join(_UNFIT.sub("-", word) for word in words)
+
+    def beside(self, name: str) -> Path:
+        """`--out`, or the file `name` beside the checkpoint, called after other data than those of the training."""
+        words = Path(name)
+        of = self.other_data()
+        return super().beside(f"{words.stem}.{of}{words.suffix}" if of else name)
 
 
 @dataclass(kw_only=True)

@@ -49,6 +49,13 @@ def swap(
 
     Example: distk swap runs/my-run --group z --pairs 5
     """
+    exchange(on, group, a, b, pairs, start, "swap")
+
+
+def exchange(
+    on: OnRows, group: str | None, a: int | None, b: int | None, pairs: int, start: str | None, name: str
+) -> None:
+    """Draw pairs with a group of their codes exchanged, into a file called `name`-GROUP, and say which it is."""
     model = on.open("swap", "decode").model
     if group is None:
         group = next(iter(model.latents)).name
@@ -62,5 +69,5 @@ def swap(
             made = swapped(model, dataset.items(chosen[:, 0]), dataset.items(chosen[:, 1]), group)
         else:
             made = swapped_draws(model, on.draws(2 * pairs), group)
-    files = present(model, made.flatten(0, 1), on.target(f"swap-{group}.png"), 4)
+    files = present(model, made.flatten(0, 1), on.target(f"{name}-{group}.png"), 4)
     on.report(files, group=group, rows=rows)

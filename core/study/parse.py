@@ -224,6 +224,8 @@ def _columns(given: list[Any] | dict[str, Any], where: str, runner: str) -> tupl
         ours = section.take("ours", str, name)
         unit, ours_unit = section.take("unit", str, ""), section.take("ours_unit", str, "")
         higher, options = section.take("higher_is_better", bool), section.take("options", dict, {})
+        if split := section.take("split", str, ""):
+            options = {**options, "split": split}
         section.end()
         if name in ("", "variant", "seed", "method"):
             raise UsageError(f"{where}: a column cannot be called '{name}'.")
@@ -296,13 +298,15 @@ def _short(value: Any) -> str:
 
 def _select(given: dict[str, Any], where: str) -> Table:
     section = _Section(given, f"{where}, [select]")
-    by, every = section.take("by", str), section.take("every", int, 0)
+    by, every, on = section.take("by", str), section.take("every", int, 0), section.take("on", str, "")
     section.end()
     if not given:
         return {}
     if by is None or every < 1:
-        raise UsageError(f"{where}, [select] needs 'by' (METRIC.KEY) and 'every' (steps between scorings, from 1).")
-    return {"by": by, "every": every}
+        raise UsageError(
+            f"{where}, [select] needs 'by' (a column, or METRIC.KEY) and 'every' (steps between scorings, from 1)."
+        )
+    return {"by": by, "every": every, **({"on": on} if on else {})}
 
 
 def _published(given: dict[str, Any], where: str) -> dict[str, dict[str, Published]]:

@@ -146,13 +146,15 @@ def best_seed(rows: Sequence[Row], label: str, column: str, higher: bool | None)
 
 
 def direction(column: Column) -> bool | None:
-    """Whether larger is better in a column: as the recipe says, else as its metric does; None where nobody says it."""
+    """Whether larger is better in a column: as the recipe says, else as the metric says of this number; None where
+    nobody says it."""
     if column.higher is not None or not column.key:
         return column.higher
     try:
-        return bool(registry().find("metric", column.metric).load().higher_is_better)
+        told = registry().find("metric", column.metric).load().meaning(column.key)
     except DistkError:  # a runner's column, or a metric that is gone
         return None
+    return told.higher_is_better if told is not None else None
 
 
 def verdict(claim: Claim, recipe: Recipe, rows: Sequence[Row], entry: Registration | None) -> Verdict:

@@ -18,13 +18,14 @@ from distk.device import Ranks, no_host_reads, seeded, set_precision
 from distk.errors import DistkError, UsageError
 from distk.latents import LatentSpace
 from distk.method import Method, Objective, Step, can
-from distk.settings import Settings, resolve
+from distk.settings import Settings, method_words, resolve
 from distk.source import Source
 from distk.testing.data import (
     Check,
     demand,
     documented,
     loaded,
+    named_apart,
     run,
     same,
 )
@@ -42,6 +43,8 @@ def method_checks(name: str, steps: int = 3, batch: int = 8, **options: Mapping[
         cls = loaded("method", name, Method)
     except DistkError as error:
         return [Check("it can be imported", str(error))]
+    if (apart := named_apart(cls.Config, method_words())).problem:
+        return [apart]
     sections = {section: dict(options.get(section, {})) for section in ("model", "data", "train")}
     sections["train"] = {
         "batch": batch,
@@ -63,7 +66,7 @@ def method_checks(name: str, steps: int = 3, batch: int = 8, **options: Mapping[
         "two ranks together draw the batch of one": probe.ranks,
         "schedule keeps its keys and shapes": probe.schedule,
     }
-    return run(
+    checks = run(
         {
             "every option is documented": lambda: documented(cls.Config),
             "settings survive TOML and the header": lambda: _round_trip(settings),
@@ -76,6 +79,7 @@ def method_checks(name: str, steps: int = 3, batch: int = 8, **options: Mapping[
             "what it foretells has the shape that was asked for": probe.foretells,
         }
     )
+    return [apart, *checks]
 
 
 def check_method(name: str, steps: int = 3, batch: int = 8, **options: Mapping[str, Any]) -> None:

@@ -331,3 +331,47 @@ def test_the_checks_find_what_is_wrong_and_name_the_line_and_the_cure() -> None:
     assert "step.log" in read
     assert "source.draw" in problems["two ranks together draw the batch of one"]
     assert "NaN" in problems["every latent can be walked"]
+
+
+def test_what_keep_can_never_keep_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
+    """Without factors, without classes, without an encoder, and with settings of the metric: nothing is trained."""
+    tiny = {"steps": 1, "batch": 4, "device": "cpu", "quiet": True}
+    cases = (
+        ("betavae", {"data": "digits"}, "mig", "has no ground-truth factors"),
+        ("betavae", {"data": "blobs", "positions": 4}, "clsacc", "no discrete code"),
+        ("betavae", {"data": "blobs", "positions": 4}, "icm", "scores models of method 'icm'"),
+        ("factorgen", {"data": "blobs", "positions": 4}, "mig", "has no encoder"),
+    )
+    for method, options, metric, why in cases:
+        with pytest.raises(UsageError, match=f"--keep best:{metric} would never keep anything: .*{why}"):
+            distk.train(method, out=tmp_path / "r", keep=f"best:{metric}", **options, **tiny)
+        assert not (tmp_path / "r").exists()
+
+
+def test_what_keep_may_keep_later_is_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A metric that fails on values of the untrained code, or that asks for more items than the first try has."""
+    from distk.plugins.metrics.structure import ActiveUnits
+
+    asked: list[int] = []
+
+    def compute(self: Any, table: Any, seed: int) -> dict[str, float]:
+        asked.append(len(table))
+        if len(asked) == 1:
+            raise UsageError("too few items for this score.")
+        if len(asked) == 2:
+            raise UsageError("z1 does not vary.") from ValueError("z1 does not vary")
+        return {ActiveUnits.headline: 1.0}
+
+    monkeypatch.setattr(ActiveUnits, "compute", compute)
+    tiny = {"steps": 1, "batch": 4, "device": "cpu", "quiet": True}
+    run = distk.train("betavae", data="blobs", positions=9, out=tmp_path / "r", keep="best:active-units", **tiny)
+    assert asked == [64, 81, 81]
+    assert run.best.exists()
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "meta", "cuda:99", "nonsense"])
+def test_a_device_that_is_not_there_is_one_sentence(device: str) -> None:
+    if device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("this machine has an Apple GPU")
+    with pytest.raises(UsageError, match="cpu"):
+        distk.choose_device(device)

@@ -169,8 +169,8 @@ def test_dci_lasso_matches_scikit_learn(rng: np.random.Generator) -> None:
     expected = _paper_scores(r)
     assert ours["disentanglement"] == pytest.approx(expected[0], abs=1e-5)
     assert ours["completeness"] == pytest.approx(expected[1], abs=1e-5)
-    np.testing.assert_allclose(ours["informativeness_per_factor"], nrmse, atol=1e-5)
-    assert ours["informativeness_test"] == pytest.approx(nrmse.mean(), abs=1e-5)
+    np.testing.assert_allclose(ours["nrmse_per_factor"], nrmse, atol=1e-5)
+    assert ours["nrmse_test"] == pytest.approx(nrmse.mean(), abs=1e-5)
     assert np.isnan(ours["disentanglement_per_code"][4])  # the dead code
     assert ours["code_weight"][4] == 0
 
@@ -205,7 +205,7 @@ def test_dci_forest_matches_scikit_learn(rng: np.random.Generator) -> None:
         model.fit(sx.transform(x[:320]), sy.transform(y[:360])[:320, k])
         np.testing.assert_allclose(ours["importance"][:, k], model.feature_importances_, atol=0.02)
     deeper = fn.dci(x, y, predictor="rf", seed=3)
-    assert deeper["informativeness_test"] < 1
+    assert deeper["nrmse_test"] < 1
 
 
 @pytest.mark.parametrize("predictor", ["lasso", "rf"])
@@ -216,11 +216,11 @@ def test_dci_scores_further_rows_by_the_same_predictors(rng: np.random.Generator
     other = x[400:], 0.5 * y[400:]  # other deviations than those of the training rows
     ours = fn.dci(*parts, predictor=predictor, seed=1, further={"gap": other, "test2": parts[2:]})
     alone = fn.dci(*parts[:2], *other, predictor=predictor, seed=1)
-    assert ours["informativeness_gap"] == pytest.approx(alone["informativeness_test"], abs=1e-9)
-    np.testing.assert_allclose(ours["informativeness_gap_per_factor"], alone["informativeness_per_factor"], atol=1e-9)
-    np.testing.assert_allclose(ours["informativeness_test2_per_factor"], ours["informativeness_per_factor"], atol=1e-9)
+    assert ours["nrmse_gap"] == pytest.approx(alone["nrmse_test"], abs=1e-9)
+    np.testing.assert_allclose(ours["nrmse_gap_per_factor"], alone["nrmse_per_factor"], atol=1e-9)
+    np.testing.assert_allclose(ours["nrmse_test2_per_factor"], ours["nrmse_per_factor"], atol=1e-9)
     scale = other[1].std(0) / y[:300].std(0)
-    np.testing.assert_allclose(ours["rmse_gap_per_factor"], ours["informativeness_gap_per_factor"] * scale, rtol=1e-7)
+    np.testing.assert_allclose(ours["rmse_gap_per_factor"], ours["nrmse_gap_per_factor"] * scale, rtol=1e-7)
     with pytest.raises(ValueError, match="lasso and rf alone"):
         fn.dci(np.round(x * 3), np.round(np.tanh(y) * 2), predictor="gbt", further={"gap": other})
 
