@@ -123,13 +123,13 @@ class Dataset(Configured[C]):
         Raises UsageError, naming the splits that there are, for another name.
         """
         if split in VALIDATION and split not in self.splits:
-            split = self.validation or split
+            split = self.validation_split or split
         if split != "all" and split not in self.splits:
             raise unknown(f"split of data set '{self.name}'", split, ("all", *self.splits))
         return self.parts.get(split)
 
     @property
-    def validation(self) -> Split | None:
+    def validation_split(self) -> Split | None:
         """The split that a model may be chosen by; None where there is none."""
         return next((name for name in VALIDATION if name in self.splits), None)
 
@@ -138,8 +138,8 @@ class Dataset(Configured[C]):
 
         Raises UsageError where there is such a split already, or where the data set draws its batches itself.
         """
-        if self.validation is not None:
-            raise UsageError(f"data set '{self.name}' has the split '{self.validation}': leave --validation out.")
+        if self.validation_split is not None:
+            raise UsageError(f"data set '{self.name}' has the split '{self.validation_split}': leave --validation out.")
         cls = type(self)
         if (cls.sample, cls.sample_rows) not in ((Dataset.sample, Dataset.sample_rows),):
             raise UsageError(f"data set '{self.name}' draws its batches itself, so no rows can be kept back from them.")

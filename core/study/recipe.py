@@ -92,8 +92,9 @@ class Figure:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole study. `model` holds for all variants, `models[METHOD]` for those of one method; `forced` wins over all
-    (`--set`): {"model": ..., "data": ..., "train": ..., "settings": ..., METHOD: ...}."""
+    """A whole study. `equal` names the settings (KEY of the model, SECTION.KEY, or a whole section) that all its
+    variants share, as the recipe claims. `model` holds for all variants, `models[METHOD]` for those of one method;
+    `forced` wins over all (`--set`): {"model": ..., "data": ..., "train": ..., "settings": ..., METHOD: ...}."""
 
     name: str
     title: str
@@ -108,6 +109,7 @@ class Recipe:
     train: Table = field(default_factory=dict)
     settings: Table = field(default_factory=dict)
     options: Mapping[str, Table] = field(default_factory=dict)
+    equal: tuple[str, ...] = ()
     select: Table = field(default_factory=dict)
     published: Mapping[str, Mapping[str, Published]] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()

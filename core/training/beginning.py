@@ -9,7 +9,7 @@ import torch
 from distk import checkpoint
 from distk.console import note
 from distk.data import Dataset, open_dataset
-from distk.device import Ranks, initialised
+from distk.device import Ranks, initialised, stream
 from distk.errors import DistkError, UsageError
 from distk.registered import Registration
 from distk.registry import registry
@@ -32,7 +32,9 @@ def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Datas
             raise UsageError(f"method '{settings.entry.name}' with data '{dataset.name}': {error}") from error
     model.opens = lambda: dataset  # as `open_model` does for a trained one
     model.accepts(dataset)
-    torch.manual_seed(settings.train.seed)  # for layers that draw from the global generator, such as dropout
+    torch.manual_seed(
+        stream(settings.train.seed, "layers")
+    )  # for layers that draw from the global generator, such as dropout
     return Trainer(model.train(), dataset, settings.train, ranks)
 
 

@@ -190,7 +190,7 @@ def _kept(config: TrainConfig, dataset: Dataset | None = None) -> list[Asked]:
     if not config.keep:
         return []
     kind, _, text = config.keep.partition(":")
-    found = asked([text], dataset.validation if dataset is not None else None) if text else []
+    found = asked([text], dataset.validation_split if dataset is not None else None) if text else []
     if kind != "best" or len(found) != 1:
         raise UsageError(f"--keep '{config.keep}' is not understood; write --keep best:METRIC.")
     return found
