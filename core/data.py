@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from distk.config import C, Configured, from_dict
-from distk.errors import UsageError, unknown
+from distk.config import C, Configured, from_dict, own_names
+from distk.console import note_once
+from distk.errors import DistkError, UsageError, unknown
 from distk.registry import registry
 from distk.stored import Stored, Where
 
@@ -79,6 +80,8 @@ class Dataset(Configured[C]):
     parts: Mapping[str, Tensor] = MappingProxyType({})
     """The rows of each split by its name, int64 on the device; empty where the data have no splits."""
 
+    told: tuple[str, ...] = ()
+    """Sentences on what was left out of the files and what was changed; said when the data are opened."""
     name: str = ""
     stored: tuple[Stored, ...] = ()
     """Where the items lie, for data that are held whole; see `counted`."""
@@ -333,6 +336,11 @@ class Files:
         )
 
 
+DATA_WORDS = frozenset({"name", "dir"})
+"""What chooses the data set in the section [data], so that no setting of a data set can be called so. One that a
+command has as well is reached as `--data-NAME`."""
+
+
 def open_dataset(
     name: str,
     options: dict[str, Any] | None = None,
@@ -353,12 +361,16 @@ def open_dataset(
     base, _, variant = name.partition(":")
     entry = registry().find("dataset", base)
     cls = entry.load()
+    if wrong := own_names(cls.Config, DATA_WORDS):
+        raise DistkError(f"data set '{entry.name}' of {entry.owner} cannot be opened: {wrong}.")
     values = {**(options or {}), **({"variant": variant} if variant else {})}
     config = from_dict(cls.Config, values, f"data set '{entry.name}'")
     if folder is not None and not cls.reads:
         raise UsageError(f"data set '{entry.name}' reads no files, so it takes no --data-dir.")
     made = cls(config, torch.device(device), Files(entry.name, folder, cls.reads, model, where))
     made.name = entry.name
+    for sentence in made.told:
+        note_once(sentence)
     if where == "host" and not made.stored:
         raise UsageError(f"data set '{entry.name}' makes its items where they are used: leave --data-on host out.")
     if made.device.type == "cuda" and any(stored.on_host for stored in made.stored):

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from distk.asked import OWN, Asked, asked
 from distk.config import assignments, from_dict, hints, to_dict
-from distk.console import jsonable
 from distk.data import Dataset, Split
 from distk.errors import DistkError, UsageError, nearest
 from distk.files import write_atomic
@@ -29,9 +28,6 @@ from distk.method import Method, can, eval_mode
 from distk.metric import CodeTable, Metric, chosen_rows, encode_table
 from distk.registry import registry
 from distk.version import __version__
-
-SMALL = 1024
-"""Arrays of at most so many numbers stand in the JSON as lists; larger ones are only in the file of arrays."""
 
 
 def build_metric(name: str, options: Mapping[str, Any] | None = None) -> tuple[str, Metric]:
@@ -85,24 +81,13 @@ def expand(names: Iterable[str]) -> list[str]:
 def score(table: CodeTable, name: str, options: Mapping[str, Any], seed: int, repeats: int | None) -> dict[str, Any]:
     """One metric's result: its keys, averaged over repeats, with `<key>_std` and `repeats` where there are several.
 
-    Arrays are those of the first repeat. Beside them stand `settings`, `seeds`, and `reasons`, which says of every
-    number that is not finite why it is not. A failure gives {"error": reason}.
+    Arrays are those of the first repeat. Beside them stand `meaning` (direction, range, unit, chance, source of each
+    number), `settings`, `seeds`, and `reasons`, which says of every number that is not finite why it is not. A failure
+    gives {"error": reason}.
     """
     try:
         name, metric = build_metric(name, options)
-        if table.model is not None and name in table.model.unscored:
-            raise UsageError(f"{table.model.unscored[name]}.")
-        if (metric.needs_model or metric.needs) and table.model is None:
-            raise UsageError(f"metric '{name}' looks at items, so it needs a checkpoint rather than a file of codes.")
-        if metric.needs_codes and table.model is not None and not can(table.model, "encode"):
-            raise UsageError(f"method {type(table.model).__name__} has no encoder, so there are no codes to score.")
-        lacking = [name for name in metric.needs if not can(table.model, name)] if table.model is not None else []
-        if lacking:
-            verb = f"metric '{name}' needs a method that can {' and '.join(lacking)}"
-            raise UsageError(f"{verb}, which {type(table.model).__name__} cannot.")
-        # During training, too: batch norm would score the batch, and learn from what is only looked at.
-        with eval_mode(table.model) if table.model is not None else contextlib.nullcontext():
-            runs = [dict(metric.compute(table, seed + i)) for i in range(repeats or metric.repeats)]
+        runs = _computed(table, name, metric, [seed + i for i in range(repeats or metric.repeats)])
     except (DistkError, ValueError, ArithmeticError, np.linalg.LinAlgError, MemoryError, ImportError) as error:
         return {"error": str(error) or type(error).__name__}
     except RuntimeError as error:  # out of memory, a shape that a metric did not expect
@@ -123,9 +108,62 @@ def score(table: CodeTable, name: str, options: Mapping[str, Any], seed: int, re
             reasons.setdefault(key, "undefined for these codes" if math.isnan(value) else "infinite for these codes")
     if reasons:
         result["reasons"] = reasons
+    result["meaning"] = _meanings(metric, result)
     result["settings"] = to_dict(metric.config)
     result["seeds"] = [seed + i for i in range(len(runs))]
     return result
+
+
+def _computed(table: CodeTable, name: str, metric: Metric, seeds: Iterable[int]) -> list[dict[str, Any]]:
+    """What a metric computes for each of the seeds. Raises UsageError where it has nothing to score."""
+    if table.model is not None and name in table.model.unscored:
+        raise UsageError(f"{table.model.unscored[name]}.")
+    if (metric.needs_model or metric.needs) and table.model is None:
+        raise UsageError(f"metric '{name}' looks at items, so it needs a checkpoint rather than a file of codes.")
+    if metric.needs_codes and table.model is not None and not can(table.model, "encode"):
+        raise UsageError(f"method {type(table.model).__name__} has no encoder, so there are no codes to score.")
+    lacking = [name for name in metric.needs if not can(table.model, name)] if table.model is not None else []
+    if lacking:
+        verb = f"metric '{name}' needs a method that can {' and '.join(lacking)}"
+        raise UsageError(f"{verb}, which {type(table.model).__name__} cannot.")
+    # During training, too: batch norm would score the batch, and learn from what is only looked at.
+    with eval_mode(table.model) if table.model is not None else contextlib.nullcontext():
+        return [dict(metric.compute(table, seed)) for seed in seeds]
+
+
+FEW = 64
+"""Items on which a metric is tried first before a run."""
+
+
+def never(model: Method, name: str, data: Dataset, options: Mapping[str, Any]) -> str:
+    """Why a metric cannot score this method on these data, however long it trains; empty where it may.
+
+    Tried on a few items and, where that fails, on all of them. What depends on values of the codes, such as a dimension
+    that does not vary yet, is no reason: a metric raises it from the error of the arithmetic.
+    """
+    name, metric = build_metric(name, options)
+    coded = metric.needs_codes and can(model, "encode")
+    why = ""
+    for rows in dict.fromkeys((min(FEW, len(data)), None)):
+        try:
+            table = encode_table(model, data, rows=rows) if coded else _uncoded_table(model, data, "all", rows, 0)
+            _computed(table, name, metric, [0])
+        except UsageError as error:
+            why = "" if error.__cause__ is not None else str(error)
+        except Exception:  # whatever else an untrained model does to a metric may not last
+            return ""
+        else:
+            return ""
+    return why
+
+
+def _meanings(metric: Metric, result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What is known of each number of a result; `chance` of the result, which knows the factors, goes before that of
+    the metric."""
+    chance = result.get("chance", {})
+    told = {key: metric.meaning(key) for key, value in result.items() if isinstance(value, (int, float))}
+    plain = {key: number.plain() for key, number in told.items() if number is not None}
+    return {key: {**held, **({"chance": chance[key]} if key in chance else {})} for key, held in plain.items()}
 
 
 def evaluate(
@@ -216,7 +254,8 @@ def _tables(
 
 
 def own_words() -> frozenset[str]:
-    """What `evaluate` calls its own arguments, which no setting of a metric can be called."""
+    """What `evaluate` calls its own arguments, which no setting of a metric can be called. One that is an option of
+    `distk eval` as well is reached by `--set METRIC.NAME=VALUE`."""
     return frozenset(inspect.signature(evaluate).parameters) - {"options"}
 
 
@@ -257,14 +296,15 @@ def _share_out(names: list[str], options: Mapping[str, Any]) -> tuple[dict[str, 
 
 
 def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
-    """What a figure depends on besides the model: data, rows, seed, versions, device."""
+    """What a figure depends on besides the model: data, rows, seed, versions, device. rows: how many the table of codes
+    has; None without one, where a metric draws what it looks at by itself (its `settings` say how much)."""
     import sklearn
 
     return {
         "data": getattr(table.dataset, "name", "") or table.source,
         "origin": getattr(table.dataset, "origin", ""),
         "data_settings": to_dict(table.dataset.config) if table.dataset is not None else {},
-        "rows": len(table),
+        "rows": len(table) or None,
         "grid": table.grid,
         "seed": seed,
         "device": str(table.codes.device),
@@ -276,39 +316,6 @@ def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
-
-
-def write_results(path: Path, result: dict[str, Any]) -> dict[str, Any]:
-    """Write a result as JSON to `path` and its arrays to `<path without .json or .eval.json>.eval.safetensors`.
-
-    Returns what the JSON holds: small arrays as lists, larger ones as their shape and name in the file of arrays.
-    Tensors there are called `<metric>/<key>`; the header repeats the names of codes and factors and the provenance.
-    Raises DistkError when a file cannot be written.
-    """
-    tensors: dict[str, Tensor] = {}
-    plain: dict[str, Any] = {}
-    for name, values in result["metrics"].items():
-        plain[name] = {}
-        for key, value in values.items():
-            if isinstance(value, (np.ndarray, Tensor)):
-                array = torch.as_tensor(value).detach().cpu().contiguous()
-                tensors[f"{name}/{key}"] = array
-                value = array if array.numel() <= SMALL else {"shape": list(array.shape), "stored": f"{name}/{key}"}
-            plain[name][key] = value
-    result = {**result, "metrics": plain}
-    if tensors:
-        arrays = arrays_path(path)
-        names = {n: {k: v[k] for k in ("code_names", "factor_names") if k in v} for n, v in plain.items()}
-        meta = {key: json.dumps(jsonable(value)) for key, value in (("names", names), ("of", result["provenance"]))}
-        write_atomic(arrays, to_bytes(tensors, metadata=meta))
-        result["provenance"] = {**result["provenance"], "arrays": arrays.name}
-    write_atomic(path, (json.dumps(jsonable(result), indent=2, allow_nan=False) + "\n").encode())
-    return result
-
-
-def arrays_path(path: Path) -> Path:
-    """Where the arrays of the results in `path` are kept. Its `.eval` keeps it apart from any checkpoint."""
-    return path.with_name(f"{path.name.removesuffix('.json').removesuffix('.eval')}.eval.safetensors")
 
 
 # The table of codes, from a model or from a cache

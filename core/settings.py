@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from distk.config import from_dict, hints, option, read_toml, to_dict
+from distk.config import from_dict, hints, option, own_names, read_toml, to_dict
 from distk.data import Dataset
-from distk.errors import UsageError, nearest, unknown
+from distk.errors import DistkError, UsageError, nearest, unknown
 from distk.method import Method
 from distk.registered import Registration
 from distk.registry import registry
@@ -53,6 +53,15 @@ class TrainConfig:
     on_nonfinite: Literal["stop", "skip"] = option("stop", "what a non-finite loss does; skip reads every loss back")
 
 
+TRAIN_WORDS = frozenset({"data", "data_dir", "env", "preset", "config", "out", "json", "seeds", "profile"})
+"""What `distk train METHOD` calls its own options, beside those of the trainer."""
+
+
+def method_words() -> frozenset[str]:
+    """Names that no setting of a method can have."""
+    return TRAIN_WORDS | {field.name for field in dataclasses.fields(TrainConfig)}
+
+
 @dataclass
 class Settings:
     """Complete, checked settings of a run.
@@ -88,6 +97,8 @@ def resolve(
     """
     entry = registry().find("method", method)
     cls: type[Method] = entry.load()
+    if wrong := own_names(cls.Config, method_words()):
+        raise DistkError(f"method '{entry.name}' of {entry.owner} cannot be trained: {wrong}.")
     layers: list[tuple[str, Mapping[str, Mapping[str, Any]]]] = [
         ("the method's defaults", {"train": {**({"steps": 0} if cls.closed_form else {}), **cls.train_defaults}})
     ]

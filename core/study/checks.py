@@ -116,16 +116,17 @@ def _names(metric: str) -> tuple[str, ...]:
 
 
 def _declared(column: Column) -> bool:
-    """Whether the metric says that it gives this number: its headline, or one of its `keys`.
+    """Whether the metric says that it gives this number: its headline, or one of its `numbers` and `keys`.
 
     Raises UsageError where it lists its numbers and this is none of them.
     """
     cls = registry().find("metric", column.metric).load()
     if column.key == cls.headline:
         return True
-    if cls.keys and not any(fnmatch.fnmatchcase(column.key, pattern) for pattern in cls.keys):
-        raise unknown(f"number of the metric '{column.metric}' in column '{column.name}':", column.key, cls.keys)
-    return bool(cls.keys)
+    known = cls.declared()
+    if known and not any(fnmatch.fnmatchcase(column.key, pattern) for pattern in known):
+        raise unknown(f"number of the metric '{column.metric}' in column '{column.name}':", column.key, known)
+    return bool(known)
 
 
 def _built(made: Plan, label: str, sets: dict[str, Dataset]) -> tuple[Any, Dataset]:

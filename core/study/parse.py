@@ -169,6 +169,7 @@ def _build(raw: Table, name: str, where: str, text: str, **more: Any) -> Recipe:
         options=options,
         equal=_equal(top.take("equal", list, []), where),
         select=_select(top.take("select", dict, {}), where),
+        best_by=top.take("best_by", str, ""),
         published=_published(top.take("published", dict, {}), where),
         claims=tuple(_claim(c, where, i) for i, c in enumerate(top.take("claims", list, [], "[[claims]]"))),
         figures=_figures(top.take("figures", list, [], "[[figures]]"), where),
@@ -391,6 +392,8 @@ def _agree(recipe: Recipe, where: str) -> None:
         if name not in names:
             raise UsageError(f"{place} speaks of {what} '{name}', which is not there.{nearest(name, names)}")
 
+    if recipe.best_by:
+        known(recipe.best_by, columns, "a column", f"{where}, 'best_by'")
     for label, figures in recipe.published.items():
         if not free:
             known(label, labels, "a variant", f"{where}, [published]")

@@ -24,7 +24,7 @@ from distk.fitting import differences
 from distk.registry import registry
 from distk.run import RUNS, Run, new_folder
 from distk.settings import Settings, TrainConfig, resolve
-from distk.training.beginning import begin, build
+from distk.training.beginning import begin, build, check_kept
 from distk.training.snapshots import snapshot
 from distk.training.trainer import Trainer
 
@@ -75,6 +75,7 @@ def start(
     trainer = build(settings, device, ranks, dataset)
     check_evaluation(settings.train, trainer.dataset)
     begin(trainer)
+    check_kept(trainer)
     # Only the first rank looks at the folder, since by the time that another one does the first may have made it.
     path = new_folder(settings.entry.name, settings.train.seed, out) if ranks.first else out or RUNS
     run = Run(path, config)

@@ -12,6 +12,7 @@ from torch import Tensor
 from distk import CodeTable, Metric, UsageError, can, option
 from distk.device import seeded
 from distk.latents import Code
+from distk.meaning import higher, lower
 from distk.method import Method, eval_mode
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.table import Config, Scored, codes, quantities
@@ -56,6 +57,12 @@ class ClsAcc(Scored[ClsAccConfig]):
     """Unsupervised classification accuracy (Jeong & Song 2019): the discrete code against the label."""
 
     headline = "hungarian"
+    numbers = {
+        "hungarian": higher(0, 1, source="Jeong & Song 2019", form="authors", what="best one-to-one map to labels"),
+        "majority": higher(
+            0, 1, chance="share of the commonest value", form="textbook", what="purity: commonest label of each value"
+        ),
+    }
     matrices = {"contingency": "heat"}
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
@@ -80,6 +87,7 @@ class BestDimensionAuc(Scored[Config]):
     """Best single-dimension AUC per attribute value (Ridgeway & Mozer 2017)."""
 
     headline = "mean"
+    numbers = {"mean": higher(0.5, 1, chance=0.5, source="Ridgeway & Mozer 2017", form="authors", what="AUC")}
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         truth = table.factors if table.factors is not None else labels(table)[0].unsqueeze(1)
@@ -108,7 +116,11 @@ class Reconstruction(Metric[ReconstructionConfig]):
     """
 
     headline = "mse_pixel"
-    higher_is_better = False
+    numbers = {
+        "mse_pixel": lower(0, what="per pixel and channel, of a range of 1"),
+        "bce_pixel": lower(0, unit="nats", what="per pixel and channel"),
+        "nll_image": lower(0, unit="nats", what="summed over pixels"),
+    }
     needs_model = True
 
     @torch.no_grad()
