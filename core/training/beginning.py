@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from distk import checkpoint, evaluation
+from distk.asked import asked
 from distk.console import note
 from distk.data import Dataset, open_dataset
 from distk.device import Ranks, initialised, stream
@@ -50,10 +51,18 @@ def _refuse_small(settings: Settings, model: Method, ranks: Ranks) -> None:
 
 
 def opened(settings: Settings, device: torch.device) -> Dataset:
-    """The data set of these settings, with the rows taken out of training that `--validation` keeps back."""
+    """The data set of these settings, with the rows taken out of training that `--validation` keeps back.
+
+    Raises UsageError where files are missing and these settings do not take a stand-in for them (preset `paper`).
+    """
     dataset = open_dataset(
         settings.data, settings.data_options, device=device, folder=settings.data_dir, where=settings.train.data_on
     )
+    if dataset.stand_in is not None and not settings.train.stand_in:
+        raise UsageError(
+            f"preset 'paper' wants the real '{dataset.name}', whose files were not found: it reads {dataset.reads}. "
+            "Name their folder with --data-dir, or take what stands in for them with --stand-in."
+        )
     if settings.train.validation:
         dataset.keep_back(settings.train.validation)
     return dataset
@@ -124,9 +133,10 @@ def check_kept(trainer: Trainer) -> None:
         return
     devices = [trainer.device] if trainer.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), eval_mode(trainer.model):
-        names = evaluation.expand([metric])
-        given = evaluation.named_options(trainer.config.eval_option, [*evaluation.expand(trainer.config.eval), *names])
-        own = {k.removeprefix(f"{names[0]}."): v for k, v in given.items() if k.startswith(f"{names[0]}.")}
-        why = evaluation.never(trainer.model, names[0], trainer.dataset, own)
+        one = asked([metric])[0]
+        known = [*evaluation.expand(trainer.config.eval), one.metric]
+        given = evaluation.named_options(trainer.config.eval_option, known)
+        own = {k.removeprefix(f"{one.metric}."): v for k, v in given.items() if k.startswith(f"{one.metric}.")}
+        why = evaluation.never(trainer.model, one.metric, trainer.dataset, {**own, **one.settings})
     if why:
         raise UsageError(f"--keep {trainer.config.keep} would never keep anything: {why}")

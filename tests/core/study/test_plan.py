@@ -133,7 +133,7 @@ def test_without_a_word_about_data_all_learn_from_that_of_the_first(tmp_path: Pa
 
 
 def test_the_differences_are_those_of_the_variants(tmp_path: Path) -> None:
-    made, found = planned(tmp_path, TINY)
+    made, _found = planned(tmp_path, TINY)
     free, grid = differences(made)
     assert free["parameters"] == grid["parameters"] > 100
     assert (free["steps"], free["data"]) == (40, "dimred")
