@@ -215,7 +215,7 @@ def test_scores_of_a_split_see_its_views_alone(model_of, grasps, metric, monkeyp
     asked = []
     viewed = Grasps.viewed
     monkeypatch.setattr(Grasps, "viewed", lambda self, rows: asked.append(rows) or viewed(self, rows))
-    values = {"steps": 1, "repeats": 1, "demos": 2} if metric == "grasp-planning" else {}
+    values = {"steps": 1, "starts": 1, "demos": 2} if metric == "grasp-planning" else {}
     for split, seen in (("val", "val"), ("all", "test"), ("test", "test")):
         asked.clear()
         found = distk.evaluate(model_of(), [metric], data=grasps, split=split, **values)
@@ -247,7 +247,7 @@ def test_accuracy_in_eval_mode_is_repeatable(model_of, grasps):
 
 def test_planning_is_the_share_of_searches(model_of, grasps):
     model = model_of("graspcnn")
-    config = GraspPlanning.Config(steps=4, repeats=3, demos=100)
+    config = GraspPlanning.Config(steps=4, starts=3, demos=100)
     score = GraspPlanning(config).compute(table_of(model, grasps), 7)
     draw = seeded(7, grasps.device)
     begin = starts(grasps, grasps.rows_of("test"), 100, 3, draw)
