@@ -206,7 +206,7 @@ def test_cars3d_refuses(cars: tuple[Path, list[np.ndarray]]) -> None:
     with pytest.raises(DistkError, match="car_1"):
         open_dataset("cars3d", folder=folder)
     path.unlink()
-    with pytest.raises(UsageError, match="2 [.]mat files"):
+    with pytest.raises(UsageError, match="holds 2 "):
         open_dataset("cars3d", folder=folder)
     with pytest.raises(UsageError, match="--data-dir FOLDER"):
         open_dataset("cars3d")
