@@ -180,7 +180,7 @@ def _plain(made: Plan, found: Preview) -> dict[str, Any]:
         "out": str(made.out),
         "columns": [c.name for c in recipe.columns],
         "runner": recipe.runner,
-        "variants": differences(made, found.sizes),
+        "variants": differences(made),
         "claims": [c.text for c in recipe.claims],
     }
 
@@ -188,21 +188,10 @@ def _plain(made: Plan, found: Preview) -> dict[str, Any]:
 def _print_plan(made: Plan, found: Preview, where: Any) -> None:
 
     told = _plain(made, found)
-    lines = differences(made, found.sizes)
+    lines = differences(made)
     where.print(
         console.clean(told["title"]) + (f" ({console.clean(told['source'])})" if told["source"] else ""), markup=False
     )
-    rows = [
-        (
-            line["variant"],
-            line["method"],
-            line.get("parameters"),
-            line.get("steps"),
-            line.get("data", ""),
-            ", ".join(f"{k}={v}" for k, v in line["settings"].items()),
-        )
-        for line in lines
-    ]
-    console.table("", ("variant", "method", "parameters", "steps", "data", "differs in"), rows, to=where)
-    count = f"{len(rows)} variants x {len(made.seeds)} seeds" if rows else f"{len(made.seeds)} seeds"
+    reports.show_conditions(lines, where)
+    count = f"{len(lines)} variants x {len(made.seeds)} seeds" if lines else f"{len(made.seeds)} seeds"
     where.print(f"{count}; columns: {', '.join(told['columns'])}", markup=False)

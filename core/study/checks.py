@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 from distk.asked import from_settings
 from distk.data import Dataset
@@ -50,6 +53,9 @@ def preview(made: Plan, timed: bool = False) -> Preview:
         _registered(made, column)
     if grid:
         _options_used(made)
+    elif made.recipe.options:
+        first = next(iter(made.recipe.options))
+        raise UsageError(f"study '{made.recipe.name}' scores in a way of its own: [options.{first}] would do nothing.")
     open_ = {c.name: c for c in columns if not _declared(c)}
     gives: dict[str, set[str]] = {}
     found = Preview()
@@ -60,6 +66,7 @@ def preview(made: Plan, timed: bool = False) -> Preview:
         trainer, data = _built(made, variant.label, sets)
         model = trainer.model.eval()
         found.sizes[variant.label] = sum(p.numel() for p in model.parameters())
+        made.starts[variant.label] = initial_gain(model)
         for name, column in list(open_.items()):
             result = _tried(made, column, model, data)
             if "error" in result:
@@ -74,8 +81,23 @@ def preview(made: Plan, timed: bool = False) -> Preview:
     for name, column in open_.items():
         if name in gives:
             raise unknown(f"number of the metric '{column.metric}' in column '{name}':", column.key, gives[name])
+    made.sizes = found.sizes
     found.empty = {name: why for name, why in found.empty.items() if name in open_}
     return found
+
+
+def initial_gain(model: nn.Module) -> float | None:
+    """How large a model's weights are, before any step: the median over its weight matrices and kernels of their root
+    mean square times the square root of the fan-in, to two digits; None where it has none.
+
+    PyTorch's own start gives 0.58 (a uniform distribution up to 1 / sqrt(fan-in)), He's 1.4, Glorot's about 1.
+    """
+    found = [
+        float(p.detach().square().mean().sqrt()) * math.sqrt(math.prod(p.shape[1:]))
+        for p in model.parameters()
+        if p.dim() > 1 and p.numel()
+    ]
+    return round(statistics.median(found), 2) if found else None
 
 
 def _registered(made: Plan, column: Column) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Report:
-    """A study's results. files: what was written, in its folder."""
+    """A study's results. files: what was written. conditions: in what the variants differ, a line each."""
 
     out: Path
     recipe: Recipe
@@ -57,6 +57,7 @@ class Report:
     lines: list[Line]
     claims: list[tuple[Claim, Verdict]]
     files: list[Path]
+    conditions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
         """As values for JSON."""
@@ -66,6 +67,7 @@ class Report:
             "source": self.recipe.source,
             "out": str(self.out),
             "scale": self.recipe.scale,
+            "conditions": self.conditions,
             "table": [dataclasses.asdict(line) for line in self.lines],
             "claims": [{k: v for k, v in vars(c).items() if v not in ("", None)} | vars(v) for c, v in self.claims],
             "runs": self.rows,
@@ -94,7 +96,9 @@ def report(out: Path) -> Report:
     files = [held.results, out / "summary.csv"]
     write_atomic(files[1], _as_csv(lines))
     files += figures.draw(recipe, rows, names, out) if rows else []
-    return Report(out, recipe, rows, lines, verdicts, files)
+    return Report(
+        out, recipe, rows, lines, verdicts, files, [held.conditions[n] for n in names if n in held.conditions]
+    )
 
 
 def summary(recipe: Recipe, rows: Sequence[Row], labels: Sequence[str]) -> list[Line]:
@@ -218,6 +222,9 @@ def show(made: Report) -> None:
         title = f"{column}, {unit}" if unit else column
         console.table(title, [header[i] for i in keep], [[row[i] for i in keep] for row in chosen])
         console.out.print()
+    if made.conditions:
+        show_conditions(made.conditions, console.out)
+        console.out.print()
     if recipe.best_by and made.rows:
         seeds = {line.variant: line.best_seed for line in made.lines if line.best_seed is not None}
         chosen = ", ".join(f"{variant}: seed {seed}" for variant, seed in seeds.items())
@@ -228,6 +235,25 @@ def show(made: Report) -> None:
         console.out.print()
     if not made.rows:
         console.note(f"study '{recipe.name}' has no results yet")
+
+
+def show_conditions(lines: Sequence[Mapping[str, Any]], to: Any) -> None:
+    """Print in what variants differ; `distk.study.plan.differences` gives the lines."""
+    rows = [
+        (
+            line["variant"],
+            line.get("method", ""),
+            line.get("parameters"),
+            line.get("start"),
+            line.get("steps"),
+            line.get("data", ""),
+            ", ".join(f"{k}={v}" for k, v in line.get("settings", {}).items()),
+        )
+        for line in lines
+    ]
+    header = ("variant", "method", "parameters", "initial gain", "steps", "data", "differs in")
+    keep = [i for i in range(len(header)) if i != 3 or any(row[3] is not None for row in rows)]
+    console.table("", [header[i] for i in keep], [[row[i] for i in keep] for row in rows], to=to)
 
 
 def ours(line: Line) -> str:
