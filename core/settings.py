@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,8 @@ def resolve(
     data = dict(merged["data"])
     name = data.pop("name", cls.data)
     folder = data.pop("dir", None)
+    if folder is not None:  # so that a run finds its data from wherever it is resumed
+        folder = os.path.abspath(folder)
     if not name:
         raise UsageError(f"method '{entry.name}' has no default data set: name one with --data.")
     for key, value in _wished(cls, name).items():

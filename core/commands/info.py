@@ -91,6 +91,11 @@ def info(
         when = f"step {score['step']:,}" if isinstance(score["step"], int) else "an unknown step"
         of = f"{score['split']} of {score['data']}, {when}{', STALE: of other weights' if score['stale'] else ''}"
         rows.append(("score", f"{score['metric']} {score['key']} {console.number(score['value'])} ({of})"))
+    changes = header.metrics.get("changes")
+    for change in changes if isinstance(changes, list) else ():
+        if isinstance(change, dict):
+            told = [change.get(key) for key in ("step", "setting", "old", "new")]
+            rows.append(("changed", "at step {}: {} {} -> {}".format(*told)))
     if header.metrics.get("best"):
         best = header.metrics["best"]
         rows.append(

@@ -9,7 +9,7 @@ import typer
 
 from distk import console, options
 from distk.commands.arguments import Json
-from distk.config import own_names, read_toml
+from distk.config import assignments, own_names, read_toml
 from distk.errors import DistkError, UsageError
 from distk.registered import Registration
 from distk.registry import registry
@@ -171,9 +171,20 @@ def _profile(method: str, preset: str | None, config: Path | None, sections: dic
 def resume(
     run: Annotated[Path | None, typer.Argument(help="Run folder or checkpoint; default: the newest run.")] = None,
     steps: Annotated[int | None, typer.Option(help="Train up to this step instead of the one first asked for.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Another setting from here on: steps, eval, log-every, ... (train.KEY=VALUE) or model.lr=VALUE.",
+        ),
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the data set's files lie now.")] = None,
     json: Json = False,
 ) -> None:
     """Continue a run that was stopped or killed, as if it had never been.
+
+    What was trained cannot change, how long it goes on, what is logged and scored, and learning rates can: by --set, or
+    by editing the folder's config.toml. The checkpoint keeps every change with its step, and `distk info` shows them.
 
     Example: distk resume runs/cascadevae-20260101-120000-s0
     """
@@ -183,7 +194,10 @@ def resume(
     path = find_checkpoint(run)
     if steps is not None and steps < 0:
         raise UsageError(f"--steps {steps} is below 0.")
-    _finished(take_up(path, steps), json)
+    changes = assignments(set_ or [], "train", ["model", "data"])
+    if data_dir is not None:
+        changes.setdefault("data", {})["dir"] = str(data_dir)
+    _finished(take_up(path, steps, changes=changes), json)
 
 
 def _summary(run: Any) -> dict[str, Any]:
