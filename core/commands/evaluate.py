@@ -18,6 +18,7 @@ from distk.device import choose_device
 from distk.errors import DistkError, UsageError
 from distk.evaluation import check_options, expand, own_words
 from distk.evaluation import evaluate as score
+from distk.helping import PlainCommand
 from distk.metric import Picture
 from distk.options import Bundle
 from distk.registry import registry
@@ -27,7 +28,7 @@ HOW = "How to score"
 _SETTING = "distk.setting."
 
 
-class EvalCommand(typer.core.TyperCommand):
+class EvalCommand(PlainCommand):
     """Offers every setting of the metrics that the command line names as an option: `--metric recall --ks 1,5`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -186,4 +186,4 @@ def _print_plan(made: Plan, found: Preview, where: Any) -> None:
     ]
     console.table("", ("variant", "method", "parameters", "steps", "data", "differs in"), rows, to=where)
     count = f"{len(rows)} variants x {len(made.seeds)} seeds" if rows else f"{len(made.seeds)} seeds"
-    where.print(f"{count}; columns: {', '.join(told['columns'])}", markup=False)
+    where.print(f"{count}; columns: {', '.join(told['columns'])}")

@@ -11,11 +11,12 @@ from distk import console, options
 from distk.commands.arguments import Json
 from distk.config import assignments, own_names, read_toml
 from distk.errors import DistkError, UsageError
+from distk.helping import PlainGroup
 from distk.registered import Registration
 from distk.registry import registry
 
 
-class TrainGroup(typer.core.TyperGroup):
+class TrainGroup(PlainGroup):
     """Every registered method is a command; its options are made from its Config when it is called for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -65,7 +66,7 @@ def _method_command(entry: Registration, args: list[str]) -> Any:
                 "--data",
                 *(["--env"] if "environment" in cls.kinds else []),
                 show_default=False,
-                help=f"Data set, see `distk list datasets`; NAME:VARIANT for a variant. \\[default: {cls.data}]",
+                help=f"Data set, see `distk list datasets`; NAME:VARIANT for a variant. [default: {cls.data}]",
             ),
         ] = None,
         data_dir: Annotated[
