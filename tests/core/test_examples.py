@@ -390,7 +390,7 @@ LOOKS: dict[str, str] = {
     "interpolate": "",
     "predict": "",
     "embed": "--score --rows 60",
-    "covmap": "--rows 60",
+    "covmap": "",
     "tuning": "",
     "eval": "--metric dci --metric elbo --metric clsacc --metric reconstruction --rows 60 --no-plots",
 }
