@@ -37,12 +37,14 @@ def option(
     min: float | None = None,
     max: float | None = None,
     above: float | None = None,
+    place: bool = False,
 ) -> Any:
     """A dataclass field with its help text, the paper's value and its range.
 
     min, max: inclusive bounds. above: exclusive lower bound. Bounds apply to every member of a tuple.
+    place: it names a file or folder, which is read only where the user named it, see `distk.places`.
     """
-    metadata = {"help": help, "paper": paper, "min": min, "max": max, "above": above}
+    metadata = {"help": help, "paper": paper, "min": min, "max": max, "above": above, "place": place}
     return dataclasses.field(default=default, metadata=metadata)
 
 

@@ -7,8 +7,10 @@ import hashlib
 import inspect
 import json
 import math
+import os
 import platform
 import statistics
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,16 +21,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from distk import places
 from distk.config import assignments, from_dict, hints, to_dict
-from distk.console import jsonable
+from distk.console import jsonable, note
 from distk.data import Dataset, Split
 from distk.errors import DistkError, UsageError, nearest
-from distk.files import write_atomic
+from distk.files import own_file, write_atomic
+from distk.kept import cache_folder
 from distk.method import Method, can, eval_mode
 from distk.metric import CodeTable, Metric, chosen_rows, encode_table
 from distk.registry import registry
 from distk.version import __version__
 
+CODES_KEPT = 30 * 86400
+"""Seconds after which codes in the cache folder are removed."""
 SMALL = 1024
 """Arrays of at most so many numbers stand in the JSON as lists; larger ones are only in the file of arrays."""
 
@@ -159,6 +165,9 @@ def evaluate(
     """
     names = expand([metrics] if isinstance(metrics, str) else metrics)
     given, passed_over = _share_out(names, options)
+    for name in names:
+        for _, place in places.settings(_loads(name).Config, given[name]) if given[name] else ():
+            places.name(place)
     if isinstance(model, CodeTable):
         table = model
     else:
@@ -301,11 +310,13 @@ def _cached_table(
         return encode_table(model, data, rows=rows, split=split, seed=seed)
     digest = _fingerprint(model, data, split, rows, seed)
     try:
+        os.close(own_file(cache))  # no link, no pipe
         with safe_open(cache, framework="pt") as file:
             meta = file.metadata() or {}
             if meta.get("digest") == digest:
                 held = {name: file.get_tensor(name) for name in file.keys()}
-                if meta.get("contents") == _contents(held):
+                if meta.get("contents") == _contents(held) and _possible(model, data, held):
+                    note("codes: from the cache, as this model encoded these rows before")
                     return _from_cache(model, data, held, meta["grid"] == "1")
     except (OSError, SafetensorError, KeyError):
         pass  # no cache yet, or a damaged one: it is only a cache
@@ -313,9 +324,29 @@ def _cached_table(
     tensors = {"codes": table.codes, "rows": table.rows, "std": table.std, "kl": table.kl, "factors": table.factors}
     host = {k: v.cpu().contiguous() for k, v in tensors.items() if v is not None}
     meta = {"digest": digest, "grid": str(int(table.grid)), "contents": _contents(host)}
-    with contextlib.suppress(DistkError):  # a read-only folder costs the next evaluation an encoding pass, no more
+    with contextlib.suppress(DistkError, OSError):  # a read-only folder costs the next one an encoding pass, no more
+        cache.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(cache, to_bytes(host, metadata=meta))
     return table
+
+
+def codes_cache(checkpoint: Path, part: str = "") -> Path:
+    """Where the codes of a checkpoint are kept: in the user's cache folder, since whoever made a run folder could put
+    codes of their own into it. part: tells a split from others. Files that were not written for a month are removed."""
+    folder = cache_folder() / "codes"
+    with contextlib.suppress(OSError):
+        for old in folder.glob("*.safetensors"):
+            if time.time() - old.lstat().st_mtime > CODES_KEPT:
+                old.unlink()
+    place = os.fsencode(os.path.abspath(checkpoint)) + b"\0" + part.encode()
+    return folder / f"{hashlib.sha256(place).hexdigest()[:24]}.safetensors"
+
+
+def _possible(model: Method, data: Dataset, held: Mapping[str, Tensor]) -> bool:
+    """Whether tensors can be a table of this model's codes of rows of these data."""
+    codes, rows, d = held["codes"], held["rows"], len(model.latents.columns)
+    sound = codes.dim() == 2 and codes.shape[1] == d and rows.dtype == torch.int64 and rows.shape == codes.shape[:1]
+    return sound and (not len(rows) or 0 <= int(rows.min()) <= int(rows.max()) < len(data))
 
 
 def _fingerprint(model: Method, data: Dataset, split: Split, rows: int | None, seed: int) -> str:

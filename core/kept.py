@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import os
-import tempfile
+import secrets
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -129,9 +129,10 @@ def _begun(array: Path, wanted: dict[str, Any]) -> tuple[np.memmap, Path, int]:
     free = os.statvfs(array.parent) if hasattr(os, "statvfs") else None
     if free is not None and free.f_bavail * free.f_frsize < size:
         raise OSError(28, f"{size / 1e9:.1f} GB are needed, {free.f_bavail * free.f_frsize / 1e9:.1f} GB are free")
-    held, name = tempfile.mkstemp(prefix=f"{array.stem}.", suffix=".part", dir=array.parent)
+    # Who may read it is as the umask says: a cache may be shared, and be read-only for others.
+    name = str(array.with_name(f"{array.stem}.{secrets.token_hex(8)}.part"))
+    held = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        os.fchmod(held, 0o644)  # as `write_atomic`: a cache may be shared, and be read-only for others
         with contextlib.suppress(OSError):  # a file system without locks: then nobody sweeps, either
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         made = np.lib.format.open_memmap(name, "w+", np.dtype(wanted["dtype"]), tuple(wanted["shape"]))

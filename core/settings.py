@@ -29,7 +29,9 @@ class TrainConfig:
     data_on: Literal["auto", "device", "host"] = option(
         "auto", "where data that are held whole lie; auto: on the device, unless they take half of its free memory"
     )
-    init_from: str = option("", "checkpoint to begin with: tensors of the same name and shape are taken from it")
+    init_from: str = option(
+        "", "checkpoint to begin with: tensors of the same name and shape are taken from it", place=True
+    )
     precision: Literal["fp32", "tf32", "bf16"] = option("fp32", "arithmetic of the networks")
     log_every: int = option(100, "steps between rows of log.jsonl", min=1)
     checkpoint_every: int = option(0, "steps between checkpoints; 0 means ten over the run", min=0)

@@ -15,7 +15,7 @@ from distk.commands.shared import OnRows, require
 from distk.config import assignments
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
-from distk.evaluation import arrays_path, expand, own_words, write_results
+from distk.evaluation import arrays_path, codes_cache, expand, own_words, write_results
 from distk.evaluation import evaluate as score
 from distk.files import write_atomic
 from distk.metric import Picture
@@ -206,7 +206,7 @@ def _of_codes(on: OnRows, codes: Path, rows: int | None, names: list[str], setti
 def _of_model(
     on: OnRows, rows: int | None, fit: str | None, names: list[str], settings: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """Scores of a trained model by split, a split's table of codes cached beside it. All splits are looked up first."""
+    """Scores of a trained model by split, a split's table of codes cached. All splits are looked up first."""
     on.open()
     if all(_reads_codes(name) for name in names):
         require(on.model, on.header, "eval", "encode")
@@ -217,7 +217,7 @@ def _of_model(
     results = {}
     for split in splits:
         own = f"-{split}" if len(splits) > 1 else ""
-        cache = on.path.with_name(f".{on.path.stem}.codes{own}.safetensors")
+        cache = codes_cache(on.path, own)
         results[split] = score(
             on.model, names, data=data, split=split, fit=fit, rows=rows, seed=on.seed, cache=cache, **settings
         )

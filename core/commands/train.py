@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from distk import console, options
-from distk.commands.arguments import Json
+from distk.commands.arguments import DataDir, Json
 from distk.config import read_toml
 from distk.errors import UsageError
 from distk.registered import Registration
@@ -171,6 +171,7 @@ def _profile(method: str, preset: str | None, config: Path | None, sections: dic
 def resume(
     run: Annotated[Path | None, typer.Argument(help="Run folder or checkpoint; default: the newest run.")] = None,
     steps: Annotated[int | None, typer.Option(help="Train up to this step instead of the one first asked for.")] = None,
+    data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """Continue a run that was stopped or killed, as if it had never been.
@@ -183,7 +184,7 @@ def resume(
     path = find_checkpoint(run)
     if steps is not None and steps < 0:
         raise UsageError(f"--steps {steps} is below 0.")
-    _finished(take_up(path, steps), json)
+    _finished(take_up(path, steps, folder=None if data_dir is None else str(data_dir)), json)
 
 
 def _summary(run: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distk import places
 from distk.checkpoint import read_header
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
@@ -170,7 +171,7 @@ def _train(folder: Path, job: Job) -> None:
     if step is None:
         train(_settings(job), folder, quiet=True)
     elif step < job.steps:
-        resume(folder, job.steps, quiet=True)
+        resume(folder, job.steps, quiet=True, folder=job.sections.get("data", {}).get("dir"))
     elif step > job.steps:
         raise UsageError(f"'{folder}' was trained to step {step}, beyond the {job.steps} that the study asks for.")
 
@@ -191,6 +192,8 @@ def _score(folder: Path, job: Job) -> None:
                 continue
             if path.exists():
                 model, header = open_model(path, str(job.sections["train"].get("device", "auto")))
+                if where := job.sections.get("data", {}).get("dir"):
+                    places.name(where)  # the user's recipe says so, maybe on another machine
                 told = evaluate(model, missing, seed=job.seed, **single_options(missing))["metrics"]
                 held[f"{state}_step"] = header.step
             else:
