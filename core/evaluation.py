@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from distk import places
+from distk import memory, places
 from distk.config import assignments, from_dict, hints, to_dict
 from distk.console import jsonable, note
 from distk.data import Dataset, Split
@@ -33,6 +33,7 @@ from distk.metric import CodeTable, Metric, chosen_rows, encode_table
 from distk.registry import registry
 from distk.version import __version__
 
+NO_MEMORY = "there is not enough memory for it: score fewer --rows"
 CODES_KEPT = 30 * 86400
 """Seconds after which codes in the cache folder are removed."""
 SMALL = 1024
@@ -116,8 +117,10 @@ def score(table: CodeTable, name: str, options: Mapping[str, Any], seed: int, re
         with eval_mode(table.model) if table.model is not None else contextlib.nullcontext():
             runs = [dict(metric.compute(table, seed + i)) for i in range(repeats or metric.repeats)]
     except (DistkError, ValueError, ArithmeticError, np.linalg.LinAlgError, MemoryError, ImportError) as error:
-        return {"error": str(error) or type(error).__name__}
+        return {"error": NO_MEMORY if memory.lacking(error) else str(error) or type(error).__name__}
     except RuntimeError as error:  # out of memory, a shape that a metric did not expect
+        if memory.lacking(error):
+            return {"error": NO_MEMORY}
         return {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
     result = dict(runs[0])
     reasons = {key: text for run in reversed(runs) for key, text in run.get("reasons", {}).items()}

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from distk.arrays import open_npy
 from distk.console import warn
 from distk.errors import DistkError
 from distk.files import write_atomic
@@ -176,7 +177,7 @@ def _sound(array: Path, about: Path, wanted: dict[str, Any]) -> np.ndarray | Non
         held = json.loads(about.read_bytes())
         if not isinstance(held, dict) or {k: held.get(k) for k in wanted} != wanted or held["checks"] != _checks(array):
             return None
-        found = np.load(array, mmap_mode="c", allow_pickle=False)  # "c": torch warns of arrays it may not write
-    except (OSError, ValueError, KeyError, EOFError):
+        found = open_npy(array)  # "c": torch warns of arrays it may not write
+    except (OSError, ValueError, KeyError, EOFError, DistkError, RecursionError):
         return None
     return found if list(found.shape) == wanted["shape"] and found.dtype.str == wanted["dtype"] else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from distk.console import note
 from distk.data import Dataset, open_dataset
 from distk.device import Ranks, initialised
 from distk.errors import DistkError, UsageError
+from distk.memory import afford
 from distk.registered import Registration
 from distk.registry import registry
 from distk.settings import Settings
@@ -31,6 +33,11 @@ def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Datas
             where=settings.train.data_on,
         )
     _refuse_unfit(settings, dataset)
+    if device.type == "cpu":
+        item = 4 * math.prod(dataset.spec.shape)
+        # An item, what is made of it, and the gradient: no method gets along with less.
+        what, n = f"a batch of {settings.train.batch:,} items of {list(dataset.spec.shape)}", settings.train.batch
+        afford(3 * n * item, what, "use a smaller --batch")
     with initialised(settings.train.seed, device):
         try:
             model = settings.method(settings.model, dataset.spec).to(device)

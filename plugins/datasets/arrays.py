@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, DataSpec, DistkError, FactorDataset, Files, UsageError, option, permuted_split
-from distk.arrays import DEFLATE, Npz, open_npz
+from distk.arrays import Npz, open_npy, open_npz
 from distk.console import note, progress
 from distk.data import levels
 from distk.kept import kept, stamps
+from distk.plugins.datasets.hdf5 import open_hdf5
 from distk.stored import Stored
 
 KINDS = ("categorical", "ordinal", "circular", "continuous")
@@ -131,10 +132,10 @@ def _opened(path: Path) -> Iterator[Mapping[str, Any]]:
         return
     try:
         if path.suffix.lower() == ".npy":
-            yield {"images": np.lib.format.open_memmap(path, mode="c")}
+            yield {"images": open_npy(path)}
         else:
-            with _hdf5(path) as file:
-                yield _Hdf5(path, file)
+            with open_hdf5(path) as file:
+                yield file
     except (OSError, ValueError, EOFError, RuntimeError, KeyError) as error:
         raise DistkError(f"'{path}' cannot be read: {' '.join(str(error).split())[:200]}.") from error
 
@@ -173,41 +174,6 @@ class _Member:
         if self.npz.by_column(self.name):
             return iter([self.npz.read(self.name)])
         return self.npz.parts(self.name)
-
-
-class _Hdf5(Mapping[str, Any]):
-    """The data sets of an HDF5 file that lie in this file: a stranger's may point to any other one."""
-
-    def __init__(self, path: Path, file: Any) -> None:
-        self.path, self.file = path, file
-
-    def __getitem__(self, name: str) -> Any:
-        held = self.file[name]
-        shape = getattr(held, "shape", None)
-        if shape is None:
-            raise DistkError(f"'{name}' in '{self.path}' is no array.")
-        if held.external or held.is_virtual or held.file.filename != self.file.filename:
-            raise DistkError(f"'{name}' in '{self.path}' lies in another file, which is not read.")
-        if math.prod(shape) * held.dtype.itemsize > held.id.get_storage_size() * DEFLATE:
-            raise DistkError(f"'{name}' in '{self.path}' is {held.dtype} {shape}, which cannot be in this file.")
-        return held
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.file
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.file)
-
-    def __len__(self) -> int:
-        return len(self.file)
-
-
-def _hdf5(path: Path) -> Any:
-    try:
-        import h5py
-    except ImportError:
-        raise UsageError(f"reading '{path.name}' needs the package h5py: pip install 'distk[hdf5]'.") from None
-    return h5py.File(path, "r")
 
 
 def _images(path: Path, held: Mapping[str, Any], name: str) -> np.ndarray:
