@@ -175,7 +175,7 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"distk {__version__}")
+        console.say(f"distk {__version__}")
         raise typer.Exit
 
 

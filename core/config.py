@@ -23,7 +23,10 @@ from typing import Any, ClassVar, Generic, Literal, Union, cast
 from typing_extensions import TypeVar
 
 from distk.errors import UsageError, nearest
+from distk.files import read_bytes
 
+CONFIG = 16 << 20
+"""Bytes of a TOML file that are read."""
 C = TypeVar("C", default=Any)
 """The config of a method, data set, metric or penalty. Without a parameter a type checker knows nothing of it."""
 T = TypeVar("T")
@@ -122,8 +125,10 @@ def _check(config: type, name: str, value: Any, where: str) -> Any:
 def _check_range(value: Any, bounds: Mapping[str, Any], shown: str) -> None:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return
-    if math.isnan(value):
-        raise UsageError(f"{shown}: nan is not allowed.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{shown}: {value} is not allowed.")
+    if abs(value) >= 1 << 64:
+        raise UsageError(f"{shown}: a number of this size is not allowed.")
     if bounds.get("min") is not None and value < bounds["min"]:
         raise UsageError(f"{shown}: {value} is below the smallest allowed value {bounds['min']}.")
     if bounds.get("above") is not None and value <= bounds["above"]:
@@ -215,11 +220,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     import tomllib
 
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_bytes(path, CONFIG, link=True).decode("utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(f"config file '{path}' does not exist.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"config file '{path}' cannot be read: {error}.") from error
+    except RecursionError:
+        raise UsageError(f"config file '{path}' cannot be read: it is nested too deep.") from None
+    except (OSError, ValueError) as error:  # no UTF-8, no TOML, a number of thousands of digits
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"config file '{path}' cannot be read: {reason}.") from error
 
 
 def flag(name: str) -> str:

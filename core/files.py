@@ -78,9 +78,12 @@ def _no_regular(path: str | Path) -> str:
     return f"'{Path(path).name}' is a link, a pipe or another thing that is no regular file: remove it"
 
 
-def read_bytes(path: Path, most: int = LARGEST) -> bytes:
-    """The content of a regular file. Raises OSError, also for a link, a pipe, and for more than `most` bytes."""
-    with open(path, "rb", opener=own_file) as file:
+def read_bytes(path: Path, most: int = LARGEST, link: bool = False) -> bytes:
+    """The content of a regular file. Raises OSError, also for a link, a pipe, and for more than `most` bytes.
+
+    link: the user named this very file, which may be a link then.
+    """
+    with open(path.resolve() if link else path, "rb", opener=own_file) as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise OSError(errno.EFBIG, f"'{path.name}' has more than {most:,} bytes")

@@ -99,6 +99,9 @@ def resolve(
     data = dict(merged["data"])
     name = data.pop("name", cls.data)
     folder = data.pop("dir", None)
+    for key, value in (("name", name), ("dir", folder)):
+        if value is not None and not isinstance(value, str):
+            raise UsageError(f"[data] {key} must be text, found {str(value)[:100]!r}.")
     if not name:
         raise UsageError(f"method '{entry.name}' has no default data set: name one with --data.")
     for key, value in _wished(cls, name).items():

@@ -281,7 +281,7 @@ def _print(results: dict[str, dict[str, Any]], drawn: dict[str, dict[str, Pictur
             f"{name}{of}, {key}: {why}" for name, v in scored.items() for key, why in v.get("reasons", {}).items()
         ]
     if failed and any("error" not in values for scored in metrics.values() for values in scored.values()):
-        console.out.print("")
+        console.say()
         console.table("", ("not scored", "because"), failed)
     else:
         for name, reason in failed:
@@ -291,7 +291,7 @@ def _print(results: dict[str, dict[str, Any]], drawn: dict[str, dict[str, Pictur
     for split, pictures in drawn.items():
         for name, picture in pictures.items():
             if text := picture.text():
-                console.out.print(f"\n{name}{f' ({split})' if several else ''}\n{console.clean(text)}", markup=False)
+                console.say(f"\n{name}{f' ({split})' if several else ''}\n{text}")
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:

@@ -217,7 +217,9 @@ def _finished(run: Any, json: bool) -> None:
         return
     shown = {k: v for k, v in last.items() if isinstance(v, (int, float)) and k not in ("step", "seconds", "rate")}
     if last:
-        rate = f", {console.number(float(last['rate']))} steps/s" if "rate" in last else ""
-        title = f"step {last['step']:,} after {console.number(float(last['seconds']))} s{rate}"
+        title = f"step {last['step']:,}"  # of a log that may have been edited
+        for key, words in (("seconds", " after {} s"), ("rate", ", {} steps/s")):
+            if isinstance(value := last.get(key), (int, float)):
+                title += words.format(console.number(float(value)))
         console.table(title, ("term", "mean since the last row"), [(k, float(v)) for k, v in shown.items()])
-    console.out.print(f"checkpoint  {run.checkpoint}" + (f"\nbest        {best}" if best else ""))
+    console.say(f"checkpoint  {run.checkpoint}" + (f"\nbest        {best}" if best else ""))

@@ -40,7 +40,7 @@ def test_arrays_are_those_of_h5py(path, monkeypatch) -> None:
         assert np.array_equal(held["big"][3:17], true["big"][3:17])
         assert held["big"][5:5].shape == (0, 1000)
         assert held["words"].words() == ["x", "yé", "�"]
-        with pytest.raises(DistkError, match="'group' in '.*a.h5' is no array"):
+        with pytest.raises(DistkError, match=r"'group' in '.*a\.h5' is no array"):
             held["group"]
         with pytest.raises(DistkError, match="not read as numbers"):
             held["words"][()]
