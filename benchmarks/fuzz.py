@@ -20,6 +20,7 @@ import resource
 import shutil
 import struct
 import sys
+import tarfile
 import tempfile
 import time
 import traceback
@@ -155,7 +156,7 @@ def hostile_array(content: bytes, rng: random.Random) -> bytes:
 
 def targets(folder: Path) -> list[Target]:
     """A sound file of every kind, made in `folder`, and what reads it."""
-    found = [_checkpoint(folder), _codes(), *_dsprites(), *_idx(), _omniglot(), *_images()]
+    found = [_checkpoint(folder), _codes(), *_dsprites(), *_idx(), _omniglot(), *_images(), *_arrays()]
     found += [*_text(), *_clips(), _transitions()]
     found += [Target(*kind) for kind in arrayfiles.kinds(mutate, hostile_array)]
     return [target for target in found if target is not None]
@@ -235,14 +236,68 @@ def _picture(kind: str, **options: Any) -> bytes:
 
 
 def _images() -> Iterator[Target]:
-    from distk.plugins.datasets.folder import Config, _read
+    from distk import open_dataset
 
-    config = Config(size=16)
+    def read(path: Path) -> None:
+        open_dataset("folder", {"size": 16}, folder=path)
+
     compressed = {"compression": "tiff_lzw"}
     for kind, suffix in (("PNG", "png"), ("JPEG", "jpg"), ("GIF", "gif"), ("BMP", "bmp"), ("WEBP", "webp")):
-        yield Target(f"image {suffix}", _picture(kind), lambda path: _read(path, config), f"a.{suffix}")
-    yield Target("image tiff", _picture("TIFF", **compressed), lambda path: _read(path, config), "a.tif")
-    yield Target("image ppm", _picture("PPM"), lambda path: _read(path, config), "a.ppm")
+        yield Target(f"image {suffix}", _picture(kind), read, f"a.{suffix}")
+    yield Target("image tiff", _picture("TIFF", **compressed), read, "a.tif")
+    yield Target("image ppm", _picture("PPM"), read, "a.ppm")
+    for name, content in _packed({"a/1.png": _picture("PNG"), "a/2.jpg": _picture("JPEG"), "b/3.gif": _picture("GIF")}):
+        yield Target(f"images {name}", content, read, f"a.{name}")
+
+
+def _arrays() -> Iterator[Target]:
+    from distk import open_dataset
+
+    def read(path: Path) -> None:
+        data = open_dataset("arrays", folder=path)
+        data.batch(torch.arange(min(8, len(data))))
+
+    def change(content: bytes, rng: random.Random) -> bytes:
+        return hostile_array(content, rng) if rng.random() < 0.5 else mutate(content, rng)
+
+    draw = np.random.default_rng(0)
+    members = {
+        "images": draw.integers(0, 65536, (40, 6, 5, 3), dtype=np.uint16),
+        "labels": np.array(["a", "b"])[np.arange(40) % 2],
+        "factors": draw.random((40, 2)),
+        "split": np.array(["train", "test"])[np.arange(40) % 2],
+    }
+    made, alone = io.BytesIO(), io.BytesIO()
+    np.savez_compressed(made, **members)
+    yield Target("arrays npz", made.getvalue(), read, "a.npz", change)
+    np.save(alone, draw.random((40, 6, 5), dtype=np.float32))
+    yield Target("arrays npy", alone.getvalue(), read, "a.npy")
+    try:
+        import h5py
+    except ImportError:
+        return
+    made = io.BytesIO()
+    with h5py.File(made, "w") as file:
+        for name, value in members.items():
+            file[name] = value.tolist() if value.dtype.kind == "U" else value
+    yield Target("arrays h5", made.getvalue(), read, "a.h5")
+
+
+def _packed(members: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    """A zip and a tar of files: (suffix, content)."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, body in members.items():
+            archive.writestr(name, body)
+    yield "zip", made.getvalue()
+    for kind in ("", ":gz"):
+        made = io.BytesIO()
+        with tarfile.open(fileobj=made, mode=f"w{kind}") as archive:
+            for name, body in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(body)
+                archive.addfile(info, io.BytesIO(body))
+        yield "tar" + kind.replace(":", "."), made.getvalue()
 
 
 def _text() -> Iterator[Target]:

@@ -40,6 +40,13 @@ def warn(message: str) -> None:
     _tell(Text.assemble(("warning: ", "yellow"), clean(message)))
 
 
+def note_once(message: str) -> None:
+    """`note`, but the same message only once in a process."""
+    if message not in _warned:
+        _warned.add(message)
+        note(message)
+
+
 def warn_once(message: str) -> None:
     """`warn`, but the same message only once in a process."""
     if message not in _warned:
@@ -89,6 +96,11 @@ def number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def counted(n: int, what: str) -> str:
+    """`1 picture`, `1,200 pictures`."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], to: Console | None = None) -> None:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from distk import places
-from distk.config import C, Configured, from_dict
-from distk.errors import UsageError, unknown
+from distk.config import C, Configured, from_dict, own_names
+from distk.console import note_once
+from distk.errors import DistkError, UsageError, unknown
 from distk.registry import registry
 from distk.stored import Stored, Where
 
@@ -57,6 +58,12 @@ class DataSpec:
         return spec
 
 
+VALIDATION = ("validation", "valid", "val", "dev")
+"""What data sets call the rows that a model may be chosen by; each of these words means whichever one there is."""
+VALIDATION_SEED = 20_171
+"""Of the rows that `--validation` keeps back: a number that no run's seed is likely to be."""
+
+
 class Dataset(Configured[C]):
     """Items on a device. Subclasses set `spec` and `origin` in `__init__` and define `__len__` and `batch`.
 
@@ -74,6 +81,8 @@ class Dataset(Configured[C]):
     parts: Mapping[str, Tensor] = MappingProxyType({})
     """The rows of each split by its name, int64 on the device; empty where the data have no splits."""
 
+    told: tuple[str, ...] = ()
+    """Sentences on what was left out of the files and what was changed; said when the data are opened."""
     name: str = ""
     stored: tuple[Stored, ...] = ()
     """Where the items lie, for data that are held whole; see `counted`."""
@@ -117,9 +126,32 @@ class Dataset(Configured[C]):
 
         Raises UsageError, naming the splits that there are, for another name.
         """
+        if split in VALIDATION and split not in self.splits:
+            split = self.validation or split
         if split != "all" and split not in self.splits:
             raise unknown(f"split of data set '{self.name}'", split, ("all", *self.splits))
         return self.parts.get(split)
+
+    @property
+    def validation(self) -> Split | None:
+        """The split that a model may be chosen by; None where there is none."""
+        return next((name for name in VALIDATION if name in self.splits), None)
+
+    def keep_back(self, share: float) -> None:
+        """Take a share of the training rows out of training, as the split `validation`: the same rows for every seed.
+
+        Raises UsageError where there is such a split already, or where the data set draws its batches itself.
+        """
+        if self.validation is not None:
+            raise UsageError(f"data set '{self.name}' has the split '{self.validation}': leave --validation out.")
+        cls = type(self)
+        if (cls.sample, cls.sample_rows) not in ((Dataset.sample, Dataset.sample_rows),):
+            raise UsageError(f"data set '{self.name}' draws its batches itself, so no rows can be kept back from them.")
+        rows = self.rows_of("train")
+        kept = permuted_split(len(rows), share, VALIDATION_SEED, rows.device)
+        others = self.parts or {"test": self.rows_of("test")}
+        self.parts = {**others, "train": rows[kept["train"]], "validation": rows[kept["test"]]}
+        self._rows_on_host.clear()
 
     def rows_of(self, split: Split) -> Tensor:
         """The rows of a split, int64 `[n]` on the device: as `rows`, with every row where that says all of them."""
@@ -305,6 +337,11 @@ class Files:
         )
 
 
+DATA_WORDS = frozenset({"name", "dir"})
+"""What chooses the data set in the section [data], so that no setting of a data set can be called so. One that a
+command has as well is reached as `--data-NAME`."""
+
+
 def open_dataset(
     name: str,
     options: dict[str, Any] | None = None,
@@ -326,6 +363,8 @@ def open_dataset(
     base, _, variant = name.partition(":")
     entry = registry().find("dataset", base)
     cls = entry.load()
+    if wrong := own_names(cls.Config, DATA_WORDS):
+        raise DistkError(f"data set '{entry.name}' of {entry.owner} cannot be opened: {wrong}.")
     values = {**(options or {}), **({"variant": variant} if variant else {})}
     config = from_dict(cls.Config, values, f"data set '{entry.name}'")
     if folder is not None and not cls.reads:
@@ -334,6 +373,8 @@ def open_dataset(
         places.name(place)
     made = cls(config, torch.device(device), Files(entry.name, folder, cls.reads, model, where))
     made.name = entry.name
+    for sentence in made.told:
+        note_once(sentence)
     if where == "host" and not made.stored:
         raise UsageError(f"data set '{entry.name}' makes its items where they are used: leave --data-on host out.")
     if made.device.type == "cuda" and any(stored.on_host for stored in made.stored):

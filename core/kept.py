@@ -60,9 +60,14 @@ def stamps(paths: Iterable[Path], root: Path) -> str:
 def of_files(name: str, paths: Sequence[Path], root: Path, shape: Sequence[int], dtype: Any, fill: Fill) -> np.ndarray:
     """What `fill` makes of files below `root`, `[*shape]`: as `kept`, anew when their names, sizes or times change, and
     not kept where reading them again takes a second or two."""
+    return of_stamp(name, stamps(paths, root), shape, dtype, fill)
+
+
+def of_stamp(name: str, stamp: str, shape: Sequence[int], dtype: Any, fill: Fill) -> np.ndarray:
+    """As `of_files`, of files with this fingerprint, see `distk.tree.Tree.stamp`."""
     if math.prod(shape) * np.dtype(dtype).itemsize < SMALL:
         return _in_memory(shape, dtype, fill)
-    return kept(name, {"files": stamps(paths, root), "version": 1}, shape, dtype, fill)
+    return kept(name, {"files": stamp, "version": 1}, shape, dtype, fill)
 
 
 def kept(name: str, made_of: dict[str, Any], shape: Sequence[int], dtype: Any, fill: Fill) -> np.ndarray:

@@ -31,10 +31,14 @@ def trained_data(header: checkpoint.Header, device: torch.device, folder: str | 
     data = header.data
     try:
         spec, name, options = DataSpec.from_dict(data["spec"]), data["name"], dict(data["options"])
-    except (KeyError, TypeError) as error:
+        share = float(header.train.get("validation") or 0)
+    except (KeyError, TypeError, ValueError) as error:
         raise DistkError(f"the checkpoint does not say which data it was trained on ({error}).") from error
     check_places(header, "the checkpoint", folder)
-    return open_dataset(name, options, device=device, folder=folder or data.get("folder"), model=spec)
+    dataset = open_dataset(name, options, device=device, folder=folder or data.get("folder"), model=spec)
+    if share:
+        dataset.keep_back(share)
+    return dataset
 
 
 def check_places(header: checkpoint.Header, source: str, folder: str | Path | None = None) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PICTURED = {"environment", "image", "video"}
 """Tags of data sets whose items can be drawn."""
+LOOKED_AT, LISTED = 1000, 100
+"""Items whose values are looked at, and classes that are counted one by one."""
 
 
 class DataGroup(LazyGroup):
@@ -93,11 +95,15 @@ def _dataset_command(entry: Registration, name: str) -> Any:
             console.emit_json(facts)
             return
         rows = [
-            (k, v if isinstance(v, (int, str)) else ", ".join(map(str, v)))
+            (k, v if isinstance(v, (int, str)) else ", ".join(console.number(part) for part in v))
             for k, v in facts.items()
-            if k not in ("compare", "stats")
+            if k not in ("compare", "stats", "class counts", "told")  # `open_dataset` has said what is told
         ]
         console.table("", ("", ""), rows)
+        if counts := facts.get("class counts"):
+            held = list(counts.values())
+            columns = ("class", *counts)
+            console.table("items by class", columns, [(name, *(part[name] for part in held)) for name in held[0]])
         for title, key in (("against the official file", "compare"), ("counts", "stats")):
             if found := facts.get(key):
                 console.table(title, tuple(found[0]), [tuple(r.values()) for r in found])
@@ -127,16 +133,44 @@ def _facts(dataset: "Dataset") -> dict[str, Any]:
         "shape": list(dataset.spec.shape),
         "range": list(dataset.spec.range),
     }
-    for part in ("train", "test"):
-        rows = dataset.rows(part)
+    for split in dataset.splits:
+        rows = dataset.rows(split)
         if rows is not None:
-            facts[part] = len(rows)
+            facts[split] = len(rows)
+    if dataset.spec.kind in ("image", "video", "vector"):
+        facts["values"] = _span(dataset)
     if dataset.spec.classes:
         facts["classes"] = list(dataset.spec.classes)
+        facts |= _class_counts(dataset)
     if isinstance(dataset, FactorDataset):
         named = zip(dataset.factor_names, dataset.factor_sizes, dataset.factor_kinds, strict=True)
         facts["factors"] = [f"{name} {size} ({kind})" for name, size, kind in named]
-    return facts
+    return facts | ({"told": list(dataset.told)} if dataset.told else {})
+
+
+def _span(dataset: "Dataset") -> list[float]:
+    """Smallest and largest value of up to a thousand items, spread evenly over the data."""
+    import torch
+
+    rows = torch.linspace(0, len(dataset) - 1, min(len(dataset), LOOKED_AT), dtype=torch.float64).long()
+    x = dataset.batch(rows.to(dataset.device))["x"]
+    return [float(x.min()), float(x.max())]
+
+
+def _class_counts(dataset: "Dataset") -> dict[str, Any]:
+    """Items of each class, by split, where the data hold their labels; nothing where there are too many classes."""
+    import torch
+
+    label, classes = getattr(dataset, "label", None), dataset.spec.classes
+    if not isinstance(label, torch.Tensor) or label.shape != (len(dataset),) or len(classes) > LISTED:
+        return {}
+    parts = {"all": label, **{part: label[rows] for part, rows in dataset.parts.items()}}
+    return {
+        "class counts": {
+            part: dict(zip(classes, torch.bincount(held, minlength=len(classes)).tolist(), strict=False))
+            for part, held in parts.items()
+        }
+    }
 
 
 def _preview(dataset: "Dataset", path: Path, n: int, split: str, seed: int) -> list[str]:

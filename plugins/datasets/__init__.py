@@ -35,11 +35,11 @@ DATASETS = (
     (
         "arrays",
         "arrays:Arrays",
-        "images of one file, .npy, .npz or HDF5, with or without factors: --data arrays --data-dir FILE",
+        "images, vectors, clips of a .npy, .npz or HDF5 file, with factors or without: --data arrays --data-dir FILE",
         "",
-        "image factors labels",
+        "image vector video factors labels",
     ),
-    ("folder", "folder:Folder", "any folder of images: --data folder --data-dir DIR", "", "image"),
+    ("folder", "folder:Folder", "any pictures, a folder, zip or tar: --data folder --data-dir DIR", "", "image labels"),
     (
         "clips",
         "clips:ClipFiles",

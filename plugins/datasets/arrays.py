@@ -1,19 +1,20 @@
-"""arrays: images in one file of arrays, with or without what is known of them: .npy, .npz or HDF5.
+"""arrays: items in one file of arrays, with or without what is known of them: .npy, .npz or HDF5.
 
-    images   uint8 [N, H, W], [N, H, W, C] or [N, C, H, W], or floats from 0 to 1, which become bytes
-    label    whole numbers [N]
+    images   [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 to 4 channels
+    vectors  [N, D]
+    clips    [N, T, H, W], [N, T, H, W, C] or [N, T, C, H, W]
+    label    (or labels) whole numbers or words [N]; classes: names of the numbers
     factors  [N, K]: whole numbers, or real numbers for continuous factors; factor_names [K], factor_kinds [K]
     split    words [N] such as train, val and test
 
-A .npy file holds the images alone, and is memory-mapped where it lies. Images out of .npz and HDF5 are unpacked once
-and kept (`distk.kept`).
+A .npy file holds the items alone, and is memory-mapped where it lies; a folder of .npy files holds an array in each.
+Items out of .npz and HDF5 are unpacked once and kept (`distk.kept`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,58 +24,65 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, DataSpec, DistkError, FactorDataset, Files, UsageError, option, permuted_split
-from distk.arrays import Npz, open_npy, open_npz
-from distk.console import note, progress
 from distk.data import levels
-from distk.kept import kept, stamps
-from distk.plugins.datasets.hdf5 import open_hdf5
+from distk.plugins.datasets.arrayfile import opened, place_of
+from distk.plugins.datasets.items import ITEMS, Found, find
 from distk.stored import Stored
 
 KINDS = ("categorical", "ordinal", "circular", "continuous")
-LARGEST, MOST, FACTORS = 4096, 1 << 20, 1 << 10
-"""Pixels along a side of an image, different labels, and factors, that are believed."""
-AT_ONCE = 1024
+MOST, FACTORS = 1 << 20, 1 << 10
+"""Different labels, and factors, that are believed."""
+WHOLE = 65535
+"""The largest value of 16 bits."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Where the images are, and how they are split."""
+    """Where the items are, and how they are split."""
 
-    images: str = option("images", "name of the array of images in .npz and HDF5 files")
-    test: float = option(
-        0.1, "share of the images kept for the test split, where the file names none", above=0, max=0.9
-    )
+    images: str = option("", "name of the array of items; default: images, vectors or clips, or the only one that fits")
+    test: float = option(0.1, "share of the items kept for the test split, where the file names none", above=0, max=0.9)
 
 
 class Arrays(Dataset[Config]):
-    """Images of a file; with factors in it, `ArraysWithFactors`."""
+    """Items of a file; with factors in it, `ArraysWithFactors`."""
 
     counted = True
-    reads = "a file of arrays, .npy, .npz or .h5, with images [N, H, W], [N, H, W, C] or [N, C, H, W]"
+    reads = "a file of arrays, .npy, .npz or .h5, with images [N, H, W, C], vectors [N, D] or clips [N, T, H, W, C]"
 
     def __new__(cls, config: Config, device: torch.device, files: Files) -> Arrays:
         """An instance that has factors, where the file has."""
-        path = _file(files)
-        with _opened(path) as held:
+        with opened(_place(files)) as held:
             return super().__new__(ArraysWithFactors if "factors" in held else cls)
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
-        path = _file(files)
-        with _opened(path) as held:
-            images = _images(path, held, config.images)
-            self._last = images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] not in (1, 3)
-            self.label = _label(path, held, len(images), device)
-            self.parts = _splits(path, held, len(images), config, device)
-            self._take_factors(path, held, len(images))
+        path = _place(files)
+        with opened(path) as held:
+            found = find(path, held, config.images)
+            n = len(found.items)
+            self.label, classes = _label(path, held, n, device)
+            self.parts = _splits(path, held, n, config, device)
+            self._take_factors(path, held, n)
+            spare = [name for name in held if name and name not in (found.name, *KNOWN)]
+        self.told = (*found.told, *([f"not read in '{path}': {', '.join(spare)[:200]}"] if spare else []))
+        self.found = found
         # With the file closed: that the device has no room is not the file's fault.
-        self.pixels = Stored(images, device, files.where)
+        self.pixels = Stored(found.items, device, files.where)
         self.stored = (self.pixels,)
-        height_first = images.shape[1:] if images.ndim == 3 or not self._last else np.roll(images.shape[1:], 1)
-        shape = tuple(int(n) for n in (height_first if images.ndim == 4 else (1, *height_first)))
-        classes = () if self.label is None else tuple(str(k) for k in range(int(self.label.max()) + 1))
-        self.spec = DataSpec("image", shape, classes=classes)
-        self.origin = f"{len(images):,} images of '{path}'"
+        self.spec = DataSpec(found.kind, found.shape, self._range(files, found), classes=classes)
+        what = {"image": "images", "vector": "vectors", "video": "clips"}[found.kind]
+        self.origin = f"{n:,} {what} of '{path}'"
+
+    def _range(self, files: Files, found: Found) -> tuple[float, float]:
+        """Of pixels 0 to 1; of vectors what the model was built for, or else the smallest and the largest value."""
+        if found.kind != "vector":
+            return 0.0, 1.0
+        known = files.model.range if files.model is not None and files.model.kind == "vector" else found.range
+        if known[0] > found.range[0] or known[1] < found.range[1]:
+            outside = "{:g} to {:g}".format(*found.range)
+            self.told += (f"values go from {outside}, beyond the {known[0]:g} to {known[1]:g} of the model's own data",)
+        return known
 
     def _take_factors(self, path: Path, held: Mapping[str, Any], n: int) -> None:
         """Nothing here: this form has none."""
@@ -83,22 +91,29 @@ class Arrays(Dataset[Config]):
         return len(self.pixels)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
-        """`x` float32 `[n, channels, height, width]` in [0, 1]; `label` int64 `[n]`, where the file has one."""
-        x = self.pixels[rows]
-        x = (x.permute(0, 3, 1, 2) if self._last else x).reshape(len(rows), *self.spec.shape) / 255
+        """`x` float32 `[n, channels, height, width]` or `[n, time, channels, height, width]` in [0, 1], or `[n, D]`;
+        `label` int64 `[n]`, where the file has one."""
+        x, found = self.pixels[rows], self.found
+        if found.kind != "vector":
+            if found.last:
+                x = x.movedim(-1, -3)
+            x = x.reshape(len(rows), *self.spec.shape)
+            # 16 bits are kept as int16, which every device can look up; the mask gives their value back.
+            x = (x.int() & WHOLE) / WHOLE if x.dtype == torch.int16 else x / 255
         return {"x": x} if self.label is None else {"x": x, "label": self.label[rows]}
 
 
 class ArraysWithFactors(Arrays, FactorDataset[Config]):
-    """Images of a file whose factors it holds too."""
+    """Items of a file whose factors it holds too."""
 
     def _take_factors(self, path: Path, held: Mapping[str, Any], n: int) -> None:
-        given = _numbers(path, held, "factors", n)
+        given = _factors(path, held, n)
         values = torch.from_numpy(given if given.ndim == 2 else given[:, None]).to(self.device)
         count = values.shape[1]
         broken = (values != values.round()).any(0).tolist()
         names = _words(path, held, "factor_names", count) or [f"f{k + 1}" for k in range(count)]
-        guessed = ["continuous" if b else "ordinal" for b in broken]
+        words = held["factors"].dtype.kind in "USO"
+        guessed = ["continuous" if b else "categorical" if words else "ordinal" for b in broken]
         kinds = _words(path, held, "factor_kinds", count) or guessed
         wrong = [kind for kind in kinds if kind not in KINDS]
         if wrong or len(set(names)) < count:
@@ -109,123 +124,13 @@ class ArraysWithFactors(Arrays, FactorDataset[Config]):
         self.real_values = values if "continuous" in kinds else None
 
 
-def _file(files: Files) -> Path:
-    """The one file of `--data-dir`. Raises UsageError where there is none, or more than one."""
+KNOWN = ("label", "labels", "classes", "factors", "factor_names", "factor_kinds", "split")
+
+
+def _place(files: Files) -> Path:
     if not files.required:
         raise UsageError("data set 'arrays' needs a file of images: add --data-dir FILE.npz (or .npy, .h5).")
-    root = files.folders[0]
-    kinds = (".npy", ".npz", ".h5", ".hdf5")
-    inside = sorted(root.iterdir()) if root.is_dir() else [root]
-    found = [p for p in inside if p.suffix.lower() in kinds and p.is_file()]  # a pipe would keep us waiting
-    if len(found) != 1:
-        named = ", ".join(p.name for p in found[:5]) or "none"
-        raise UsageError(f"'{root}' must be or hold one file {', '.join(kinds)}; found {named}.")
-    return found[0]
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The arrays of a file by name, read when they are looked at. Raises DistkError for what cannot be opened."""
-    if path.suffix.lower() == ".npz":
-        with open_npz(path) as packed:
-            yield _Packed(packed)
-        return
-    try:
-        if path.suffix.lower() == ".npy":
-            yield {"images": open_npy(path)}
-        else:
-            with open_hdf5(path) as file:
-                yield file
-    except (OSError, ValueError, EOFError, RuntimeError, KeyError) as error:
-        raise DistkError(f"'{path}' cannot be read: {' '.join(str(error).split())[:200]}.") from error
-
-
-class _Packed(Mapping[str, Any]):
-    """The members of an npz file; the size of each is held against the file before it is read."""
-
-    def __init__(self, npz: Npz) -> None:
-        self.npz = npz
-
-    def __getitem__(self, name: str) -> Any:
-        return _Member(self.npz, name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.npz.names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.npz.names)
-
-    def __len__(self) -> int:
-        return len(self.npz.names)
-
-
-class _Member:
-    """One array of an npz file, of which only the header was read."""
-
-    def __init__(self, npz: Npz, name: str) -> None:
-        self.npz, self.name = npz, name
-        self.shape, self.dtype = npz.header(name)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self.npz.read(self.name)
-
-    def parts(self) -> Iterator[np.ndarray]:
-        """The array in consecutive parts along its first axis; one that is stored column by column in one."""
-        if self.npz.by_column(self.name):
-            return iter([self.npz.read(self.name)])
-        return self.npz.parts(self.name)
-
-
-def _images(path: Path, held: Mapping[str, Any], name: str) -> np.ndarray:
-    """uint8, as they lie in the file; of a .npy memory-mapped, else unpacked once and kept."""
-    if path.suffix.lower() == ".npy":
-        name = "images"
-    if name not in held:
-        raise UsageError(f"'{path}' has no array '{name}' but {', '.join(held) or 'nothing'}: name one with --images.")
-    array = held[name]  # of HDF5 not yet its numbers
-    shape = tuple(array.shape)
-    known = array.dtype == np.uint8 or array.dtype.kind == "f"
-    sides = [n for n in shape[1:] if n not in (1, 3)] if len(shape) == 4 else shape[1:]
-    channels = len(shape) == 3 or (len(shape) == 4 and (shape[1] in (1, 3) or shape[3] in (1, 3)))
-    if not known or not channels or 0 in shape or max(sides, default=0) > LARGEST:
-        raise DistkError(
-            f"'{name}' in '{path}' is {array.dtype} {shape}; expected bytes, or floats from 0 to 1, [N, H, W], "
-            "[N, H, W, C] or [N, C, H, W] with 1 or 3 channels."
-        )
-    if isinstance(array, np.memmap) and array.dtype == np.uint8:
-        return array
-    if array.dtype.kind == "f":
-        note(f"'{name}' holds floats, which become whole numbers from 0 to 255")
-
-    def fill(images: np.ndarray) -> None:
-        with progress(f"reading {path.name}", len(images)) as advance:
-            start = 0
-            for part in _parts(array):
-                images[start : start + len(part)] = _bytes(path, name, part)
-                start += len(part)
-                advance(len(part))
-
-    return kept(
-        f"arrays {path.resolve()} {name}", {"files": stamps([path], path.parent), "version": 1}, shape, np.uint8, fill
-    )
-
-
-def _parts(array: Any) -> Iterator[np.ndarray]:
-    """An array in consecutive parts along its first axis, so that it is never whole in memory."""
-    if isinstance(array, _Member):
-        yield from array.parts()
-        return
-    for start in range(0, len(array), AT_ONCE):
-        yield array[start : start + AT_ONCE]
-
-
-def _bytes(path: Path, name: str, part: np.ndarray) -> np.ndarray:
-    if part.dtype == np.uint8:
-        return part
-    low, high = float(part.min()), float(part.max())
-    if not (low >= 0 and high <= 1):
-        raise DistkError(f"'{name}' in '{path}' holds values from {low:g} to {high:g}; floats must lie from 0 to 1.")
-    return np.rint(part * 255).astype(np.uint8)
+    return place_of(files.folders[0], ITEMS)
 
 
 def _numbers(path: Path, held: Mapping[str, Any], name: str, n: int) -> np.ndarray:
@@ -233,20 +138,45 @@ def _numbers(path: Path, held: Mapping[str, Any], name: str, n: int) -> np.ndarr
     array = held[name]  # not yet its numbers
     kind, shape = array.dtype.kind, tuple(array.shape)
     if kind not in "fiub" or len(shape) not in (1, 2) or shape[0] != n or not 0 < math.prod(shape[1:]) <= FACTORS:
-        raise DistkError(f"'{name}' in '{path}' is {array.dtype} {shape}; expected numbers for {n} images.")
+        raise DistkError(f"'{name}' in '{path}' is {array.dtype} {shape}; expected numbers for {n} items.")
     values = np.asarray(array).astype(np.float64)
     if not np.isfinite(values).all():
-        raise DistkError(f"'{name}' in '{path}' has values that are not finite.")
+        row = int(np.argmax(~np.isfinite(values).reshape(n, -1).all(1)))
+        raise DistkError(f"'{name}' in '{path}' has values that are not finite, the first in row {row}.")
     return values
 
 
-def _label(path: Path, held: Mapping[str, Any], n: int, device: torch.device) -> Tensor | None:
-    if "label" not in held:
-        return None
-    values = _numbers(path, held, "label", n)
+def _factors(path: Path, held: Mapping[str, Any], n: int) -> np.ndarray:
+    """As `_numbers`; of words the number of each among the different words of its column, in sorted order."""
+    array = held["factors"]
+    if array.dtype.kind not in "USO":
+        return _numbers(path, held, "factors", n)
+    shape = tuple(array.shape)
+    if len(shape) not in (1, 2) or shape[0] != n or not 0 < math.prod(shape[1:]) <= FACTORS:
+        raise DistkError(f"'factors' in '{path}' is {array.dtype} {shape}; expected words for {n} items.")
+    words = np.array(_words(path, held, "factors", math.prod(shape))).reshape(n, -1)
+    return np.stack([np.unique(column, return_inverse=True)[1] for column in words.T], 1).astype(np.float64)
+
+
+def _label(path: Path, held: Mapping[str, Any], n: int, device: torch.device) -> tuple[Tensor | None, tuple[str, ...]]:
+    """int64 `[n]` and the names of the classes; None and nothing where the file has no labels."""
+    name = next((name for name in ("label", "labels") if name in held), "")
+    if not name:
+        return None, ()
+    if held[name].dtype.kind in "USO":
+        classes, place = np.unique(_words(path, held, name, n), return_inverse=True)
+        return torch.from_numpy(place.astype(np.int64)).to(device), tuple(map(str, classes))
+    values = _numbers(path, held, name, n)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
     if values.ndim != 1 or (values != values.round()).any() or values.min() < 0 or values.max() >= MOST:
-        raise DistkError(f"'label' in '{path}' must hold a whole number from 0 for each image.")
-    return torch.from_numpy(values).long().to(device)
+        raise DistkError(f"'{name}' in '{path}' must hold a word or a whole number from 0 for each item.")
+    count = int(values.max()) + 1
+    names = tuple(map(str, range(count)))
+    if "classes" in held:
+        size = math.prod(held["classes"].shape)
+        names = tuple(_words(path, held, "classes", max(size, count)))
+    return torch.from_numpy(values).long().to(device), names
 
 
 def _words(path: Path, held: Mapping[str, Any], name: str, n: int) -> list[str]:

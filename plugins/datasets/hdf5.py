@@ -139,7 +139,8 @@ class Array:
         self.shape: tuple[int, ...] = tuple(int(n) for n in shape)
         self.ndim, self.size = len(self.shape), math.prod(self.shape)
         numbers = self.dtype.kind in NUMBERS
-        possible = self.size * max(1, self.dtype.itemsize if numbers else 1) <= int(told["stored"]) * DEFLATE
+        stored = min(int(told["stored"]), file.path.stat().st_size)  # a header may claim any storage
+        possible = self.size * max(1, self.dtype.itemsize if numbers else 1) <= stored * DEFLATE
         if min(self.shape, default=0) < 0 or len(self.shape) > 32 or not possible:
             raise DistkError(f"{name} in '{file.path}' is {self.dtype} {self.shape}, which cannot be in this file.")
 

@@ -154,9 +154,9 @@ def test_a_folder_of_images_is_decoded_once(
     from distk.plugins.datasets import folder as module
 
     monkeypatch.setattr(kept, "SMALL", 1)
-    decoded: list[Path] = []
-    inner = module._read
-    monkeypatch.setattr(module, "_read", lambda path, config: decoded.append(path) or inner(path, config))
+    decoded: list[str] = []
+    inner = module.read_frames
+    monkeypatch.setattr(module, "read_frames", lambda file, *rest: decoded.append(rest[0]) or inner(file, *rest))
     first = open_dataset("folder", {"size": 8}, folder=pictures)
     second = open_dataset("folder", {"size": 8}, folder=pictures, where="host")
     assert len(decoded) == 60
@@ -170,4 +170,4 @@ def test_a_folder_of_images_is_decoded_once(
     os.utime(victim, ns=(1, 1))
     open_dataset("folder", {"size": 8}, folder=pictures)
     assert len(decoded) == 180, "the time of change counts"
-    assert json.loads(next(cache.glob("*.json")).read_text())["shape"] == [60, 3, 8, 8]
+    assert [60, 3, 8, 8] in [json.loads(path.read_text())["shape"] for path in cache.glob("*.json")]

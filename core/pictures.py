@@ -1,0 +1,214 @@
+"""One picture of any kind -> bytes, with a word for everything that was changed on the way.
+
+Depths beyond 8 bits are scaled by their range, transparency is laid over a background, EXIF's orientation is applied,
+other colour spaces become RGB. `Seen` counts how many pictures each of these befell, `Seen.told` says it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any, Literal
+
+import numpy as np
+from PIL import Image, ImageColor, ImageOps
+
+from distk.console import counted
+from distk.errors import DistkError, UsageError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""Decoders that a file may choose by its content. PIL has others, among them one that starts Ghostscript."""
+SERIAL = frozenset({".gif", ".webp", ".tif", ".tiff", ".png"})
+"""Kinds of files that may hold several frames."""
+LARGEST = 1 << 26
+"""Pixels of one picture; more would take hundreds of megabytes to decode."""
+MOST_FRAMES = 1 << 16
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+"""PIL's mode by the number of channels."""
+GREY = ("1", "L", "LA", "La", "F")
+ORIENTATION = 0x0112
+Fitting = Literal["crop", "pad", "stretch"]
+Source = str | os.PathLike[str] | IO[bytes]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What pictures become. size: (height, width). channels: 1 grey, 2 grey and opacity, 3 colour, 4 colour and
+    opacity. fit: cut to the shape from the middle, fill up with the background, or stretch. background: a colour."""
+
+    size: tuple[int, int]
+    channels: int = 3
+    fit: Fitting = "crop"
+    background: tuple[int, int, int] = (255, 255, 255)
+
+
+class Seen(Counter[str]):
+    """How many pictures each change befell."""
+
+    def told(self, form: Form) -> list[str]:
+        """A sentence for each kind of change."""
+        height, width = form.size
+        how = {"crop": "cut to the middle and resized", "pad": "filled up and resized", "stretch": "stretched"}
+        words = {
+            "sized": f"{how[form.fit]} to {height}x{width}",
+            "deep": "with more than 8 bits a channel scaled to 8 by their range",
+            "transparent": f"with transparency laid over the background #{bytes(form.background).hex()}",
+            "turned": "turned upright as their EXIF data say",
+            "space": "of another colour space turned into RGB",
+            "greyed": "in colour turned grey (--channels 3 keeps it)",
+            "coloured": "in grey turned into colour, three equal channels (--channels 1 keeps them grey)",
+            "opaque": "without transparency made opaque",
+            "several": "read as the first of several frames of a file",
+        }
+        return [f"{counted(self[key], 'picture')} {text}" for key, text in words.items() if self[key]]
+
+
+def colour(text: str) -> tuple[int, int, int]:
+    """A colour by name, as `white`, or `#rrggbb`. Raises UsageError for another word."""
+    try:
+        return ImageColor.getrgb(text)[:3]
+    except ValueError:
+        raise UsageError(f"--background '{text}' is no colour: write a name such as white, or #rrggbb.") from None
+
+
+@contextlib.contextmanager
+def open_picture(source: Source, where: str) -> Iterator[Image.Image]:
+    """A PIL image of which only the header was read. where: its name, for messages.
+
+    Raises DistkError naming it for an enormous picture, and for whatever the decoders raise over a damaged file.
+    """
+    try:
+        with Image.open(source, formats=FORMATS) as image:
+            if not 0 < image.width * image.height <= LARGEST:
+                raise DistkError(f"'{where}' has {image.width}x{image.height} pixels; at most {LARGEST:,} are read.")
+            yield image
+    except Image.DecompressionBombError as error:
+        raise DistkError(f"'{where}' claims to be an enormous image, which is refused.") from error
+    except DistkError:
+        raise
+    except Exception as error:  # the decoders of damaged files raise whatever they trip over
+        reason = " ".join(str(error).split())[:200]
+        raise DistkError(f"'{where}' cannot be read as an image: {reason or type(error).__name__}.") from error
+
+
+def frames_of(source: Source, where: str) -> int:
+    """How many frames a file holds, at least one. Raises DistkError as `open_picture`, and for too many."""
+    with open_picture(source, where) as image:
+        frames = int(getattr(image, "n_frames", 1))
+        if frames > MOST_FRAMES:
+            raise DistkError(f"'{where}' has {frames:,} frames; at most {MOST_FRAMES:,} are read.")
+        return frames
+
+
+def read_frames(source: Source, where: str, form: Form, seen: Seen, most: int = 1) -> Iterator[np.ndarray]:
+    """The first `most` frames of a file, each uint8 `[channels, height, width]`; counts in `seen` what was changed.
+
+    Raises DistkError naming the file, for one that is damaged and for depths whose range nobody knows.
+    """
+    with open_picture(source, where) as image:
+        seen["several"] += int(getattr(image, "n_frames", 1)) > most
+        for i in range(most):
+            if i:
+                image.seek(i)
+            yield pixels(image, where, form, seen)
+
+
+def pixels(image: Image.Image, where: str, form: Form, seen: Seen) -> np.ndarray:
+    """A PIL image -> uint8 `[channels, height, width]`."""
+    plain = _in_bytes(image, where, seen)
+    if image.getexif().get(ORIENTATION, 1) in range(2, 9):
+        seen["turned"] += 1
+        plain = _upright(plain, image.getexif()[ORIENTATION])
+    plain = _in_mode(plain, form, seen)
+    ready = _sized(plain, form)
+    seen["sized"] += ready is not plain
+    array = np.asarray(ready)
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    """As EXIF's orientation 2 to 8 says."""
+    turn = Image.Transpose
+    ways = (
+        *(turn.FLIP_LEFT_RIGHT, turn.ROTATE_180, turn.FLIP_TOP_BOTTOM),
+        *(turn.TRANSPOSE, turn.ROTATE_270, turn.TRANSVERSE, turn.ROTATE_90),
+    )
+    return image.transpose(ways[orientation - 2])
+
+
+def _in_bytes(image: Image.Image, where: str, seen: Seen) -> Image.Image:
+    """The same picture with at most 8 bits a channel."""
+    mode = image.mode
+    if mode not in ("I", "F") and not mode.startswith("I;"):
+        # Pillow itself takes the upper byte of colours with 16 bits, when the pixels are asked for.
+        seen["deep"] += any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+        return image
+    values = np.asarray(image)
+    if mode == "F":
+        low, high = float(values.min()), float(values.max())
+        if not (low >= 0 and high <= 1):
+            raise DistkError(
+                f"'{where}' holds floats from {low:g} to {high:g}, whose range nobody states: scale them to 0 to 1, or "
+                "use --data arrays."
+            )
+        scaled = np.rint(values * 255)
+    else:
+        # Pillow gives PNG and PGM of 16 bits as 32-bit integers in some versions; TIFF has real ones.
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 65535:
+            raise DistkError(
+                f"'{where}' holds whole numbers from {low} to {high}; at most 16 bits are read: scale them, or "
+                "use --data arrays."
+            )
+        scaled = (values.astype(np.int64) + 128) // 257  # 65535 = 257 * 255, rounded to nearest
+    seen["deep"] += 1
+    return Image.fromarray(scaled.astype(np.uint8))
+
+
+def _in_mode(image: Image.Image, form: Form, seen: Seen) -> Image.Image:
+    """The same picture with the channels of the form."""
+    clear = image.has_transparency_data
+    grey = image.mode in GREY or (image.mode in ("P", "PA") and _grey_palette(image))
+    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        seen["space"] += 1
+    if image.mode not in ("L", "RGB", "LA", "RGBA") or clear:
+        image = image.convert("RGBA" if clear else "L" if image.mode == "1" else "RGB")
+    if clear and form.channels in (1, 3):
+        if image.getextrema()[3][0] < 255:  # type: ignore[index]
+            seen["transparent"] += 1
+            grey = grey and len(set(form.background)) == 1
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (*form.background, 255)), image).convert("RGB")
+    if not clear and form.channels in (2, 4):
+        seen["opaque"] += 1
+    if grey != (form.channels < 3):
+        seen["coloured" if grey else "greyed"] += 1
+    wanted = MODES[form.channels]
+    return image if image.mode == wanted else image.convert(wanted)
+
+
+def _grey_palette(image: Image.Image) -> bool:
+    """Whether all colours of a palette are grey."""
+    flat = np.asarray(image.getpalette("RGB") or [0, 0, 0], np.uint8).reshape(-1, 3)
+    return bool((flat == flat[:, :1]).all())
+
+
+def _sized(image: Image.Image, form: Form) -> Image.Image:
+    height, width = form.size
+    if image.size == (width, height):
+        return image
+    if form.fit == "crop":
+        return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    if form.fit == "stretch":
+        return image.resize((width, height), Image.Resampling.LANCZOS)
+    return ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color=_filling(image.mode, form))
+
+
+def _filling(mode: str, form: Form) -> Any:
+    """The background in a mode; where there is opacity, nothing."""
+    red, green, blue = form.background
+    grey = round(0.299 * red + 0.587 * green + 0.114 * blue)
+    return {"L": grey, "LA": (grey, 0), "RGB": form.background, "RGBA": (*form.background, 0)}[mode]
