@@ -145,6 +145,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[Method, Header
         raise DistkError(
             f"the tensors of '{path}' do not fit method '{header.method}': {_first_line(error)}"
         ) from error
+    for name, value in model.named_parameters():
+        if value.is_floating_point() and not bool(value.detach().isfinite().all()):
+            raise DistkError(f"the weights of '{path}' are not finite (parameter '{name}'): nothing is made of them.")
     return model.to(device).eval(), header
 
 

@@ -145,7 +145,7 @@ def _check_range(value: Any, bounds: Mapping[str, Any], shown: str) -> None:
         return
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"{shown}: {value} is not allowed.")
-    if abs(value) >= 1 << 64:
+    if isinstance(value, int) and abs(value) >= 1 << 64:  # no file of ours holds it
         raise UsageError(f"{shown}: a number of this size is not allowed.")
     if bounds.get("min") is not None and value < bounds["min"]:
         raise UsageError(f"{shown}: {value} is below the smallest allowed value {bounds['min']}.")

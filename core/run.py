@@ -124,6 +124,20 @@ class Run:
         except OSError as error:
             raise DistkError(f"cannot write '{self.path / 'log.jsonl'}': {error.strerror or error}.") from error
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the folder is locked and its log open."""
+        return self._lock is not None and self._log is not None and not self._log.closed
+
+    def reopen(self) -> None:
+        """Lock the folder again and go on with its log, after somebody closed it. Raises DistkError as `lock`."""
+        self.close()
+        self.lock()
+        try:
+            self._log = self._open_log()
+        except OSError as error:
+            raise DistkError(f"cannot write to run folder '{self.path}': {error.strerror or error}.") from error
+
     def close(self) -> None:
         """Release the folder."""
         for file in (self._log, self._lock):
