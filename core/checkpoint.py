@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distk import headers
-from distk.config import from_dict, to_dict
+from distk.config import from_dict, in_utf8, to_dict
 from distk.data import DataSpec
 from distk.device import initialised
 from distk.errors import DistkError, UsageError
@@ -78,6 +78,7 @@ def read_header(path: Path) -> Header:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Any:
+    in_utf8(str(path), "the name of a checkpoint")
     if not path.is_file():
         raise DistkError(f"checkpoint '{path}' does not exist.")
     try:

@@ -35,6 +35,10 @@ def main() -> None:
     if "--debug" in args:
         args = ["--debug", *(a for a in args if a != "--debug")]
     try:
+        os.getcwd()
+    except OSError as error:  # libraries fail over it one after the other, some of them by ending the process
+        _fail(error, "the working folder was removed: change to another one.", 1)
+    try:
         command = build()
         if [a for a in args if a != "--debug"][:1] != ["plugins"]:
             for problem in registry().problems:

@@ -175,7 +175,7 @@ def _coerce(annotation: Any, value: Any, shown: str) -> Any:
     if annotation is bool and isinstance(value, bool):
         return value
     if annotation is str and isinstance(value, (str, Path)):
-        return str(value)
+        return in_utf8(str(value), shown)
     if annotation in (int, float) and not isinstance(value, bool):
         try:
             number = annotation(value)
@@ -184,6 +184,15 @@ def _coerce(annotation: Any, value: Any, shown: str) -> Any:
         if number is not None and (annotation is float or not isinstance(value, float) or number == value):
             return number
     raise UsageError(f"{shown}: expected {_type_name(annotation)}, found {value!r}.")
+
+
+def in_utf8(text: str, shown: str) -> str:
+    """The text. Raises UsageError where it is no UTF-8, as a file's name may be: no file of ours could hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{shown}: {text!r} is no UTF-8: rename it.") from None
+    return text
 
 
 def _type_name(annotation: Any) -> str:

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from distk.config import in_utf8
 from distk.console import jsonable, warn
 from distk.errors import DistkError, UsageError
 from distk.files import own_file, own_folder, read_text, sweep, write_atomic
@@ -153,6 +154,7 @@ def new_folder(method: str, seed: int, out: Path | None) -> Path:
     Raises UsageError when `out` already holds a run.
     """
     if out is not None:
+        in_utf8(str(out), "--out")
         _refuse_taken(out)
         if out.exists() and not out.is_dir():
             raise UsageError(f"--out '{out}' is a file, not a folder.")

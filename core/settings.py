@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from distk.config import from_dict, hints, option, own_names, read_toml, to_dict
+from distk.config import from_dict, hints, in_utf8, option, own_names, read_toml, to_dict
 from distk.data import Dataset
 from distk.errors import DistkError, UsageError, nearest, unknown
 from distk.method import Method
@@ -118,6 +118,8 @@ def resolve(
     for key, value in (("name", name), ("dir", folder)):
         if value is not None and not isinstance(value, str):
             raise UsageError(f"[data] {key} must be text, found {str(value)[:100]!r}.")
+        if value is not None:
+            in_utf8(value, "--data-dir" if key == "dir" else "--data")
     if not name:
         raise UsageError(f"method '{entry.name}' has no default data set: name one with --data.")
     for key, value in _wished(cls, name).items():
