@@ -46,6 +46,8 @@ def table_from_arrays(path: Path, device: torch.device | str = "cpu") -> CodeTab
         raise DistkError(f"'{path}' must hold a numeric array 'codes' of shape [n, D].")
     codes = _numbers(path, arrays, "codes")
     n, d = codes.shape
+    if n < 2:
+        raise DistkError(f"'{path}' holds the codes of one item, of which nothing can be scored.")
     table = CodeTable(codes.to(device), [f"c{i + 1}" for i in range(d)], ["continuous"] * d, source=f"'{path}'")
     table.names = _words(path, arrays, "code_names", d) or table.names
     table.kinds = _words(path, arrays, "code_kinds", d, ("continuous", "ordinal", "categorical")) or table.kinds

@@ -28,6 +28,7 @@ from distk.console import note
 from distk.data import Dataset, Split
 from distk.errors import DistkError, UsageError, nearest
 from distk.files import own_file, write_atomic
+from distk.guard import told_if_slow
 from distk.kept import cache_folder
 from distk.method import Method, can, eval_mode
 from distk.metric import CodeTable, Metric, chosen_rows, encode_table
@@ -35,6 +36,8 @@ from distk.registry import registry
 from distk.version import __version__
 
 NO_MEMORY = "there is not enough memory for it: score fewer --rows"
+SLOW = 10.0
+"""Seconds after which it is said which score is being computed."""
 CODES_KEPT = 30 * 86400
 """Seconds after which codes in the cache folder are removed."""
 
@@ -221,7 +224,9 @@ def evaluate(
             settings = {**given[one.metric], **one.settings}
             for _, place in places.settings(_loads(one.metric).Config, settings) if settings else ():
                 places.name(place)
-            results[one.label] = score(source, one.metric, settings, seed, repeats)
+            size = " x ".join(f"{n:,}" for n in source.codes.shape)
+            with told_if_slow(f"scoring {one.label}: codes {size}, {repeats or 'its own number of'} repeats", SLOW):
+                results[one.label] = score(source, one.metric, settings, seed, repeats)
             if one.split:
                 results[one.label]["split"] = part
     for one in wanted:

@@ -43,23 +43,29 @@ def watching() -> Iterator[Pressed]:
 
 
 @contextlib.contextmanager
-def loading(what: str) -> Iterator[None]:
-    """While a plugin's module is imported: prints go to stderr, where what is being loaded is said if it takes long."""
+def told_if_slow(what: str, seconds: float) -> Iterator[None]:
+    """Say on stderr what is being done, if it takes longer than so many seconds."""
 
     def tell() -> None:
         # Not through the console, whose stream the main thread may be writing to.
         with contextlib.suppress(OSError):
             told = "".join(c if c.isprintable() else "?" for c in what)
-            os.write(2, f"loading {told} ...\n".encode("utf-8", "replace"))
+            os.write(2, f"{told} ...\n".encode("utf-8", "replace"))
 
-    timer = threading.Timer(PATIENCE, tell)
+    timer = threading.Timer(seconds, tell)
     timer.daemon = True
     timer.start()
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
+        yield
     finally:
         timer.cancel()
+
+
+@contextlib.contextmanager
+def loading(what: str) -> Iterator[None]:
+    """While a plugin's module is imported: prints go to stderr, where what is being loaded is said if it takes long."""
+    with told_if_slow(f"loading {what}", PATIENCE), contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 @contextlib.contextmanager

@@ -51,7 +51,7 @@ class Registration:
         # What is derived from the base has imported it: else it is something else, and must not be called.
         kind = getattr(sys.modules.get(module), base, None) if module else object
         if module and not (isinstance(found, type) and kind is not None and issubclass(found, kind)):
-            raise DistkError(f"{self.kind} '{self.name}' of {self.owner} is no {base} but {type(found).__name__}.")
+            raise DistkError(f"{self.kind} '{self.name}' of {self.owner} is not a subclass of {base}: '{self.path}'.")
         return found
 
     def load_from(self, path: str) -> Any:

@@ -335,7 +335,7 @@ def test_what_is_registered_must_be_of_its_kind(discovered, kind, path) -> None:
     hook = {"method": "methods", "dataset": "datasets", "metric": "metrics", "penalty": "penalties"}[kind]
     code = f"@hookimpl\ndef distk_register_{hook}(register):\n    register('mine', '{path}', 's')\n"
     found = discovered(("acme-odd", "1", "odd", "odd_a", code))
-    with pytest.raises(DistkError, match=rf"{kind} 'mine' of plugin 'odd' \(acme-odd 1\) is no"):
+    with pytest.raises(DistkError, match=rf"{kind} 'mine' of plugin 'odd' \(acme-odd 1\) is not a subclass of"):
         found.find(kind, "mine").load()
 
 
