@@ -3,8 +3,8 @@
     python benchmarks/soaks.py [--methods all|a,b,c] [--kills 3] [--minutes 60] [--csv results/soaks-cpu.csv]
 
 Every row is one run: left alone once, and once killed or starved and taken up again with what distk itself offers. It
-is right when both end the same: every tensor, every row of the log (but the times), every picture, and nothing unfinished
-is left in the folder. What is not right is said in the last column.
+is right when both end the same: every tensor, every row of the log (but the times), every picture, and nothing
+unfinished is left in the folder. What is not right is said in the last column.
 """
 
 from __future__ import annotations

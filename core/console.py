@@ -72,16 +72,17 @@ def _results() -> Iterator[None]:
         raise DistkError(f"the results cannot be printed: {error.strerror or error}.") from error
 
 
-def say(text: object = "", style: str = "") -> None:
-    """A line, or several, of results on stdout, as they are: no markup, and without what could rewrite the terminal."""
-    encoding = getattr(out.file, "encoding", None) or "utf-8"
+def say(text: object = "", style: str = "", to: Console | None = None) -> None:
+    """A line, or several, of results on stdout or another console: no markup, and nothing that rewrites a terminal."""
+    where = to or out
+    encoding = getattr(where.file, "encoding", None) or "utf-8"
     line = clean(str(text)).encode(encoding, "replace").decode(encoding)
     with _results():
         if style:
-            out.print(Text(line, style=style))
+            where.print(Text(line, style=style))
         else:
-            out.file.write(line + "\n")
-            out.file.flush()
+            where.file.write(line + "\n")
+            where.file.flush()
 
 
 def clean(text: str) -> str:

@@ -191,7 +191,7 @@ SILENT = {"core/console.py", "core/cli.py", "core/study/job.py"}
 def prints(tree: ast.AST) -> list[str]:
     """Calls that print by another way than `distk.console`."""
     calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    direct = ("out.print", "err.print", "out.file.write", "err.file.write")
+    direct = (".print", "out.file.write", "err.file.write")
     return [call for call in calls if call in PRINTING or call.endswith(direct)]
 
 
