@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from distk import console, options
-from distk.commands.arguments import Json
+from distk.commands.arguments import DataDir, Json
 from distk.config import assignments, own_names, read_toml
 from distk.errors import DistkError, UsageError
 from distk.helping import PlainGroup
@@ -179,7 +179,7 @@ def resume(
             help="Another setting from here on: steps, eval, log-every, ... (train.KEY=VALUE) or model.lr=VALUE.",
         ),
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where the data set's files lie now.")] = None,
+    data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """Continue a run that was stopped or killed, as if it had never been.
@@ -196,9 +196,8 @@ def resume(
     if steps is not None and steps < 0:
         raise UsageError(f"--steps {steps} is below 0.")
     changes = assignments(set_ or [], "train", ["model", "data"])
-    if data_dir is not None:
-        changes.setdefault("data", {})["dir"] = str(data_dir)
-    _finished(take_up(path, steps, changes=changes), json)
+    folder = None if data_dir is None else str(data_dir)
+    _finished(take_up(path, steps, folder=folder, changes=changes), json)
 
 
 def _summary(run: Any) -> dict[str, Any]:
@@ -231,7 +230,9 @@ def _finished(run: Any, json: bool) -> None:
         return
     shown = {k: v for k, v in last.items() if isinstance(v, (int, float)) and k not in ("step", "seconds", "rate")}
     if last:
-        rate = f", {console.number(float(last['rate']))} steps/s" if "rate" in last else ""
-        title = f"step {last['step']:,} after {console.number(float(last['seconds']))} s{rate}"
+        title = f"step {last['step']:,}"  # of a log that may have been edited
+        for key, words in (("seconds", " after {} s"), ("rate", ", {} steps/s")):
+            if isinstance(value := last.get(key), (int, float)):
+                title += words.format(console.number(float(value)))
         console.table(title, ("term", "mean since the last row"), [(k, float(v)) for k, v in shown.items()])
-    console.out.print(f"checkpoint  {run.checkpoint}" + (f"\nbest        {best}" if best else ""))
+    console.say(f"checkpoint  {run.checkpoint}" + (f"\nbest        {best}" if best else ""))

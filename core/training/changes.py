@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distk import checkpoint
+from distk import checkpoint, places
 from distk.config import read_toml
 from distk.errors import DistkError, UsageError
+from distk.models import check_places
 from distk.settings import Settings, resolve
 
 MAY_CHANGE = frozenset(
@@ -42,11 +43,17 @@ def _shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else "none" if value is None else str(value)
 
 
-def settings_of(header: checkpoint.Header, file: Path, changes: Sections | None = None) -> Settings:
-    """The settings that a checkpoint was trained with, `changes` over them, checked like those of a command line."""
+def settings_of(
+    header: checkpoint.Header, file: Path, changes: Sections | None = None, folder: str | None = None
+) -> Settings:
+    """The settings that a checkpoint was trained with, `changes` over them, checked like those of a command line.
+
+    folder: where the data are now; else where the checkpoint says, if the user has named that place.
+    """
     data = header.data
     if "name" not in data:
         raise DistkError(f"'{file}' does not say which data it was trained on, so it cannot be continued.")
+    check_places(header, f"'{file}'", folder)
     named = {"name": data["name"], **({"dir": data["folder"]} if data.get("folder") else {})}
     own = {"model": header.config, "train": header.train, "data": {**data.get("options", {}), **named}}
     try:
@@ -66,9 +73,14 @@ def wanted(header: checkpoint.Header, file: Path, asked: Sections) -> tuple[Sett
     asked: by options. What the run folder's config.toml says otherwise than the checkpoint counts as asked for, too.
     Raises UsageError for what may not change, for fewer steps than are done, and for a config.toml that is none.
     """
-    own = settings_of(header, file)
+    named = asked.get("data", {}).get("dir")
     edited = file.with_name("config.toml")
+    own = settings_of(header, file, folder=named)
     differing = _differing(edited, header.method, own)
+    for change in differing if named is None else ():
+        if (change.section, change.key) == ("data", "dir") and change.new is not None:
+            base = header.data["name"].partition(":")[0]
+            places.check(change.new, f"'{edited}'", f"distk data {base} --data-dir")
     if refused := [change for change in differing if not _allowed(change.section, change.key)]:
         what = refused[0]
         raise UsageError(
@@ -86,7 +98,7 @@ def wanted(header: checkpoint.Header, file: Path, asked: Sections) -> tuple[Sett
         together.setdefault(change.section, {})[change.key] = change.new
     for section, values in asked.items():
         together.setdefault(section, {}).update(values)
-    settings = settings_of(header, file, together)
+    settings = settings_of(header, file, together, folder=named)
     steps = settings.train.steps
     if steps < header.step:
         where = "--steps" if "steps" in asked.get("train", {}) else f"'{edited}' says steps ="

@@ -24,9 +24,9 @@ from distk.fitting import differences
 from distk.registry import registry
 from distk.run import RUNS, Run, new_folder
 from distk.settings import Settings, TrainConfig
-from distk.training.beginning import begin, build, check_kept
+from distk.training.beginning import begin, build, check_kept, score_files
 from distk.training.changes import recorded, wanted
-from distk.training.snapshots import snapshot
+from distk.training.snapshots import picture, snapshot
 from distk.training.trainer import Trainer
 
 
@@ -74,6 +74,7 @@ def start(
     check_evaluation(settings.train)
     config = {"method": settings.entry.name, **settings.to_dict()}
     registry().prepare_run(config)
+    score_files(settings.train)
     trainer = build(settings, device, ranks, dataset)
     check_evaluation(settings.train, trainer.dataset)
     begin(trainer)
@@ -88,10 +89,15 @@ def start(
 
 
 def resume(
-    path: Path, steps: int | None = None, quiet: bool = False, changes: Mapping[str, Mapping[str, Any]] | None = None
+    path: Path,
+    steps: int | None = None,
+    quiet: bool = False,
+    folder: str | None = None,
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Run:
     """Continue the run whose folder or checkpoint is `path`, to `steps` (default: as it was set).
 
+    folder: where the data are now, instead of where the checkpoint says that they were.
     changes: settings that may change in a run, by section; see `distk.training.changes`. They are kept in the
     checkpoint. A run that stands at its last step is left as it is, and a notice says so.
     Raises DistkError for a checkpoint without training state, or one whose method or data set is gone, and UsageError
@@ -108,6 +114,8 @@ def resume(
     asked_for = {section: dict(values) for section, values in (changes or {}).items()}
     if steps is not None:
         asked_for.setdefault("train", {})["steps"] = steps
+    if folder is not None:
+        asked_for.setdefault("data", {})["dir"] = folder
     settings, _ = wanted(header, file, asked_for)
     run = Run(file.parent, {})
     if settings.train.steps == header.step:
@@ -129,6 +137,7 @@ def _taken_up(run: Run, file: Path, asked_for: Mapping[str, Mapping[str, Any]], 
     settings, changed = wanted(header, file, asked_for)
     device = choose_device(settings.train.device)
     check_evaluation(settings.train)
+    score_files(settings.train, f"'{file}'")
     model, _ = checkpoint.load(file, device)  # holds the tensors against the settings before anything is built of them
     trainer = build(settings, device, ranks)
     check_evaluation(settings.train, trainer.dataset)
@@ -258,6 +267,10 @@ def steps(session: Session) -> Iterator[None]:
     save_every = config.checkpoint_every or max(1, -(-config.steps // 10))
     began, last = time.monotonic(), trainer.index
     saved = trainer.index
+    if session.resumed and trainer.ranks.first:
+        missed = session.run.path / "samples"  # a kill after a checkpoint may have come before its picture
+        if not picture(missed, trainer.index).exists():
+            snapshot(trainer.model, trainer.dataset, missed, trainer.index)
     if trainer.index == 0 and not session.resumed:
         save(session)
         if not config.steps and (config.eval or config.keep):
