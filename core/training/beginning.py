@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from distk import checkpoint, evaluation
-from distk.asked import asked
+from distk.asked import Asked, asked
 from distk.console import note
 from distk.data import Dataset, open_dataset
 from distk.device import Ranks, initialised, stream
 from distk.errors import DistkError, UsageError
+from distk.memory import afford
 from distk.method import Method, eval_mode
 from distk.registered import Registration
 from distk.registry import registry
@@ -27,6 +30,11 @@ def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Datas
     if dataset is None:
         dataset = opened(settings, device)
     _refuse_unfit(settings, dataset)
+    if device.type == "cpu":
+        item = 4 * math.prod(dataset.spec.shape)
+        # An item, what is made of it, and the gradient: no method gets along with less.
+        what, n = f"a batch of {settings.train.batch:,} items of {list(dataset.spec.shape)}", settings.train.batch
+        afford(3 * n * item, what, "use a smaller --batch")
     with initialised(settings.train.seed, device):
         try:
             model = settings.method(settings.model, dataset.spec).to(device)
@@ -126,17 +134,16 @@ def _take(trainer: Trainer, held: dict[str, torch.Tensor]) -> set[str]:
     return set(fitting)
 
 
-def check_kept(trainer: Trainer) -> None:
-    """A metric of --keep that this method on these data can never give is found before the first step."""
-    metric = trainer.config.keep.partition(":")[2]
-    if not metric:
-        return
-    devices = [trainer.device] if trainer.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), eval_mode(trainer.model):
-        one = asked([metric])[0]
-        known = [*evaluation.expand(trainer.config.eval), one.metric]
-        given = evaluation.named_options(trainer.config.eval_option, known)
+def check_kept(trainer: Trainer, kept: Sequence[Asked]) -> None:
+    """A score of --keep that this method on these data can never give is found before the first step."""
+    for one in kept:
+        given = evaluation.named_options(
+            trainer.config.eval_option, [*(o.metric for o in asked(trainer.config.eval)), one.metric]
+        )
         own = {k.removeprefix(f"{one.metric}."): v for k, v in given.items() if k.startswith(f"{one.metric}.")}
-        why = evaluation.never(trainer.model, one.metric, trainer.dataset, {**own, **one.settings})
-    if why:
-        raise UsageError(f"--keep {trainer.config.keep} would never keep anything: {why}")
+        devices = [trainer.device] if trainer.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), eval_mode(trainer.model):
+            options = {**own, **one.settings}
+            why = evaluation.never(trainer.model, one.metric, trainer.dataset, options, one.split or "all")
+        if why:
+            raise UsageError(f"--keep {trainer.config.keep} would never keep anything: {why}")

@@ -88,9 +88,8 @@ def test_a_wrong_text_is_one_sentence(texts, said) -> None:
 def test_one_metric_twice_is_scored_under_both_settings() -> None:
     data = open_dataset("dsprites", {k: v for k, v in SMALL.items() if k != "name"})
     model = train_small(data)
-    both = evaluate(model, ["betavae:label=with", "betavae:ignore=shape,label=without"], data=data, repeats=1)[
-        "metrics"
-    ]
+    asked_for = ["betavae:label=with", "betavae:ignore=shape,label=without"]
+    both = evaluate(model, asked_for, data=data, repeats=1)["metrics"]
     assert both["with"]["metric"] == both["without"]["metric"] == "betavae"
     for label, options in (("with", {}), ("without", {"ignore_factors": "shape"})):
         alone = evaluate(model, ["betavae"], data=data, repeats=1, **options)["metrics"]["betavae"]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from distk import CodeTable, Dataset, Method, Metric, UsageError, can, option, seeded
 from distk.console import progress
+from distk.meaning import count, higher, lower, neither
 from distk.method import eval_mode
 from distk.metric import chosen_rows
 from distk.plugins.gan_family.ldf.judge import Judge, in_unit, judge_for
@@ -53,7 +54,7 @@ def frechet(a: Tensor, b: Tensor) -> float:
 class Config:
     """Which judge, and how many images it is shown."""
 
-    judge: str = option("", "file of a judge (`distk ldf judge`); without it one is trained")
+    judge: str = option("", "file of a judge (`distk ldf judge`); without it one is trained", place=True)
     judge_steps: int = option(4000, "steps of 128 images that a judge is trained for", min=1)
     judge_width: int = option(64, "channels of a judge's first convolution", min=1, max=1024)
     samples: int = option(50_000, "generated images", paper="50000", min=20, max=10_000_000)
@@ -98,7 +99,14 @@ class ClassifierScore(Metric[Config]):
     """
 
     headline = "score"
-    keys = ("score_sd", "real", "noise", "classifier_accuracy", "samples")
+    numbers = {
+        "score": higher(1, source="Salimans et al. 2016", form="with our classifier; not the Inception Score"),
+        "score_sd": neither(0, what="over parts"),
+        "real": neither(1, what="of test images, an upper reference"),
+        "noise": neither(1, what="of uniform noise, a lower one"),
+        "classifier_accuracy": neither(0, 1, what="of the judge"),
+        "samples": count("images"),
+    }
     needs_model = True
     needs_codes = False
 
@@ -131,8 +139,11 @@ class Frechet(Metric[Config]):
     """
 
     headline = "distance"
-    higher_is_better = False
-    keys = ("halves", "samples")
+    numbers = {
+        "distance": lower(0, source="Heusel et al. 2017, eq. 6", form="with our classifier; not the FID"),
+        "halves": neither(0, what="between halves of the test images"),
+        "samples": count("images"),
+    }
     needs_model = True
     needs_codes = False
 
