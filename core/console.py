@@ -109,7 +109,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], to:
     made = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for i, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[i], (int, float, type(None))) for row in rows)
-        made.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        made.add_column(Text(clean(column)), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         made.add_row(*(Text(clean(number(cell))) for cell in row))
     with _results():
