@@ -16,7 +16,7 @@ from distk.commands.shared import UNFIT, OnRows, require, written_to
 from distk.config import assignments
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
-from distk.evaluation import check_options, expand, own_words
+from distk.evaluation import check_options, codes_cache, expand, own_words
 from distk.evaluation import evaluate as score
 from distk.metric import Picture
 from distk.options import Bundle
@@ -219,7 +219,7 @@ def _of_codes(on: OnRows, codes: Path, rows: int | None, texts: list[str], setti
 def _of_model(
     on: OnRows, rows: int | None, fit: str | None, wanted: list[Asked], texts: list[str], settings: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """Scores of a trained model by split, a split's table of codes cached beside it. All splits are looked up first."""
+    """Scores of a trained model by split, a split's table of codes cached. All splits are looked up first."""
     on.open()
     if all(_reads_codes(one.metric) for one in wanted):
         require(on.model, on.header, "eval", "encode")
@@ -233,7 +233,7 @@ def _of_model(
     results = {}
     for split in splits:
         own = f"-{split}" if len(splits) > 1 else ""
-        cache = on.path.with_name(f".{on.path.stem}.codes{own}.safetensors")
+        cache = codes_cache(on.path, own)
         results[split] = score(
             on.model, texts, data=data, split=split, fit=fit, rows=rows, seed=on.seed, cache=cache, **settings
         )
@@ -273,7 +273,7 @@ def _print(results: dict[str, dict[str, Any]], drawn: dict[str, dict[str, Pictur
             f"{name}{of}, {key}: {why}" for name, v in scored.items() for key, why in v.get("reasons", {}).items()
         ]
     if failed and any("error" not in values for scored in metrics.values() for values in scored.values()):
-        console.out.print("")
+        console.say()
         console.table("", ("not scored", "because"), failed)
     else:
         for name, reason in failed:
@@ -283,7 +283,7 @@ def _print(results: dict[str, dict[str, Any]], drawn: dict[str, dict[str, Pictur
     for split, pictures in drawn.items():
         for name, picture in pictures.items():
             if text := picture.text():
-                console.out.print(f"\n{name}{f' ({split})' if several else ''}\n{console.clean(text)}", markup=False)
+                console.say(f"\n{name}{f' ({split})' if several else ''}\n{text}")
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from distk.console import note
 from distk.data import Dataset, open_dataset
 from distk.device import Ranks, initialised, stream
 from distk.errors import DistkError, UsageError
+from distk.memory import afford
 from distk.method import Method, eval_mode
 from distk.registered import Registration
 from distk.registry import registry
@@ -28,6 +30,11 @@ def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Datas
     if dataset is None:
         dataset = opened(settings, device)
     _refuse_unfit(settings, dataset)
+    if device.type == "cpu":
+        item = 4 * math.prod(dataset.spec.shape)
+        # An item, what is made of it, and the gradient: no method gets along with less.
+        what, n = f"a batch of {settings.train.batch:,} items of {list(dataset.spec.shape)}", settings.train.batch
+        afford(3 * n * item, what, "use a smaller --batch")
     with initialised(settings.train.seed, device):
         try:
             model = settings.method(settings.model, dataset.spec).to(device)

@@ -13,19 +13,20 @@ from typing import Any
 
 import torch
 
-from distk import checkpoint, evaluation
+from distk import checkpoint, evaluation, places
 from distk.asked import Asked, asked
-from distk.config import to_toml
+from distk.config import flag, to_toml
 from distk.console import note, progress, warn
 from distk.data import Dataset
 from distk.device import Ranks, choose_device, describe, join_ranks
 from distk.errors import DistkError, UsageError
 from distk.fitting import differences
+from distk.models import check_places
 from distk.registry import registry
 from distk.run import RUNS, Run, new_folder
 from distk.settings import Settings, TrainConfig, resolve
 from distk.training.beginning import begin, build, check_kept
-from distk.training.snapshots import snapshot
+from distk.training.snapshots import picture, snapshot
 from distk.training.trainer import Trainer
 
 
@@ -72,6 +73,7 @@ def start(
     check_evaluation(settings.train)
     config = {"method": settings.entry.name, **settings.to_dict()}
     registry().prepare_run(config)
+    _score_files(settings.train)
     trainer = build(settings, device, ranks, dataset)
     check_evaluation(settings.train, trainer.dataset)
     begin(trainer)
@@ -85,9 +87,10 @@ def start(
     return Session(settings, run, trainer, {})
 
 
-def resume(path: Path, steps: int | None = None, quiet: bool = False) -> Run:
+def resume(path: Path, steps: int | None = None, quiet: bool = False, folder: str | None = None) -> Run:
     """Continue the run whose folder or checkpoint is `path`, to `steps` (default: as it was set).
 
+    folder: where the data are now, instead of where the checkpoint says that they were.
     Raises DistkError for a checkpoint without training state, or one whose method or data set is gone, and UsageError
     for another file of a run than its newest checkpoint.
     """
@@ -99,23 +102,28 @@ def resume(path: Path, steps: int | None = None, quiet: bool = False) -> Run:
             f"'{file}' is not the newest checkpoint of its run, which continuing from it would overwrite: "
             f"copy it as checkpoint.safetensors into a new folder, or continue with `distk resume {file.parent}`."
         )
-    ranks = join_ranks(choose_device(settings_of(header, file, steps).train.device))
+    ranks = join_ranks(choose_device(settings_of(header, file, steps, folder).train.device))
     run = Run(file.parent, {})
     try:
         if ranks.first:
             run.lock()  # before the checkpoint is read: whoever holds it may be writing a newer one
         ranks.largest(0)
-        return _go(_taken_up(run, file, steps, ranks), quiet)
+        return _go(_taken_up(run, file, steps, ranks, folder), quiet)
     finally:
         run.close()
 
 
-def settings_of(header: checkpoint.Header, file: Path, steps: int | None = None) -> Settings:
-    """The settings that a checkpoint was trained with, checked like those of a command line."""
+def settings_of(header: checkpoint.Header, file: Path, steps: int | None = None, folder: str | None = None) -> Settings:
+    """The settings that a checkpoint was trained with, checked like those of a command line.
+
+    folder: where the data are now; else where the checkpoint says, if the user has named that place.
+    """
     data = header.data
     if "name" not in data:
         raise DistkError(f"'{file}' does not say which data it was trained on, so it cannot be continued.")
-    named = {"name": data["name"], **({"dir": data["folder"]} if data.get("folder") else {})}
+    check_places(header, f"'{file}'", folder)
+    where = folder or data.get("folder")
+    named = {"name": data["name"], **({"dir": where} if where else {})}
     options = {
         "model": header.config,
         "train": {**header.train, **({} if steps is None else {"steps": steps})},
@@ -129,11 +137,12 @@ def settings_of(header: checkpoint.Header, file: Path, steps: int | None = None)
         raise DistkError(f"'{file}' has an impossible setting ({type(error).__name__}).") from error
 
 
-def _taken_up(run: Run, file: Path, steps: int | None, ranks: Ranks) -> Session:
+def _taken_up(run: Run, file: Path, steps: int | None, ranks: Ranks, folder: str | None) -> Session:
     header = checkpoint.read_header(file)
-    settings = settings_of(header, file, steps)
+    settings = settings_of(header, file, steps, folder)
     device = choose_device(settings.train.device)
     check_evaluation(settings.train)
+    _score_files(settings.train, f"'{file}'")
     model, _ = checkpoint.load(file, device)  # holds the tensors against the settings before anything is built of them
     trainer = build(settings, device, ranks)
     check_evaluation(settings.train, trainer.dataset)
@@ -160,6 +169,19 @@ def _taken_up(run: Run, file: Path, steps: int | None, ranks: Ranks) -> Session:
         registry().prepare_run(run.config, resumed=True)
         run.open(resume_at=trainer.index)
     return Session(settings, run, trainer, _best_of(header), resumed=True)
+
+
+def _score_files(config: TrainConfig, source: str = "") -> None:
+    """Remember the files that settings of scores name; of those that the checkpoint `source` names, raise UsageError
+    for what the user never named."""
+    wanted = asked([*config.eval, *filter(None, [config.keep.partition(":")[2]])])
+    shared = evaluation.named_options(config.eval_option, list(dict.fromkeys(one.metric for one in wanted)))
+    given = [(*option.rpartition(".")[::2], value) for option, value in shared.items()]
+    for metric, key, value in [*given, *((one.metric, k, v) for one in wanted for k, v in one.settings.items())]:
+        for _, place in places.settings(registry().find("metric", metric).load().Config, {key: value}):
+            if source:
+                places.check(place, source, f"distk eval --metric {metric} {flag(key)}")
+            places.name(place)
 
 
 def _best_of(header: checkpoint.Header) -> dict[str, Any]:
@@ -259,6 +281,10 @@ def steps(session: Session) -> Iterator[None]:
     save_every = config.checkpoint_every or max(1, -(-config.steps // 10))
     began, last = time.monotonic(), trainer.index
     saved = trainer.index
+    if session.resumed and trainer.ranks.first:
+        missed = session.run.path / "samples"  # a kill after a checkpoint may have come before its picture
+        if not picture(missed, trainer.index).exists():
+            snapshot(trainer.model, trainer.dataset, missed, trainer.index)
     if trainer.index == 0 and not session.resumed:
         save(session)
         if not config.steps and (config.eval or config.keep):

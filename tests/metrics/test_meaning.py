@@ -86,7 +86,7 @@ def test_a_metric_without_a_table_still_has_a_direction() -> None:
 def test_the_best_of_a_column_is_that_of_its_own_number(ours: str, best: float | None) -> None:
     column = Column("c", ours)
     rows = [{"variant": "a", "seed": s, "c": v} for s, v in enumerate((0.2, 0.9, 0.5))]
-    line = report._line(type("R", (), {"published": {}})(), column, "c", "a", rows)
+    line = report._line(type("R", (), {"published": {}, "best_by": ""})(), column, "c", "a", rows)
     assert line.best == best
 
 

@@ -149,7 +149,9 @@ class DistanceConfig:
     frames: int | None = option(None, "frames of a made clip; default: as trained", min=2, max=10_000)
     threshold: float = option(0.5, "a shape's pixels are brighter than this share of the brightest", min=0, max=0.99)
     redraw: bool = option(False, "draw the content code anew in every frame: what one code per clip is for")
-    embedder: str = option("", "checkpoint whose codes of frames are compared instead of a shape's mean colour")
+    embedder: str = option(
+        "", "checkpoint whose codes of frames are compared instead of a shape's mean colour", place=True
+    )
 
 
 SIDES = ("acd", "moving", "medstep", "colour_spread", "axis_balance")
