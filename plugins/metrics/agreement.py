@@ -57,6 +57,7 @@ class ClsAcc(Scored[ClsAccConfig]):
     """Unsupervised classification accuracy (Jeong & Song 2019): the discrete code against the label."""
 
     headline = "hungarian"
+    measures = "classes found without labels"
     numbers = {
         "hungarian": higher(0, 1, source="Jeong & Song 2019", form="authors", what="best one-to-one map to labels"),
         "majority": higher(
@@ -87,6 +88,7 @@ class BestDimensionAuc(Scored[Config]):
     """Best single-dimension AUC per attribute value (Ridgeway & Mozer 2017)."""
 
     headline = "mean"
+    measures = "one factor, one code (compactness)"
     numbers = {"mean": higher(0.5, 1, chance=0.5, source="Ridgeway & Mozer 2017", form="authors", what="AUC")}
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
@@ -116,6 +118,7 @@ class Reconstruction(Metric[ReconstructionConfig]):
     """
 
     headline = "mse_pixel"
+    measures = "items made and bounds"
     numbers = {
         "mse_pixel": lower(0, what="per pixel and channel, of a range of 1"),
         "bce_pixel": lower(0, unit="nats", what="per pixel and channel"),

@@ -28,6 +28,7 @@ class Recall(Scored[RecallConfig]):
     """Recall@k (Ridgeway & Mozer 2017): is an item of the same label among the k nearest?"""
 
     headline = "recall@1"
+    measures = "what can be read from the code (explicitness)"
     numbers = {
         "recall@1": higher(0, 1, chance="sum of the squared shares of the classes", source="Ridgeway & Mozer 2017"),
         "recall@*": higher(0, 1, source="Ridgeway & Mozer 2017"),
@@ -46,6 +47,7 @@ class InfoMec(Scored[FactorConfig]):
     """InfoMEC (Hsu et al. 2023): modularity, compactness, explicitness by information."""
 
     headline = "infom"
+    measures = "one code, one factor (modularity)"
     numbers = {
         "infom": higher(None, 1, source="Hsu et al. 2023, eq. 6", form="authors"),
         "infoc": higher(None, 1, source="Hsu et al. 2023, eq. 8", form="authors"),
@@ -81,6 +83,8 @@ class Ksg(Scored[KsgConfig]):
     """
 
     headline = "difference"
+    measures = "dependence among codes, no labels"
+    labelled = False
     numbers = {
         "difference": higher(unit="nats", chance=0.0, source="Whitney & Fergus 2017", what="same - cross"),
         "same": neither(unit="nats", source="Kraskov et al. 2004, eq. 8", what="of a block with its own next state"),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from distk import CodeTable, Metric, NoConfig, evaluate
+from distk.cli import main
 from distk.evaluation import build_metric
 from distk.meaning import count, find, higher, lower, neither
 from distk.registry import registry
@@ -23,8 +24,19 @@ METRICS = [entry.name for entry in registry().entries("metric") if entry.distrib
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
-def distk(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "distk", *args], capture_output=True, text=True, check=False)
+@pytest.fixture
+def distk(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[object, str, str]]:
+    """Run a command line here: (exit code, stdout, stderr)."""
+
+    def run(*args: str) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["distk", *args])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return (stop.value.code or 0, *capsys.readouterr())
+
+    return run
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -101,8 +113,8 @@ def test_accuracy_and_error_have_two_names(generator: torch.Generator) -> None:
         assert not [key for key in held if key.startswith(other)]
 
 
-def test_the_list_of_numbers() -> None:
-    said = json.loads(distk("list", "metrics", "--numbers", "--json").stdout)
+def test_the_list_of_numbers(distk: Callable[..., tuple[object, str, str]]) -> None:
+    said = json.loads(distk("list", "metrics", "--numbers", "--json")[1])
     assert said["linear-correlation"]["tdv"]["better"] == "higher"
     assert said["mig"]["mig"] == {
         "better": "higher",
@@ -111,10 +123,10 @@ def test_the_list_of_numbers() -> None:
         "source": "Chen et al. 2018, eq. 6",
         "form": "dlib; authors with protocol aggregate",
     }
-    assert "nrmse_*" in distk("list", "metrics", "--numbers").stdout
-    wrong = distk("list", "methods", "--numbers")
-    assert wrong.returncode == 2
-    assert "belongs to metrics" in wrong.stderr
+    assert "nrmse_*" in distk("list", "metrics", "--numbers")[1]
+    code, _, said = distk("list", "methods", "--numbers")
+    assert code == 2
+    assert "belongs to metrics" in said
 
 
 def test_the_page_of_scores_agrees_with_the_tables() -> None:
