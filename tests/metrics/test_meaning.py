@@ -17,17 +17,16 @@ from distk.evaluation import build_metric
 from distk.meaning import count, find, higher, lower, neither
 from distk.registry import registry
 from distk.study import report
-from distk.study.recipe import Column
+from distk.study.recipe import Column, Recipe
 from distk.testing import synthetic_table
 
+Program = Callable[..., tuple[object, str, str]]
 METRICS = [entry.name for entry in registry().entries("metric") if entry.distribution == "distk"]
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 @pytest.fixture
-def distk(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[object, str, str]]:
+def distk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
     """Run a command line here: (exit code, stdout, stderr)."""
 
     def run(*args: str) -> tuple[object, str, str]:
@@ -98,7 +97,7 @@ def test_a_metric_without_a_table_still_has_a_direction() -> None:
 def test_the_best_of_a_column_is_that_of_its_own_number(ours: str, best: float | None) -> None:
     column = Column("c", ours)
     rows = [{"variant": "a", "seed": s, "c": v} for s, v in enumerate((0.2, 0.9, 0.5))]
-    line = report._line(type("R", (), {"published": {}})(), column, "c", "a", rows)
+    (line,) = report.summary(Recipe("s", "s", "", (column,), (0, 1, 2), ()), rows, ["a"])
     assert line.best == best
 
 
@@ -113,7 +112,7 @@ def test_accuracy_and_error_have_two_names(generator: torch.Generator) -> None:
         assert not [key for key in held if key.startswith(other)]
 
 
-def test_the_list_of_numbers(distk: Callable[..., tuple[object, str, str]]) -> None:
+def test_the_list_of_numbers(distk: Program) -> None:
     said = json.loads(distk("list", "metrics", "--numbers", "--json")[1])
     assert said["linear-correlation"]["tdv"]["better"] == "higher"
     assert said["mig"]["mig"] == {
