@@ -12,12 +12,12 @@ from torch import Tensor
 from distk import CodeTable, UsageError, option
 from distk.meaning import count, higher, neither
 from distk.plugins.metrics import functional
-from distk.plugins.metrics.agreement import labels, some_rows
-from distk.plugins.metrics.table import Config, FactorConfig, Scored, codes, draw
+from distk.plugins.metrics.agreement import SampleConfig, labels, some_rows
+from distk.plugins.metrics.table import Config, FactorConfig, Scored, codes, draw, without
 
 
 @dataclass(frozen=True)
-class RecallConfig(Config):
+class RecallConfig(SampleConfig):
     """Settings of recall@k."""
 
     ks: tuple[int, ...] = option((1, 2, 4, 8), "numbers of neighbours", min=1)
@@ -37,10 +37,11 @@ class Recall(Scored[RecallConfig]):
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         truth, name = labels(table)
-        picked = some_rows(table, seed)
+        picked, told = some_rows(table, self.config.sample, seed)
         values = codes(table, self.config, seed)[picked]
         result = functional.recall_at_k(values, truth.to(values.device)[picked], self.config.ks, self.config.distance)
-        return {**result, "rows_used": [len(picked)], "estimator": f"{self.config.distance} distance, same {name}"}
+        how = f"{self.config.distance} distance, same {name}"
+        return without(told, {**result, "rows_used": [len(picked)], "estimator": how})
 
 
 class InfoMec(Scored[FactorConfig]):
