@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from distk import places
 from distk.config import C, Configured, from_dict, own_names
 from distk.console import note_once
 from distk.errors import DistkError, UsageError, unknown
@@ -83,6 +84,10 @@ class Dataset(Configured[C]):
     told: tuple[str, ...] = ()
     """Sentences on what was left out of the files and what was changed; said when the data are opened."""
     name: str = ""
+    identity: Tensor | None = None
+    """Whose picture each row is, int64 `[N]`, for data of which an identity is in one split alone."""
+    stand_in: Any = None
+    """What takes the place of files that were not found; None where these are the data of that name."""
     stored: tuple[Stored, ...] = ()
     """Where the items lie, for data that are held whole; see `counted`."""
     counted: ClassVar[bool] = False
@@ -126,30 +131,37 @@ class Dataset(Configured[C]):
         Raises UsageError, naming the splits that there are, for another name.
         """
         if split in VALIDATION and split not in self.splits:
-            split = self.validation or split
+            split = self.validation_split or split
         if split != "all" and split not in self.splits:
             raise unknown(f"split of data set '{self.name}'", split, ("all", *self.splits))
         return self.parts.get(split)
 
     @property
-    def validation(self) -> Split | None:
+    def validation_split(self) -> Split | None:
         """The split that a model may be chosen by; None where there is none."""
         return next((name for name in VALIDATION if name in self.splits), None)
 
     def keep_back(self, share: float) -> None:
-        """Take a share of the training rows out of training, as the split `validation`: the same rows for every seed.
+        """Take a share of the training rows out of training, as the split `validation`: the same rows for every seed,
+        and whole identities where the data have them.
 
         Raises UsageError where there is such a split already, or where the data set draws its batches itself.
         """
-        if self.validation is not None:
-            raise UsageError(f"data set '{self.name}' has the split '{self.validation}': leave --validation out.")
+        if self.validation_split is not None:
+            raise UsageError(f"data set '{self.name}' has the split '{self.validation_split}': leave --validation out.")
         cls = type(self)
         if (cls.sample, cls.sample_rows) not in ((Dataset.sample, Dataset.sample_rows),):
             raise UsageError(f"data set '{self.name}' draws its batches itself, so no rows can be kept back from them.")
         rows = self.rows_of("train")
-        kept = permuted_split(len(rows), share, VALIDATION_SEED, rows.device)
+        if self.identity is None:
+            order = permuted_split(len(rows), share, VALIDATION_SEED, rows.device)
+            kept = torch.zeros_like(rows, dtype=torch.bool).index_fill(0, order["test"], True)
+        else:
+            whose = self.identity[rows].unique()
+            order = permuted_split(len(whose), share, VALIDATION_SEED, rows.device)
+            kept = torch.isin(self.identity[rows], whose[order["test"]])
         others = self.parts or {"test": self.rows_of("test")}
-        self.parts = {**others, "train": rows[kept["train"]], "validation": rows[kept["test"]]}
+        self.parts = {**others, "train": rows[~kept], "validation": rows[kept]}
         self._rows_on_host.clear()
 
     def rows_of(self, split: Split) -> Tensor:
@@ -353,7 +365,8 @@ def open_dataset(
     """Build a registered data set.
 
     name: as in `distk list`; `name:variant` sets its setting `variant`. options: values of its Config.
-    folder: the user's files; without it `DISTK_DATA` is looked at, then the built-in form is used where there is one.
+    folder: the user's files, which are remembered as named (`distk.places`); without it `DISTK_DATA` is looked at, then
+    the built-in form is used where there is one.
     model: the data description of a trained model that is to read the items; see `Files`. where: the device, the host,
     or whichever has room, for data that are held whole.
     Raises UsageError for an unknown name or a setting out of range, DistkError for unreadable files.
@@ -367,6 +380,8 @@ def open_dataset(
     config = from_dict(cls.Config, values, f"data set '{entry.name}'")
     if folder is not None and not cls.reads:
         raise UsageError(f"data set '{entry.name}' reads no files, so it takes no --data-dir.")
+    for place in ([folder] if folder is not None else []) + [p for _, p in places.settings(cls.Config, values)]:
+        places.name(place)
     made = cls(config, torch.device(device), Files(entry.name, folder, cls.reads, model, where))
     made.name = entry.name
     for sentence in made.told:

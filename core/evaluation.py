@@ -7,8 +7,10 @@ import hashlib
 import inspect
 import json
 import math
+import os
 import platform
 import statistics
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,16 +22,29 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+<<<<<<< HEAD
 from distk import chance
+=======
+from distk import memory, places
+>>>>>>> main
 from distk.asked import OWN, Asked, asked
 from distk.config import assignments, from_dict, hints, to_dict
+from distk.console import note
 from distk.data import Dataset, Split
 from distk.errors import DistkError, UsageError, nearest
-from distk.files import write_atomic
+from distk.files import own_file, write_atomic
+from distk.guard import told_if_slow
+from distk.kept import cache_folder
 from distk.method import Method, can, eval_mode
 from distk.metric import CodeTable, Metric, chosen_rows, encode_table
 from distk.registry import registry
 from distk.version import __version__
+
+NO_MEMORY = "there is not enough memory for it: score fewer --rows"
+SLOW = 10.0
+"""Seconds after which it is said which score is being computed."""
+CODES_KEPT = 30 * 86400
+"""Seconds after which codes in the cache folder are removed."""
 
 
 def build_metric(name: str, options: Mapping[str, Any] | None = None) -> tuple[str, Metric]:
@@ -98,8 +113,10 @@ def score(
         name, metric = build_metric(name, options)
         runs = _computed(table, name, metric, [seed + i for i in range(repeats or metric.repeats)])
     except (DistkError, ValueError, ArithmeticError, np.linalg.LinAlgError, MemoryError, ImportError) as error:
-        return {"error": str(error) or type(error).__name__}
+        return {"error": NO_MEMORY if memory.lacking(error) else str(error) or type(error).__name__}
     except RuntimeError as error:  # out of memory, a shape that a metric did not expect
+        if memory.lacking(error):
+            return {"error": NO_MEMORY}
         return {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
     result = dict(runs[0])
     reasons = {key: text for run in reversed(runs) for key, text in run.get("reasons", {}).items()}
@@ -149,7 +166,7 @@ FEW = 64
 """Items on which a metric is tried first before a run."""
 
 
-def never(model: Method, name: str, data: Dataset, options: Mapping[str, Any]) -> str:
+def never(model: Method, name: str, data: Dataset, options: Mapping[str, Any], split: Split = "all") -> str:
     """Why a metric cannot score this method on these data, however long it trains; empty where it may.
 
     Tried on a few items and, where that fails, on all of them. What depends on values of the codes, such as a dimension
@@ -160,7 +177,11 @@ def never(model: Method, name: str, data: Dataset, options: Mapping[str, Any]) -
     why = ""
     for rows in dict.fromkeys((min(FEW, len(data)), None)):
         try:
-            table = encode_table(model, data, rows=rows) if coded else _uncoded_table(model, data, "all", rows, 0)
+            table = (
+                encode_table(model, data, rows=rows, split=split)
+                if coded
+                else _uncoded_table(model, data, split, rows, 0)
+            )
             _computed(table, name, metric, [0])
         except UsageError as error:
             why = "" if error.__cause__ is not None else str(error)
@@ -227,9 +248,18 @@ def evaluate(
         told = provenance(table, seed) if not told or part == split else told
         for one in mine:
             source = fitted if _loads(one.metric) and _loads(one.metric).predicts else table
+<<<<<<< HEAD
             results[one.label] = score(
                 source, one.metric, {**given[one.metric], **one.settings}, seed, repeats, (baseline, ci)
             )
+=======
+            settings = {**given[one.metric], **one.settings}
+            for _, place in places.settings(_loads(one.metric).Config, settings) if settings else ():
+                places.name(place)
+            size = " x ".join(f"{n:,}" for n in source.codes.shape)
+            with told_if_slow(f"scoring {one.label}: codes {size}, {repeats or 'its own number of'} repeats", SLOW):
+                results[one.label] = score(source, one.metric, settings, seed, repeats)
+>>>>>>> main
             if one.split:
                 results[one.label]["split"] = part
     for one in wanted:
@@ -273,6 +303,11 @@ def _tables(
         fitted = _cached_table(model, data, fit, rows, seed, own)  # asked for again by the next split
         fitted.codes_test, fitted.factors_test = table.codes, table.factors
     return table, fitted
+
+
+def check_options(names: list[str], options: Mapping[str, Any]) -> None:
+    """Raise UsageError for an option, or a value of one, that none of these metrics has: before anything is opened."""
+    _share_out(names, options)
 
 
 def own_words() -> frozenset[str]:
@@ -361,11 +396,13 @@ def _cached_table(
         return encode_table(model, data, rows=rows, split=split, seed=seed)
     digest = _fingerprint(model, data, split, rows, seed)
     try:
+        os.close(own_file(cache))  # no link, no pipe
         with safe_open(cache, framework="pt") as file:
             meta = file.metadata() or {}
             if meta.get("digest") == digest:
                 held = {name: file.get_tensor(name) for name in file.keys()}
-                if meta.get("contents") == _contents(held):
+                if meta.get("contents") == _contents(held) and _possible(model, data, held):
+                    note("codes: from the cache, as this model encoded these rows before")
                     return _from_cache(model, data, held, meta["grid"] == "1")
     except (OSError, SafetensorError, KeyError):
         pass  # no cache yet, or a damaged one: it is only a cache
@@ -373,9 +410,29 @@ def _cached_table(
     tensors = {"codes": table.codes, "rows": table.rows, "std": table.std, "kl": table.kl, "factors": table.factors}
     host = {k: v.cpu().contiguous() for k, v in tensors.items() if v is not None}
     meta = {"digest": digest, "grid": str(int(table.grid)), "contents": _contents(host)}
-    with contextlib.suppress(DistkError):  # a read-only folder costs the next evaluation an encoding pass, no more
+    with contextlib.suppress(DistkError, OSError):  # a read-only folder costs the next one an encoding pass, no more
+        cache.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(cache, to_bytes(host, metadata=meta))
     return table
+
+
+def codes_cache(checkpoint: Path, part: str = "") -> Path:
+    """Where the codes of a checkpoint are kept: in the user's cache folder, since whoever made a run folder could put
+    codes of their own into it. part: tells a split from others. Files that were not written for a month are removed."""
+    folder = cache_folder() / "codes"
+    with contextlib.suppress(OSError):
+        for old in folder.glob("*.safetensors"):
+            if time.time() - old.lstat().st_mtime > CODES_KEPT:
+                old.unlink()
+    place = os.fsencode(os.path.abspath(checkpoint)) + b"\0" + part.encode()
+    return folder / f"{hashlib.sha256(place).hexdigest()[:24]}.safetensors"
+
+
+def _possible(model: Method, data: Dataset, held: Mapping[str, Tensor]) -> bool:
+    """Whether tensors can be a table of this model's codes of rows of these data."""
+    codes, rows, d = held["codes"], held["rows"], len(model.latents.columns)
+    sound = codes.dim() == 2 and codes.shape[1] == d and rows.dtype == torch.int64 and rows.shape == codes.shape[:1]
+    return sound and (not len(rows) or 0 <= int(rows.min()) <= int(rows.max()) < len(data))
 
 
 def _fingerprint(model: Method, data: Dataset, split: Split, rows: int | None, seed: int) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from distk.config import from_dict, hints, option, own_names, read_toml, to_dict
+from distk.config import from_dict, hints, in_utf8, option, own_names, read_toml, to_dict
 from distk.data import Dataset
 from distk.errors import DistkError, UsageError, nearest, unknown
 from distk.method import Method
@@ -29,10 +29,13 @@ class TrainConfig:
     data_on: Literal["auto", "device", "host"] = option(
         "auto", "where data that are held whole lie; auto: on the device, unless they take half of its free memory"
     )
-    init_from: str = option("", "checkpoint to begin with: tensors of the same name and shape are taken from it")
+    init_from: str = option(
+        "", "checkpoint to begin with: tensors of the same name and shape are taken from it", place=True
+    )
     precision: Literal["fp32", "tf32", "bf16"] = option("fp32", "arithmetic of the networks")
     log_every: int = option(100, "steps between rows of log.jsonl", min=1)
     checkpoint_every: int = option(0, "steps between checkpoints; 0 means ten over the run", min=0)
+    stand_in: bool = option(True, "data whose files are missing may be replaced by what stands in for them")
     validation: float = option(0.0, "share of the training rows kept back, as the split `validation`", min=0, max=0.9)
     eval: tuple[str, ...] = option(
         (), "metrics to score while training, repeatable: METRIC or METRIC:KEY=VALUE,split=SPLIT,label=NAME"
@@ -42,6 +45,7 @@ class TrainConfig:
     keep: str = option(
         "", "best:METRIC keeps best.safetensors by it; settings as in --eval. Read on the validation split, if any"
     )
+    patience: int = option(0, "stop after so many scorings of --keep in a row without a better one; 0: never", min=0)
     penalty: tuple[str, ...] = option(
         (), "penalties on a coding layer, NAME or NAME:WEIGHT; see `distk list penalties`"
     )
@@ -106,6 +110,8 @@ def resolve(
         if preset not in cls.presets:
             raise unknown(f"preset of '{entry.name}'", preset, cls.presets)
         layers.append((f"preset '{preset}'", cls.presets[preset]))
+        if preset == "paper":  # the paper's data, or none
+            layers.append(("preset 'paper'", {"train": {"stand_in": False}}))
     if file is not None:
         layers.append((str(file), _from_file(file, entry)))
     layers.append(("the options", options or {}))
@@ -113,6 +119,11 @@ def resolve(
     data = dict(merged["data"])
     name = data.pop("name", cls.data)
     folder = data.pop("dir", None)
+    for key, value in (("name", name), ("dir", folder)):
+        if value is not None and not isinstance(value, str):
+            raise UsageError(f"[data] {key} must be text, found {str(value)[:100]!r}.")
+        if value is not None:
+            in_utf8(value, "--data-dir" if key == "dir" else "--data")
     if not name:
         raise UsageError(f"method '{entry.name}' has no default data set: name one with --data.")
     for key, value in _wished(cls, name).items():

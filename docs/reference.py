@@ -36,7 +36,7 @@ HEADINGS = {
     "Penalties": ("Penalty",),
     "Settings and errors": ("option", "NoConfig", "UsageError", "DistkError"),
     "Devices": ("choose_device", "seeded", "static_shapes_only"),
-    "Runs, from Python": ("train", "load", "dataset", "evaluate", "Run"),
+    "Runs, from Python": ("train", "load", "dataset", "evaluate", "Run", "runs", "compare"),
 }
 """Heading of the contract's page -> public names below it; what stands under none comes last."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,22 +12,24 @@ from distk import console, options
 from distk.asked import Asked, asked
 from distk.codefile import table_from_arrays
 from distk.commands.scorefiles import subject_of, target_of, written
+<<<<<<< HEAD
 from distk.commands.scoretable import show
 from distk.commands.shared import OnRows, require
+=======
+from distk.commands.shared import UNFIT, OnRows, require, written_to
+>>>>>>> main
 from distk.config import assignments
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
+from distk.evaluation import check_options, codes_cache, expand, own_words
 from distk.evaluation import evaluate as score
-from distk.evaluation import expand, own_words
 from distk.metric import Picture
 from distk.options import Bundle
 from distk.registry import registry
-from distk.results import measured, read
+from distk.results import read
 
 HOW = "How to score"
 _SETTING = "distk.setting."
-UNFIT = re.compile(r"[^\w.=+-]+")
-"""What of a score's label has no place in the name of a file."""
 
 
 class EvalCommand(typer.core.TyperCommand):
@@ -137,7 +138,9 @@ def evaluate(
     ] = None,
     codes: Annotated[
         Path | None,
-        typer.Option(help="Score an npz with `codes` [n, D] and `factors` [n, K] instead; `codes_test`, `std`, ..."),
+        typer.Option(
+            help="Score a file of codes, as `distk embed` writes, or an npz with `codes` [n, D], `factors` [n, K]."
+        ),
     ] = None,
     rows: Annotated[int | None, typer.Option(help="Encode at most so many items; default: all.", min=1)] = None,
     fit: Annotated[
@@ -178,7 +181,14 @@ def evaluate(
     if taken := sorted(own_words() & own.keys()):
         told = f"for a metric's setting of that name write --set METRIC.{taken[0]}=VALUE."
         raise UsageError(f"'{taken[0]}' is an option of `distk eval` itself, --{taken[0]}; {told}")
+<<<<<<< HEAD
     settings = {"repeats": how.repeats, "baseline": how.baseline or 0, "ci": how.ci or 0, **own}
+=======
+    check_options(names, own)
+    settings = {"repeats": how.repeats, **own}
+    if on.out is not None:
+        on.out = written_to(on.out, f"{codes.stem if codes is not None else 'checkpoint'}.eval.json")
+>>>>>>> main
     if codes is not None:
         if fit is not None:
             raise UsageError("--fit names a split to encode; rows to test on stand in the file as codes_test.")
@@ -191,15 +201,15 @@ def evaluate(
     unwritten: DistkError | None = None
     for split, result in results.items():
         drawn[split] = {} if plots is False else _drawn(result["metrics"])
-        for values in result["metrics"].values():
-            values["measured"] = {**measured(result["provenance"], **subject), "split": values.get("split", split)}
         result["provenance"] = {**subject, **result["provenance"]}
         named = {"checkpoint": str(path), **result}
         try:
             target = target_of(on, codes, split, len(results) > 1)
-            results[split] = named if target is None else written(target, named, drawn[split], both=bool(plots))
+            if target is not None:
+                named = written(target, named, subject, drawn[split], both=bool(plots))
         except DistkError as error:  # the figures are shown all the same
-            results[split], unwritten = named, error
+            unwritten = error
+        results[split] = named
     if on.json:
         console.emit_json(results[on.split] if len(results) == 1 else {"checkpoint": str(path), "splits": results})
     else:
@@ -229,7 +239,7 @@ def _of_codes(on: OnRows, codes: Path, rows: int | None, texts: list[str], setti
 def _of_model(
     on: OnRows, rows: int | None, fit: str | None, wanted: list[Asked], texts: list[str], settings: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """Scores of a trained model by split, a split's table of codes cached beside it. All splits are looked up first."""
+    """Scores of a trained model by split, a split's table of codes cached. All splits are looked up first."""
     on.open()
     if all(_reads_codes(one.metric) for one in wanted):
         require(on.model, on.header, "eval", "encode")
@@ -243,7 +253,7 @@ def _of_model(
     results = {}
     for split in splits:
         own = f"-{split}" if len(splits) > 1 else ""
-        cache = on.path.with_name(f".{on.path.stem}.codes{own}.safetensors")
+        cache = codes_cache(on.path, own)
         results[split] = score(
             on.model, texts, data=data, split=split, fit=fit, rows=rows, seed=on.seed, cache=cache, **settings
         )
@@ -267,6 +277,67 @@ def _drawn(results: dict[str, Any]) -> dict[str, Picture]:
     return drawn
 
 
+<<<<<<< HEAD
+=======
+def _print(results: dict[str, dict[str, Any]], drawn: dict[str, dict[str, Picture]]) -> None:
+    """Numbers as a table, with a column per split where there are several; then what failed, and why."""
+    metrics = {split: result["metrics"] for split, result in results.items()}
+    if len(results) == 1:
+        _print_one(next(iter(metrics.values())))
+    else:
+        _print_side_by_side(metrics)
+    several = len(results) > 1
+    failed, notes = [], []
+    for split, scored in metrics.items():
+        of = f" ({split})" if several else ""
+        failed += [(f"{name}{of}", values["error"]) for name, values in scored.items() if "error" in values]
+        notes += [
+            f"{name}{of}, {key}: {why}" for name, v in scored.items() for key, why in v.get("reasons", {}).items()
+        ]
+    if failed and any("error" not in values for scored in metrics.values() for values in scored.values()):
+        console.say()
+        console.table("", ("not scored", "because"), failed)
+    else:
+        for name, reason in failed:
+            console.error(f"{name}: {reason}")
+    for line in dict.fromkeys(notes):
+        console.note(line)
+    for split, pictures in drawn.items():
+        for name, picture in pictures.items():
+            if text := picture.text():
+                console.say(f"\n{name}{f' ({split})' if several else ''}\n{text}")
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a metric's result that stand in the table."""
+    shown = {k: v for k, v in values.items() if isinstance(v, (int, float)) and not k.endswith("_std")}
+    return {key: float(value) for key, value in shown.items() if key != "repeats"}
+
+
+def _print_one(metrics: dict[str, Any]) -> None:
+    rows: list[tuple[Any, ...]] = [
+        (name, key, value, values.get(f"{key}_std"), values.get("repeats", 1))
+        for name, values in metrics.items()
+        if "error" not in values
+        for key, value in _numbers(values).items()
+    ]
+    if rows:
+        several = any(row[4] > 1 for row in rows)
+        columns = ("metric", "key", "value", "std", "seeds") if several else ("metric", "key", "value")
+        console.table("", columns, [row[: len(columns)] for row in rows])
+
+
+def _print_side_by_side(metrics: dict[str, dict[str, Any]]) -> None:
+    found = {
+        split: {n: _numbers(v) for n, v in scored.items() if "error" not in v} for split, scored in metrics.items()
+    }
+    keys = dict.fromkeys((name, key) for scored in found.values() for name, values in scored.items() for key in values)
+    rows = [(name, key, *(found[split].get(name, {}).get(key) for split in found)) for name, key in keys]
+    if rows:
+        console.table("", ("metric", "key", *found), rows)
+
+
+>>>>>>> main
 def _exit_code(results: list[dict[str, Any]], strict: bool) -> None:
     failed = ["error" in values for values in results]
     if any(failed) and (strict or all(failed)):

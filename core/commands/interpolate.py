@@ -9,7 +9,7 @@ import torch
 import typer
 from torch import Tensor
 
-from distk import images
+from distk import console, images
 from distk.commands.arguments import Start
 from distk.commands.shared import OnRows, present, scaled
 from distk.errors import UsageError
@@ -51,13 +51,13 @@ def interpolate(
         else:
             ends = on.draws(2 * pairs)
         items = strips(model, ends, steps, group)
-    target = on.target("interpolation.png")
+    target = on.shown("interpolation")
     if model.spec.kind == "sentence":
         sentences = [model.text(strip) for strip in items]
         if on.json:
             on.report([], rows=rows, sentences=sentences)
         for strip in sentences if not on.json else []:
-            typer.echo("\n".join([*strip, ""]))
+            console.say("\n".join([*strip, ""]))
         return
     on.report(
         _drawn(model, items, target),

@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 import typer
 
-from distk import options
+from distk import console, options
 from distk.commands.own import OwnCommand
 from distk.commands.shared import OnRows, present
 
@@ -21,18 +21,18 @@ def reconstruct(
     Example: distk reconstruct runs/my-run --n 12
     """
     model = on.open("reconstruct", "encode", "decode").model
+    target = on.shown("reconstruction")
     dataset = on.dataset()
     with torch.no_grad():
         batch = dataset.items(on.rows(dataset, n))
         x, decoded = batch["x"], model.decode(model.encode_batch(batch))
-    target = on.target("reconstruction.png")
     if model.spec.kind == "sentence":
         lines = zip(model.text(x), model.text(decoded), strict=True)
         sentences = [{"source": source, "reconstruction": made} for source, made in lines]
         if on.json:
             on.report([], sentences=sentences)
         for line in sentences if not on.json else []:
-            typer.echo(f"{line['source']}\n  -> {line['reconstruction']}")
+            console.say(f"{line['source']}\n  -> {line['reconstruction']}")
         return
     decoded = decoded.view_as(x)
     error = float((decoded.float() - x.float()).pow(2).mean())

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from distk import console, options
-from distk.commands.arguments import Json
+from distk.commands.arguments import DataDir, Json
 from distk.config import own_names, read_toml
 from distk.errors import DistkError, UsageError
 from distk.registered import Registration
@@ -171,6 +171,7 @@ def _profile(method: str, preset: str | None, config: Path | None, sections: dic
 def resume(
     run: Annotated[Path | None, typer.Argument(help="Run folder or checkpoint; default: the newest run.")] = None,
     steps: Annotated[int | None, typer.Option(help="Train up to this step instead of the one first asked for.")] = None,
+    data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """Continue a run that was stopped or killed, as if it had never been.
@@ -183,7 +184,7 @@ def resume(
     path = find_checkpoint(run)
     if steps is not None and steps < 0:
         raise UsageError(f"--steps {steps} is below 0.")
-    _finished(take_up(path, steps), json)
+    _finished(take_up(path, steps, folder=None if data_dir is None else str(data_dir)), json)
 
 
 def _summary(run: Any) -> dict[str, Any]:
@@ -216,7 +217,9 @@ def _finished(run: Any, json: bool) -> None:
         return
     shown = {k: v for k, v in last.items() if isinstance(v, (int, float)) and k not in ("step", "seconds", "rate")}
     if last:
-        rate = f", {console.number(float(last['rate']))} steps/s" if "rate" in last else ""
-        title = f"step {last['step']:,} after {console.number(float(last['seconds']))} s{rate}"
+        title = f"step {last['step']:,}"  # of a log that may have been edited
+        for key, words in (("seconds", " after {} s"), ("rate", ", {} steps/s")):
+            if isinstance(value := last.get(key), (int, float)):
+                title += words.format(console.number(float(value)))
         console.table(title, ("term", "mean since the last row"), [(k, float(v)) for k, v in shown.items()])
-    console.out.print(f"checkpoint  {run.checkpoint}" + (f"\nbest        {best}" if best else ""))
+    console.say(f"checkpoint  {run.checkpoint}" + (f"\nbest        {best}" if best else ""))

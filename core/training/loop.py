@@ -13,19 +13,20 @@ from typing import Any
 
 import torch
 
-from distk import checkpoint, evaluation
+from distk import checkpoint, evaluation, places
 from distk.asked import Asked, asked
-from distk.config import to_toml
+from distk.config import flag, to_toml
 from distk.console import note, progress, warn
 from distk.data import Dataset
 from distk.device import Ranks, choose_device, describe, join_ranks
 from distk.errors import DistkError, UsageError
 from distk.fitting import differences
+from distk.models import check_places
 from distk.registry import registry
 from distk.run import RUNS, Run, new_folder
 from distk.settings import Settings, TrainConfig, resolve
 from distk.training.beginning import begin, build, check_kept
-from distk.training.snapshots import snapshot
+from distk.training.snapshots import picture, snapshot
 from distk.training.trainer import Trainer
 
 
@@ -72,10 +73,11 @@ def start(
     check_evaluation(settings.train)
     config = {"method": settings.entry.name, **settings.to_dict()}
     registry().prepare_run(config)
+    _score_files(settings.train)
     trainer = build(settings, device, ranks, dataset)
     check_evaluation(settings.train, trainer.dataset)
     begin(trainer)
-    check_kept(trainer)
+    check_kept(trainer, _kept(settings.train, trainer.dataset))
     # Only the first rank looks at the folder, since by the time that another one does the first may have made it.
     path = new_folder(settings.entry.name, settings.train.seed, out) if ranks.first else out or RUNS
     run = Run(path, config)
@@ -85,9 +87,10 @@ def start(
     return Session(settings, run, trainer, {})
 
 
-def resume(path: Path, steps: int | None = None, quiet: bool = False) -> Run:
+def resume(path: Path, steps: int | None = None, quiet: bool = False, folder: str | None = None) -> Run:
     """Continue the run whose folder or checkpoint is `path`, to `steps` (default: as it was set).
 
+    folder: where the data are now, instead of where the checkpoint says that they were.
     Raises DistkError for a checkpoint without training state, or one whose method or data set is gone, and UsageError
     for another file of a run than its newest checkpoint.
     """
@@ -99,23 +102,28 @@ def resume(path: Path, steps: int | None = None, quiet: bool = False) -> Run:
             f"'{file}' is not the newest checkpoint of its run, which continuing from it would overwrite: "
             f"copy it as checkpoint.safetensors into a new folder, or continue with `distk resume {file.parent}`."
         )
-    ranks = join_ranks(choose_device(settings_of(header, file, steps).train.device))
+    ranks = join_ranks(choose_device(settings_of(header, file, steps, folder).train.device))
     run = Run(file.parent, {})
     try:
         if ranks.first:
             run.lock()  # before the checkpoint is read: whoever holds it may be writing a newer one
         ranks.largest(0)
-        return _go(_taken_up(run, file, steps, ranks), quiet)
+        return _go(_taken_up(run, file, steps, ranks, folder), quiet)
     finally:
         run.close()
 
 
-def settings_of(header: checkpoint.Header, file: Path, steps: int | None = None) -> Settings:
-    """The settings that a checkpoint was trained with, checked like those of a command line."""
+def settings_of(header: checkpoint.Header, file: Path, steps: int | None = None, folder: str | None = None) -> Settings:
+    """The settings that a checkpoint was trained with, checked like those of a command line.
+
+    folder: where the data are now; else where the checkpoint says, if the user has named that place.
+    """
     data = header.data
     if "name" not in data:
         raise DistkError(f"'{file}' does not say which data it was trained on, so it cannot be continued.")
-    named = {"name": data["name"], **({"dir": data["folder"]} if data.get("folder") else {})}
+    check_places(header, f"'{file}'", folder)
+    where = folder or data.get("folder")
+    named = {"name": data["name"], **({"dir": where} if where else {})}
     options = {
         "model": header.config,
         "train": {**header.train, **({} if steps is None else {"steps": steps})},
@@ -129,11 +137,12 @@ def settings_of(header: checkpoint.Header, file: Path, steps: int | None = None)
         raise DistkError(f"'{file}' has an impossible setting ({type(error).__name__}).") from error
 
 
-def _taken_up(run: Run, file: Path, steps: int | None, ranks: Ranks) -> Session:
+def _taken_up(run: Run, file: Path, steps: int | None, ranks: Ranks, folder: str | None) -> Session:
     header = checkpoint.read_header(file)
-    settings = settings_of(header, file, steps)
+    settings = settings_of(header, file, steps, folder)
     device = choose_device(settings.train.device)
     check_evaluation(settings.train)
+    _score_files(settings.train, f"'{file}'")
     model, _ = checkpoint.load(file, device)  # holds the tensors against the settings before anything is built of them
     trainer = build(settings, device, ranks)
     check_evaluation(settings.train, trainer.dataset)
@@ -162,6 +171,19 @@ def _taken_up(run: Run, file: Path, steps: int | None, ranks: Ranks) -> Session:
     return Session(settings, run, trainer, _best_of(header), resumed=True)
 
 
+def _score_files(config: TrainConfig, source: str = "") -> None:
+    """Remember the files that settings of scores name; of those that the checkpoint `source` names, raise UsageError
+    for what the user never named."""
+    wanted = asked([*config.eval, *filter(None, [config.keep.partition(":")[2]])])
+    shared = evaluation.named_options(config.eval_option, list(dict.fromkeys(one.metric for one in wanted)))
+    given = [(*option.rpartition(".")[::2], value) for option, value in shared.items()]
+    for metric, key, value in [*given, *((one.metric, k, v) for one in wanted for k, v in one.settings.items())]:
+        for _, place in places.settings(registry().find("metric", metric).load().Config, {key: value}):
+            if source:
+                places.check(place, source, f"distk eval --metric {metric} {flag(key)}")
+            places.name(place)
+
+
 def _best_of(header: checkpoint.Header) -> dict[str, Any]:
     """What the header says about best.safetensors, as far as it makes sense."""
     best = header.metrics.get("best")
@@ -177,6 +199,8 @@ def check_evaluation(config: TrainConfig, dataset: Dataset | None = None) -> Non
     """Unknown metrics, their settings and splits, and a malformed --keep are found before the first step, not after the
     last; splits, once there is a data set."""
     wanted = [*asked(config.eval), *_kept(config, dataset)]
+    if config.patience and not (config.keep and config.eval_every):
+        raise UsageError("--patience counts scorings of --keep: name that, too, and how often with --eval-every.")
     for one in wanted if dataset is not None else ():
         if one.split is not None and dataset is not None:
             dataset.rows(one.split)
@@ -191,7 +215,7 @@ def _kept(config: TrainConfig, dataset: Dataset | None = None) -> list[Asked]:
     if not config.keep:
         return []
     kind, _, text = config.keep.partition(":")
-    found = asked([text], dataset.validation if dataset is not None else None) if text else []
+    found = asked([text], dataset.validation_split if dataset is not None else None) if text else []
     if kind != "best" or len(found) != 1:
         raise UsageError(f"--keep '{config.keep}' is not understood; write --keep best:METRIC.")
     return found
@@ -257,12 +281,19 @@ def steps(session: Session) -> Iterator[None]:
     save_every = config.checkpoint_every or max(1, -(-config.steps // 10))
     began, last = time.monotonic(), trainer.index
     saved = trainer.index
+    if session.resumed and trainer.ranks.first:
+        missed = session.run.path / "samples"  # a kill after a checkpoint may have come before its picture
+        if not picture(missed, trainer.index).exists():
+            snapshot(trainer.model, trainer.dataset, missed, trainer.index)
     if trainer.index == 0 and not session.resumed:
         save(session)
         if not config.steps and (config.eval or config.keep):
             _write_row(session, _evaluate(session))
             save(session)
     while trainer.index < config.steps and not _asked_to_stop(session):
+        if _given_up(session):
+            note(f"stopped at step {trainer.index}: --patience {config.patience} scorings without a better one")
+            break
         trainer.step()
         done = trainer.index == config.steps
         evaluating = bool(config.eval or config.keep) and (
@@ -290,6 +321,12 @@ def _asked_to_stop(session: Session) -> bool:
     if agreed:  # else a signal that came in the meantime stays for the next step
         session.stop.signal = agreed
     return bool(agreed)
+
+
+def _given_up(session: Session) -> bool:
+    """Whether the score of --keep has not become better for as long as `--patience` allows; all processes agree."""
+    patience = session.config.patience
+    return bool(patience and session.trainer.ranks.largest(int(session.best.get("stale", 0) >= patience)))
 
 
 def _write_row(session: Session, values: dict[str, Any]) -> None:
@@ -332,9 +369,12 @@ def _keep_best(session: Session, one: Asked, values: dict[str, Any]) -> None:
         return
     best = session.best.get("value")
     if best is None or (value > best if cls.higher_is_better else value < best):
-        told = {"metric": one.metric, "key": cls.headline, "value": value, "step": session.trainer.index}
+        fresh = {"stale": 0} if session.config.patience else {}
+        told = {**fresh, "metric": one.metric, "key": cls.headline, "value": value, "step": session.trainer.index}
         session.best = {**told, **({"score": one.text} if one.text != one.metric else {})}
         save(session, session.run.best, checked=True)
+    elif session.config.patience:
+        session.best = {**session.best, "stale": session.best.get("stale", 0) + 1}
 
 
 def save(session: Session, path: Path | None = None, checked: bool = False) -> None:

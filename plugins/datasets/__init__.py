@@ -32,6 +32,13 @@ DATASETS = (
         "image factors",
     ),
     (
+        "cars3d",
+        "cars3d:Cars3D",
+        "183 cars from 24 sides and 4 heights; needs the official files",
+        "Reed et al. 2015",
+        "image factors",
+    ),
+    (
         "smallnorb",
         "smallnorb:SmallNorb",
         "toys by instance, elevation, azimuth and lighting; needs the official files",
@@ -51,6 +58,13 @@ DATASETS = (
         "pairs:Pairs",
         "items of any full grid of factors with partners that differ in a few: --data pairs --of dsprites --k 1",
         "Locatello et al. 2020",
+        "image factors",
+    ),
+    (
+        "skewed",
+        "skewed:Skewed",
+        "any full grid of factors, correlated, weighted or with gaps in training: --data skewed --of shapes3d",
+        "Träuble et al. 2021; Montero et al. 2021",
         "image factors",
     ),
     (

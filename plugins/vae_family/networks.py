@@ -64,7 +64,7 @@ class SnuDecoder(nn.Module):
         return self.rest(hidden.flatten(0, 1)).unflatten(0, (len(z), classes))
 
 
-Architecture = Literal["burgess", "locatello", "factor", "snu", "higgins-fc", "mlp"]
+Architecture = Literal["burgess", "locatello", "factor", "snu", "dupont", "higgins-fc", "mlp"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class _Convolutional:
     deconvolutions: tuple[int, ...]
 
 
-# For 64x64 images; at 32x32 the first convolution and the last but one transposed convolution are left out.
+# For 64x64 images.
 _CONVOLUTIONAL = {
     # Burgess et al. 2018, A.1
     "burgess": _Convolutional(((32, 4),) * 4, (256, 256), (256, 256), (32, 32, 32, 32)),
@@ -85,16 +85,21 @@ _CONVOLUTIONAL = {
     "locatello": _Convolutional(((32, 4), (32, 4), (64, 2), (64, 2)), (256,), (256,), (64, 64, 32, 32)),
     # Kim & Mnih 2018; with three channels their 128 become 256, which is `snu`
     "factor": _Convolutional(((32, 4), (32, 4), (64, 4), (64, 4)), (128,), (128,), (64, 64, 32, 32)),
-    # Jeong & Song 2019, Dupont 2018
+    # Jeong & Song 2019; at 32x32, which is not theirs, 32-32-64 and 64-32-32, as `SnuEncoder` and `SnuDecoder` have it
     "snu": _Convolutional(((32, 4), (32, 4), (64, 4), (64, 4)), (256,), (256,), (64, 64, 32, 32)),
+    # Dupont 2018: the same at 64x64; at 32x32 an encoder of 32-64-64 and a decoder of 64-32-32
+    "dupont": _Convolutional(((32, 4), (32, 4), (64, 4), (64, 4)), (256,), (256,), (64, 64, 32, 32)),
 }
+_SMALL_ENCODER = {"snu": slice(3)}
+_SMALL_DECODER = {"snu": slice(1, 4), "dupont": slice(1, 4)}
+"""Which convolutions are left at 32x32: the last three of the encoder and the first three of the decoder, but here."""
 
 
 def encoder(arch: Architecture, spec: DataSpec, outputs: int) -> nn.Sequential:
     """An encoder: items `[n, *spec.shape]` -> `[n, outputs]`, linear at the end.
 
-    burgess, locatello, factor, snu: square images of 32 or 64 pixels. higgins-fc: anything, flattened, 1200-1200 ReLU
-    (Higgins et al. 2017). mlp: anything, flattened, 64-64 ReLU, for vectors and small checks.
+    burgess, locatello, factor, snu, dupont: square images of 32 or 64 pixels. higgins-fc: anything, flattened,
+    1200-1200 ReLU (Higgins et al. 2017). mlp: anything, flattened, 64-64 ReLU, for vectors and small checks.
 
     Raises ValueError for images that the architecture does not take.
     """
@@ -103,7 +108,9 @@ def encoder(arch: Architecture, spec: DataSpec, outputs: int) -> nn.Sequential:
         return nn.Sequential(nn.Flatten(), mlp([math.prod(spec.shape), width, width, outputs]))
     channels, size = _square(spec, arch)
     plan = _CONVOLUTIONAL["snu" if arch == "factor" and channels == 3 else arch]
-    widths, kernels = zip(*(plan.convolutions if size == 64 else plan.convolutions[1:]), strict=True)
+    widths, kernels = zip(
+        *(plan.convolutions if size == 64 else plan.convolutions[_SMALL_ENCODER.get(arch, slice(1, 4))]), strict=True
+    )
     layers = down([channels, *widths], kernels)
     return nn.Sequential(*layers, nn.Flatten(), mlp([widths[-1] * 16, *plan.encoder, outputs]))
 
@@ -122,7 +129,7 @@ def decoder(arch: Architecture, spec: DataSpec, code: int) -> nn.Sequential:
         return nn.Sequential(mlp([code, 64, 64, math.prod(spec.shape)]), shape)
     channels, size = _square(spec, arch)
     plan = _CONVOLUTIONAL["snu" if arch == "factor" and channels == 3 else arch]
-    widths = plan.deconvolutions if size == 64 else plan.deconvolutions[:-1]
+    widths = plan.deconvolutions if size == 64 else plan.deconvolutions[_SMALL_DECODER.get(arch, slice(3))]
     first = [mlp([code, *plan.decoder, widths[0] * 16]), nn.ReLU(), nn.Unflatten(1, (widths[0], 4, 4))]
     return nn.Sequential(*first, *up([*widths, channels]))
 

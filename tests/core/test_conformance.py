@@ -26,6 +26,7 @@ NEED_FILES = {
     "ud",
     "folder",
     "arrays",
+    "cars3d",
     "mpi3d",
     "smallnorb",
     "identity-folder",

@@ -101,6 +101,7 @@ MY_RUN = {
 
 NEEDS_FILES = {
     "arrays",
+    "cars3d",
     "mpi3d",
     "smallnorb",
     "aclimdb",

@@ -103,7 +103,7 @@ def test_killed_before_the_first_checkpoint_a_folder_can_be_used_again(tmp_path)
     run = Run(tmp_path / "r", {})
     run.open()
     run.close()
-    (tmp_path / "r/.checkpoint.safetensors.x1.tmp").write_bytes(b"half")
+    (tmp_path / "r/.checkpoint.safetensors.x1234567.tmp").write_bytes(b"half")
     loop.train(settings(steps=1), tmp_path / "r", quiet=True)
     assert not list((tmp_path / "r").glob(".*.tmp"))
     with pytest.raises(UsageError, match="already holds a run"):
@@ -193,8 +193,8 @@ def test_links_in_a_strangers_run_folder_lead_no_write_outside(tmp_path) -> None
     for name in (".lock", "log.jsonl", "checkpoint.safetensors.link"):
         (tmp_path / "r" / name).unlink(missing_ok=True)
         (tmp_path / "r" / name).symlink_to(mine)
-        if name == ".lock":
-            with pytest.raises(DistkError, match="cannot write to run folder"):
+        if name in (".lock", "log.jsonl"):
+            with pytest.raises(DistkError, match=r"cannot write to run folder .* no regular file"):
                 loop.resume(tmp_path / "r", steps=2, quiet=True)
             (tmp_path / "r" / name).unlink()
         else:

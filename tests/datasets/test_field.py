@@ -1,4 +1,4 @@
-"""mpi3d and smallnorb from files of the official form, written by the published description at a smaller size."""
+"""mpi3d, smallnorb, cars3d from files of the official form, written by the published description, smaller."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from scipy.io import savemat
 
 from distk import DistkError, UsageError
 from distk.data import open_dataset
-from distk.plugins.datasets import mpi3d, smallnorb
+from distk.plugins.datasets import cars3d, mpi3d, smallnorb
 
 
 @pytest.fixture
@@ -152,3 +154,59 @@ def test_smallnorb_refuses(toys) -> None:
         open_dataset("smallnorb", folder=folder)
     with pytest.raises(UsageError, match="put smallnorb"):
         open_dataset("smallnorb")
+
+
+# Cars3D
+
+
+def test_the_published_numbers_of_cars3d() -> None:
+    assert math.prod(cars3d.GRID) == 17_568
+
+
+@pytest.fixture
+def cars(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rng: np.random.Generator) -> tuple[Path, list[np.ndarray]]:
+    """Three cars, as scipy writes them, compressed and not."""
+    monkeypatch.setattr(cars3d, "GRID", (4, 24, 3))
+    monkeypatch.setattr(cars3d.Cars3D, "factor_sizes", (4, 24, 3))
+    folder = tmp_path / "data" / "cars"
+    folder.mkdir(parents=True)
+    made = []
+    for k in range(3):
+        small = rng.integers(0, 256, (8, 8, 3, 24, 4), dtype=np.uint8)
+        made.append(small.repeat(16, 0).repeat(16, 1))
+        savemat(folder / f"car_{k}_mesh.mat", {"im": made[-1]}, do_compression=k == 1)
+    return tmp_path, made
+
+
+def test_cars3d_from_its_files(cars: tuple[Path, list[np.ndarray]]) -> None:
+    folder, made = cars
+    found = open_dataset("cars3d", {"size": 64}, folder=folder)
+    factors = torch.tensor([[0, 0, 0], [3, 23, 2], [1, 5, 1]])
+    x = (found.observe(factors) * 255).round().byte().numpy()
+    for picture, (height, side, which) in zip(x, factors.tolist(), strict=True):
+        own = Image.fromarray(np.ascontiguousarray(made[which][:, :, :, side, height])).resize((64, 64), Image.LANCZOS)
+        assert np.array_equal(picture, np.asarray(own).transpose(2, 0, 1))
+    whole = open_dataset("cars3d", {"size": 128}, folder=folder / "data")
+    assert np.array_equal(
+        (whole.observe(factors[1:2])[0] * 255).round().numpy(), made[2][:, :, :, 23, 3].transpose(2, 0, 1)
+    )
+
+
+def test_cars3d_refuses(cars: tuple[Path, list[np.ndarray]]) -> None:
+    folder, made = cars
+    path = folder / "data" / "cars" / "car_1_mesh.mat"
+    for content, said in (
+        ({"im": made[1][..., :3]}, "expected im uint8"),
+        ({"images": made[1]}, "nothing of that name"),
+    ):
+        savemat(path, content)
+        with pytest.raises(DistkError, match=said):
+            open_dataset("cars3d", folder=folder)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(DistkError, match="car_1"):
+        open_dataset("cars3d", folder=folder)
+    path.unlink()
+    with pytest.raises(UsageError, match="holds 2 "):
+        open_dataset("cars3d", folder=folder)
+    with pytest.raises(UsageError, match="--data-dir FOLDER"):
+        open_dataset("cars3d")

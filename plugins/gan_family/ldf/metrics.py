@@ -54,7 +54,7 @@ def frechet(a: Tensor, b: Tensor) -> float:
 class Config:
     """Which judge, and how many images it is shown."""
 
-    judge: str = option("", "file of a judge (`distk ldf judge`); without it one is trained")
+    judge: str = option("", "file of a judge (`distk ldf judge`); without it one is trained", place=True)
     judge_steps: int = option(4000, "steps of 128 images that a judge is trained for", min=1)
     judge_width: int = option(64, "channels of a judge's first convolution", min=1, max=1024)
     samples: int = option(50_000, "generated images", paper="50000", min=20, max=10_000_000)

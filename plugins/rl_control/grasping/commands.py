@@ -94,7 +94,7 @@ def make_data(
         console.emit_json({"files": [str(f) for f in files], **told})
     else:
         note(f"{count:,} grasps of {len(names)} objects, labels by {labels}: --data grasps --data-dir {out}")
-        console.out.print(str(out))
+        console.say(out)
 
 
 def from_meshes(folder: Path, reading: meshes.Reading) -> tuple[Shapes, list[str], list[str]]:
@@ -260,7 +260,7 @@ def plan(
         else:
             if labels not in (None, dataset.labels):
                 dataset.label(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4, 4), labels)
-            begin = starts(dataset, on.split, demos, repeats, draw)
+            begin = starts(dataset, dataset.rows_of(on.split), demos, repeats, draw)
             views = dataset.viewed(begin.row)
             found = planned(model, dataset, begin, settings, draw, points_of(model))
     target = on.beside("plans.json").with_suffix(".json")

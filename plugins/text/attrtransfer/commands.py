@@ -9,7 +9,7 @@ import torch
 import typer
 from torch import Tensor
 
-from distk import UsageError
+from distk import UsageError, console
 from distk.commands.shared import OnModel
 from distk.files import write_atomic
 from distk.plugins.text.attrtransfer.method import AttrTransfer
@@ -45,14 +45,13 @@ def attention(
     table = weights[0, : len(written), : len(words)].cpu()
     nouns = noun_flags(open_tagger(tagger, "").tags(words))
     values = {"source": words, "output": written, "nouns": nouns, "attention": table.tolist()}
-    target = on.target("attention.png")
+    target = on.target("attention.png", ".json")
     if target.suffix == ".json":
         write_atomic(target, (jsonlib.dumps(values, indent=1) + "\n").encode())
     else:
-        target = target.with_suffix(".png")
         write_atomic(target, picture(words, written, nouns, table))
     if not on.json:
-        typer.echo(model.vocab.join(written))
+        console.say(model.vocab.join(written))
     on.report([target], **values)
 
 

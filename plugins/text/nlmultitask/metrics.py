@@ -14,7 +14,6 @@ from torch import Tensor
 from distk import CodeTable, Metric, UsageError, option
 from distk.console import progress
 from distk.meaning import count, higher, lower, neither
-from distk.metric import chosen_rows
 from distk.plugins.text.common.base import CorpusDataset
 from distk.plugins.text.common.vocab import UNK
 from distk.plugins.text.nlmultitask.clustering import Clustering, cluster
@@ -240,9 +239,9 @@ class SentenceInterpolation(Metric[InterpolationConfig]):
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         model, data = behind(table, "sentence-interpolation")
-        split = "test" if "test" in data.splits else "all"
-        rows = chosen_rows(data, split, 2 * self.config.pairs, seed)
-        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).to(rows.device)]
+        rows = scored_rows(table, data, 0)
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[: 2 * self.config.pairs]
+        rows = rows[order.to(rows.device)]
         half = len(rows) // 2
         if not half:
             raise UsageError("interpolation needs two test sentences.")
