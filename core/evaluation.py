@@ -22,11 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-<<<<<<< HEAD
-from distk import chance
-=======
-from distk import memory, places
->>>>>>> main
+from distk import chance, memory, places
 from distk.asked import OWN, Asked, asked
 from distk.config import assignments, from_dict, hints, to_dict
 from distk.console import note
@@ -248,18 +244,12 @@ def evaluate(
         told = provenance(table, seed) if not told or part == split else told
         for one in mine:
             source = fitted if _loads(one.metric) and _loads(one.metric).predicts else table
-<<<<<<< HEAD
-            results[one.label] = score(
-                source, one.metric, {**given[one.metric], **one.settings}, seed, repeats, (baseline, ci)
-            )
-=======
             settings = {**given[one.metric], **one.settings}
             for _, place in places.settings(_loads(one.metric).Config, settings) if settings else ():
                 places.name(place)
             size = " x ".join(f"{n:,}" for n in source.codes.shape)
             with told_if_slow(f"scoring {one.label}: codes {size}, {repeats or 'its own number of'} repeats", SLOW):
-                results[one.label] = score(source, one.metric, settings, seed, repeats)
->>>>>>> main
+                results[one.label] = score(source, one.metric, settings, seed, repeats, (baseline, ci))
             if one.split:
                 results[one.label]["split"] = part
     for one in wanted:

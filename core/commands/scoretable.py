@@ -36,10 +36,10 @@ def show(results: dict[str, dict[str, Any]], drawn: dict[str, dict[str, Picture]
     anything = any("error" not in values for scored in metrics.values() for values in scored.values())
     if failed and every and anything:
         names = ", ".join(name for name, _ in failed)
-        console.out.print("")
+        console.say()
         console.note(f"{len(failed)} metrics do not apply here (name one, or add --json, for its reason): {names}")
     elif failed and anything:
-        console.out.print("")
+        console.say()
         console.table("", ("not scored", "because"), failed)
     else:
         for name, reason in failed:
@@ -49,7 +49,7 @@ def show(results: dict[str, dict[str, Any]], drawn: dict[str, dict[str, Picture]
     for split, pictures in drawn.items():
         for name, picture in pictures.items():
             if text := picture.text():
-                console.out.print(f"\n{name}{f' ({split})' if several else ''}\n{console.clean(text)}", markup=False)
+                console.say(f"\n{name}{f' ({split})' if several else ''}\n{text}")
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float | int]:
@@ -76,7 +76,7 @@ def _one(metrics: dict[str, Any], grouped: bool) -> None:
         rows = [[line[key] if line[key] != "" or key in ("best", "chance") else None for key in used] for line in lines]
         console.table(heading, used, rows)
         if grouped:
-            console.out.print("")
+            console.say()
 
 
 def _lines(name: str, values: dict[str, Any]) -> list[dict[str, Any]]:
