@@ -12,7 +12,6 @@ import fcntl
 import json
 import math
 import os
-import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from distk.errors import DistkError, nearest
+from distk.files import own_file
 from distk.registry import registry
 
 CHECKPOINT, CONFIG, LOG = "checkpoint.safetensors", "config.toml", "log.jsonl"
@@ -235,11 +235,7 @@ class _Reading:
 
 def regular(path: Path) -> IO[bytes]:
     """A file opened for reading. Raises OSError for what is none: a pipe would never end, a link leads elsewhere."""
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise OSError(f"'{path}' is no file")
-    return os.fdopen(handle, "rb")
+    return os.fdopen(own_file(path), "rb")
 
 
 def last_rows(path: Path, size: int = TAIL) -> list[dict[str, Any]]:

@@ -37,7 +37,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
             if seed < 3:
                 result = evaluate(distk.load(run.checkpoint, "cpu"), ["covstats", "reconstruction"], seed=seed)
-                write(out / "checkpoint.eval.json", result, measured(result["provenance"], step=30))
+                told = {"checkpoint": str(run.checkpoint), **result}
+                write(out / "checkpoint.eval.json", told, measured(result["provenance"], step=30))
     return folder
 
 
