@@ -342,11 +342,12 @@ def _plain(text: str) -> str:
     return "".join(plain)
 
 
-def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A table whose first column stands as it is; in the others only backticks mean anything."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for name, text in rows:
-        cell = _plain(" ".join(text.split()))
-        lines.append(f"| {name.replace('|', chr(92) + '|')} | {cell} |")
+    for name, *texts in rows:
+        cells = [name.replace("|", chr(92) + "|"), *(_plain(" ".join(text.split())) for text in texts)]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -34,7 +34,7 @@ def compare(
     interval over seeds. Of two groups the difference is shown, seed by seed where the seeds are the same. The numbers
     are those that `distk eval`, a study or scoring during training left in the run folders.
 
-    Example: distk compare runs/my-run runs/other-run --out curves.png
+    Example: distk compare runs/my-run runs/other-run
     """
     if out is not None and out.suffix.lower() != ".png":
         raise UsageError(f"--out '{out}': curves are drawn as PNG, so its name must end in .png.")
