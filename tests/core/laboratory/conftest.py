@@ -38,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if seed < 3:
                 result = evaluate(distk.load(run.checkpoint, "cpu"), ["covstats", "reconstruction"], seed=seed)
                 told = {"checkpoint": str(run.checkpoint), **result}
-                write(out / "checkpoint.eval.json", told, measured(result["provenance"]))
+                write(out / "checkpoint.eval.json", told, measured(result["provenance"], step=30))
     return folder
 
 
