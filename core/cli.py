@@ -9,8 +9,7 @@ import os
 import sys
 from typing import Any, NoReturn
 
-from distk.errors import DistkError
-from distk.memory import lacking
+from distk.errors import DistkError, no_memory
 
 
 def build() -> Any:
@@ -56,7 +55,7 @@ def main() -> None:
         text = str(error).strip().splitlines()
         if "out of memory" in str(error):
             _fail(error, "the device is out of memory: use a smaller --batch or --device cpu.", 1)
-        if lacking(error):
+        if no_memory(error):
             _fail(error, "not enough memory: use a smaller --batch or fewer --rows.", 1)
         _fail(error, f"unexpected {type(error).__name__}: {text[0] if text else ''} (add --debug for the traceback)", 1)
 

@@ -39,3 +39,12 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that nobody registered: names the nearest one and lists what there is."""
     known = sorted(known)
     return UsageError(f"unknown {what} '{name}'.{nearest(name, known)} Available: {', '.join(known) or 'none'}.")
+
+
+NO_MEMORY = ("out of memory", "can't allocate memory", "Unable to allocate", "not enough memory")
+"""What torch and numpy say where there is none."""
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether an exception says that there is no memory, whoever says so."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)

@@ -22,12 +22,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from distk import chance, memory, places
+from distk import chance, places
 from distk.asked import OWN, Asked, asked
 from distk.config import assignments, from_dict, hints, to_dict
 from distk.console import note
 from distk.data import Dataset, Split
-from distk.errors import DistkError, UsageError, nearest
+from distk.errors import DistkError, UsageError, nearest, no_memory
 from distk.files import own_file, write_atomic
 from distk.guard import told_if_slow
 from distk.kept import cache_folder
@@ -109,9 +109,9 @@ def score(
         name, metric = build_metric(name, options)
         runs = _computed(table, name, metric, [seed + i for i in range(repeats or metric.repeats)])
     except (DistkError, ValueError, ArithmeticError, np.linalg.LinAlgError, MemoryError, ImportError) as error:
-        return {"error": NO_MEMORY if memory.lacking(error) else str(error) or type(error).__name__}
+        return {"error": NO_MEMORY if no_memory(error) else str(error) or type(error).__name__}
     except RuntimeError as error:  # out of memory, a shape that a metric did not expect
-        if memory.lacking(error):
+        if no_memory(error):
             return {"error": NO_MEMORY}
         return {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
     result = dict(runs[0])

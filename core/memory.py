@@ -12,8 +12,6 @@ from distk.errors import DistkError, UsageError
 _CGROUP = ("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")
 SMALL = 1 << 28
 """Bytes that are not worth asking for."""
-NO_MEMORY = ("out of memory", "can't allocate memory", "Unable to allocate", "not enough memory")
-"""What torch and numpy say where there is none."""
 
 
 def available() -> int:
@@ -47,8 +45,3 @@ def afford(size: int, what: str, usage: str = "") -> None:
     if size > free:
         told = f"{what} takes about {size / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free"
         raise UsageError(f"{told}: {usage}.") if usage else DistkError(f"{told}.")
-
-
-def lacking(error: BaseException) -> bool:
-    """Whether an exception says that there is no memory, whoever says so."""
-    return isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
