@@ -89,7 +89,6 @@ MUTANTS = [
         ("matrix = _squared_correlation(c, f)[:, kept]", "matrix = _squared_correlation(c, f)[:, kept].sqrt()", "sap_takes"),
         ("best = int(accuracy.argmax())", "best = int(accuracy.argmin())", "strength_is_chosen"),
         ("mean, low = accuracy.mean(1), accuracy.amin(1)", "mean, low = accuracy.mean(1), accuracy.amax(1)", "worst_factor"),
-        ('result.get("mean_100", np.nan) / result', '1 / result.get("mean_100", np.nan) * result', "efficiency"),
     ),
     *_of(
         "neighbours.py",
