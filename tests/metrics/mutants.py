@@ -10,6 +10,7 @@ the script with 1. The package is copied into a temporary folder; the sources he
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -128,7 +129,8 @@ def tried(folder: Path, mutant: Mutant) -> str:
     path.write_text(sound.replace(mutant.old, mutant.new), encoding="utf-8")
     line = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", mutant.tests, "-k", mutant.only]
     try:
-        done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
+        own = {**os.environ, "PYTHONPATH": str(folder / "src")}  # goes before the installed package
+        done = subprocess.run(line, cwd=folder, env=own, capture_output=True, text=True, check=False)
     finally:
         path.write_text(sound, encoding="utf-8")
     failed = [word for text in done.stdout.splitlines() if text.startswith("FAILED") for word in text.split()[1:2]]
