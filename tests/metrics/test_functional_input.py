@@ -166,5 +166,5 @@ def test_one_factor_cannot_be_told_from_others(score: Callable[..., dict], rng: 
 def test_groups_of_few_rows_are_refused(score: Callable[..., dict], rng: np.random.Generator) -> None:
     """With two rows per value a code of noise would look as if it told the factors apart."""
     factors = np.stack([rng.permutation(100) // 2, np.arange(100) % 2], 1)
-    with pytest.raises(ValueError, match=r"factor 0 has 50 values: needs at least 1000 rows, got 100"):
+    with pytest.raises(ValueError, match=r"factor 0 has 50 values: needs at least 500 rows, got 100"):
         score(rng.normal(size=(100, 4)), factors=factors)

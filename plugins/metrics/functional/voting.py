@@ -65,7 +65,7 @@ class _Codes:
         return values + noise.to(values.device) * self.std[rows]
 
 
-PER_VALUE = 20
+PER_VALUE = 10
 """Rows per value of a factor below which groups that share a value are too small to score."""
 
 
@@ -120,7 +120,7 @@ def factor_vae(
     """FactorVAE score (Kim & Mnih 2018): fix a factor, see which code varies least.
 
     A vote: rows sharing one value of factor k; d* = argmin_d local variance / global variance (both ddof=1)
-    over active codes, ties to the lowest. Undefined (NaN) for a single factor; rows with `factors` must be 20 per value
+    over active codes, ties to the lowest. Undefined (NaN) for a single factor; rows with `factors` must be 10 per value
     or more. The majority table votes[d, k] of the training votes is the
     classifier. In [0, 1], chance 1/K, higher is better.
     codebook: [prod sizes, D] over the grid, or any rows with `factors` [N, K]. discrete: int [N] class index
