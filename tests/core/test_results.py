@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -243,6 +244,16 @@ def test_what_is_no_file_of_results(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(UsageError, match="holds no scores"):
         read(path)
+
+
+def test_a_pipe_and_a_link_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "held.json").write_text('{"metrics": {}}')
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "link.json").symlink_to(tmp_path / "held.json")
+    assert read(tmp_path / "held.json") == {"metrics": {}}
+    for name in ("pipe.json", "link.json"):
+        with pytest.raises(DistkError, match="cannot read"):
+            read(tmp_path / name)
 
 
 def test_a_digest_tells_names_shapes_types_and_values_apart(generator: torch.Generator) -> None:
