@@ -213,6 +213,8 @@ def test_merging_keeps_every_success_once() -> None:
     assert "table" not in third["earlier"][1]
     assert stale(third["metrics"]["b"], "v")
     assert not stale(third["metrics"]["a"], "v")
+    failing = merged(first, result(a={"error": "e"}))
+    assert (failing["metrics"]["a"]["x"], failing["failed"]["a"]["error"]) == (1.0, "e")
     healed = merged(merged(first, result(a={"error": "e"})), result(a={"x": 5.0}))
     assert "failed" not in healed
 
