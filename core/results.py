@@ -19,7 +19,7 @@ from torch import Tensor
 
 from distk.console import jsonable
 from distk.errors import DistkError, UsageError
-from distk.files import own_file, read_text, write_atomic
+from distk.files import own_file, read_bytes, write_atomic
 from distk.version import __version__
 
 SMALL = 1024
@@ -54,9 +54,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     other = UsageError(f"'{path}' is there and holds no scores: name another file with --out, or move it away.")
     try:
-        if path.stat().st_size > LARGEST:
-            raise other
-        found = json.loads(read_text(path))
+        found = json.loads(read_bytes(path, LARGEST))
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -161,9 +159,9 @@ def write(path: Path, result: dict[str, Any], of: dict[str, Any]) -> tuple[dict[
 
 
 def _arrays(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a file of arrays; none where there is no sound one."""
+    """The tensors of a file of arrays; none where there is no sound one, and no regular one."""
     with contextlib.suppress(OSError, SafetensorError):
-        os.close(own_file(path))  # no link, no pipe
+        os.close(own_file(path))
         with safe_open(path, framework="pt") as file:
             for name in file.keys():
                 yield name, file.get_tensor(name)

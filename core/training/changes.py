@@ -16,7 +16,7 @@ from distk.settings import Settings, resolve
 
 MAY_CHANGE = frozenset(
     {
-        *("steps", "log_every", "checkpoint_every", "eval", "eval_every", "eval_option", "log"),
+        *("steps", "patience", "log_every", "checkpoint_every", "eval", "eval_every", "eval_option", "log"),
         *("device", "data_on", "capture", "on_nonfinite"),
     }
 )

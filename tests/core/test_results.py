@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -212,6 +213,8 @@ def test_merging_keeps_every_success_once() -> None:
     assert "table" not in third["earlier"][1]
     assert stale(third["metrics"]["b"], "v")
     assert not stale(third["metrics"]["a"], "v")
+    failing = merged(first, result(a={"error": "e"}))
+    assert (failing["metrics"]["a"]["x"], failing["failed"]["a"]["error"]) == (1.0, "e")
     healed = merged(merged(first, result(a={"error": "e"})), result(a={"x": 5.0}))
     assert "failed" not in healed
 
@@ -243,6 +246,16 @@ def test_what_is_no_file_of_results(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(UsageError, match="holds no scores"):
         read(path)
+
+
+def test_a_pipe_and_a_link_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "held.json").write_text('{"metrics": {}}')
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "link.json").symlink_to(tmp_path / "held.json")
+    assert read(tmp_path / "held.json") == {"metrics": {}}
+    for name in ("pipe.json", "link.json"):
+        with pytest.raises(DistkError, match="cannot read"):
+            read(tmp_path / name)
 
 
 def test_a_digest_tells_names_shapes_types_and_values_apart(generator: torch.Generator) -> None:
