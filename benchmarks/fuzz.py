@@ -269,9 +269,9 @@ def _arrays() -> Iterator[Target]:
     }
     made, alone = io.BytesIO(), io.BytesIO()
     np.savez_compressed(made, **members)
-    yield Target("arrays npz", made.getvalue(), read, "a.npz", change)
+    yield Target("items npz", made.getvalue(), read, "a.npz", change)
     np.save(alone, draw.random((40, 6, 5), dtype=np.float32))
-    yield Target("arrays npy", alone.getvalue(), read, "a.npy")
+    yield Target("items npy", alone.getvalue(), read, "a.npy")
     try:
         import h5py
     except ImportError:
@@ -280,7 +280,7 @@ def _arrays() -> Iterator[Target]:
     with h5py.File(made, "w") as file:
         for name, value in members.items():
             file[name] = value.tolist() if value.dtype.kind == "U" else value
-    yield Target("arrays h5", made.getvalue(), read, "a.h5")
+    yield Target("items h5", made.getvalue(), read, "a.h5")
 
 
 def _packed(members: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:

@@ -148,12 +148,14 @@ from typing import Any
 
 import torch
 from distk import CodeTable, Metric
+from distk.meaning import higher
 
 
 class Alignment(Metric):
     """For each factor the largest |correlation| with one code, and the mean over factors; 1 is best."""
 
     headline = "alignment"
+    numbers = {"alignment": higher(0, 1), "*": higher(0, 1, what="of one factor")}
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         factors = table.needs_factors().double()

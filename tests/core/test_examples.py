@@ -141,7 +141,7 @@ NEEDS = {
 
 SMALLER: dict[str, tuple[str, str]] = {
     "train": ("--preset demo", "--preset demo --steps 2"),
-    "eval": ("runs/my-run", "runs/my-run --rows 200"),
+    "eval": ("runs/my-run", "runs/my-run --rows 700"),
     "check": ("cascadevae dsprites mig", "covreg-linear xor mig"),
     "dsvae judge": ("--data sprites-sim", "--data sprites-sim --steps 2 --size 16 --batch 4 --width 4"),
     "ldf judge": ("--steps 2000 --width 32", "--steps 2 --width 4"),
@@ -223,7 +223,7 @@ class Runs:
         """The run folder of a method."""
         path = self.folder / method
         if method not in self.told:
-            line = f"train {method} --steps 2 {tiny(method)} --seed 1 --out {path}"
+            line = f"train {method} --steps 2 --log-every 1 {tiny(method)} --seed 1 --out {path}"
             self.told[method] = called(self.program, line.split())
         code, out, err = self.told[method]
         assert code == 0, out + err

@@ -18,6 +18,8 @@ import fuzz
 NAMES = [
     *("checkpoint", "codes npz", "dsprites npz", "idx", "idx gz", "omniglot zip"),
     *(f"image {suffix}" for suffix in ("png", "jpg", "gif", "bmp", "webp", "tiff", "ppm")),
+    *(f"images {form}" for form in ("zip", "tar", "tar.gz")),
+    *(f"items {form}" for form in ("npz", "npy", *(("h5",) if importlib.util.find_spec("h5py") else ()))),
     *("text tsv", "text gz", "conllu", "json lines", "vectors text", "vectors binary", "vectors gz"),
     *(f"clips {form}" for form in ("npz", "strip", "gif", *(("mp4", "avi") if importlib.util.find_spec("av") else ()))),
     *("transitions npz", "mat", "mat packed", "mat splits"),

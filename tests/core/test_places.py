@@ -154,6 +154,7 @@ def test_an_environment_imports_no_module(nowhere, monkeypatch, distk_command) -
     run = distk.train("betavae", steps=1, device="cpu", quiet=True, out=nowhere / "run", preset="demo", z=2)
     name = {"name": "gym:evilmod:Foo-v0", "options": {}}
     with_header(run.checkpoint, **name)
+    (run.path / "config.toml").unlink()  # it names other data than the checkpoint now, which is refused first
     for command in (("traverse", run.path), ("resume", run.path, "--steps", 2), ("data", "gym:evilmod:Foo-v0")):
         code, _, said = distk_command(*command)
         assert code == 2, said

@@ -370,4 +370,4 @@ def test_a_setting_of_a_metric_called_as_an_option_of_eval_is_found_and_refused(
     monkeypatch.setattr(Irs, "Config", named)
     failed = [check for check in metric_checks("irs") if check.problem]
     assert [check.name for check in failed][:1] == ["its settings have names of their own"]
-    assert "'rows' is an argument" in failed[0].problem
+    assert "its setting 'rows' has a name that distk uses itself" in failed[0].problem

@@ -172,7 +172,7 @@ def test_data_that_changed_are_told_when_a_run_is_taken_up(tmp_path: Path, capsy
     np.save(path, np.zeros((40, 64, 64), np.uint8))
     run = distk.train("betavae", out=tmp_path / "run", data="arrays", data_dir=str(path), steps=1, batch=4, quiet=True)
     resume(run.path, steps=2, quiet=True)
-    assert "changed" not in capsys.readouterr().err
+    assert "the data changed" not in capsys.readouterr().err
     np.save(path, np.zeros((50, 64, 64), np.uint8))
     resume(run.path, steps=3, quiet=True)
     assert "the data changed since this run began: they were 40 images" in capsys.readouterr().err
