@@ -113,7 +113,18 @@ def train(method: str, seed: int, out: Path, seconds: float) -> dict[str, Any]:
     if (folder / "checkpoint.safetensors").exists():
         code, _ = call("-m", "distk", "resume", str(folder), "--json", seconds=seconds)
     else:
-        arguments = ["--preset", "paper", "--seed", str(seed), "--device", "cuda", "--out", str(folder), "--json"]
+        arguments = [
+            "--preset",
+            "paper",
+            "--stand-in",
+            "--seed",
+            str(seed),
+            "--device",
+            "cuda",
+            "--out",
+            str(folder),
+            "--json",
+        ]
         code, _ = call("-m", "distk", "train", method, *arguments, seconds=seconds)
     result: dict[str, Any] = {"exit": code, "seconds": round(time.monotonic() - began, 1), "finished": code == 0}
     for name in ("checkpoint", "best"):
