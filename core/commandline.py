@@ -14,6 +14,7 @@ import typer
 from distk import console
 from distk.errors import nearest
 from distk.guard import loading, watching
+from distk.helping import PlainGroup
 from distk.options import command as built_from
 from distk.registered import PAPERS, Command, Plugin
 from distk.registry import registry
@@ -22,7 +23,7 @@ from distk.version import __version__
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 
-class LazyGroup(typer.core.TyperGroup):
+class LazyGroup(PlainGroup):
     """A group whose commands stand in the registry, beside those that it was made with. place: its own name there."""
 
     place = ""

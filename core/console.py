@@ -17,9 +17,9 @@ from rich.text import Text
 
 from distk.errors import DistkError
 
-out = Console(soft_wrap=True, highlight=False)
-"""Results."""
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+"""Results. What is printed is text: no brackets of a path or a name are read as markup."""
+err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 """Progress, notices and errors."""
 _warned: set[str] = set()
 
@@ -166,12 +166,12 @@ def progress(what: str, total: int, done: int = 0, quiet: bool = False) -> Itera
         yield lambda n=1, note="": None
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
     )
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(what, total=total, completed=done, note="")

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from distk import memory, places
+from distk import chance, memory, places
 from distk.asked import OWN, Asked, asked
 from distk.config import assignments, from_dict, hints, to_dict
 from distk.console import note
@@ -90,12 +91,19 @@ def expand(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(one.metric for one in asked(names)))
 
 
-def score(table: CodeTable, name: str, options: Mapping[str, Any], seed: int, repeats: int | None) -> dict[str, Any]:
+def score(
+    table: CodeTable,
+    name: str,
+    options: Mapping[str, Any],
+    seed: int,
+    repeats: int | None,
+    worth: tuple[int, int] = (0, 0),
+) -> dict[str, Any]:
     """One metric's result: its keys, averaged over repeats, with `<key>_std` and `repeats` where there are several.
 
     Arrays are those of the first repeat. Beside them stand `meaning` (direction, range, unit, chance, source of each
-    number), `settings`, `seeds`, and `reasons`, which says of every number that is not finite why it is not. A failure
-    gives {"error": reason}.
+    number), `baseline` and `interval` (see `distk.chance`; worth: how many shuffles and halves), `settings`, `seeds`,
+    and `reasons`, which says of every number that is not finite why it is not. A failure gives {"error": reason}.
     """
     try:
         name, metric = build_metric(name, options)
@@ -120,6 +128,11 @@ def score(table: CodeTable, name: str, options: Mapping[str, Any], seed: int, re
     for key, value in result.items():
         if isinstance(value, float) and not math.isfinite(value):
             reasons.setdefault(key, "undefined for these codes" if math.isnan(value) else "infinite for these codes")
+    if any(worth):
+        with eval_mode(table.model) if table.model is not None else contextlib.nullcontext():
+            added, why = chance.measured(metric, metric.compute, table, result, worth, seed)
+        result |= added
+        reasons |= why
     if reasons:
         result["reasons"] = reasons
     result["meaning"] = _meanings(metric, result)
@@ -178,10 +191,10 @@ def never(model: Method, name: str, data: Dataset, options: Mapping[str, Any], s
 def _meanings(metric: Metric, result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What is known of each number of a result; `chance` of the result, which knows the factors, goes before that of
     the metric."""
-    chance = result.get("chance", {})
+    own = result.get("chance", {})
     told = {key: metric.meaning(key) for key, value in result.items() if isinstance(value, (int, float))}
     plain = {key: number.plain() for key, number in told.items() if number is not None}
-    return {key: {**held, **({"chance": chance[key]} if key in chance else {})} for key, held in plain.items()}
+    return {key: {**held, **({"chance": own[key]} if key in own else {})} for key, held in plain.items()}
 
 
 def evaluate(
@@ -194,6 +207,8 @@ def evaluate(
     rows: int | None = None,
     seed: int = 0,
     repeats: int | None = None,
+    baseline: int = 0,
+    ci: int = 0,
     cache: Path | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -205,10 +220,14 @@ def evaluate(
     fit: split on whose rows scores that predict fit their predictors, to be tested on `split`; None: both come from
     `split`. Other scores read `split` alone.
     repeats: seeds per metric; None takes each metric's own number. cache: file for the table of codes.
+    baseline: score shuffled rows so many times, too, for the value at chance. ci: intervals from so many halves of the
+    rows (at least 2); see `distk.chance`.
     options: settings of the metrics (`protocol="cascadevae"`), each given to those metrics that have it and know the
     value; the others keep their default and say so under `reasons`. `{"recall.ks": "1,5"}` is for one metric alone.
     Raises UsageError for an unknown metric, and for an option or a value that none of the metrics has.
     """
+    if baseline < 0 or ci < 0 or ci == 1:
+        raise UsageError("baseline counts shuffles, and ci halves of the rows, of which it takes at least 2.")
     wanted = asked([metrics] if isinstance(metrics, str) else metrics)
     names = list(dict.fromkeys(one.metric for one in wanted))
     given, passed_over = _share_out(names, options)
@@ -230,7 +249,7 @@ def evaluate(
                 places.name(place)
             size = " x ".join(f"{n:,}" for n in source.codes.shape)
             with told_if_slow(f"scoring {one.label}: codes {size}, {repeats or 'its own number of'} repeats", SLOW):
-                results[one.label] = score(source, one.metric, settings, seed, repeats)
+                results[one.label] = score(source, one.metric, settings, seed, repeats, (baseline, ci))
             if one.split:
                 results[one.label]["split"] = part
     for one in wanted:
@@ -340,6 +359,7 @@ def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
             "distk": __version__,
             "torch": torch.__version__,
             "numpy": np.__version__,
+            "scipy": scipy.__version__,
             "scikit-learn": sklearn.__version__,
             "python": platform.python_version(),
         },

@@ -13,6 +13,7 @@ import typer
 
 from distk.config import flag, hints, split_optional
 from distk.errors import DistkError
+from distk.helping import PlainCommand
 
 
 def parameters(
@@ -48,7 +49,7 @@ def _parameter(name: str, annotation: Any, metadata: Mapping[str, Any], default:
     if metadata.get("paper"):
         help_text += f" (paper: {metadata['paper']})"
     if shown := _shown(default):
-        help_text += f" \\[default: {shown}]"
+        help_text += f" [default: {shown}]"
     option = typer.Option(declaration, help=help_text, metavar=metavar, rich_help_panel=panel, show_default=False)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
@@ -171,7 +172,9 @@ def command(
     run.__annotations__ = {p.name: p.annotation for p in taken}
     run.__name__, run.__doc__ = name, help_text or function.__doc__
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(name, help=help_text, cls=cls, context_settings={"help_option_names": ["-h", "--help"]})(run)
+    app.command(
+        name, help=help_text, cls=cls or PlainCommand, context_settings={"help_option_names": ["-h", "--help"]}
+    )(run)
     made = typer.main.get_command(app)
     made.name = name
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,8 @@ def resolve(
             raise UsageError(f"[data] {key} must be text, found {str(value)[:100]!r}.")
         if value is not None:
             in_utf8(value, "--data-dir" if key == "dir" else "--data")
+    if folder is not None:  # so that a run finds its data from wherever it is resumed
+        folder = os.path.abspath(folder)
     if not name:
         raise UsageError(f"method '{entry.name}' has no default data set: name one with --data.")
     for key, value in _wished(cls, name).items():

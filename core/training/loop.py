@@ -6,26 +6,26 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from distk import checkpoint, evaluation, places
+from distk import checkpoint, evaluation
 from distk.asked import Asked, asked
-from distk.config import flag, to_toml
+from distk.config import to_toml
 from distk.console import note, progress, warn
 from distk.data import Dataset
 from distk.device import Ranks, choose_device, describe, join_ranks
 from distk.errors import DistkError, UsageError
 from distk.fitting import differences
-from distk.models import check_places
 from distk.registry import registry
 from distk.run import RUNS, Run, new_folder
-from distk.settings import Settings, TrainConfig, resolve
-from distk.training.beginning import begin, build, check_kept
+from distk.settings import Settings, TrainConfig
+from distk.training.beginning import begin, build, check_kept, score_files
+from distk.training.changes import recorded, wanted
 from distk.training.snapshots import picture, snapshot
 from distk.training.trainer import Trainer
 
@@ -54,6 +54,7 @@ class Session:
     best: dict[str, Any]
     stop: Stop = field(default_factory=Stop)
     resumed: bool = False
+    changes: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def config(self) -> TrainConfig:
@@ -73,7 +74,7 @@ def start(
     check_evaluation(settings.train)
     config = {"method": settings.entry.name, **settings.to_dict()}
     registry().prepare_run(config)
-    _score_files(settings.train)
+    score_files(settings.train)
     trainer = build(settings, device, ranks, dataset)
     check_evaluation(settings.train, trainer.dataset)
     begin(trainer)
@@ -87,12 +88,20 @@ def start(
     return Session(settings, run, trainer, {})
 
 
-def resume(path: Path, steps: int | None = None, quiet: bool = False, folder: str | None = None) -> Run:
+def resume(
+    path: Path,
+    steps: int | None = None,
+    quiet: bool = False,
+    folder: str | None = None,
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Run:
     """Continue the run whose folder or checkpoint is `path`, to `steps` (default: as it was set).
 
     folder: where the data are now, instead of where the checkpoint says that they were.
+    changes: settings that may change in a run, by section; see `distk.training.changes`. They are kept in the
+    checkpoint. A run that stands at its last step is left as it is, and a notice says so.
     Raises DistkError for a checkpoint without training state, or one whose method or data set is gone, and UsageError
-    for another file of a run than its newest checkpoint.
+    for another file of a run than its newest checkpoint, for what may not change and for fewer steps than are done.
     """
     file = path / "checkpoint.safetensors" if path.is_dir() else path
     header = checkpoint.read_header(file)
@@ -102,53 +111,39 @@ def resume(path: Path, steps: int | None = None, quiet: bool = False, folder: st
             f"'{file}' is not the newest checkpoint of its run, which continuing from it would overwrite: "
             f"copy it as checkpoint.safetensors into a new folder, or continue with `distk resume {file.parent}`."
         )
-    ranks = join_ranks(choose_device(settings_of(header, file, steps, folder).train.device))
+    asked_for = {section: dict(values) for section, values in (changes or {}).items()}
+    if steps is not None:
+        asked_for.setdefault("train", {})["steps"] = steps
+    if folder is not None:
+        asked_for.setdefault("data", {})["dir"] = folder
+    settings, _ = wanted(header, file, asked_for)
     run = Run(file.parent, {})
+    if settings.train.steps == header.step:
+        more = f"`distk resume {file.parent} --steps N` trains on."
+        note(f"the run in '{file.parent}' is finished: it stands at its last step, {header.step:,}; {more}")
+        return run
+    ranks = join_ranks(choose_device(settings.train.device))
     try:
         if ranks.first:
             run.lock()  # before the checkpoint is read: whoever holds it may be writing a newer one
         ranks.largest(0)
-        return _go(_taken_up(run, file, steps, ranks, folder), quiet)
+        return _go(_taken_up(run, file, asked_for, ranks), quiet)
     finally:
         run.close()
 
 
-def settings_of(header: checkpoint.Header, file: Path, steps: int | None = None, folder: str | None = None) -> Settings:
-    """The settings that a checkpoint was trained with, checked like those of a command line.
-
-    folder: where the data are now; else where the checkpoint says, if the user has named that place.
-    """
-    data = header.data
-    if "name" not in data:
-        raise DistkError(f"'{file}' does not say which data it was trained on, so it cannot be continued.")
-    check_places(header, f"'{file}'", folder)
-    where = folder or data.get("folder")
-    named = {"name": data["name"], **({"dir": where} if where else {})}
-    options = {
-        "model": header.config,
-        "train": {**header.train, **({} if steps is None else {"steps": steps})},
-        "data": {**data.get("options", {}), **named},
-    }
-    try:
-        return resolve(header.method, options=options)
-    except UsageError as error:  # the message may quote a value of any length
-        raise DistkError(f"'{file}' cannot be continued: {str(error)[:1000]}") from error
-    except (ArithmeticError, RecursionError) as error:
-        raise DistkError(f"'{file}' has an impossible setting ({type(error).__name__}).") from error
-
-
-def _taken_up(run: Run, file: Path, steps: int | None, ranks: Ranks, folder: str | None) -> Session:
+def _taken_up(run: Run, file: Path, asked_for: Mapping[str, Mapping[str, Any]], ranks: Ranks) -> Session:
     header = checkpoint.read_header(file)
-    settings = settings_of(header, file, steps, folder)
+    settings, changed = wanted(header, file, asked_for)
     device = choose_device(settings.train.device)
     check_evaluation(settings.train)
-    _score_files(settings.train, f"'{file}'")
+    score_files(settings.train, f"'{file}'")
     model, _ = checkpoint.load(file, device)  # holds the tensors against the settings before anything is built of them
     trainer = build(settings, device, ranks)
     check_evaluation(settings.train, trainer.dataset)
-    if changed := [str(d) for d in differences(model.spec, trainer.dataset.spec) if d.fatal]:
+    if others := [str(d) for d in differences(model.spec, trainer.dataset.spec) if d.fatal]:
         raise DistkError(
-            f"the data set '{settings.data}' is no longer what '{file}' was trained on: {'; '.join(changed)}."
+            f"the data set '{settings.data}' is no longer what '{file}' was trained on: {'; '.join(others)}."
         )
     before, now = header.data.get("origin"), trainer.dataset.origin
     if ranks.first and isinstance(before, str) and before and before != now:
@@ -168,20 +163,11 @@ def _taken_up(run: Run, file: Path, steps: int | None, ranks: Ranks, folder: str
     if ranks.first:
         registry().prepare_run(run.config, resumed=True)
         run.open(resume_at=trainer.index)
-    return Session(settings, run, trainer, _best_of(header), resumed=True)
-
-
-def _score_files(config: TrainConfig, source: str = "") -> None:
-    """Remember the files that settings of scores name; of those that the checkpoint `source` names, raise UsageError
-    for what the user never named."""
-    wanted = asked([*config.eval, *filter(None, [config.keep.partition(":")[2]])])
-    shared = evaluation.named_options(config.eval_option, list(dict.fromkeys(one.metric for one in wanted)))
-    given = [(*option.rpartition(".")[::2], value) for option, value in shared.items()]
-    for metric, key, value in [*given, *((one.metric, k, v) for one in wanted for k, v in one.settings.items())]:
-        for _, place in places.settings(registry().find("metric", metric).load().Config, {key: value}):
-            if source:
-                places.check(place, source, f"distk eval --metric {metric} {flag(key)}")
-            places.name(place)
+        for change in changed:
+            note(f"changed from step {trainer.index:,} on: {change}")
+        if changed and file.with_name("config.toml").exists():
+            checkpoint.write_atomic(run.path / "config.toml", _toml(run).encode())
+    return Session(settings, run, trainer, _best_of(header), resumed=True, changes=recorded(header, changed))
 
 
 def _best_of(header: checkpoint.Header) -> dict[str, Any]:
@@ -398,7 +384,7 @@ def save(session: Session, path: Path | None = None, checked: bool = False) -> N
     header = checkpoint.header_for(
         trainer.model, settings.entry, data, trainer.index, settings.train.seed, train_config
     )
-    header.metrics = {"best": session.best} if session.best else {}
+    header.metrics = {k: v for k, v in (("best", session.best), ("changes", session.changes)) if v}
     path = path or session.run.checkpoint
     checkpoint.save(path, trainer.model, header, trainer.state())
     snapshot(trainer.model, trainer.dataset, session.run.path / "samples", trainer.index)

@@ -133,7 +133,7 @@ def _label(trainer: Trainer) -> None:
 
     trainer.model.__dict__["collect"] = named(trainer.model.collect, "batch")
     for objective in trainer.objectives:
-        objective.loss = named(objective.loss, f"loss {objective.name}")
+        objective.loss = named(objective.loss, "loss" if objective.name == "loss" else f"loss {objective.name}")
 
 
 # The floor

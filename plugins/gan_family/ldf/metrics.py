@@ -99,6 +99,7 @@ class ClassifierScore(Metric[Config]):
     """
 
     headline = "score"
+    measures = "items made and bounds"
     numbers = {
         "score": higher(1, source="Salimans et al. 2016", form="with our classifier; not the Inception Score"),
         "score_sd": neither(0, what="over parts"),
@@ -139,6 +140,7 @@ class Frechet(Metric[Config]):
     """
 
     headline = "distance"
+    measures = "items made and bounds"
     numbers = {
         "distance": lower(0, source="Heusel et al. 2017, eq. 6", form="with our classifier; not the FID"),
         "halves": neither(0, what="between halves of the test images"),

@@ -12,7 +12,7 @@ from safetensors.torch import save as as_safetensors
 from torch import Tensor
 
 from distk import UsageError, console
-from distk.commands.shared import OnData, OnRows
+from distk.commands.shared import OnData, OnRows, written_to
 from distk.console import emit_json, note
 from distk.files import write_atomic
 from distk.options import Bundle, Without
@@ -130,6 +130,8 @@ def move(
     model = on.open().of(MMDTraverse, "mmdtraverse")
     names = tuple(model.spec.classes)
     wanted = label_index(to, names)
+    if save is not None:
+        save = written_to(save, "codes.safetensors", option="--save")
     given = None if from_ is None else label_index(from_, names, "--from")
     source = _source(sentence, lines)
     with torch.no_grad():
