@@ -227,8 +227,8 @@ def show(made: Report) -> None:
         console.say()
     if recipe.best_by and made.rows:
         seeds = {line.variant: line.best_seed for line in made.lines if line.best_seed is not None}
-        chosen = ", ".join(f"{variant}: seed {seed}" for variant, seed in seeds.items())
-        console.note(f"'best' is the run that '{recipe.best_by}' chooses for all columns ({chosen})")
+        runs = ", ".join(f"{variant}: seed {seed}" for variant, seed in seeds.items())
+        console.note(f"'best' is the run that '{recipe.best_by}' chooses for all columns ({runs})")
     if made.claims:
         cells = [(v.verdict, c.text, spread_of(v), c.where) for c, v in made.claims]
         console.table("claims", ("verdict", "claim", "difference [interval]", "where"), cells)
