@@ -223,6 +223,7 @@ def test_damaged_and_hostile_folders_do_not_hide_the_others(distk_command, folde
     code, out, errors = distk_command("runs", "runs", "--limit", "0")
     assert code == 0, errors
     assert len(named(out)) == 8
+    assert "piped" not in out  # a pipe is no checkpoint
     assert "\x1b" not in out + errors
     assert "slow-0: checkpoint.safetensors cannot be read" in " ".join(errors.split())
     assert {r.path.name: r.scores for r in distk.runs("runs")}["slow-1"] == {}
