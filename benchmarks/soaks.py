@@ -173,7 +173,7 @@ def of_seeds(kills: int, rng: random.Random) -> Callable[[Path], tuple[int, list
 
 RECIPE = f"""
 title = "Two methods"
-columns = ["mig"]
+columns = ["mig.mig"]
 seeds = 2
 [train]
 steps = {STEPS}

@@ -41,8 +41,8 @@ class _Process:
     """The process that reads; started when it is first asked, and anew after it died."""
 
     def __init__(self) -> None:
-        self._owner, self._held, self._rest = 0, None, b""
-        self._held: subprocess.Popen[bytes] | None
+        self._owner, self._rest = 0, b""
+        self._held: subprocess.Popen[bytes] | None = None
 
     def ask(self, request: dict[str, Any], size: int = 0) -> tuple[dict[str, Any], bytes]:
         """An answer, and `size` bytes after it. Raises _Silent, and DistkError with what h5py says of the file."""
