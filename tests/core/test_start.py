@@ -38,7 +38,6 @@ def test_the_version_needs_no_command_line_and_no_plugin() -> None:
         "distk",
         "distk.cli",
         "distk.errors",
-        "distk.memory",
         "distk.version",
     ]
     assert not modules & {"torch", "numpy", "typer", "rich", "pluggy"}
