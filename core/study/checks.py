@@ -152,7 +152,7 @@ def _built(made: Plan, label: str, sets: dict[str, Dataset]) -> tuple[Trainer, D
     try:
         check_evaluation(settings.train, sets[mark])
         scored = made.recipe.columns if made.runner is None else ()  # a runner's columns are no metrics
-        splits = {str(o["split"]) for c in made.recipe.columns if c.ours and "split" in (o := made.options(c))}
+        splits = {str(o["split"]) for c in scored if c.ours and "split" in (o := made.options(c))}
         for split in splits:
             sets[mark].rows(split)
         trainer = build(settings, device, Ranks(), sets[mark])
