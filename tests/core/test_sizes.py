@@ -34,6 +34,8 @@ PAIRED = ("jade", "jade-paired", "jade-single")
 """They learn from two data sets, which the data set `class-pairs` draws together."""
 FACTORS = ("factorgen",)
 """They learn from factors, which MNIST has none of."""
+READS = ("aae-s",)
+"""Its decoder looks at the values of a code, which there are none of without memory."""
 SMALL: dict[str, dict[str, Any]] = {
     "infogan": {"dim": 8},
     **{name: {"width": 8} for name in ("sdbegan", "began", "sddcgan", "dcgan")},
@@ -69,7 +71,12 @@ def test_networks_follow_the_size(size: tuple[int, int]) -> None:
                 code = model.encode(x) if own else model.encode_batch(batch)
                 for group in model.latents.scored:
                     assert code[group.name].shape == (2, *group.shape), name
-            if can(model, "decode") and code is not None and set(code) >= {group.name for group in model.latents}:
+            if (
+                name not in READS
+                and can(model, "decode")
+                and code is not None
+                and set(code) >= {group.name for group in model.latents}
+            ):
                 assert model.decode(code).shape == x.shape, name
 
 

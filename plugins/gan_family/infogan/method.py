@@ -138,6 +138,8 @@ class InfoGAN(Method[AConfig]):
 
     def _build(self, c: Config, shape: tuple[int, ...]) -> None:
         """Generator, trunk, head `critic` and head `recognition`: K means, K log variances, logits of each class."""
+        if min(shape[1:]) < 8:
+            raise ValueError(f"the networks take images of 8x8 pixels or more, not {shape[1]}x{shape[2]}")
         width = sum(group.size for group in self.latents)
         self.outputs = [c.codes, c.codes if c.q_std == "learned" else 0, *c.categories]
         if c.network == "residual":

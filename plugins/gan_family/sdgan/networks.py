@@ -20,8 +20,8 @@ SLOPE = 0.2
 def placed(shape: tuple[int, ...], smallest: int) -> tuple[int, Canvas]:
     """Channels of images `(c, h, w)`, and the canvas on which they are halved down to maps of `smallest` to
     `2 smallest - 1`. Raises ValueError for other data, and for images that are too small."""
-    if len(shape) != 3:
-        raise ValueError(f"the networks take images, not items of shape {shape}")
+    if len(shape) != 3 or min(shape[1:]) < 8:
+        raise ValueError(f"the networks take images of 8x8 pixels or more, not {'x'.join(map(str, shape[1:]))}")
     return shape[0], canvas(shape[1], shape[2], smallest)
 
 
