@@ -190,8 +190,8 @@ def _vectors(name: str, where: str, array: Any, shape: tuple[int, ...], key: str
     told = (
         () if array.dtype.kind != "f" or array.dtype.itemsize <= 4 else (f"'{name or 'the array'}' is kept as float32",)
     )
-    if isinstance(array, np.memmap) and array.dtype == np.float32:
-        items: np.ndarray = array
+    if isinstance(array, np.ndarray) and array.dtype == np.float32:
+        items = array
     else:
 
         def fill(made: np.ndarray) -> None:
