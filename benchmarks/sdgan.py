@@ -76,7 +76,8 @@ def compared(ours: Callable[[], Any], other: Callable[[], Any], device: torch.de
 def began(model: SDBEGAN, x: Tensor, z: Tensor, device: torch.device, args: Any) -> dict[str, Any]:
     """sdbegan: towers, fakes, and both gradients of a step."""
     critic, maker = list(model.discriminator.parameters()), list(model.generator.parameters())
-    auto, generator = model.discriminator, model.generator
+    auto: Any = model.discriminator
+    generator = model.generator
 
     def together() -> None:
         made = generator(z)
@@ -127,7 +128,8 @@ def began(model: SDBEGAN, x: Tensor, z: Tensor, device: torch.device, args: Any)
 def dcgan(model: SDDCGAN, x: Tensor, z: Tensor, device: torch.device, args: Any) -> dict[str, Any]:
     """sddcgan: towers and fakes of a step."""
     critic, maker = list(model.discriminator.parameters()), list(model.generator.parameters())
-    d, generator = model.discriminator, model.generator
+    d: Any = model.discriminator
+    generator = model.generator
 
     def apart(pair: Tensor) -> Tensor:
         maps = torch.cat([d.encoder(pair[:, i]) for i in (0, 1)], 1)

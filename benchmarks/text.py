@@ -30,6 +30,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "arae": {"embedding": 64, "hidden": 128, "z": 16},
     "crossaligned": {"embedding": 64, "style": 16, "content": 112, "filters": 32, "dropout": 0.0},
     "attrtransfer": {"embedding": 64, "hidden": 128, "filters": 32, "warmup": 0, "ramp": 0},
+    "mmdtraverse": {"embedding": 64, "filters": 32, "phase1": 0, "filter_words": []},
     "nlmultitask": {"embedding": 32, "hidden": 128, "rep": 64, "decoders": "rep,de,pos"},
 }
 CHARACTERS = {"nlmultitask": 5}

@@ -13,10 +13,12 @@ from distk.training.trainer import Trainer
 
 
 def bare_loop(trainer: Trainer) -> Callable[[], None]:
-    """The step as one would write it without a toolkit: consecutive objectives of a stage share one backward pass."""
+    """The step as one would write it without a toolkit: consecutive objectives of a stage share one backward pass where
+    they train the same parameters, and take each its own gradients where they are players against each other. What is
+    active in the first step is trained."""
     model, generator = trainer.model, trainer.generator
     stages: list[list[Objective]] = []
-    for one in model.objectives():
+    for one in (o for o in model.objectives() if o.active(0)):
         joined = stages and one.stage is not None and stages[-1][0].stage == one.stage
         stages[-1].append(one) if joined else stages.append([one])
     steppers = {id(o): o.optimizer(list(o.parameters)) for stage in stages for o in stage if o.optimizer is not None}
@@ -25,16 +27,27 @@ def bare_loop(trainer: Trainer) -> Callable[[], None]:
     index = torch.zeros((), dtype=torch.long, device=generator.device)
 
     def step() -> None:
+        model.before_step(0, {})
         values = {name: torch.as_tensor(value) for name, value in model.schedule(0).items()}
         made = Step(
             index=index, schedule=values, phase=model.phase(0), generator=generator, log=lambda name, value: None
         )
-        made.batch = model.collect(source)
+        made.batch = {} if all(stage[0].fresh_batch for stage in stages) else model.collect(source)
         for stage in stages:
             for _ in range(stage[0].updates):
+                if stage[0].fresh_batch:
+                    made.batch = trainer._fresh(source, stage[0].name)
                 for parameter in parameters:
                     parameter.grad = None
-                torch.stack([o.loss(made) for o in stage]).sum().backward(retain_graph=True)
+                if against(stage):
+                    losses = [o.loss(made) for o in stage]
+                    for one, loss in zip(stage, losses, strict=True):
+                        own = list(one.parameters)
+                        given = torch.autograd.grad(loss, own, retain_graph=one is not stage[-1], allow_unused=True)
+                        for parameter, gradient in zip(own, given, strict=True):
+                            parameter.grad = gradient
+                else:
+                    torch.stack([o.loss(made) for o in stage]).sum().backward(retain_graph=True)
                 for one in stage:
                     if one.optimizer is None:
                         continue
@@ -45,6 +58,22 @@ def bare_loop(trainer: Trainer) -> Callable[[], None]:
                         one.after()
 
     return step
+
+
+def against(stage: list[Objective]) -> bool:
+    """Whether the objectives of a stage train parameters apart from each other's."""
+    named = [{id(p) for p in one.parameters} for one in stage]
+    return all(not first & other for i, first in enumerate(named) for other in named[:i])
+
+
+def busy_seconds(work: Callable[[], object], times: int, device: torch.device) -> float:
+    """As `seconds`; on a CPU the time that this process itself was at work, whatever else ran."""
+    if device.type != "cpu":
+        return seconds(work, times, device)
+    began = time.process_time()
+    for _ in range(times):
+        work()
+    return time.process_time() - began
 
 
 def seconds(work: Callable[[], object], times: int, device: torch.device) -> float:

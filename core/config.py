@@ -88,6 +88,24 @@ def split_optional(annotation: Any) -> tuple[Any, bool]:
     return annotation, False
 
 
+PROGRAM_WORDS = frozenset({"help", "debug"})
+"""Options that every command has, so that no setting can be called so."""
+
+
+def own_names(config: type, taken: Collection[str]) -> str:
+    """What is wrong with the names of these settings, as the end of a sentence; empty where nothing is.
+
+    taken: words that mean something else where the settings are given, beside `PROGRAM_WORDS`.
+    """
+    names = hints(config)
+    if clashing := sorted({*taken, *PROGRAM_WORDS} & names.keys()):
+        return f"its setting '{clashing[0]}' has a name that distk uses itself: rename it"
+    for name, annotation in names.items():
+        if split_optional(annotation)[0] is bool and f"no_{name}" in names:
+            return f"its setting 'no_{name}' is also what switches '{name}' off, {flag('no_' + name)}: rename it"
+    return ""
+
+
 def from_dict(config: type[T], values: Mapping[str, Any], where: str) -> T:
     """Build and check a config from untrusted values.
 

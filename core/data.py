@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from distk.config import C, Configured, from_dict
+from distk.config import C, Configured, from_dict, own_names
 from distk.console import note_once
-from distk.errors import UsageError, unknown
+from distk.errors import DistkError, UsageError, unknown
 from distk.registry import registry
 from distk.stored import Stored, Where
 
@@ -55,6 +55,12 @@ class DataSpec:
         if any(not 0 < n <= 1 << 20 for n in shape) or len(shape) > 6:
             raise UsageError(f"the data description in the file has the impossible shape {shape}.")
         return spec
+
+
+VALIDATION = ("validation", "valid", "val", "dev")
+"""What data sets call the rows that a model may be chosen by; each of these words means whichever one there is."""
+VALIDATION_SEED = 20_171
+"""Of the rows that `--validation` keeps back: a number that no run's seed is likely to be."""
 
 
 class Dataset(Configured[C]):
@@ -119,9 +125,32 @@ class Dataset(Configured[C]):
 
         Raises UsageError, naming the splits that there are, for another name.
         """
+        if split in VALIDATION and split not in self.splits:
+            split = self.validation or split
         if split != "all" and split not in self.splits:
             raise unknown(f"split of data set '{self.name}'", split, ("all", *self.splits))
         return self.parts.get(split)
+
+    @property
+    def validation(self) -> Split | None:
+        """The split that a model may be chosen by; None where there is none."""
+        return next((name for name in VALIDATION if name in self.splits), None)
+
+    def keep_back(self, share: float) -> None:
+        """Take a share of the training rows out of training, as the split `validation`: the same rows for every seed.
+
+        Raises UsageError where there is such a split already, or where the data set draws its batches itself.
+        """
+        if self.validation is not None:
+            raise UsageError(f"data set '{self.name}' has the split '{self.validation}': leave --validation out.")
+        cls = type(self)
+        if (cls.sample, cls.sample_rows) not in ((Dataset.sample, Dataset.sample_rows),):
+            raise UsageError(f"data set '{self.name}' draws its batches itself, so no rows can be kept back from them.")
+        rows = self.rows_of("train")
+        kept = permuted_split(len(rows), share, VALIDATION_SEED, rows.device)
+        others = self.parts or {"test": self.rows_of("test")}
+        self.parts = {**others, "train": rows[kept["train"]], "validation": rows[kept["test"]]}
+        self._rows_on_host.clear()
 
     def rows_of(self, split: Split) -> Tensor:
         """The rows of a split, int64 `[n]` on the device: as `rows`, with every row where that says all of them."""
@@ -307,6 +336,11 @@ class Files:
         )
 
 
+DATA_WORDS = frozenset({"name", "dir"})
+"""What chooses the data set in the section [data], so that no setting of a data set can be called so. One that a
+command has as well is reached as `--data-NAME`."""
+
+
 def open_dataset(
     name: str,
     options: dict[str, Any] | None = None,
@@ -327,6 +361,8 @@ def open_dataset(
     base, _, variant = name.partition(":")
     entry = registry().find("dataset", base)
     cls = entry.load()
+    if wrong := own_names(cls.Config, DATA_WORDS):
+        raise DistkError(f"data set '{entry.name}' of {entry.owner} cannot be opened: {wrong}.")
     values = {**(options or {}), **({"variant": variant} if variant else {})}
     config = from_dict(cls.Config, values, f"data set '{entry.name}'")
     if folder is not None and not cls.reads:

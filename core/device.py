@@ -39,6 +39,8 @@ def choose_device(name: str = "auto") -> torch.device:
         count = torch.cuda.device_count()
         if not torch.cuda.is_available() or (device.index or 0) >= count:
             raise UsageError(f"--device {name}: this machine shows {count} CUDA device(s); use --device cpu.")
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError(f"--device {name}: this machine shows no Apple GPU; use --device cpu.")
     elif device.type not in ("cpu", "mps"):
         raise UsageError(f"--device '{name}' is not supported; use auto, cpu or cuda.")
     return device

@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from distk.asked import OWN, Asked, asked
 from distk.config import assignments, from_dict, hints, to_dict
-from distk.console import jsonable
 from distk.data import Dataset, Split
 from distk.errors import DistkError, UsageError, nearest
 from distk.files import write_atomic
@@ -28,9 +28,6 @@ from distk.method import Method, can, eval_mode
 from distk.metric import CodeTable, Metric, chosen_rows, encode_table
 from distk.registry import registry
 from distk.version import __version__
-
-SMALL = 1024
-"""Arrays of at most so many numbers stand in the JSON as lists; larger ones are only in the file of arrays."""
 
 
 def build_metric(name: str, options: Mapping[str, Any] | None = None) -> tuple[str, Metric]:
@@ -42,19 +39,14 @@ def build_metric(name: str, options: Mapping[str, Any] | None = None) -> tuple[s
 
 
 def metric_settings(name: str, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A registered metric and settings of it, checked: (its name, the settings).
+    """A registered metric and settings of it, checked: (its name, the settings, `split` among them).
 
     Raises UsageError for a setting or a value that the metric does not have.
     """
     entry = registry().find("metric", name)
     cls = entry.load()
-    from_dict(cls.Config, values, f"metric '{entry.name}'")
+    from_dict(cls.Config, {k: v for k, v in values.items() if k not in OWN}, f"metric '{entry.name}'")
     return entry.name, dict(values)
-
-
-def single_options(each: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Settings by metric -> options of `evaluate`, each for its metric alone."""
-    return {f"{name}.{key}": value for name, settings in each.items() for key, value in settings.items()}
 
 
 def named_options(pairs: Iterable[str], names: Iterable[str]) -> dict[str, Any]:
@@ -82,33 +74,20 @@ def _from_json(value: Any) -> Any:
 
 
 def expand(names: Iterable[str]) -> list[str]:
-    """Metric names with `all` replaced by every registered one; each once, in order."""
-    every = [entry.name for entry in registry().entries("metric")]
-    found = [n for name in names for n in (every if name == "all" else [registry().find("metric", name).name])]
-    return list(dict.fromkeys(found))
+    """The metrics of these texts (see `distk.asked`), `all` being every registered one; each once, in order."""
+    return list(dict.fromkeys(one.metric for one in asked(names)))
 
 
 def score(table: CodeTable, name: str, options: Mapping[str, Any], seed: int, repeats: int | None) -> dict[str, Any]:
     """One metric's result: its keys, averaged over repeats, with `<key>_std` and `repeats` where there are several.
 
-    Arrays are those of the first repeat. Beside them stand `settings`, `seeds`, and `reasons`, which says of every
-    number that is not finite why it is not. A failure gives {"error": reason}.
+    Arrays are those of the first repeat. Beside them stand `meaning` (direction, range, unit, chance, source of each
+    number), `settings`, `seeds`, and `reasons`, which says of every number that is not finite why it is not. A failure
+    gives {"error": reason}.
     """
     try:
         name, metric = build_metric(name, options)
-        if table.model is not None and name in table.model.unscored:
-            raise UsageError(f"{table.model.unscored[name]}.")
-        if (metric.needs_model or metric.needs) and table.model is None:
-            raise UsageError(f"metric '{name}' looks at items, so it needs a checkpoint rather than a file of codes.")
-        if metric.needs_codes and table.model is not None and not can(table.model, "encode"):
-            raise UsageError(f"method {type(table.model).__name__} has no encoder, so there are no codes to score.")
-        lacking = [name for name in metric.needs if not can(table.model, name)] if table.model is not None else []
-        if lacking:
-            verb = f"metric '{name}' needs a method that can {' and '.join(lacking)}"
-            raise UsageError(f"{verb}, which {type(table.model).__name__} cannot.")
-        # During training, too: batch norm would score the batch, and learn from what is only looked at.
-        with eval_mode(table.model) if table.model is not None else contextlib.nullcontext():
-            runs = [dict(metric.compute(table, seed + i)) for i in range(repeats or metric.repeats)]
+        runs = _computed(table, name, metric, [seed + i for i in range(repeats or metric.repeats)])
     except (DistkError, ValueError, ArithmeticError, np.linalg.LinAlgError, MemoryError, ImportError) as error:
         return {"error": str(error) or type(error).__name__}
     except RuntimeError as error:  # out of memory, a shape that a metric did not expect
@@ -129,14 +108,67 @@ def score(table: CodeTable, name: str, options: Mapping[str, Any], seed: int, re
             reasons.setdefault(key, "undefined for these codes" if math.isnan(value) else "infinite for these codes")
     if reasons:
         result["reasons"] = reasons
+    result["meaning"] = _meanings(metric, result)
     result["settings"] = to_dict(metric.config)
     result["seeds"] = [seed + i for i in range(len(runs))]
     return result
 
 
+def _computed(table: CodeTable, name: str, metric: Metric, seeds: Iterable[int]) -> list[dict[str, Any]]:
+    """What a metric computes for each of the seeds. Raises UsageError where it has nothing to score."""
+    if table.model is not None and name in table.model.unscored:
+        raise UsageError(f"{table.model.unscored[name]}.")
+    if (metric.needs_model or metric.needs) and table.model is None:
+        raise UsageError(f"metric '{name}' looks at items, so it needs a checkpoint rather than a file of codes.")
+    if metric.needs_codes and table.model is not None and not can(table.model, "encode"):
+        raise UsageError(f"method {type(table.model).__name__} has no encoder, so there are no codes to score.")
+    lacking = [name for name in metric.needs if not can(table.model, name)] if table.model is not None else []
+    if lacking:
+        verb = f"metric '{name}' needs a method that can {' and '.join(lacking)}"
+        raise UsageError(f"{verb}, which {type(table.model).__name__} cannot.")
+    # During training, too: batch norm would score the batch, and learn from what is only looked at.
+    with eval_mode(table.model) if table.model is not None else contextlib.nullcontext():
+        return [dict(metric.compute(table, seed)) for seed in seeds]
+
+
+FEW = 64
+"""Items on which a metric is tried first before a run."""
+
+
+def never(model: Method, name: str, data: Dataset, options: Mapping[str, Any]) -> str:
+    """Why a metric cannot score this method on these data, however long it trains; empty where it may.
+
+    Tried on a few items and, where that fails, on all of them. What depends on values of the codes, such as a dimension
+    that does not vary yet, is no reason: a metric raises it from the error of the arithmetic.
+    """
+    name, metric = build_metric(name, options)
+    coded = metric.needs_codes and can(model, "encode")
+    why = ""
+    for rows in dict.fromkeys((min(FEW, len(data)), None)):
+        try:
+            table = encode_table(model, data, rows=rows) if coded else _uncoded_table(model, data, "all", rows, 0)
+            _computed(table, name, metric, [0])
+        except UsageError as error:
+            why = "" if error.__cause__ is not None else str(error)
+        except Exception:  # whatever else an untrained model does to a metric may not last
+            return ""
+        else:
+            return ""
+    return why
+
+
+def _meanings(metric: Metric, result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What is known of each number of a result; `chance` of the result, which knows the factors, goes before that of
+    the metric."""
+    chance = result.get("chance", {})
+    told = {key: metric.meaning(key) for key, value in result.items() if isinstance(value, (int, float))}
+    plain = {key: number.plain() for key, number in told.items() if number is not None}
+    return {key: {**held, **({"chance": chance[key]} if key in chance else {})} for key, held in plain.items()}
+
+
 def evaluate(
     model: Method | CodeTable,
-    metrics: Iterable[str],
+    metrics: Iterable[str | Asked],
     *,
     data: Dataset | None = None,
     split: Split = "all",
@@ -149,6 +181,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a model, or a table of codes: {"metrics": {name: {key: value}}, "provenance": {...}}.
 
+    metrics: names, texts with settings, a split and a label of their own (see `distk.asked`), or these read; a result
+    stands under its label, and says under `metric` which one it is where that is another word.
     data: what to encode; by default the data set that the model was trained on. rows: at most so many items.
     fit: split on whose rows scores that predict fit their predictors, to be tested on `split`; None: both come from
     `split`. Other scores read `split` alone.
@@ -157,12 +191,52 @@ def evaluate(
     value; the others keep their default and say so under `reasons`. `{"recall.ks": "1,5"}` is for one metric alone.
     Raises UsageError for an unknown metric, and for an option or a value that none of the metrics has.
     """
-    names = expand([metrics] if isinstance(metrics, str) else metrics)
+    wanted = asked([metrics] if isinstance(metrics, str) else metrics)
+    names = list(dict.fromkeys(one.metric for one in wanted))
     given, passed_over = _share_out(names, options)
+    if isinstance(model, CodeTable) and any(one.split for one in wanted):
+        raise UsageError("codes that are given have no splits: leave split= out.")
+    if not isinstance(model, CodeTable):
+        data = data if data is not None else model.dataset()
+    results: dict[str, dict[str, Any]] = {}
+    told: dict[str, Any] = {}
+    for part in dict.fromkeys([*([split] if not wanted else []), *(one.split or split for one in wanted)]):
+        mine = [one for one in wanted if (one.split or split) == part]
+        own = cache.with_stem(f"{cache.stem}-{part}") if cache is not None and part != split else cache
+        table, fitted = _tables(model, [one.metric for one in mine], data, part, fit, rows, seed, own)
+        told = provenance(table, seed) if not told or part == split else told
+        for one in mine:
+            source = fitted if _loads(one.metric) and _loads(one.metric).predicts else table
+            results[one.label] = score(source, one.metric, {**given[one.metric], **one.settings}, seed, repeats)
+            if one.split:
+                results[one.label]["split"] = part
+    for one in wanted:
+        result = results[one.label]
+        if one.metric in passed_over and "error" not in result:
+            result["reasons"] = {"settings": passed_over[one.metric], **result.get("reasons", {})}
+        if one.label != one.metric:
+            result["metric"] = one.metric
+    where = {"split": split, **({"fit": fit} if fit is not None else {}), "options": dict(options)}
+    ordered = {one.label: results[one.label] for one in wanted}
+    return {"metrics": ordered, "provenance": {**told, **where}}
+
+
+def _tables(
+    model: Method | CodeTable,
+    names: list[str],
+    data: Dataset | None,
+    split: Split,
+    fit: Split | None,
+    rows: int | None,
+    seed: int,
+    cache: Path | None,
+) -> tuple[CodeTable, CodeTable]:
+    """The table that these metrics read, and that of those which fit predictors: the same one, unless `fit` names a
+    split of its own."""
     if isinstance(model, CodeTable):
         table = model
     else:
-        data = data if data is not None else model.dataset()
+        assert data is not None
         coded = can(model, "encode") and any(_loads(name) and _loads(name).needs_codes for name in names)
         table = (
             _cached_table(model, data, split, rows, seed, cache)
@@ -176,17 +250,12 @@ def evaluate(
         own = None if cache is None else cache.with_stem(f"{cache.stem}-fit")
         fitted = _cached_table(model, data, fit, rows, seed, own)  # asked for again by the next split
         fitted.codes_test, fitted.factors_test = table.codes, table.factors
-    predicts = {name for name in names if _loads(name) and _loads(name).predicts}
-    results = {n: score(fitted if n in predicts else table, n, given[n], seed, repeats) for n in names}
-    for name, text in passed_over.items():
-        if "error" not in results[name]:
-            results[name]["reasons"] = {"settings": text, **results[name].get("reasons", {})}
-    where = {"split": split, **({"fit": fit} if fit is not None else {}), "options": dict(options)}
-    return {"metrics": results, "provenance": {**provenance(table, seed), **where}}
+    return table, fitted
 
 
 def own_words() -> frozenset[str]:
-    """What `evaluate` calls its own arguments, which no setting of a metric can be called."""
+    """What `evaluate` calls its own arguments, which no setting of a metric can be called. One that is an option of
+    `distk eval` as well is reached by `--set METRIC.NAME=VALUE`."""
     return frozenset(inspect.signature(evaluate).parameters) - {"options"}
 
 
@@ -205,13 +274,13 @@ def _share_out(names: list[str], options: Mapping[str, Any]) -> tuple[dict[str, 
     known = {name: set(hints(cls.Config)) for name in names if (cls := _loads(name)) is not None}
     for option, value in options.items():
         metric, _, key = option.rpartition(".")
-        asked = [registry().find("metric", metric).name] if metric else names
-        if not set(asked) <= set(names):
+        metrics = [registry().find("metric", metric).name] if metric else names
+        if not set(metrics) <= set(names):
             raise UsageError(f"'{option}' is a setting of '{metric}', which is none of the metrics {', '.join(names)}.")
-        takers = [name for name in asked if key in known.get(name, ())]
+        takers = [name for name in metrics if key in known.get(name, ())]
         if not takers:
-            close = nearest(key, {k for name in asked for k in known.get(name, ())})
-            raise UsageError(f"none of the metrics {', '.join(asked)} has the setting '{key}'.{close}")
+            close = nearest(key, {k for name in metrics for k in known.get(name, ())})
+            raise UsageError(f"none of the metrics {', '.join(metrics)} has the setting '{key}'.{close}")
         refusals: dict[str, UsageError] = {}
         for name in takers:
             try:
@@ -227,14 +296,15 @@ def _share_out(names: list[str], options: Mapping[str, Any]) -> tuple[dict[str, 
 
 
 def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
-    """What a figure depends on besides the model: data, rows, seed, versions, device."""
+    """What a figure depends on besides the model: data, rows, seed, versions, device. rows: how many the table of codes
+    has; None without one, where a metric draws what it looks at by itself (its `settings` say how much)."""
     import sklearn
 
     return {
         "data": getattr(table.dataset, "name", "") or table.source,
         "origin": getattr(table.dataset, "origin", ""),
         "data_settings": to_dict(table.dataset.config) if table.dataset is not None else {},
-        "rows": len(table),
+        "rows": len(table) or None,
         "grid": table.grid,
         "seed": seed,
         "device": str(table.codes.device),
@@ -246,39 +316,6 @@ def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
-
-
-def write_results(path: Path, result: dict[str, Any]) -> dict[str, Any]:
-    """Write a result as JSON to `path` and its arrays to `<path without .json or .eval.json>.eval.safetensors`.
-
-    Returns what the JSON holds: small arrays as lists, larger ones as their shape and name in the file of arrays.
-    Tensors there are called `<metric>/<key>`; the header repeats the names of codes and factors and the provenance.
-    Raises DistkError when a file cannot be written.
-    """
-    tensors: dict[str, Tensor] = {}
-    plain: dict[str, Any] = {}
-    for name, values in result["metrics"].items():
-        plain[name] = {}
-        for key, value in values.items():
-            if isinstance(value, (np.ndarray, Tensor)):
-                array = torch.as_tensor(value).detach().cpu().contiguous()
-                tensors[f"{name}/{key}"] = array
-                value = array if array.numel() <= SMALL else {"shape": list(array.shape), "stored": f"{name}/{key}"}
-            plain[name][key] = value
-    result = {**result, "metrics": plain}
-    if tensors:
-        arrays = arrays_path(path)
-        names = {n: {k: v[k] for k in ("code_names", "factor_names") if k in v} for n, v in plain.items()}
-        meta = {key: json.dumps(jsonable(value)) for key, value in (("names", names), ("of", result["provenance"]))}
-        write_atomic(arrays, to_bytes(tensors, metadata=meta))
-        result["provenance"] = {**result["provenance"], "arrays": arrays.name}
-    write_atomic(path, (json.dumps(jsonable(result), indent=2, allow_nan=False) + "\n").encode())
-    return result
-
-
-def arrays_path(path: Path) -> Path:
-    """Where the arrays of the results in `path` are kept. Its `.eval` keeps it apart from any checkpoint."""
-    return path.with_name(f"{path.name.removesuffix('.json').removesuffix('.eval')}.eval.safetensors")
 
 
 # The table of codes, from a model or from a cache

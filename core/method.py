@@ -149,6 +149,9 @@ class Method(nn.Module, Configured[C]):
     """False or a reason, when the step cannot be captured as a CUDA graph."""
     reads: ClassVar[tuple[str, ...]] = ("x",)
     """Entries of a training batch that the losses read, held against the data set before a run folder is made."""
+    least_batch: int = 1
+    """Items of the smallest batch (each process's, of several) that a step can be taken from; held against `--batch`
+    before a run folder is made. 2 where statistics are over the batch, or items are held against each other."""
     closed_form: ClassVar[bool] = False
     """Whether `initialise` fits the whole model, as in principal components: no objectives, and a run of 0 steps."""
     conditions: Mapping[str, int] = {}
@@ -285,6 +288,11 @@ class Method(nn.Module, Configured[C]):
             group.name: code[group.name] if group.name in code else draw[group.name].expand(len(like), *group.shape)
             for group in self.latents
         }
+
+    def changed(self, code: Code, group: str) -> Code:
+        """A code in which `group` was moved or exchanged, as `decode` is to take it. A method that makes some groups of
+        others leaves those out that follow from `group`, so that they are made anew."""
+        return code
 
     def bound(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """The evidence bound of each item, from one draw of its posterior: `elbo` float `[n]` in nats, and the terms

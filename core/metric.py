@@ -18,6 +18,7 @@ from distk.console import progress
 from distk.data import Dataset, FactorDataset, Split
 from distk.errors import UsageError
 from distk.latents import Code
+from distk.meaning import Number, find
 from distk.method import Method, can, eval_mode
 from distk.nn import gaussian_kl
 
@@ -87,10 +88,12 @@ class Metric(Configured[C]):
     """A score of a representation. Subclasses define `compute`; settings as in `class Mine(Metric[Config])`.
 
     headline: the key of the result that stands for the metric in tables, in `--keep` and in progress lines.
-    higher_is_better: direction of the headline. repeats: default number of seeds (1 for a deterministic score).
+    numbers: what each number that `compute` may give means, by key, `*` standing for any text (`distk.meaning`): its
+    direction, range, unit, value at chance, source. keys: further numbers, of which nothing is said. Both empty: not
+    declared, so that a study finds them by scoring an untrained model.
+    higher_is_better: direction of the headline, taken from `numbers` where it stands there.
+    repeats: default number of seeds (1 for a deterministic score).
     needs_model: whether it looks at items, so that arrays from a file do not suffice.
-    keys: the numbers that `compute` may give beside the headline, `*` standing for any text; empty: not declared, so
-    that a study finds them by scoring an untrained model.
     needs: what the model must be able to do, such as ("decode", "posterior"); see `distk.can`.
     needs_codes: False for a metric that reads only model and data; where none needs codes, nothing is encoded.
     predicts: whether it fits predictors on some rows and tests them on others, so that `distk eval --fit train` may
@@ -98,6 +101,7 @@ class Metric(Configured[C]):
     """
 
     headline: ClassVar[str]
+    numbers: ClassVar[Mapping[str, Number]] = {}
     keys: ClassVar[tuple[str, ...]] = ()
     higher_is_better: ClassVar[bool] = True
     repeats: ClassVar[int] = 1
@@ -106,8 +110,28 @@ class Metric(Configured[C]):
     needs_codes: ClassVar[bool] = True
     predicts: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        told = find(cls.numbers, getattr(cls, "headline", ""))
+        if told is not None and "higher_is_better" not in vars(cls):
+            cls.higher_is_better = told.better != "lower"
+
     def __init__(self, config: C) -> None:
         self.config = config
+
+    @classmethod
+    def meaning(cls, key: str) -> Number | None:
+        """What a number of the result means; of a headline that `numbers` lacks its direction is known. None: nothing
+        is said about it."""
+        told = find(cls.numbers, key)
+        if told is None and key == getattr(cls, "headline", ""):
+            return Number("higher" if cls.higher_is_better else "lower")
+        return told
+
+    @classmethod
+    def declared(cls) -> tuple[str, ...]:
+        """The numbers that `compute` may give beside the headline, as patterns; empty where nobody says it."""
+        return tuple(dict.fromkeys((*cls.numbers, *cls.keys)))
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         """Named numbers, and arrays where the metric has them; `reasons` maps an undefined key to why.

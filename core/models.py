@@ -29,6 +29,9 @@ def trained_data(header: checkpoint.Header, device: torch.device, folder: str | 
     data = header.data
     try:
         spec, where = DataSpec.from_dict(data["spec"]), folder or data.get("folder")
-        return open_dataset(data["name"], dict(data["options"]), device=device, folder=where, model=spec)
+        dataset = open_dataset(data["name"], dict(data["options"]), device=device, folder=where, model=spec)
+        if share := header.train.get("validation"):
+            dataset.keep_back(float(share))
+        return dataset
     except (KeyError, TypeError) as error:
         raise DistkError(f"the checkpoint does not say which data it was trained on ({error}).") from error

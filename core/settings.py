@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from distk.config import from_dict, hints, option, read_toml, to_dict
+from distk.config import from_dict, hints, option, own_names, read_toml, to_dict
 from distk.data import Dataset
-from distk.errors import UsageError, nearest, unknown
+from distk.errors import DistkError, UsageError, nearest, unknown
 from distk.method import Method
 from distk.registered import Registration
 from distk.registry import registry
@@ -33,10 +33,15 @@ class TrainConfig:
     precision: Literal["fp32", "tf32", "bf16"] = option("fp32", "arithmetic of the networks")
     log_every: int = option(100, "steps between rows of log.jsonl", min=1)
     checkpoint_every: int = option(0, "steps between checkpoints; 0 means ten over the run", min=0)
-    eval: tuple[str, ...] = option((), "metrics to score while training, comma-separated or repeated")
+    validation: float = option(0.0, "share of the training rows kept back, as the split `validation`", min=0, max=0.9)
+    eval: tuple[str, ...] = option(
+        (), "metrics to score while training, repeatable: METRIC or METRIC:KEY=VALUE,split=SPLIT,label=NAME"
+    )
     eval_every: int = option(0, "steps between scorings; 0 means at the end only", min=0)
     eval_option: tuple[str, ...] = option((), "settings of these scores, as METRIC.KEY=VALUE, repeatable")
-    keep: str = option("", "best:METRIC keeps best.safetensors by that metric")
+    keep: str = option(
+        "", "best:METRIC keeps best.safetensors by it; settings as in --eval. Read on the validation split, if any"
+    )
     penalty: tuple[str, ...] = option(
         (), "penalties on a coding layer, NAME or NAME:WEIGHT; see `distk list penalties`"
     )
@@ -46,6 +51,15 @@ class TrainConfig:
     log: tuple[str, ...] = option((), "plugins that record the run beside log.jsonl, such as tensorboard")
     capture: Literal["auto", "on", "off"] = option("auto", "capture the step as a CUDA graph")
     on_nonfinite: Literal["stop", "skip"] = option("stop", "what a non-finite loss does; skip reads every loss back")
+
+
+TRAIN_WORDS = frozenset({"data", "data_dir", "env", "preset", "config", "out", "json", "seeds", "profile"})
+"""What `distk train METHOD` calls its own options, beside those of the trainer."""
+
+
+def method_words() -> frozenset[str]:
+    """Names that no setting of a method can have."""
+    return TRAIN_WORDS | {field.name for field in dataclasses.fields(TrainConfig)}
 
 
 @dataclass
@@ -83,6 +97,8 @@ def resolve(
     """
     entry = registry().find("method", method)
     cls: type[Method] = entry.load()
+    if wrong := own_names(cls.Config, method_words()):
+        raise DistkError(f"method '{entry.name}' of {entry.owner} cannot be trained: {wrong}.")
     layers: list[tuple[str, Mapping[str, Mapping[str, Any]]]] = [
         ("the method's defaults", {"train": {**({"steps": 0} if cls.closed_form else {}), **cls.train_defaults}})
     ]

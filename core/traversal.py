@@ -173,7 +173,8 @@ def strips_of(model: Method, code: Code, latent: str, columns: int, given: Mappi
     places = {f"{g.name}{i + 1}": (g, i) for g in model.latents if g.kind != "categorical" for i in range(g.size)}
     classes = {g.name: g for g in model.latents if g.kind == "categorical"}
     if latent in classes:
-        codes = [{**code, latent: _class(classes[latent], k, code)} for k in range(classes[latent].size)]
+        group = classes[latent]
+        codes = [{**code, latent: _class(group, k, code)} for k in range(group.size)]
     elif latent in places:
         group, i = places[latent]
         codes = []
@@ -183,7 +184,7 @@ def strips_of(model: Method, code: Code, latent: str, columns: int, given: Mappi
             codes.append({**code, group.name: moved})
     else:
         raise unknown("latent", latent, [*places, *classes])
-    items = torch.stack([model.decode(each) for each in codes], 1)
+    items = torch.stack([model.decode(model.changed(each, group.name)) for each in codes], 1)
     return items.view(n, len(codes), *items.shape[2:])
 
 

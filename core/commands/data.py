@@ -133,7 +133,10 @@ def _facts(dataset: "Dataset") -> dict[str, Any]:
         "shape": list(dataset.spec.shape),
         "range": list(dataset.spec.range),
     }
-    facts |= {part: len(rows) for part, rows in dataset.parts.items() if part not in facts}
+    for split in dataset.splits:
+        rows = dataset.rows(split)
+        if rows is not None:
+            facts[split] = len(rows)
     if dataset.spec.kind in ("image", "video", "vector"):
         facts["values"] = _span(dataset)
     if dataset.spec.classes:

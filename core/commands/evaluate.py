@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,20 +10,24 @@ from typing import Annotated, Any
 import typer
 
 from distk import console, options
+from distk.asked import Asked, asked
 from distk.codefile import table_from_arrays
+from distk.commands.scorefiles import subject_of, target_of, written
 from distk.commands.shared import OnRows, require
 from distk.config import assignments
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
-from distk.evaluation import arrays_path, expand, own_words, write_results
 from distk.evaluation import evaluate as score
-from distk.files import write_atomic
+from distk.evaluation import expand, own_words
 from distk.metric import Picture
 from distk.options import Bundle
 from distk.registry import registry
+from distk.results import measured, read
 
 HOW = "How to score"
 _SETTING = "distk.setting."
+UNFIT = re.compile(r"[^\w.=+-]+")
+"""What of a score's label has no place in the name of a file."""
 
 
 class EvalCommand(typer.core.TyperCommand):
@@ -115,7 +119,10 @@ def evaluate(
     on: OnRows = OnRows(split="all"),
     how: How = How(),
     metric: Annotated[
-        list[str] | None, typer.Option("--metric", "-m", help="Metric, repeatable; `all` for every one.")
+        list[str] | None,
+        typer.Option(
+            "--metric", "-m", help="Metric, repeatable, or METRIC:KEY=VALUE,split=SPLIT,label=NAME; `all` for all."
+        ),
     ] = None,
     codes: Annotated[
         Path | None,
@@ -140,18 +147,19 @@ def evaluate(
     """Measure a trained model, or anybody's codes, with one pass of encoding.
 
     Writes <checkpoint>.eval.json, its arrays as <checkpoint>.eval.safetensors, and pictures of them; with --codes only
-    where --out says.
+    where --out says. Scores of other metrics that stand there stay, as does an earlier score of a metric that fails.
 
     Every setting of a metric is an option, too: distk eval --metric recall --help shows those of recall.
 
-    --split test,gap scores each of these splits, a table of codes each; the files are then called after their split,
-    <checkpoint>.gap.eval.json.
+    --split test,gap scores each of these splits, a table of codes each. Files are called after what is scored, where
+    that is not all of the model's own data: <checkpoint>.gap.eval.json, <checkpoint>.OTHERDATA.eval.json.
 
     Example: distk eval runs/my-run --metric dci --metric factorvae
     Example: distk eval runs/my-run --metric recall --ks 1,5,10
     Example: distk eval runs/my-run --metric dci --metric active-units --fit train --split train,test
     """
-    names = expand(metric or [])
+    wanted = asked(metric or [])
+    names = list(dict.fromkeys(one.metric for one in wanted))
     if not names:
         raise UsageError("name at least one --metric; `distk list metrics` shows them.")
     own = {**how.settings(names), **_typed(context)}
@@ -162,30 +170,31 @@ def evaluate(
     if codes is not None:
         if fit is not None:
             raise UsageError("--fit names a split to encode; rows to test on stand in the file as codes_test.")
-        results = {on.split: _of_codes(on, codes, rows, names, settings)}
+        results = {on.split: _of_codes(on, codes, rows, metric or [], settings)}
     else:
-        results = _of_model(on, rows, fit, names, settings)
+        results = _of_model(on, rows, fit, wanted, metric or [], settings)
     path = codes if codes is not None else on.path
+    subject = subject_of(on, codes)
     drawn: dict[str, dict[str, Picture]] = {}
+    unwritten: DistkError | None = None
     for split, result in results.items():
         drawn[split] = {} if plots is False else _drawn(result["metrics"])
+        for values in result["metrics"].values():
+            values["measured"] = {**measured(result["provenance"], **subject), "split": values.get("split", split)}
+        result["provenance"] = {**subject, **result["provenance"]}
         named = {"checkpoint": str(path), **result}
-        target = _target(on, codes, split if len(results) > 1 else "")
-        results[split] = named if target is None else _written(target, named, drawn[split], both=bool(plots))
+        try:
+            target = target_of(on, codes, split, len(results) > 1)
+            results[split] = named if target is None else written(target, named, drawn[split], both=bool(plots))
+        except DistkError as error:  # the figures are shown all the same
+            results[split], unwritten = named, error
     if on.json:
         console.emit_json(results[on.split] if len(results) == 1 else {"checkpoint": str(path), "splits": results})
     else:
         _print(results, drawn if plots else {})
+    if unwritten is not None:
+        raise unwritten
     _exit_code([values for result in results.values() for values in result["metrics"].values()], strict)
-
-
-def _target(on: OnRows, codes: Path | None, split: str) -> Path | None:
-    """The JSON file of a result; split: where several are scored, each in a file called after it."""
-    if codes is not None:
-        return on.out
-    if on.out is None:
-        return on.path.with_name(f"{on.path.stem}.{split}.eval.json" if split else f"{on.path.stem}.eval.json")
-    return on.out.with_name(f"{on.out.stem}.{split}{on.out.suffix}") if split else on.out
 
 
 def _typed(context: typer.Context) -> dict[str, Any]:
@@ -194,32 +203,37 @@ def _typed(context: typer.Context) -> dict[str, Any]:
     return {k: ",".join(map(str, v)) if isinstance(v, (list, tuple)) else v for k, v in found.items()}
 
 
-def _of_codes(on: OnRows, codes: Path, rows: int | None, names: list[str], settings: dict[str, Any]) -> dict[str, Any]:
+def _of_codes(on: OnRows, codes: Path, rows: int | None, texts: list[str], settings: dict[str, Any]) -> dict[str, Any]:
     """Scores of a file of codes."""
     if on.checkpoint is not None:
         raise UsageError("give a checkpoint or --codes, not both.")
     if on.data or on.data_dir or rows or on.split != "all":
         raise UsageError("--data, --data-dir, --split and --rows choose what to encode; --codes is encoded already.")
-    return score(table_from_arrays(codes, choose_device(on.device)), names, seed=on.seed, **settings)
+    if on.out is not None:
+        read(on.out)
+    return score(table_from_arrays(codes, choose_device(on.device)), texts, seed=on.seed, **settings)
 
 
 def _of_model(
-    on: OnRows, rows: int | None, fit: str | None, names: list[str], settings: dict[str, Any]
+    on: OnRows, rows: int | None, fit: str | None, wanted: list[Asked], texts: list[str], settings: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Scores of a trained model by split, a split's table of codes cached beside it. All splits are looked up first."""
     on.open()
-    if all(_reads_codes(name) for name in names):
+    if all(_reads_codes(one.metric) for one in wanted):
         require(on.model, on.header, "eval", "encode")
     data = on.dataset()
     splits = list(dict.fromkeys(on.split.split(",")))
-    for split in [*splits, *([fit] if fit is not None else [])]:
+    for split in [*splits, *([fit] if fit is not None else []), *(one.split for one in wanted if one.split)]:
         data.rows(split)
+    for split in splits:  # a file of something else is noticed before the work
+        if (target := target_of(on, None, split, len(splits) > 1)) is not None:
+            read(target)
     results = {}
     for split in splits:
         own = f"-{split}" if len(splits) > 1 else ""
         cache = on.path.with_name(f".{on.path.stem}.codes{own}.safetensors")
         results[split] = score(
-            on.model, names, data=data, split=split, fit=fit, rows=rows, seed=on.seed, cache=cache, **settings
+            on.model, texts, data=data, split=split, fit=fit, rows=rows, seed=on.seed, cache=cache, **settings
         )
     return results
 
@@ -236,33 +250,9 @@ def _drawn(results: dict[str, Any]) -> dict[str, Picture]:
     drawn: dict[str, Picture] = {}
     for name, values in results.items():
         if "error" not in values:
-            pictures = registry().find("metric", name).load().pictures(values)
-            drawn |= {f"{name}.{key}": picture for key, picture in pictures.items()}
+            pictures = registry().find("metric", values.get("metric", name)).load().pictures(values)
+            drawn |= {f"{UNFIT.sub('-', name)}.{key}": picture for key, picture in pictures.items()}
     return drawn
-
-
-def _written(target: Path, result: dict[str, Any], drawn: dict[str, Picture], both: bool) -> dict[str, Any]:
-    """Write JSON, arrays and pictures; what cannot be written is a warning, for the figures are there all the same."""
-    stem = arrays_path(target).name.removesuffix(".safetensors")
-    files = dict(_contents(stem, drawn, both))
-    if files:
-        result = {**result, "provenance": {**result["provenance"], "pictures": list(files)}}
-    try:
-        result = write_results(target, result)
-        for name, content in files.items():
-            write_atomic(target.with_name(name), content)
-    except DistkError as error:
-        console.warn(str(error))
-    else:
-        console.note(f"written: {target}" + (f" and {len(files)} pictures beside it" if files else ""))
-    return result
-
-
-def _contents(stem: str, drawn: dict[str, Picture], both: bool) -> Iterator[tuple[str, bytes]]:
-    for name, picture in drawn.items():
-        yield f"{stem}.{name}.png", picture.png()
-        if both:
-            yield f"{stem}.{name}.svg", picture.svg().encode()
 
 
 def _print(results: dict[str, dict[str, Any]], drawn: dict[str, dict[str, Picture]]) -> None:

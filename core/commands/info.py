@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from distk import checkpoint as files
-from distk import console
+from distk import console, results
 from distk.commands.arguments import Checkpoint, Json
+from distk.errors import DistkError
+from distk.registry import registry
 from distk.run import find_checkpoint
+
+
+def _scores(path: Path) -> list[dict[str, Any]]:
+    """The headline of every score that `distk eval` wrote beside a checkpoint, and whether it is of other weights."""
+    found: list[dict[str, Any]] = []
+    held = []
+    for file in results.beside(path):
+        try:
+            held.append(results.read(file))
+        except DistkError as error:  # what a checkpoint holds does not depend on what lies beside it
+            console.warn(str(error))
+    weights = results.digest(files.tensors(path)) if held else ""
+    for metric, values in ((name, v) for each in held for name, v in each.get("metrics", {}).items()):
+        key = _headline(str(values.get("metric", metric)), values)
+        if "error" in values or key not in values:
+            continue
+        of = values.get("measured")
+        told = {k: of.get(k) if isinstance(of, dict) else None for k in ("data", "split", "step")}
+        is_stale = results.stale(values, weights)
+        found.append({"metric": metric, "key": key, "value": values[key], **told, "stale": is_stale})
+    return found
+
+
+def _headline(metric: str, values: Mapping[str, Any]) -> str | None:
+    """The key of a result that stands for its metric; the first number where the metric is not installed here."""
+    with contextlib.suppress(DistkError):
+        return str(registry().find("metric", metric).load().headline)
+    return next((key for key, value in values.items() if isinstance(value, float)), None)
 
 
 def info(
@@ -34,13 +66,14 @@ def info(
         loaded, _ = files.load(path)
         files.save(strip, loaded, header)
         console.note(f"wrote {strip} without the training state")
-    values = {
+    values: dict[str, Any] = {
         "checkpoint": str(path),
         "bytes": path.stat().st_size,
         "parameters": count,
         "resumable": any(name.startswith("train/") for name in tensors),
         **vars(header),
     }
+    scores = values["scores"] = _scores(path)
     if json:
         console.emit_json(values)
         return
@@ -54,6 +87,10 @@ def info(
         ("numbers", f"{count:,} in {len(model)} tensors"),
         ("settings", ", ".join(f"{k}={v}" for k, v in header.config.items())),
     ]
+    for score in scores:
+        when = f"step {score['step']:,}" if isinstance(score["step"], int) else "an unknown step"
+        of = f"{score['split']} of {score['data']}, {when}{', STALE: of other weights' if score['stale'] else ''}"
+        rows.append(("score", f"{score['metric']} {score['key']} {console.number(score['value'])} ({of})"))
     if header.metrics.get("best"):
         best = header.metrics["best"]
         rows.append(

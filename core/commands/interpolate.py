@@ -23,28 +23,34 @@ def interpolate(
     b: Annotated[int | None, typer.Option("--b", help="Row of the second item.", min=0)] = None,
     pairs: Annotated[int, typer.Option(help="How many random pairs, without --a and --b.", min=1, max=1000)] = 5,
     steps: Annotated[int, typer.Option(help="Items on the way, ends included.", min=2, max=1000)] = 8,
+    group: Annotated[
+        str | None, typer.Option(help="Only this group of the code moves, the others stay; default: all of them.")
+    ] = None,
     start: Start = None,
 ) -> None:
     """Draw items on the way between two codes: a row per pair, the ends decoded at either side.
 
-    Continuous groups go straight, a class changes halfway. What the code does not hold, such as a generator's noise,
-    is the same along a row.
+    With --group only that part of the code moves. Continuous groups go straight, a class changes halfway. What the code
+    does not hold, such as a generator's noise, is the same along a row.
 
     Example: distk interpolate runs/my-run --a 3 --b 17 --steps 10
     """
     model = on.open("interpolate", "decode").model
+    if group is not None:
+        model.latents[group]  # an unknown one ends here
     rows: list[list[int]] = []
     with torch.no_grad():
-        if on.starts_at_data(start, "interpolate"):
+        if on.starts_at_data(start, "interpolate", a=a, b=b):
             dataset = on.dataset()
             chosen = on.pairs(dataset, a, b, pairs)
             rows = chosen.tolist()
-            ends = model.filled(model.encode_batch(dataset.items(chosen.T.flatten())), on.seed)
-        elif a is not None or b is not None:
-            raise UsageError("--a and --b name items of the data; with --start prior the ends are drawn by --seed.")
+            coded = model.encode_batch(dataset.items(chosen.T.flatten()))
+            if group is not None and group not in coded:
+                raise UsageError(f"items are not encoded to '{group}': --start prior draws two ends that differ in it.")
+            ends = model.filled(coded, on.seed)
         else:
             ends = on.draws(2 * pairs)
-        items = strips(model, ends, steps)
+        items = strips(model, ends, steps, group)
     target = on.target("interpolation.png")
     if model.spec.kind == "sentence":
         sentences = [model.text(strip) for strip in items]
@@ -61,15 +67,15 @@ def interpolate(
     )
 
 
-def strips(model: Method, ends: Code, steps: int) -> Tensor:
+def strips(model: Method, ends: Code, steps: int, only: str | None = None) -> Tensor:
     """Codes of n first items followed by n second ones -> items `[n, steps, ...]` on the way between each pair.
 
-    What `encode` does not give stays that of the first item along a strip.
+    only: the one group that moves. What `encode` does not give stays that of the first item along a strip otherwise.
     """
     n = len(next(iter(ends.values()))) // 2
     first = {name: value[:n] for name, value in ends.items()}
     second = {name: value[n:] for name, value in ends.items()}
-    held = {group.name for group in model.latents if not group.walked}
+    held = {group.name for group in model.latents if (group.name != only if only else not group.walked)}
     second = {name: first[name] if name in held else value for name, value in second.items()}
     share = torch.linspace(0, 1, steps, device=next(iter(ends.values())).device)
     items = model.decode(model.interpolate(first, second, share))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -26,6 +27,8 @@ from distk.run import find_checkpoint
 from distk.video import write_clips
 
 M = TypeVar("M", bound=Method)
+_UNFIT = re.compile(r"[^\w.=+-]+")
+"""What of a data set's name has no place in the name of a file."""
 SECONDS = 0.15
 """How long a frame of a clip is shown."""
 
@@ -84,6 +87,21 @@ class OnData(OnModel):
         """The data set that the opened model was trained on, or the one that `--data` names."""
         return its_data(self.model, self.header, self.data, self.data_dir)
 
+    def other_data(self) -> str:
+        """What files are called after when the data are not those of the training; empty where they are."""
+        own, folder = self.header.data.get("name", ""), self.header.data.get("folder")
+        moved = self.data_dir is not None and (not folder or self.data_dir.resolve() != Path(folder).resolve())
+        if (self.data or own) == own and not moved:
+            return ""
+        words = [self.data or own, *([self.data_dir.resolve().name] if moved and self.data_dir is not None else [])]
+        return "-".join(_UNFIT.sub("-", word) for word in words)
+
+    def beside(self, name: str) -> Path:
+        """`--out`, or the file `name` beside the checkpoint, called after other data than those of the training."""
+        words = Path(name)
+        of = self.other_data()
+        return super().beside(f"{words.stem}.{of}{words.suffix}" if of else name)
+
 
 @dataclass(kw_only=True)
 class OnRows(OnData):
@@ -92,14 +110,25 @@ class OnRows(OnData):
     split: Split = "test"
     seed: Seed = 0
 
-    def starts_at_data(self, start: str | None, command: str) -> bool:
+    def starts_at_data(self, start: str | None, command: str, **named: int | None) -> bool:
         """Whether the opened model's walk starts at items: `start` if it is given, else where it can encode.
 
-        Raises NotServed where items are asked for and the model has no encoder.
+        named: option -> the row that it names, or None. Raises NotServed where items are asked for and the model has
+        no encoder, UsageError for a named row where codes are drawn.
         """
+        coded = can(self.model, "encode")
+        given = [f"--{option}" for option, row in named.items() if row is not None]
+        if given and start != "data" and not (coded and start is None):
+            words = f"{' and '.join(given)} {'names an item' if len(given) == 1 else 'name items'} of the data"
+            if start == "prior":
+                raise UsageError(f"{words}, and --start prior draws codes by --seed: leave one of the two out.")
+            raise NotServed(
+                f"{words}, and method '{self.header.method}' has no encoder that gives its code: codes are drawn by "
+                "--seed."
+            )
         if start is None:
-            return can(self.model, "encode")
-        if start == "data" and not can(self.model, "encode"):
+            return coded
+        if start == "data" and not coded:
             raise NotServed(
                 f"method '{self.header.method}' has no encoder, so `distk {command}` cannot start at items of the "
                 "data: use --start prior, which draws codes by --seed."

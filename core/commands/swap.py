@@ -19,8 +19,13 @@ from distk.method import Method
 def swapped(model: Method, a: Mapping[str, Tensor], b: Mapping[str, Tensor], group: str) -> Tensor:
     """Batches of n items -> `[n, 4, ...]`: a, b, a with b's group, b with a's group."""
     with torch.no_grad():
-        mixed = model.latents.swap(model.encode_batch(a), model.encode_batch(b), group)
-        made = [model.decode(code).view_as(a["x"]) for code in mixed]
+        ends = model.encode_batch(a), model.encode_batch(b)
+        if group not in ends[0]:
+            raise UsageError(
+                f"items are not encoded to '{group}', so they cannot exchange it: swap draws by --start prior."
+            )
+        mixed = model.latents.swap(*ends, group)
+        made = [model.decode(model.changed(code, group)).view_as(a["x"]) for code in mixed]
     return torch.stack([a["x"], b["x"], *made], 1)
 
 
@@ -28,7 +33,8 @@ def swapped_draws(model: Method, ends: Code, group: str) -> Tensor:
     """Codes of n first items followed by n second ones -> `[n, 4, ...]` as `swapped`, all four decoded."""
     n = len(next(iter(ends.values()))) // 2
     a, b = ({name: value[part] for name, value in ends.items()} for part in (slice(n), slice(n, 2 * n)))
-    return torch.stack([model.decode(code) for code in (a, b, *model.latents.swap(a, b, group))], 1)
+    mixed = [model.changed(code, group) for code in model.latents.swap(a, b, group)]
+    return torch.stack([model.decode(code) for code in (a, b, *mixed)], 1)
 
 
 def swap(
@@ -43,20 +49,25 @@ def swap(
 
     Example: distk swap runs/my-run --group z --pairs 5
     """
+    exchange(on, group, a, b, pairs, start, "swap")
+
+
+def exchange(
+    on: OnRows, group: str | None, a: int | None, b: int | None, pairs: int, start: str | None, name: str
+) -> None:
+    """Draw pairs with a group of their codes exchanged, into a file called `name`-GROUP, and say which it is."""
     model = on.open("swap", "decode").model
     if group is None:
         group = next(iter(model.latents)).name
     model.latents[group]  # an unknown one ends here
     rows: list[list[int]] = []
     with torch.no_grad():
-        if on.starts_at_data(start, "swap"):
+        if on.starts_at_data(start, "swap", a=a, b=b):
             dataset = on.dataset()
             chosen = on.pairs(dataset, a, b, pairs)
             rows = chosen.tolist()
             made = swapped(model, dataset.items(chosen[:, 0]), dataset.items(chosen[:, 1]), group)
-        elif a is not None or b is not None:
-            raise UsageError("--a and --b name items of the data; with --start prior the pairs are drawn by --seed.")
         else:
             made = swapped_draws(model, on.draws(2 * pairs), group)
-    files = present(model, made.flatten(0, 1), on.target(f"swap-{group}.png"), 4)
+    files = present(model, made.flatten(0, 1), on.target(f"{name}-{group}.png"), 4)
     on.report(files, group=group, rows=rows)

@@ -9,12 +9,10 @@ import typer
 
 from distk import console, options
 from distk.commands.arguments import Json
-from distk.config import read_toml
-from distk.errors import UsageError
+from distk.config import own_names, read_toml
+from distk.errors import DistkError, UsageError
 from distk.registered import Registration
 from distk.registry import registry
-
-_RESERVED = ("data", "data_dir", "preset", "config", "out", "json", "seeds", "profile")
 
 
 class TrainGroup(typer.core.TyperGroup):
@@ -45,15 +43,17 @@ app.callback()(lambda: None)
 
 
 def _method_command(entry: Registration, args: list[str]) -> Any:
-    from distk.settings import TrainConfig
+    from distk.settings import TRAIN_WORDS, TrainConfig, method_words
 
     cls = entry.load()
     name = _data_name(args, cls.data, cls)
     dataset = registry().find("dataset", name.partition(":")[0]) if name else None
     data_config = dataset.load().Config if dataset is not None else None
+    if wrong := own_names(cls.Config, method_words()):
+        raise DistkError(f"method '{entry.name}' of {entry.owner} cannot be trained: {wrong}.")
     method_parameters = options.parameters(cls.Config, f"Method: {entry.name}")
     train_parameters = options.parameters(TrainConfig, "Training", defaults=cls.train_defaults)
-    taken = {*_RESERVED, *(p.name for p in method_parameters + train_parameters)}
+    taken = {*TRAIN_WORDS, *(p.name for p in method_parameters + train_parameters)}
     data_parameters = (
         options.parameters(data_config, f"Data: {name}", taken, "data_", cls.data_defaults) if data_config else []
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from distk import options
 from distk.commands.own import OwnCommand
 from distk.commands.shared import OnRows, present
-from distk.commands.swap import swap
+from distk.commands.swap import exchange
 from distk.errors import UsageError
 from distk.latents import one_hot
 from distk.method import Method
@@ -44,7 +44,7 @@ def transfer(
     if image or class_ is not None:
         _draw_classes(on, image or [], class_, group, pairs)
     else:
-        swap(on, group, a, b, pairs)
+        exchange(on, group, a, b, pairs, None, "transfer-pairs")
 
 
 def under_classes(model: Method, batch: Mapping[str, Tensor], group: str, classes: list[int]) -> Tensor:

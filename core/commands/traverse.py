@@ -38,13 +38,11 @@ def traverse(
     model = on.open("traverse", "decode").model
     known = Known()
     batch, at = None, None
-    if on.starts_at_data(start, "traverse"):
+    if on.starts_at_data(start, "traverse", row=row):
         dataset = on.dataset()
         chosen = on.rows(dataset, 1) if row is None else torch.tensor([on.one_of(dataset, row, "--row")])
         known = known_of(model, dataset)
         batch, at = dataset.items(chosen.to(dataset.device)), int(chosen[0])
-    elif row is not None:
-        raise UsageError("--row names an item of the data; with --start prior the code is drawn by --seed.")
     made = walk(model, batch, columns, known=known, span=_span(span), top=top, seed=on.seed)
     target = on.target("traversal.png")
     if model.spec.kind == "sentence":

@@ -9,14 +9,16 @@ from typing import Any
 
 import torch
 
-from distk.data import Dataset, open_dataset
+from distk.asked import from_settings
+from distk.data import Dataset
 from distk.device import Ranks
 from distk.errors import UsageError, nearest, unknown
-from distk.evaluation import evaluate, metric_settings, single_options
+from distk.evaluation import evaluate, metric_settings
 from distk.registry import registry
 from distk.study.plan import Plan
 from distk.study.recipe import Column
-from distk.training.beginning import build
+from distk.training.beginning import build, opened
+from distk.training.loop import check_evaluation
 
 ROWS = 512
 """Items on which a metric is tried."""
@@ -95,27 +97,31 @@ def _names(metric: str) -> tuple[str, ...]:
 
 
 def _declared(column: Column) -> bool:
-    """Whether the metric says that it gives this number: its headline, or one of its `keys`.
+    """Whether the metric says that it gives this number: its headline, or one of its `numbers` and `keys`.
 
     Raises UsageError where it lists its numbers and this is none of them.
     """
     cls = registry().find("metric", column.metric).load()
     if column.key == cls.headline:
         return True
-    if cls.keys and not any(fnmatch.fnmatchcase(column.key, pattern) for pattern in cls.keys):
-        raise unknown(f"number of the metric '{column.metric}' in column '{column.name}':", column.key, cls.keys)
-    return bool(cls.keys)
+    known = cls.declared()
+    if known and not any(fnmatch.fnmatchcase(column.key, pattern) for pattern in known):
+        raise unknown(f"number of the metric '{column.metric}' in column '{column.name}':", column.key, known)
+    return bool(known)
 
 
 def _built(made: Plan, label: str, sets: dict[str, Dataset]) -> tuple[Any, Dataset]:
 
     settings = made.settings(made.recipe.variant(label), made.seeds[0])
     device = torch.device("cpu")
-    mark = repr((settings.data, settings.data_dir, sorted(settings.data_options.items())))
+    mark = repr((settings.data, settings.data_dir, sorted(settings.data_options.items()), settings.train.validation))
     if mark not in sets:
         sets.clear()  # one at a time: they may be large
-        sets[mark] = open_dataset(settings.data, settings.data_options, device=device, folder=settings.data_dir)
+        sets[mark] = opened(settings, device)
     try:
+        check_evaluation(settings.train, sets[mark])
+        for split in {made.options(c).get("split") for c in made.recipe.columns if c.ours} - {None}:
+            sets[mark].rows(split)
         trainer = build(settings, device, Ranks(), sets[mark])
     except UsageError as error:
         raise UsageError(f"variant '{label}': {error}") from error
@@ -126,6 +132,6 @@ def _tried(made: Plan, column: Column, model: Any, data: Dataset) -> Mapping[str
     """What a metric gives for an untrained model."""
     name, options = metric_settings(column.metric, made.options(column))
     with torch.random.fork_rng(devices=[]):
-        return evaluate(
-            model, [name], data=data, rows=min(ROWS, len(data)), repeats=1, **single_options({name: options})
-        )["metrics"][name]
+        return evaluate(model, [from_settings(name, options)], data=data, rows=min(ROWS, len(data)), repeats=1)[
+            "metrics"
+        ][options.get("label") or name]

@@ -16,14 +16,15 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from distk.asked import from_settings
 from distk.checkpoint import read_header
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
-from distk.evaluation import evaluate, single_options
+from distk.evaluation import evaluate
 from distk.files import own_file, write_atomic
 from distk.models import open_model
 from distk.settings import resolve
@@ -191,7 +192,8 @@ def _score(folder: Path, job: Job) -> None:
                 continue
             if path.exists():
                 model, header = open_model(path, str(job.sections["train"].get("device", "auto")))
-                told = evaluate(model, missing, seed=job.seed, **single_options(missing))["metrics"]
+                asked = [replace(from_settings(name, settings), label=name) for name, settings in missing.items()]
+                told = evaluate(model, asked, seed=job.seed)["metrics"]
                 held[f"{state}_step"] = header.step
             else:
                 told = {

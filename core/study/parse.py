@@ -168,6 +168,7 @@ def _build(raw: Table, name: str, where: str, text: str, **more: Any) -> Recipe:
         settings=top.take("settings", dict, {}),
         options=options,
         select=_select(top.take("select", dict, {}), where),
+        best_by=top.take("best_by", str, ""),
         published=_published(top.take("published", dict, {}), where),
         claims=tuple(_claim(c, where, i) for i, c in enumerate(top.take("claims", list, [], "[[claims]]"))),
         figures=_figures(top.take("figures", list, [], "[[figures]]"), where),
@@ -223,6 +224,8 @@ def _columns(given: list[Any] | dict[str, Any], where: str, runner: str) -> tupl
         ours = section.take("ours", str, name)
         unit, ours_unit = section.take("unit", str, ""), section.take("ours_unit", str, "")
         higher, options = section.take("higher_is_better", bool), section.take("options", dict, {})
+        if split := section.take("split", str, ""):
+            options = {**options, "split": split}
         section.end()
         if name in ("", "variant", "seed", "method"):
             raise UsageError(f"{where}: a column cannot be called '{name}'.")
@@ -295,13 +298,15 @@ def _short(value: Any) -> str:
 
 def _select(given: dict[str, Any], where: str) -> Table:
     section = _Section(given, f"{where}, [select]")
-    by, every = section.take("by", str), section.take("every", int, 0)
+    by, every, on = section.take("by", str), section.take("every", int, 0), section.take("on", str, "")
     section.end()
     if not given:
         return {}
     if by is None or every < 1:
-        raise UsageError(f"{where}, [select] needs 'by' (METRIC.KEY) and 'every' (steps between scorings, from 1).")
-    return {"by": by, "every": every}
+        raise UsageError(
+            f"{where}, [select] needs 'by' (a column, or METRIC.KEY) and 'every' (steps between scorings, from 1)."
+        )
+    return {"by": by, "every": every, **({"on": on} if on else {})}
 
 
 def _published(given: dict[str, Any], where: str) -> dict[str, dict[str, Published]]:
@@ -379,6 +384,8 @@ def _agree(recipe: Recipe, where: str) -> None:
         if name not in names:
             raise UsageError(f"{place} speaks of {what} '{name}', which is not there.{nearest(name, names)}")
 
+    if recipe.best_by:
+        known(recipe.best_by, columns, "a column", f"{where}, 'best_by'")
     for label, figures in recipe.published.items():
         if not free:
             known(label, labels, "a variant", f"{where}, [published]")

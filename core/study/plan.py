@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.resources
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from distk.asked import OWN, Asked, asked
 from distk.config import NoConfig, from_dict, to_dict
 from distk.errors import DistkError, UsageError, nearest, unknown
 from distk.registered import Registration
@@ -91,19 +91,23 @@ class Plan:
         return {"name": first.data, **({"dir": first.data_dir} if first.data_dir else {}), **first.data_options}
 
     def _selection(self) -> dict[str, Any]:
+        """What [select] asks of training: a column's score, on its `on` or else the data's validation split."""
         if not self.recipe.select:
             return {}
-        metric = registry().find("metric", self.recipe.select["by"].partition(".")[0])
-        column = next(c for c in self.recipe.columns if c.ours == self.recipe.select["by"])
-        options = [f"{metric.name}.{k}={json.dumps(v)}" for k, v in self.options(column).items()]
-        every = self.recipe.select["every"]
-        return {"keep": f"best:{metric.name}", "eval_every": every, "eval_option": options}
+        column, select = selecting(self.recipe), self.recipe.select
+        name = registry().find("metric", column.metric).name
+        settings = {k: v for k, v in self.options(column).items() if k not in OWN}
+        return {"keep": f"best:{Asked(name, settings, select.get('on')).text}", "eval_every": select["every"]}
 
     def options(self, column: Column) -> dict[str, Any]:
-        """Settings of the metric behind a column: those of the study, and over them the column's own."""
+        """Settings of the metric behind a column: those of the study, and over them the column's own; and its `split`,
+        if it names one."""
         names = _all_names(column.metric, "metric")
         shared = {k: v for name in names for k, v in self.recipe.options.get(name, {}).items()}
-        return {**shared, **column.options}
+        own: dict[str, Any] = {}
+        for one in asked([column.text]) if column.text else ():
+            own = {**one.settings, **({"split": one.split} if one.split else {})}
+        return {**shared, **own, **column.options}
 
     # Runners
 
@@ -154,7 +158,8 @@ def planned(
     if recipe.settings and made.runner is None:
         raise UsageError(f"study '{recipe.name}' has [settings], which only runners take.")
     _known_methods(made)
-    _known_selection(recipe)
+    if recipe.select:
+        selecting(recipe)
     for variant in made.variants:
         if variant.method:
             made.settings(variant, 0)
@@ -231,19 +236,23 @@ def _known_methods(made: Plan) -> None:
             raise unknown(f"preset of the methods of study '{recipe.name}'", recipe.preset, known)
 
 
-def _known_selection(recipe: Recipe) -> None:
-    """Raise UsageError where [select] names what no column shows, or what does not stand for its metric."""
-    if not recipe.select:
-        return
-    by, known = recipe.select["by"], [c.ours for c in recipe.columns if c.ours]
-    if by not in known:
+def selecting(recipe: Recipe) -> Column:
+    """The column that [select] goes by: the one of this name, or the first that this METRIC.KEY fills.
+
+    Raises UsageError where there is none, or where it does not show its metric's headline.
+    """
+    by = recipe.select["by"]
+    filled = [c for c in recipe.columns if c.ours]
+    column = next((c for c in filled if c.name == by), None) or next((c for c in filled if c.ours == by), None)
+    if column is None:
+        known = [word for c in filled for word in (c.name, c.ours)]
         raise UsageError(f"study '{recipe.name}': [select] is by '{by}', which no column shows.{nearest(by, known)}")
-    metric, _, key = by.partition(".")
-    headline = registry().find("metric", metric).load().headline
-    if key != headline:
+    headline = registry().find("metric", column.metric).load().headline
+    if column.key != headline:
         raise UsageError(
-            f"study '{recipe.name}': [select] can only be by a metric's headline, here {metric}.{headline}."
+            f"study '{recipe.name}': [select] can only be by a metric's headline, here {column.metric}.{headline}."
         )
+    return column
 
 
 def _all_names(name: str, kind: str = "method") -> tuple[str, ...]:

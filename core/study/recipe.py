@@ -17,8 +17,9 @@ Table = Mapping[str, Any]
 class Column:
     """A column of the results.
 
-    name: its heading. ours: "METRIC.KEY" that fills it, or the runner's name for it; empty: only the paper has it.
-    higher: whether larger is better, None where the metric says it. options: settings of the metric for this column.
+    name: its heading. ours: "METRIC.KEY" that fills it, "METRIC:SETTINGS.KEY" (see `distk.asked`), or the runner's name
+    for it; empty: only the paper has it. higher: whether larger is better, None where the metric says it.
+    options: settings of the metric for this column, and `split`, the rows that it is scored on.
     times: ours is multiplied by this, so that it has the unit of the paper (a share in per cent: 100).
     """
 
@@ -32,12 +33,17 @@ class Column:
     @property
     def metric(self) -> str:
         """The metric that fills the column."""
-        return self.ours.partition(".")[0]
+        return self.ours.partition(":" if self.text else ".")[0]
 
     @property
     def key(self) -> str:
         """Which of the metric's numbers."""
-        return self.ours.partition(".")[2]
+        return self.ours.rpartition(".")[2] if self.text else self.ours.partition(".")[2]
+
+    @property
+    def text(self) -> str:
+        """The score with its settings, where `ours` has any."""
+        return self.ours.rpartition(".")[0] if ":" in self.ours else ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,8 @@ class Figure:
 @dataclass(frozen=True)
 class Recipe:
     """A whole study. `model` holds for all variants, `models[METHOD]` for those of one method; `forced` wins over all
-    (`--set`): {"model": ..., "data": ..., "train": ..., "settings": ..., METHOD: ...}."""
+    (`--set`): {"model": ..., "data": ..., "train": ..., "settings": ..., METHOD: ...}. best_by: the column by which a
+    variant's best run is chosen for all columns; empty: each column's best run is its own."""
 
     name: str
     title: str
@@ -103,6 +110,7 @@ class Recipe:
     settings: Table = field(default_factory=dict)
     options: Mapping[str, Table] = field(default_factory=dict)
     select: Table = field(default_factory=dict)
+    best_by: str = ""
     published: Mapping[str, Mapping[str, Published]] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     figures: tuple[Figure, ...] = ()

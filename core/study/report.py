@@ -25,7 +25,8 @@ from distk.study.tables import rows_as_csv
 
 @dataclass(frozen=True)
 class Line:
-    """A variant in one column. sd: sample standard deviation, None for one run. best: None where no direction is known.
+    """A variant in one column. sd: sample standard deviation, None for one run. best: of the run that the recipe's
+    `best_by` chooses, else of the best run in this column; None where no direction is known. best_seed: that run's.
 
     published, published_best: as printed. where: their place and setting in the paper.
     """
@@ -36,6 +37,7 @@ class Line:
     sd: float | None
     n: int
     best: float | None
+    best_seed: int | None = None
     published: str = ""
     published_best: str = ""
     where: str = ""
@@ -107,8 +109,9 @@ def summary(recipe: Recipe, rows: Sequence[Row], labels: Sequence[str]) -> list[
 
 def _line(recipe: Recipe, column: Column, heading: str, label: str, rows: Sequence[Row]) -> Line:
     values = numbers(rows, label, heading)
-    higher = direction(column)
-    best = None if higher is None or not values else max(values) if higher else min(values)
+    by = recipe.column(recipe.best_by) if recipe.best_by else column
+    seed = best_seed(rows, label, recipe.best_by or heading, direction(by))
+    best = next(iter(numbers([row for row in rows if row["seed"] == seed], label, heading)), None)
     printed = recipe.published.get(label, {}) if heading == column.name else {}
     figure, top = printed.get(column.name), printed.get(f"{column.name}/best")
     return Line(
@@ -118,6 +121,7 @@ def _line(recipe: Recipe, column: Column, heading: str, label: str, rows: Sequen
         statistics.stdev(values) if len(values) > 1 else None,
         len(values),
         best,
+        seed if best is not None else None,
         figure.value if figure else "",
         top.value if top else "",
         (figure or top).where if figure or top else "",  # type: ignore[union-attr]
@@ -131,14 +135,26 @@ def numbers(rows: Sequence[Row], label: str, column: str) -> list[float]:
     return [float(v) for v in found if isinstance(v, (int, float)) and math.isfinite(v)]
 
 
+def best_seed(rows: Sequence[Row], label: str, column: str, higher: bool | None) -> int | None:
+    """The seed of a variant's best run in a column, the lowest of equals; None where no run has a number or nobody says
+    whether larger is better."""
+    if higher is None:
+        return None
+    of = {row["seed"]: numbers([row], label, column) for row in rows if row["variant"] == label}
+    found = sorted((-value if higher else value, seed) for seed, values in of.items() for value in values)
+    return found[0][1] if found else None
+
+
 def direction(column: Column) -> bool | None:
-    """Whether larger is better in a column: as the recipe says, else as its metric does; None where nobody says it."""
+    """Whether larger is better in a column: as the recipe says, else as the metric says of this number; None where
+    nobody says it."""
     if column.higher is not None or not column.key:
         return column.higher
     try:
-        return bool(registry().find("metric", column.metric).load().higher_is_better)
+        told = registry().find("metric", column.metric).load().meaning(column.key)
     except DistkError:  # a runner's column, or a metric that is gone
         return None
+    return told.higher_is_better if told is not None else None
 
 
 def verdict(claim: Claim, recipe: Recipe, rows: Sequence[Row], entry: Registration | None) -> Verdict:
@@ -165,7 +181,12 @@ def undirected(claim: Claim) -> bool:
 
 
 def check_directions(recipe: Recipe) -> None:
-    """Raise UsageError for a claim of which nobody says what better means."""
+    """Raise UsageError for a claim, or a choice of the best run, of which nobody says what better means."""
+    if recipe.best_by and direction(recipe.column(recipe.best_by)) is None:
+        raise UsageError(
+            f"study '{recipe.name}': 'best_by' is '{recipe.best_by}', of which nobody says whether larger is better: "
+            "give the column 'higher_is_better'."
+        )
     for claim in recipe.claims:
         if claim.judged_here and undirected(claim):
             column = recipe.column(claim.column)
@@ -193,6 +214,10 @@ def show(made: Report) -> None:
         title = f"{column}, {unit}" if unit else column
         console.table(title, [header[i] for i in keep], [[row[i] for i in keep] for row in chosen])
         console.out.print()
+    if recipe.best_by and made.rows:
+        seeds = {line.variant: line.best_seed for line in made.lines if line.best_seed is not None}
+        chosen = ", ".join(f"{variant}: seed {seed}" for variant, seed in seeds.items())
+        console.note(f"'best' is the run that '{recipe.best_by}' chooses for all columns ({chosen})")
     if made.claims:
         cells = [(v.verdict, c.text, _spread(v), c.where) for c, v in made.claims]
         console.table("claims", ("verdict", "claim", "difference [interval]", "where"), cells)

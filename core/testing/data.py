@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from distk.config import from_dict
-from distk.data import Dataset, DataSpec, FactorDataset, open_dataset
+from distk.config import from_dict, own_names
+from distk.data import DATA_WORDS, Dataset, DataSpec, FactorDataset, open_dataset
 from distk.device import seeded
 from distk.errors import DistkError, UsageError
 from distk.registry import registry
@@ -59,6 +59,11 @@ def documented(config: type) -> None:
             from_dict(config, {field.name: field.default}, "the default")
 
 
+def named_apart(config: type, taken: Collection[str] = ()) -> Check:
+    """That no setting has a name that means something else where settings are given; without it nothing can be set."""
+    return Check("its settings have names of their own", own_names(config, taken))
+
+
 def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor], what: str) -> None:
     """Both hold the same tensors, bit for bit."""
     assert set(a) == set(b), f"{what} hold different tensors: {sorted(set(a) ^ set(b))[:5]}"
@@ -92,6 +97,8 @@ def dataset_checks(name: str, data_dir: str | Path | None = None, **options: Any
         cls = loaded("dataset", name.partition(":")[0], Dataset)
     except DistkError as error:
         return [Check("it can be imported", str(error))]
+    if (apart := named_apart(cls.Config, DATA_WORDS)).problem:
+        return [apart]
     try:
         dataset: Dataset | None = open_dataset(name, options, folder=data_dir)
     except UsageError as error:  # it asks for more: a folder, a variant
@@ -125,7 +132,7 @@ def dataset_checks(name: str, data_dir: str | Path | None = None, **options: Any
         checks["rows and factors agree"] = lambda: _factors(dataset)
     if dataset.spec.kind == "sentence":
         checks |= sentence_checks(dataset, lambda spec: open_dataset(name, options, folder=data_dir, model=spec))
-    return run(checks)
+    return [apart, *run(checks)]
 
 
 def check_dataset(name: str, data_dir: str | Path | None = None, **options: Any) -> None:

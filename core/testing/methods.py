@@ -18,13 +18,14 @@ from distk.device import Ranks, no_host_reads, seeded, set_precision
 from distk.errors import DistkError, UsageError
 from distk.latents import LatentSpace
 from distk.method import Method, Objective, Step, can
-from distk.settings import Settings, resolve
+from distk.settings import Settings, method_words, resolve
 from distk.source import Source
 from distk.testing.data import (
     Check,
     demand,
     documented,
     loaded,
+    named_apart,
     run,
     same,
 )
@@ -42,6 +43,8 @@ def method_checks(name: str, steps: int = 3, batch: int = 8, **options: Mapping[
         cls = loaded("method", name, Method)
     except DistkError as error:
         return [Check("it can be imported", str(error))]
+    if (apart := named_apart(cls.Config, method_words())).problem:
+        return [apart]
     sections = {section: dict(options.get(section, {})) for section in ("model", "data", "train")}
     sections["train"] = {
         "batch": batch,
@@ -59,10 +62,11 @@ def method_checks(name: str, steps: int = 3, batch: int = 8, **options: Mapping[
         "the losses hand over the layers that the method declares": probe.taps,
         "the step reads nothing back to the host": probe.host_reads,
         "a step in bf16 gives finite losses": probe.bf16,
+        "the smallest batch is trained on, a smaller one refused": probe.smallest,
         "two ranks together draw the batch of one": probe.ranks,
         "schedule keeps its keys and shapes": probe.schedule,
     }
-    return run(
+    checks = run(
         {
             "every option is documented": lambda: documented(cls.Config),
             "settings survive TOML and the header": lambda: _round_trip(settings),
@@ -75,6 +79,7 @@ def method_checks(name: str, steps: int = 3, batch: int = 8, **options: Mapping[
             "what it foretells has the shape that was asked for": probe.foretells,
         }
     )
+    return [apart, *checks]
 
 
 def check_method(name: str, steps: int = 3, batch: int = 8, **options: Mapping[str, Any]) -> None:
@@ -279,6 +284,21 @@ class _Probe:
             trainer.check_health()
         finally:
             set_precision(self.settings.train.precision)
+
+    def smallest(self) -> None:
+        """A batch of `least_batch` items gives finite losses; one of fewer is refused before a run folder is made."""
+        train, least = self.settings.train, 1
+        try:
+            trainer = _Probe(replace(self.settings, train=replace(train, batch=least)), 1).bare()
+        except UsageError:  # by `least_batch`, or by a penalty
+            least = max(2, self.bare().model.least_batch)
+            trainer = _Probe(replace(self.settings, train=replace(train, batch=least)), 1).bare()
+        try:
+            trainer.initialise()
+            trainer.step()
+            trainer.check_health()
+        except (DistkError, ValueError, RuntimeError) as error:
+            raise AssertionError(f"--batch {least} is accepted and then fails ({error}): set `least_batch`") from error
 
     def ranks(self) -> None:
         """Each rank draws its rows of one batch: together they are what one process draws from the same generator."""

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distk.config import NoConfig, hints
+from distk.config import NoConfig
 from distk.data import Dataset, DataSpec, FactorDataset, Files
 from distk.errors import DistkError, UsageError
 from distk.evaluation import own_words
 from distk.latents import Code, Latent, LatentSpace, one_hot
+from distk.meaning import find
 from distk.method import Method, can
 from distk.metric import CodeTable, Metric, encode_table
-from distk.testing.data import Check, demand, documented, loaded, run
-
-
-def own_names(cls: type[Metric]) -> None:
-    """Raise AssertionError for a setting that is called as an argument of `evaluate`, where it cannot be reached."""
-    taken = sorted(own_words() & set(hints(cls.Config)))
-    assert not taken, f"'{taken[0]}' is an argument of `distk.evaluate`: give the setting another name"
+from distk.testing.data import Check, demand, documented, loaded, named_apart, run
 
 
 def metric_checks(name: str, table: CodeTable | None = None) -> list[Check]:
@@ -31,6 +27,8 @@ def metric_checks(name: str, table: CodeTable | None = None) -> list[Check]:
         cls = loaded("metric", name, Metric)
     except DistkError as error:
         return [Check("it can be imported", str(error))]
+    if (apart := named_apart(cls.Config, own_words())).problem:
+        return [apart]
     given = table is not None
     table = table if table is not None else probe_table() if cls.needs_model or cls.needs else synthetic_table()
 
@@ -51,11 +49,19 @@ def metric_checks(name: str, table: CodeTable | None = None) -> list[Check]:
 
     def keys() -> None:
         assert "error" not in result, "a result's key 'error' means that the metric failed: call it something else"
-        known = [*cls.keys, cls.headline, "reasons"]
-        if cls.keys:
-            numbers = [key for key, value in result.items() if isinstance(value, (int, float))]
-            strange = [key for key in numbers if not any(fnmatch.fnmatchcase(key, form) for form in known)]
-            assert not strange, f"`keys` does not name {', '.join(strange)}"
+        given = {key: value for key, value in result.items() if isinstance(value, (int, float))}
+        if cls.declared():
+            known = [*cls.declared(), cls.headline]
+            strange = [key for key in given if not any(fnmatch.fnmatchcase(key, form) for form in known)]
+            assert not strange, f"`numbers` does not name {', '.join(strange)}"
+        for key, value in given.items():
+            number = find(cls.numbers, key)
+            if number is not None and value == value:
+                low = -math.inf if number.low is None else number.low
+                high = math.inf if number.high is None else number.high
+                slack = 1e-9 * max(1.0, abs(value))
+                assert low - slack <= value <= high + slack, f"'{key}' is {value:g}, outside {number.range}"
+                assert not number.whole or value == round(value), f"'{key}' counts, but is {value:g}"
 
     def repeatable() -> None:
         torch.manual_seed(1)  # a score that draws from the global generator now draws something else
@@ -70,15 +76,15 @@ def metric_checks(name: str, table: CodeTable | None = None) -> list[Check]:
         with torch.random.fork_rng(devices=[]):
             repeatable()
 
-    return run(
+    checks = run(
         {
             "every option is documented": lambda: documented(cls.Config),
             "the headline is there": headline,
-            "its settings have names of their own": lambda: own_names(cls),
             "its numbers are those that it declares": keys,
             "one seed gives one result": kept,
         }
     )
+    return [apart, *checks]
 
 
 def check_metric(name: str, table: CodeTable | None = None) -> None:

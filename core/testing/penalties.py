@@ -8,7 +8,7 @@ from torch import Tensor
 from distk.device import no_host_reads
 from distk.errors import DistkError
 from distk.penalty import Penalty
-from distk.testing.data import Check, demand, documented, loaded, run
+from distk.testing.data import Check, demand, documented, loaded, named_apart, run
 from distk.testing.reads import NoHostReads
 
 
@@ -18,6 +18,8 @@ def penalty_checks(name: str) -> list[Check]:
         cls = loaded("penalty", name, Penalty)
     except DistkError as error:
         return [Check("it can be imported", str(error))]
+    if (apart := named_apart(cls.Config)).problem:
+        return [apart]
     draw = torch.Generator().manual_seed(0)
     layers = {"units": torch.randn(32, 5, generator=draw), "maps": torch.randn(32, 3, 4, 4, generator=draw)}
 
@@ -46,7 +48,7 @@ def penalty_checks(name: str) -> list[Check]:
     def repeatable() -> None:
         assert torch.equal(value(**layers), value(**layers)), "the same activations give two values"
 
-    return run(
+    checks = run(
         {
             "every option is documented": lambda: documented(cls.Config),
             "its value is one finite number": scalar,
@@ -55,6 +57,7 @@ def penalty_checks(name: str) -> list[Check]:
             "the same activations give the same value": repeatable,
         }
     )
+    return [apart, *checks]
 
 
 def check_penalty(name: str) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from distk import checkpoint
+from distk import checkpoint, evaluation
 from distk.console import note
 from distk.data import Dataset, open_dataset
 from distk.device import Ranks, initialised
 from distk.errors import DistkError, UsageError
+from distk.method import Method, eval_mode
 from distk.registered import Registration
 from distk.registry import registry
 from distk.settings import Settings
@@ -23,13 +24,7 @@ def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Datas
     Raises UsageError when the method does not take this kind of data.
     """
     if dataset is None:
-        dataset = open_dataset(
-            settings.data,
-            settings.data_options,
-            device=device,
-            folder=settings.data_dir,
-            where=settings.train.data_on,
-        )
+        dataset = opened(settings, device)
     _refuse_unfit(settings, dataset)
     with initialised(settings.train.seed, device):
         try:
@@ -38,8 +33,29 @@ def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Datas
             raise UsageError(f"method '{settings.entry.name}' with data '{dataset.name}': {error}") from error
     model.opens = lambda: dataset  # as `open_model` does for a trained one
     model.accepts(dataset)
+    _refuse_small(settings, model, ranks)
     torch.manual_seed(settings.train.seed)  # for layers that draw from the global generator, such as dropout
     return Trainer(model.train(), dataset, settings.train, ranks)
+
+
+def _refuse_small(settings: Settings, model: Method, ranks: Ranks) -> None:
+    """Raise UsageError for a batch of which a process gets too few items."""
+    least = model.least_batch * ranks.world
+    if settings.train.batch < least and not model.closed_form:
+        among = f" over {ranks.world} processes" if ranks.world > 1 else ""
+        raise UsageError(
+            f"method '{settings.entry.name}' learns from batches of {least} items or more{among}: use --batch {least}."
+        )
+
+
+def opened(settings: Settings, device: torch.device) -> Dataset:
+    """The data set of these settings, with the rows taken out of training that `--validation` keeps back."""
+    dataset = open_dataset(
+        settings.data, settings.data_options, device=device, folder=settings.data_dir, where=settings.train.data_on
+    )
+    if settings.train.validation:
+        dataset.keep_back(settings.train.validation)
+    return dataset
 
 
 def _refuse_unfit(settings: Settings, dataset: Dataset) -> None:
@@ -98,3 +114,18 @@ def _take(trainer: Trainer, held: dict[str, torch.Tensor]) -> set[str]:
         for name, value in fitting.items():
             own[name].copy_(value)
     return set(fitting)
+
+
+def check_kept(trainer: Trainer) -> None:
+    """A metric of --keep that this method on these data can never give is found before the first step."""
+    metric = trainer.config.keep.partition(":")[2]
+    if not metric:
+        return
+    devices = [trainer.device] if trainer.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), eval_mode(trainer.model):
+        names = evaluation.expand([metric])
+        given = evaluation.named_options(trainer.config.eval_option, [*evaluation.expand(trainer.config.eval), *names])
+        own = {k.removeprefix(f"{names[0]}."): v for k, v in given.items() if k.startswith(f"{names[0]}.")}
+        why = evaluation.never(trainer.model, names[0], trainer.dataset, own)
+    if why:
+        raise UsageError(f"--keep {trainer.config.keep} would never keep anything: {why}")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from distk import checkpoint, evaluation
+from distk.asked import Asked, asked
 from distk.config import to_toml
 from distk.console import note, progress, warn
 from distk.data import Dataset
@@ -23,7 +24,7 @@ from distk.fitting import differences
 from distk.registry import registry
 from distk.run import RUNS, Run, new_folder
 from distk.settings import Settings, TrainConfig, resolve
-from distk.training.beginning import begin, build
+from distk.training.beginning import begin, build, check_kept
 from distk.training.snapshots import snapshot
 from distk.training.trainer import Trainer
 
@@ -68,11 +69,13 @@ def start(
     settings: Settings, out: Path | None, device: torch.device, ranks: Ranks, dataset: Dataset | None = None
 ) -> Session:
     """A new run in a new, locked folder, before its first step. dataset: opened already, or None."""
-    _check_evaluation(settings.train)
+    check_evaluation(settings.train)
     config = {"method": settings.entry.name, **settings.to_dict()}
     registry().prepare_run(config)
     trainer = build(settings, device, ranks, dataset)
+    check_evaluation(settings.train, trainer.dataset)
     begin(trainer)
+    check_kept(trainer)
     # Only the first rank looks at the folder, since by the time that another one does the first may have made it.
     path = new_folder(settings.entry.name, settings.train.seed, out) if ranks.first else out or RUNS
     run = Run(path, config)
@@ -130,9 +133,10 @@ def _taken_up(run: Run, file: Path, steps: int | None, ranks: Ranks) -> Session:
     header = checkpoint.read_header(file)
     settings = settings_of(header, file, steps)
     device = choose_device(settings.train.device)
-    _check_evaluation(settings.train)
+    check_evaluation(settings.train)
     model, _ = checkpoint.load(file, device)  # holds the tensors against the settings before anything is built of them
     trainer = build(settings, device, ranks)
+    check_evaluation(settings.train, trainer.dataset)
     if changed := [str(d) for d in differences(model.spec, trainer.dataset.spec) if d.fatal]:
         raise DistkError(
             f"the data set '{settings.data}' is no longer what '{file}' was trained on: {'; '.join(changed)}."
@@ -169,13 +173,28 @@ def _toml(run: Run) -> str:
     return to_toml(config, {"method": config.pop("method")})
 
 
-def _check_evaluation(config: TrainConfig) -> None:
-    """Unknown metrics, their settings and a malformed --keep are found before the first step, not after the last."""
-    kind, _, metric = config.keep.partition(":")
-    if config.keep and (kind != "best" or not metric):
+def check_evaluation(config: TrainConfig, dataset: Dataset | None = None) -> None:
+    """Unknown metrics, their settings and splits, and a malformed --keep are found before the first step, not after the
+    last; splits, once there is a data set."""
+    wanted = [*asked(config.eval), *_kept(config, dataset)]
+    for one in wanted if dataset is not None else ():
+        if one.split is not None and dataset is not None:
+            dataset.rows(one.split)
+    evaluation.named_options(config.eval_option, list(dict.fromkeys(one.metric for one in wanted)))
+
+
+def _kept(config: TrainConfig, dataset: Dataset | None = None) -> list[Asked]:
+    """The score that `--keep` names, none without it. A split that it does not name is the data's validation split.
+
+    Raises UsageError for another form.
+    """
+    if not config.keep:
+        return []
+    kind, _, text = config.keep.partition(":")
+    found = asked([text], dataset.validation if dataset is not None else None) if text else []
+    if kind != "best" or len(found) != 1:
         raise UsageError(f"--keep '{config.keep}' is not understood; write --keep best:METRIC.")
-    names = evaluation.expand([*config.eval, *([metric] if metric else [])])
-    evaluation.named_options(config.eval_option, names)
+    return found
 
 
 def _go(session: Session, quiet: bool) -> Run:
@@ -282,33 +301,39 @@ def _write_row(session: Session, values: dict[str, Any]) -> None:
 def _evaluate(session: Session) -> dict[str, Any]:
     """Score the model in eval mode without touching the run's random state; keep the best."""
     trainer, config = session.trainer, session.config
-    kept = config.keep.partition(":")[2]
-    names = evaluation.expand([*config.eval, *([kept] if kept else [])])
+    kept = _kept(config, trainer.dataset)
+    wanted = asked([*config.eval, *(one.text for one in kept)])
     if not trainer.ranks.first:
         return {}
     devices = [trainer.device] if trainer.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        options = evaluation.named_options(config.eval_option, names)
-        found = evaluation.evaluate(trainer.model, names, data=trainer.dataset, seed=0, repeats=1, **options)
+        options = evaluation.named_options(config.eval_option, list(dict.fromkeys(one.metric for one in wanted)))
+        texts = [*config.eval, *(one.text for one in kept)]
+        found = evaluation.evaluate(trainer.model, texts, data=trainer.dataset, seed=0, repeats=1, **options)
     results = found["metrics"]
     values: dict[str, Any] = {}
     for name, result in results.items():
         if "error" in result:
             warn(f"step {trainer.index}: metric '{name}' could not be computed: {result['error']}")
         values |= {f"{name}/{key}": value for key, value in result.items() if isinstance(value, float)}
-    if kept:
-        _keep_best(session, registry().find("metric", kept).name, values)
+    for one in kept:
+        label = next(o.label for o in wanted if o.text == one.text)
+        _keep_best(
+            session, one, {k.removeprefix(f"{label}/"): v for k, v in values.items() if k.startswith(f"{label}/")}
+        )
     return values
 
 
-def _keep_best(session: Session, name: str, values: dict[str, Any]) -> None:
-    cls = registry().find("metric", name).load()
-    value = values.get(f"{name}/{cls.headline}")
-    if value is None or value != value:
+def _keep_best(session: Session, one: Asked, values: dict[str, Any]) -> None:
+    """Keep the model if the headline of this score, among `values`, is better than before."""
+    cls = registry().find("metric", one.metric).load()
+    value = values.get(cls.headline)
+    if not isinstance(value, float) or value != value:
         return
     best = session.best.get("value")
     if best is None or (value > best if cls.higher_is_better else value < best):
-        session.best = {"metric": name, "key": cls.headline, "value": value, "step": session.trainer.index}
+        told = {"metric": one.metric, "key": cls.headline, "value": value, "step": session.trainer.index}
+        session.best = {**told, **({"score": one.text} if one.text != one.metric else {})}
         save(session, session.run.best, checked=True)
 
 

@@ -26,11 +26,11 @@ import torch
 
 from distk.config import to_toml
 from distk.console import note, progress
-from distk.data import open_dataset
 from distk.device import Ranks, choose_device, describe, own_randomness, randomness
 from distk.errors import DistkError, UsageError
 from distk.run import Run, new_folder
 from distk.settings import Settings
+from distk.training.beginning import opened
 from distk.training.loop import Interrupted, Session, Stop, running, start, steps, stopping
 
 
@@ -79,8 +79,7 @@ def side_by_side(
 ) -> list[Run]:
     """Train replicas in this process, a step of each in turn, on CUDA each on a stream of its own."""
     first = settings[0]
-    on = first.train.data_on
-    dataset = open_dataset(first.data, first.data_options, device=device, folder=first.data_dir, where=on)
+    dataset = opened(first, device)
     outcome, stop = Outcome(), Stop()
     replicas: dict[int, _Replica] = {}
     for one, folder in zip(settings, folders, strict=True):

@@ -51,7 +51,8 @@ class Config:
 class ClassPairs(Dataset[Config]):
     """Rows are the primary's. `sample` adds the partners from the secondary.
 
-    primary, secondary: the two data sets. validation: rows `[n]` kept back by `val_per_class`, of all runs the same.
+    primary, secondary: the two data sets. The split `validation` has what `val_per_class` keeps back, the
+    same of all runs.
     The training split is everything that labels are drawn from; a run's draw of them depends on its seed.
     spec.extra: `secondary`, shape of y; `primary_classes`, `secondary_classes`, names of the classes that occur.
     """
@@ -83,8 +84,9 @@ class ClassPairs(Dataset[Config]):
         }
         self.spec = DataSpec("image", tuple(shapes[0]), classes=names, extra=extra)
         held = {"train": torch.cat([rest for _, rest in self._by_class]), "test": self.parts["test"]}
+        kept = torch.cat([kept for kept, _ in self._by_class])
+        held |= {"validation": kept} if len(kept) else {}
         self.parts = {name: rows.sort().values for name, rows in held.items()}
-        self.validation = torch.cat([kept for kept, _ in self._by_class])
         self.origin = (
             f"primary {self.primary.name}, {config.labels_per_class} labels per class ({self.primary.origin}); "
             f"secondary {self.secondary.name}, {len(self._others['train']):,} training items ({self.secondary.origin})"

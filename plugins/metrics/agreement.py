@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, can, option
-from distk.method import eval_mode
+from distk.device import seeded
+from distk.latents import Code
+from distk.meaning import higher, lower
+from distk.method import Method, eval_mode
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.table import Config, Scored, codes, quantities
 
@@ -54,6 +57,12 @@ class ClsAcc(Scored[ClsAccConfig]):
     """Unsupervised classification accuracy (Jeong & Song 2019): the discrete code against the label."""
 
     headline = "hungarian"
+    numbers = {
+        "hungarian": higher(0, 1, source="Jeong & Song 2019", form="authors", what="best one-to-one map to labels"),
+        "majority": higher(
+            0, 1, chance="share of the commonest value", form="textbook", what="purity: commonest label of each value"
+        ),
+    }
     matrices = {"contingency": "heat"}
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
@@ -78,6 +87,7 @@ class BestDimensionAuc(Scored[Config]):
     """Best single-dimension AUC per attribute value (Ridgeway & Mozer 2017)."""
 
     headline = "mean"
+    numbers = {"mean": higher(0.5, 1, chance=0.5, source="Ridgeway & Mozer 2017", form="authors", what="AUC")}
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         truth = table.factors if table.factors is not None else labels(table)[0].unsqueeze(1)
@@ -90,11 +100,27 @@ class BestDimensionAuc(Scored[Config]):
         return {**result, "reasons": reasons} if reasons else result
 
 
-class Reconstruction(Metric):
-    """Reconstruction errors from posterior means, per pixel and per image, on items of the test split if there are."""
+@dataclass(frozen=True)
+class ReconstructionConfig:
+    """Settings of the reconstruction error."""
+
+    code: Literal["mean", "sample"] = option(
+        "mean", "decode the posterior mean, or a draw from the posterior as the bound in training does"
+    )
+
+
+class Reconstruction(Metric[ReconstructionConfig]):
+    """Reconstruction errors from posterior means or samples, per pixel and per image.
+
+    Of the rows that are asked for those of the test split count, if there are any among them.
+    """
 
     headline = "mse_pixel"
-    higher_is_better = False
+    numbers = {
+        "mse_pixel": lower(0, what="per pixel and channel, of a range of 1"),
+        "bce_pixel": lower(0, unit="nats", what="per pixel and channel"),
+        "nll_image": lower(0, unit="nats", what="summed over pixels"),
+    }
     needs_model = True
 
     @torch.no_grad()
@@ -103,8 +129,11 @@ class Reconstruction(Metric):
         assert model is not None
         assert dataset is not None
         assert rows is not None
-        if not can(model, "decode"):
-            raise UsageError(f"method {type(model).__name__} has no decoder.")
+        sample = self.config.code == "sample"
+        for able, what in (("decode", "decoder"), *([("posterior", "posterior to sample from")] if sample else [])):
+            if not can(model, able):
+                raise UsageError(f"method {type(model).__name__} has no {what}.")
+        generator = seeded(seed, dataset.device)
         totals: dict[str, float] = {}
         low, high = model.spec.range
         held = dataset.rows("test")
@@ -113,8 +142,18 @@ class Reconstruction(Metric):
         with eval_mode(model):
             for part in rows.split(512):
                 x = dataset.batch(part)["x"]
-                made = model.decode(model.encode(x)).view_as(x)
+                code = _drawn(model, x, generator) if sample else model.encode(x)
+                made = model.decode(code).view_as(x)
                 errors = functional.reconstruction((x - low) / (high - low), (made - low) / (high - low))
                 for key in ("mse_pixel", "bce_pixel", "nll_image"):
                     totals[key] = totals.get(key, 0.0) + errors[key] * len(part)
         return {**{key: total / len(rows) for key, total in totals.items()}, "rows_used": [len(rows)]}
+
+
+def _drawn(model: Method, x: Tensor, generator: torch.Generator) -> Code:
+    """A draw from the posterior of each item; groups without a Gaussian one as `encode` gives them."""
+    code = dict(model.encode(x))
+    for name, (mean, std) in model.posterior(x).items():
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        code[name] = mean + std * noise
+    return code

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, can, option, seeded
 from distk.console import progress
+from distk.meaning import count, higher, neither
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,12 @@ class Elbo(Metric[BoundConfig]):
     """
 
     headline = "elbo"
+    numbers = {
+        "elbo": higher(unit="nats", what="bound on log p(x)"),
+        "log_p": higher(unit="nats", source="Burda et al. 2016, eq. 8"),
+        "items": count("items"),
+        "*": neither(unit="nats", what="a term of the bound"),
+    }
     needs_model = True
     needs_codes = False
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from distk import CodeTable, option
+from distk.meaning import count, higher
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.table import Scored, deviations
 from distk.plugins.metrics.voting import VotingConfig, where
@@ -48,6 +49,14 @@ class HigginsChange(Scored[H]):
     """Higgins score of 2016: which factor changed?"""
 
     headline = "eval"
+    numbers = {
+        "train": higher(0, 1, chance="1/K", source="Higgins et al. 2016", what="on the pairs that train"),
+        "validation": higher(0, 1, chance="1/K", source="Peychev et al. 2017", what="on the pairs that choose"),
+        "eval": higher(0, 1, chance="1/K", source="Higgins et al. 2016", form="textbook; authors with peychev"),
+        "active_codes": count("codes", "codes that vary"),
+        "collisions": count("pairs", "pairs whose codes do not differ"),
+        "probe_epochs": count("epochs"),
+    }
     repeats = 5
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:

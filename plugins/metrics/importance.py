@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from distk import CodeTable, option
+from distk.meaning import count, higher, lower
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.table import TRAIN, PredictorConfig, Scored, continuous_factors, draw_split
 
@@ -25,9 +26,24 @@ class Dci(Scored[DciConfig]):
     """Disentanglement, completeness, informativeness (Eastwood & Williams 2018)."""
 
     headline = "disentanglement"
+    numbers = {
+        "disentanglement": higher(0, 1, source="Eastwood & Williams 2018, eq. 2", form="dlib; authors with lasso, rf"),
+        "completeness": higher(0, 1, source="Eastwood & Williams 2018, section 2", form="dlib; authors with lasso, rf"),
+        "informativeness_*": higher(
+            None,
+            1,
+            chance="share of the commonest value",
+            form="dlib",
+            what="mean accuracy of boosted trees; R2 for factors that are real numbers",
+        ),
+        "nrmse_*": lower(
+            0, chance=1.0, source="Eastwood & Williams 2018, section 2", form="authors", what="error over deviation"
+        ),
+        "active_codes": count("codes", "codes that vary"),
+    }
     predicts = True
     matrices = {"importance": "hinton"}
-    bars = ("completeness_per_factor", "informativeness_per_factor", "disentanglement_per_code")
+    bars = ("completeness_per_factor", "informativeness_per_factor", "nrmse_per_factor", "disentanglement_per_code")
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config: DciConfig = self.config

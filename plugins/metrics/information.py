@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from distk import CodeTable, UsageError, option
+from distk.meaning import count, higher
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.table import BINS, FactorConfig, Scored, draw, factors
 
@@ -34,6 +35,11 @@ class Mig(Scored[MigConfig]):
     """Mutual information gap (Chen et al. 2018)."""
 
     headline = "mig"
+    numbers = {
+        "mig": higher(0, 1, chance=0.0, source="Chen et al. 2018, eq. 6", form="dlib; authors with protocol aggregate"),
+        "mig_sup": higher(0, 1, source="Li et al. 2020", form="textbook", what="the gap over factors, mean over codes"),
+        "active_codes": count("codes", "codes that vary"),
+    }
     matrices = {"mutual_information": "heat"}
     bars = ("mig_per_factor",)
 
@@ -71,6 +77,13 @@ class Modularity(Scored[BinsConfig]):
     """Modularity (Ridgeway & Mozer 2018)."""
 
     headline = "modularity"
+    numbers = {
+        "modularity": higher(0, 1, source="Ridgeway & Mozer 2018, eq. 2", form="dlib"),
+        "modularity_active": higher(
+            0, 1, source="Ridgeway & Mozer 2018, eq. 2", form="textbook", what="over codes that tell of any factor"
+        ),
+        "active_codes": count("codes", "codes that tell of any factor"),
+    }
     matrices = {"mutual_information": "heat"}
     bars = ("modularity_per_code",)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distk import CodeTable, UsageError, option
+from distk.meaning import count, higher, neither
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.agreement import labels, some_rows
 from distk.plugins.metrics.table import Config, FactorConfig, Scored, codes, draw
@@ -27,6 +28,11 @@ class Recall(Scored[RecallConfig]):
     """Recall@k (Ridgeway & Mozer 2017): is an item of the same label among the k nearest?"""
 
     headline = "recall@1"
+    numbers = {
+        "recall@1": higher(0, 1, chance="sum of the squared shares of the classes", source="Ridgeway & Mozer 2017"),
+        "recall@*": higher(0, 1, source="Ridgeway & Mozer 2017"),
+        "items_without_match": count("items", "items whose class has no other member"),
+    }
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         truth, name = labels(table)
@@ -40,6 +46,12 @@ class InfoMec(Scored[FactorConfig]):
     """InfoMEC (Hsu et al. 2023): modularity, compactness, explicitness by information."""
 
     headline = "infom"
+    numbers = {
+        "infom": higher(None, 1, source="Hsu et al. 2023, eq. 6", form="authors"),
+        "infoc": higher(None, 1, source="Hsu et al. 2023, eq. 8", form="authors"),
+        "infoe": higher(0, 1, chance=0.0, source="Hsu et al. 2023, eq. 9", form="authors"),
+        "active_codes": count("codes", "codes whose range is above 1/20 of the largest"),
+    }
     matrices = {"nmi": "heat"}
     bars = ("infoe_per_factor",)
 
@@ -69,6 +81,11 @@ class Ksg(Scored[KsgConfig]):
     """
 
     headline = "difference"
+    numbers = {
+        "difference": higher(unit="nats", chance=0.0, source="Whitney & Fergus 2017", what="same - cross"),
+        "same": neither(unit="nats", source="Kraskov et al. 2004, eq. 8", what="of a block with its own next state"),
+        "cross": neither(unit="nats", source="Kraskov et al. 2004, eq. 8", what="with another block's next state"),
+    }
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config: KsgConfig = self.config

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from distk import CodeTable, Metric, UsageError, can, option, seeded
+from distk.meaning import count, higher, lower, neither
 from distk.prediction import continued
 
 
@@ -30,7 +31,12 @@ class Prediction(Metric[PredictionConfig]):
     """
 
     headline = "gain"
-    keys = ("squared_error", "still", "items")
+    numbers = {
+        "gain": higher(None, 1, chance=0.0, what="1 - error over that of frames that stay"),
+        "squared_error": lower(0),
+        "still": neither(0, what="squared error of frames that stay as they are"),
+        "items": count("clips"),
+    }
     needs_model = True
     needs_codes = False
 

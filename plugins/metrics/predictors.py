@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from distk import CodeTable, option
+from distk.meaning import higher
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.table import FactorConfig, PredictorConfig, Scored, continuous_factors, draw_split
 
@@ -22,6 +23,7 @@ class Sap(Scored[SapConfig]):
     """Separated attribute predictability (Kumar et al. 2018); continuous factors by squared correlation."""
 
     headline = "sap"
+    numbers = {"sap": higher(0, 1, chance=0.0, source="Kumar et al. 2018, section 3", form="dlib")}
     predicts = True
     matrices = {"score_matrix": "heat"}
     bars = ("sap_per_factor",)
@@ -39,6 +41,9 @@ class Explicitness(Scored[PredictorConfig]):
     """Explicitness (Ridgeway & Mozer 2018)."""
 
     headline = "explicitness_test"
+    numbers = {
+        "explicitness_*": higher(0, 1, chance=0.5, source="Ridgeway & Mozer 2018, section 3", form="dlib", what="AUC"),
+    }
     predicts = True
     bars = ("explicitness_per_factor",)
 
@@ -62,6 +67,18 @@ class Downstream(Scored[DownstreamConfig]):
     """Accuracy of predicting every factor from N labelled codes (Locatello et al. 2019)."""
 
     headline = "mean_largest"
+    numbers = {
+        "mean_*": higher(
+            0,
+            1,
+            chance="share of the commonest value",
+            source="Locatello et al. 2019",
+            form="dlib",
+            what="over factors",
+        ),
+        "min_*": higher(0, 1, source="Locatello et al. 2019", form="dlib", what="accuracy of the worst factor"),
+        "efficiency": higher(0, source="Locatello et al. 2019", form="dlib", what="mean_100 / mean_10000"),
+    }
     predicts = True
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:

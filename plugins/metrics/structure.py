@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distk import CodeTable, option
+from distk.meaning import count, higher, lower, neither
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.table import (
     BINS,
@@ -34,6 +35,10 @@ class Irs(Scored[IrsConfig]):
     """Interventional robustness score (Suter et al. 2019)."""
 
     headline = "irs"
+    numbers = {
+        "irs": higher(0, 1, source="Suter et al. 2019, eq. 9-11", form="dlib"),
+        "active_codes": count("codes", "codes that vary"),
+    }
     matrices = {"irs_matrix": "heat"}
     bars = ("irs_per_code",)
 
@@ -56,7 +61,13 @@ class Unsupervised(Scored[UnsupervisedConfig]):
     """Dependence among the codes, without labels (Locatello et al. 2019)."""
 
     headline = "gaussian_total_correlation"
-    higher_is_better = False
+    numbers = {
+        "gaussian_total_correlation": lower(0, unit="nats", source="Locatello et al. 2019, appendix", form="dlib"),
+        "gaussian_wasserstein_correlation": lower(0, source="Locatello et al. 2019, appendix", form="dlib"),
+        "gaussian_wasserstein_correlation_norm": lower(0, source="Locatello et al. 2019, appendix", form="dlib"),
+        "mutual_info_score": lower(0, unit="nats", source="Locatello et al. 2019, appendix", form="dlib"),
+        "active_codes": count("codes", "codes that vary"),
+    }
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         values, names, left = quantities(codes(table, self.config, seed), table)
@@ -77,7 +88,17 @@ class LinearCorrelation(Scored[LinearConfig]):
     """Linear dependence among the codes (Kageback & Mogren 2016): mapc, cvr, tdv, ud90."""
 
     headline = "mapc"
-    higher_is_better = False
+    numbers = {
+        "mapc": lower(0, 1, source="Kageback & Mogren 2016", form="authors", what="mean absolute correlation of pairs"),
+        "cvr": lower(1, source="Kageback & Mogren 2016", form="authors", what="sum of |covariance| over its trace"),
+        "cvr_over_p2": lower(0, source="Kageback & Mogren 2016", form="as printed", what="cvr over codes squared"),
+        "tdv": higher(0, 1, source="Kageback & Mogren 2016", form="authors", what="variance in the d largest codes"),
+        "ud90": lower(
+            1, unit="codes", source="Kageback & Mogren 2016", form="authors", whole=True, what="that hold 90 %"
+        ),
+        "l_sigma": lower(0, source="Kageback & Mogren 2016", form="authors", what="mean |covariance|"),
+        "active_codes": count("codes", "codes that vary"),
+    }
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         values, names, left = quantities(codes(table, self.config, seed), table)
@@ -97,6 +118,9 @@ class ActiveUnits(Scored[ActiveConfig]):
     """Number of active units (Burda et al. 2016)."""
 
     headline = "active_units"
+    numbers = {
+        "active_units": neither(0, unit="codes", source="Burda et al. 2016, section 5", form="authors", whole=True),
+    }
     bars = ("variance",)
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from distk import CodeTable, option
 from distk.errors import unknown
+from distk.meaning import count, higher
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.functional.voting import PROTOCOLS
 from distk.plugins.metrics.table import Config, Scored, deviations, factors
@@ -51,6 +52,11 @@ class FactorVae(Scored[FactorVaeConfig]):
     """
 
     headline = "eval"
+    numbers = {
+        "train": higher(0, 1, chance="1/K", source="Kim & Mnih 2018, section 4", what="on the votes that train"),
+        "eval": higher(0, 1, chance="1/K", source="Kim & Mnih 2018, section 4", form="dlib, or as the protocol says"),
+        "active_codes": count("codes", "codes that may vote"),
+    }
     repeats = 5
     matrices = {"votes": "heat"}
 
@@ -102,6 +108,11 @@ class BetaVae(Scored[VotingConfig]):
     """beta-VAE score (Higgins et al. 2017): which factor do the pairs share?"""
 
     headline = "eval"
+    numbers = {
+        "train": higher(0, 1, chance="1/K", source="Higgins et al. 2017", what="on the points that train"),
+        "eval": higher(0, 1, chance="1/K", source="Higgins et al. 2017, section 3", form="dlib"),
+        "active_codes": count("codes", "codes that vary"),
+    }
     repeats = 5
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:

@@ -31,11 +31,13 @@ from distk import (
     checkpoint,
     option,
 )
+from distk.device import Ranks
 from distk.hookspecs import hookimpl
 from distk.nn import Average
 from distk.registry import registry
 from distk.settings import resolve
 from distk.testing import method_checks
+from distk.training.beginning import build
 from distk.training.loop import resume
 
 ITEMS = torch.randn(200, 5, generator=torch.Generator().manual_seed(3)) @ torch.diag(
@@ -101,6 +103,7 @@ class Walker(Method[Settings]):
 
     data, kinds = "begin-vectors", ("vector",)
     train_defaults = {"steps": 4, "batch": 8, "log_every": 2}
+    least_batch = 2  # scales are deviations over a batch
 
     def __init__(self, config: Settings, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -131,7 +134,9 @@ class Walker(Method[Settings]):
 
 
 class Apart(Walker):
-    """Gives every process the whole batch's first rows, stops at bf16 and reads a number."""
+    """Gives every process the whole batch's first rows, stops at bf16, reads a number, and says nothing of batches."""
+
+    least_batch = 1
 
     def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
         rows = source.dataset.sample_rows(source.batch * source.world, source.generator)
@@ -248,6 +253,16 @@ def test_what_a_method_lacks_in_a_batch_is_said_before_anything_is_written(tmp_p
     distk.train("begin-paired", out=tmp_path / "r", data="begin-couples", device="cpu", quiet=True)
 
 
+def test_a_batch_that_is_too_small_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'begin-walker' learns from batches of 2 items or more: use --batch 2"):
+        distk.train("begin-walker", out=tmp_path / "r", batch=1, device="cpu", quiet=True)
+    assert not (tmp_path / "r").exists()
+    settings = resolve("begin-walker", options={"train": {"batch": 3, "device": "cpu"}})
+    with pytest.raises(UsageError, match="batches of 4 items or more over 2 processes: use --batch 4"):
+        build(settings, torch.device("cpu"), Ranks(0, 2))
+    distk.train("begin-walker", out=tmp_path / "r", batch=2, device="cpu", quiet=True)
+
+
 def test_each_rank_draws_its_rows_of_what_a_method_makes() -> None:
     data = resolve("begin-walker")
     dataset = distk.dataset(data.data)
@@ -305,12 +320,58 @@ def test_the_checks_find_what_is_wrong_and_name_the_line_and_the_cure() -> None:
     assert set(problems) == {
         "the step reads nothing back to the host",
         "a step in bf16 gives finite losses",
+        "the smallest batch is trained on, a smaller one refused",
         "two ranks together draw the batch of one",
         "every latent can be walked",
     }
+    assert "set `least_batch`" in problems["the smallest batch is trained on, a smaller one refused"]
     read = problems["the step reads nothing back to the host"]
     line = next(i for i, text in enumerate(Path(__file__).read_text().splitlines(), 1) if "detach().item()" in text)
     assert f"test_beginning.py:{line}" in read
     assert "step.log" in read
     assert "source.draw" in problems["two ranks together draw the batch of one"]
     assert "NaN" in problems["every latent can be walked"]
+
+
+def test_what_keep_can_never_keep_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
+    """Without factors, without classes, without an encoder, and with settings of the metric: nothing is trained."""
+    tiny = {"steps": 1, "batch": 4, "device": "cpu", "quiet": True}
+    cases = (
+        ("betavae", {"data": "digits"}, "mig", "has no ground-truth factors"),
+        ("betavae", {"data": "blobs", "positions": 4}, "clsacc", "no discrete code"),
+        ("betavae", {"data": "blobs", "positions": 4}, "icm", "scores models of method 'icm'"),
+        ("factorgen", {"data": "blobs", "positions": 4}, "mig", "has no encoder"),
+    )
+    for method, options, metric, why in cases:
+        with pytest.raises(UsageError, match=f"--keep best:{metric} would never keep anything: .*{why}"):
+            distk.train(method, out=tmp_path / "r", keep=f"best:{metric}", **options, **tiny)
+        assert not (tmp_path / "r").exists()
+
+
+def test_what_keep_may_keep_later_is_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A metric that fails on values of the untrained code, or that asks for more items than the first try has."""
+    from distk.plugins.metrics.structure import ActiveUnits
+
+    asked: list[int] = []
+
+    def compute(self: Any, table: Any, seed: int) -> dict[str, float]:
+        asked.append(len(table))
+        if len(asked) == 1:
+            raise UsageError("too few items for this score.")
+        if len(asked) == 2:
+            raise UsageError("z1 does not vary.") from ValueError("z1 does not vary")
+        return {ActiveUnits.headline: 1.0}
+
+    monkeypatch.setattr(ActiveUnits, "compute", compute)
+    tiny = {"steps": 1, "batch": 4, "device": "cpu", "quiet": True}
+    run = distk.train("betavae", data="blobs", positions=9, out=tmp_path / "r", keep="best:active-units", **tiny)
+    assert asked == [64, 81, 81]
+    assert run.best.exists()
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "meta", "cuda:99", "nonsense"])
+def test_a_device_that_is_not_there_is_one_sentence(device: str) -> None:
+    if device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("this machine has an Apple GPU")
+    with pytest.raises(UsageError, match="cpu"):
+        distk.choose_device(device)

@@ -375,3 +375,41 @@ def test_an_example_runs(place: Place, form: str, runs: Runs, in_folder: Path, m
             json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
         for rest in in_folder.iterdir():
             shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
+
+
+LOOKS: dict[str, str] = {
+    "info": "",
+    "traverse": "--columns 3",
+    "reconstruct": "",
+    "sample": "",
+    "swap": "--pairs 2",
+    "transfer": "--pairs 2",
+    "interpolate": "",
+    "predict": "",
+    "embed": "--score --rows 60",
+    "covmap": "--rows 60",
+    "tuning": "",
+    "eval": "--metric all --rows 60",
+}
+"""Commands that serve what many methods train -> options that make them short."""
+FAULTS = re.compile(r"unexpected \w+|Traceback|\b(?!Distk|Usage)\w*(?:Error|Exception): ")
+"""What stands in a message that is no sentence of ours."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [entry.name for entry in registry().entries("method")])
+def test_every_command_works_or_says_why_not_for_every_method(method: str, runs: Runs, in_folder: Path) -> None:
+    """As text and as JSON; a command that does not serve a method says so in a sentence, with exit code 2."""
+    shutil.copytree(runs.of(method), "run")
+    wrong: list[str] = []
+    for command, options in LOOKS.items():
+        for form in ((), ("--json",)):
+            words = [command, "run", *options.split(), *form]
+            code, out, err = called(runs.program, words)
+            told = " ".join((out + err).split())
+            sound = code == 0 or (code == 2 and "error: " in err and not out)
+            if not sound or FAULTS.search(told):
+                wrong.append(f"distk {shlex.join(words)}: {code}: {told[-300:] if not sound else FAULTS.search(told)}")
+            if form and code == 0:
+                json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert not wrong, "\n".join(wrong)

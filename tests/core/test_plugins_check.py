@@ -129,8 +129,8 @@ def _self() -> types.ModuleType:
 
 def test_check_prints_a_table_and_json(distk) -> None:
     out, err = distk("check", "digits", "active-units")
-    assert out.count("passed") == 10
-    assert "10 passed, 0 failed, 0 skipped" in err
+    assert out.count("passed") == 11
+    assert "11 passed, 0 failed, 0 skipped" in err
     said = json.loads(distk("check", "active-units", "--json")[0])
     assert (said["passed"], said["failed"], said["skipped"]) == (5, 0, 0)
     assert {"kind": "metric", "name": "active-units", "plugin": "metrics", "distribution": "distk"}.items() <= said[

@@ -100,8 +100,8 @@ def test_labels_are_drawn_with_the_runs_seed() -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.bincount(data.batch(first)["label"]).tolist() == [5] * 10
-    assert torch.bincount(data.batch(data.validation)["label"]).tolist() == [2] * 10
-    assert not set(data.validation.tolist()) & (
+    assert torch.bincount(data.batch(data.rows("validation"))["label"]).tolist() == [2] * 10
+    assert not set(data.rows("validation").tolist()) & (
         set(first.tolist()) | set(other.tolist()) | set(data.rows("test").tolist())
     )
     assert data.bucket(10, 1) == 1

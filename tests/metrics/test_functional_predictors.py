@@ -107,7 +107,12 @@ def test_downstream_lr_matches_cross_validated_regression(rng: np.random.Generat
         warnings.simplefilter("ignore")
         for k in range(2):
             machine = LogisticRegressionCV(Cs=10, cv=KFold(5)).fit(c[:200], f[:200, k])
-            assert ours["accuracy"][1, k] == pytest.approx(machine.score(ct, ft[:, k]), abs=0.03)
+            # Strengths whose accuracy over the folds differs by one of 200 rows at most are a tie, which the rounding
+            # of either solver decides; of the chosen one a row near the border may change sides, no more.
+            over_folds = np.mean(next(iter(machine.scores_.values())), 0)
+            tied = machine.Cs_[over_folds >= over_folds.max() - 1 / 200 - 1e-9]
+            scores = [LogisticRegression(C=strength).fit(c[:200], f[:200, k]).score(ct, ft[:, k]) for strength in tied]
+            assert min(abs(ours["accuracy"][1, k] - score) for score in scores) < 1.5 / len(ct)
     assert ours["mean_200"] == pytest.approx(ours["accuracy"][1].mean())
     assert ours["min_200"] == ours["accuracy"][1].min()
     assert np.isnan(ours["mean_1e+06"])
@@ -164,8 +169,8 @@ def test_dci_lasso_matches_scikit_learn(rng: np.random.Generator) -> None:
     expected = _paper_scores(r)
     assert ours["disentanglement"] == pytest.approx(expected[0], abs=1e-5)
     assert ours["completeness"] == pytest.approx(expected[1], abs=1e-5)
-    np.testing.assert_allclose(ours["informativeness_per_factor"], nrmse, atol=1e-5)
-    assert ours["informativeness_test"] == pytest.approx(nrmse.mean(), abs=1e-5)
+    np.testing.assert_allclose(ours["nrmse_per_factor"], nrmse, atol=1e-5)
+    assert ours["nrmse_test"] == pytest.approx(nrmse.mean(), abs=1e-5)
     assert np.isnan(ours["disentanglement_per_code"][4])  # the dead code
     assert ours["code_weight"][4] == 0
 
@@ -200,7 +205,7 @@ def test_dci_forest_matches_scikit_learn(rng: np.random.Generator) -> None:
         model.fit(sx.transform(x[:320]), sy.transform(y[:360])[:320, k])
         np.testing.assert_allclose(ours["importance"][:, k], model.feature_importances_, atol=0.02)
     deeper = fn.dci(x, y, predictor="rf", seed=3)
-    assert deeper["informativeness_test"] < 1
+    assert deeper["nrmse_test"] < 1
 
 
 @pytest.mark.parametrize("predictor", ["lasso", "rf"])
@@ -211,11 +216,11 @@ def test_dci_scores_further_rows_by_the_same_predictors(rng: np.random.Generator
     other = x[400:], 0.5 * y[400:]  # other deviations than those of the training rows
     ours = fn.dci(*parts, predictor=predictor, seed=1, further={"gap": other, "test2": parts[2:]})
     alone = fn.dci(*parts[:2], *other, predictor=predictor, seed=1)
-    assert ours["informativeness_gap"] == pytest.approx(alone["informativeness_test"], abs=1e-9)
-    np.testing.assert_allclose(ours["informativeness_gap_per_factor"], alone["informativeness_per_factor"], atol=1e-9)
-    np.testing.assert_allclose(ours["informativeness_test2_per_factor"], ours["informativeness_per_factor"], atol=1e-9)
+    assert ours["nrmse_gap"] == pytest.approx(alone["nrmse_test"], abs=1e-9)
+    np.testing.assert_allclose(ours["nrmse_gap_per_factor"], alone["nrmse_per_factor"], atol=1e-9)
+    np.testing.assert_allclose(ours["nrmse_test2_per_factor"], ours["nrmse_per_factor"], atol=1e-9)
     scale = other[1].std(0) / y[:300].std(0)
-    np.testing.assert_allclose(ours["rmse_gap_per_factor"], ours["informativeness_gap_per_factor"] * scale, rtol=1e-7)
+    np.testing.assert_allclose(ours["rmse_gap_per_factor"], ours["nrmse_gap_per_factor"] * scale, rtol=1e-7)
     with pytest.raises(ValueError, match="lasso and rf alone"):
         fn.dci(np.round(x * 3), np.round(np.tanh(y) * 2), predictor="gbt", further={"gap": other})
 

@@ -42,6 +42,7 @@ def grid(
     if code is not None and code not in names:
         raise UsageError(f"--code '{code}' is none of this model's codes {', '.join(names)}.")
     files: list[Path] = []
+    values: dict[str, int] = {}
     for name in names if code is None else [code]:
         made, labels = [], []
         for label, changed in _values(model, name, drawn, rows):
@@ -55,7 +56,8 @@ def grid(
         sheet = images.labelled(images.grid(big, columns), labels, big.shape[-2])
         images.save_png(target, sheet)
         files.append(target)
-    on.report(files, codes=names if code is None else [code], rows=rows, columns=columns, seed=seed)
+        values[name] = len(labels)  # a class has a row each, whatever --rows says
+    on.report(files, codes=list(values), rows=values, columns=columns, seed=seed)
 
 
 def _values(model: InfoGAN, name: str, drawn: dict[str, Tensor], rows: int) -> Iterator[tuple[str, dict[str, Tensor]]]:

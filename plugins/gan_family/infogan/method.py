@@ -28,9 +28,7 @@ from distk import (
     LatentSpace,
     Method,
     Objective,
-    Source,
     Step,
-    UsageError,
     adam,
     one_hot,
     option,
@@ -94,6 +92,7 @@ class InfoGAN(Method[AConfig]):
 
     data = "teapots"
     train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 25_000, "batch": 64}
+    least_batch = 2  # the generator is normalised over the batch
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
             "model": {"codes": 6, "noise": 8, "dim": 8, "critic_updates": 2, "lr": 5e-4, "critic_lr": 5e-4},
@@ -188,15 +187,6 @@ class InfoGAN(Method[AConfig]):
                 adam(c.lr, decays),
             ),
         ]
-
-    def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
-        """`x`: images, of which the generator's update has no need.
-
-        Raises UsageError for a batch of one, which batch normalisation cannot take.
-        """
-        if source.batch < 2:
-            raise UsageError("the generator is normalised over the batch, which needs --batch 2 or more.")
-        return source.sample()
 
     def criticise(self, step: Step) -> Tensor:
         """Critic's loss, mean over the batch, plus 10 mean (|gradient| - 1)^2 and lambda L_info on made pictures.

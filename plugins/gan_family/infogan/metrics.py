@@ -153,16 +153,16 @@ def _told(found: Mapping[str, Any], codes: Sequence[str], factors: Sequence[str]
     importance = np.nan_to_num(np.asarray(found["importance"]))
     shares = importance / np.maximum(importance.sum(0), 1e-300)
     told: dict[str, Any] = {
-        "nrmse_test": found["informativeness_test"],
-        "nrmse_gap": found.get("informativeness_gap", float("nan")),
-        "nrmse_validation": found.get("informativeness_validation", float("nan")),
+        "nrmse_test": found["nrmse_test"],
+        "nrmse_gap": found.get("nrmse_gap", float("nan")),
+        "nrmse_validation": found.get("nrmse_validation", float("nan")),
         "disentanglement": found["disentanglement"],
         "completeness": found["completeness"],
         "redundant_codes": float((importance.sum(1) < USED * importance.sum()).sum()),
     }
     vectors = {
-        "nrmse_test": "informativeness_per_factor",
-        "nrmse_gap": "informativeness_gap_per_factor",
+        "nrmse_test": "nrmse_per_factor",
+        "nrmse_gap": "nrmse_gap_per_factor",
         "rmse_gap": "rmse_gap_per_factor",
         "completeness": "completeness_per_factor",
     }

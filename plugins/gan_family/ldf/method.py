@@ -315,6 +315,10 @@ class LDF(Whole[Config]):
             raise ValueError(f"the code has {len(given)} of the {self.pieces} pieces")
         return self._assembled(self.decoder(torch.stack(given, 1).flatten(0, 1)))
 
+    def changed(self, code: Code, group: str) -> Code:
+        """All pieces follow from `top`."""
+        return {"top": code["top"]} if group == "top" else code
+
     def prior(self, n: int, generator: torch.Generator) -> Code:
         """`top` from N(0, 1), and the pieces' codes that the generator makes of it."""
         z0 = torch.randn(n, self.config.z0, generator=generator, device=generator.device)

@@ -47,6 +47,7 @@ class Whole(Method[S]):
     data = "pacman"
     kinds = ("image", "video")
     train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 4000, "batch": 100}
+    least_batch = 2  # the generators' first layers are normalised over the batch
 
     def _seen(self, x: Tensor) -> Tensor:
         """Items in the data's range -> [0, 1]."""

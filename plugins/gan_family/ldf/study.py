@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from distk.console import note
 from distk.errors import DistkError
 from distk.files import write_atomic
 from distk.plugins.gan_family.ldf.figures import CURVES, curves_png
+from distk.plugins.gan_family.ldf.judge import FILE, judge_for
 from distk.plugins.gan_family.ldf.memory import usage
 from distk.plugins.gan_family.ldf.race import Point, Scoring, curve, rows_of
 from distk.plugins.gan_family.ldf.shared import Shared
@@ -41,7 +43,8 @@ class RaceConfig:
 @runner(RaceConfig)
 def race(study: StudyRun) -> Iterator[Row]:
     """A row per variant and seed: every score at the end of the budget, pretraining not counted (`NAME`) and counted
-    (`NAME, pretraining counted`), and the seconds of both. Keeps curves.csv and curves.png beside the results."""
+    (`NAME, pretraining counted`), and the seconds of both. Keeps curves.csv, curves.png and a judge of images beside
+    the results."""
     opened: dict[str, Dataset] = {}
     for variant, seed in study.todo():
         settings, config = study.resolve(variant, seed), study.settings[variant.label]
@@ -54,6 +57,8 @@ def race(study: StudyRun) -> Iterator[Row]:
         options = {k: v for k, v in to_dict(config).items() if k not in ("budget", "against", "evals")}
         points: list[Point] = []
         known = _known(options, opened[mark])
+        if "judge" in known:
+            known = {"samples": config.samples, "judge": str(kept_judge(study.out, opened[mark], config))}
         for point in curve(
             settings, opened[mark], Scoring(config.evals, config.budget, known), lambda: bool(study.stop.signal)
         ):
@@ -66,6 +71,16 @@ def race(study: StudyRun) -> Iterator[Row]:
         shown = ", ".join(f"{key} {value:.3f}" for key, value in points[-1].scores.items())
         note(f"{variant.label}, seed {seed}, {points[-1].seconds:.1f} s: {shown}")
         yield row
+
+
+def kept_judge(out: Path, dataset: Dataset, config: RaceConfig) -> Path:
+    """The judge of these data, kept in the study's folder when it is first asked: a study that goes on, on another
+    machine or with another file in the judge's place, goes on with the same scores."""
+    told = [dataset.name, dataset.origin, to_dict(dataset.config), config.judge, config.judge_steps, config.judge_width]
+    path = out / f"judge-{hashlib.sha256(repr(told).encode()).hexdigest()[:8]}.safetensors"
+    if not path.exists():
+        FILE.save(judge_for(dataset, config.judge, config.judge_steps, config.judge_width), path)
+    return path
 
 
 def _known(options: dict[str, Any], dataset: Dataset) -> dict[str, Any]:

@@ -29,7 +29,9 @@ LEARNT = 0.2
 class Config:
     """How many pairs, and who judges them."""
 
-    verifier: str = option("", f"file of a verifier ({COMMAND}); empty: one is trained on the training identities")
+    verifier: str = option(
+        "", f"file of a verifier ({COMMAND}), or checkpoint of an encoder; empty: one is trained on training identities"
+    )
     verifier_steps: int = option(600, "steps of that training, 64 images each", min=1, max=1_000_000)
     verifier_width: int = option(32, "channels of its first layer", min=1, max=512)
     pairs: int = option(10_000, "pairs, half of them matched", paper="10,000", min=4, max=1 << 22)

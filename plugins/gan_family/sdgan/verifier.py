@@ -2,6 +2,7 @@
 
 It stands for the FaceNet that judged the paper's faces. A file of it holds `features.*` (four convolutions 3/2, each
 with batch normalisation, of width, 2 width, 4 width, 8 width channels) and `project.*` (a linear layer on their mean).
+Any trained encoder may stand in its place.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distk import Dataset, DistkError, UsageError, one_hot, seeded
+from distk import Dataset, DistkError, Method, UsageError, can, one_hot, seeded
+from distk.checkpoint import read_header
 from distk.device import initialised
+from distk.models import open_model
 from distk.networkfile import NetworkFile
 from distk.nn import down, fit_classifier
 from distk.plugins.gan_family.sdgan.tuples import Identities, identities
@@ -138,11 +141,29 @@ def steps_for(known: Identities, epochs: float, batch: int) -> int:
     return max(1, round(epochs * int(known.count.sum()) / batch))
 
 
-def load_verifier(path: Path, shape: tuple[int, ...], device: torch.device) -> Verifier:
-    """Read a verifier of images of this shape, in eval mode.
+class Encoded(nn.Module):
+    """A trained model with an encoder as a verifier: images `[n, c, s, s]` in [0, 1] -> its continuous codes, as unit
+    vectors. So a network of another kind serves, too, once a method of a plugin wraps it."""
+
+    def __init__(self, model: Method) -> None:
+        super().__init__()
+        self.model = model
+        self.names = [group.name for group in model.latents.encoded if group.kind == "continuous"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        low, high = self.model.spec.range
+        code = self.model.encode(x * (high - low) + low)
+        return F.normalize(torch.cat([code[name].flatten(1) for name in self.names], 1))
+
+
+def load_verifier(path: Path, shape: tuple[int, ...], device: torch.device) -> Verifier | Encoded:
+    """Read a verifier of images of this shape, in eval mode: its own file, or a checkpoint or run folder of a method
+    with an encoder.
 
     Raises UsageError for a missing file or one of other images, DistkError for one that holds no verifier.
     """
+    if path.is_dir() or _is_checkpoint(path):
+        return _encoder_of(path / "checkpoint.safetensors" if path.is_dir() else path, shape, device)
     verifier = FILE.load(path, device)
     if verifier.info.shape != tuple(shape):
         raise UsageError(
@@ -152,6 +173,25 @@ def load_verifier(path: Path, shape: tuple[int, ...], device: torch.device) -> V
     if not all(bool(value.isfinite().all()) for value in verifier.state_dict().values()):
         raise DistkError(f"verifier '{path}' holds numbers that are not finite.")
     return verifier
+
+
+def _is_checkpoint(path: Path) -> bool:
+    try:
+        read_header(path)
+    except DistkError:
+        return False
+    return True
+
+
+def _encoder_of(path: Path, shape: tuple[int, ...], device: torch.device) -> Encoded:
+    model, header = open_model(path, str(device))
+    found = Encoded(model)
+    if not can(model, "encode") or not found.names or tuple(model.spec.shape) != tuple(shape):
+        raise UsageError(
+            f"'{path}' ({header.method}, items {list(model.spec.shape)}) does not encode images {list(shape)} into "
+            "numbers, so it is no verifier of them."
+        )
+    return found.eval()
 
 
 def _parsed(values: Any) -> VerifierInfo | None:

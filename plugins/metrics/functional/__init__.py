@@ -8,11 +8,17 @@ or was left out.
 
 from .agreement import best_dimension_auc, reconstruction, unsupervised_accuracy
 from .change import change_one_factor, higgins_change
+from .detection import tad
+from .gaps import dcimig, dependent_gaps, jemmig, mig_sup
+from .identification import mcc, r2
 from .importance import dci
 from .information import mig, mig_aggregate, modularity
 from .neighbours import info_mec, ksg, recall_at_k
+from .partition import rand_index, slots
 from .predictors import downstream, explicitness, sap
+from .separation import sepin
 from .structure import active_units, irs, linear_correlation, udr, unsupervised
+from .varying import z_max
 from .voting import beta_vae, factor_vae
 
 __all__ = [
@@ -21,21 +27,32 @@ __all__ = [
     "beta_vae",
     "change_one_factor",
     "dci",
+    "dcimig",
+    "dependent_gaps",
     "downstream",
     "explicitness",
     "factor_vae",
     "higgins_change",
     "info_mec",
     "irs",
+    "jemmig",
     "ksg",
     "linear_correlation",
+    "mcc",
     "mig",
     "mig_aggregate",
+    "mig_sup",
     "modularity",
+    "r2",
+    "rand_index",
     "recall_at_k",
     "reconstruction",
     "sap",
+    "sepin",
+    "slots",
+    "tad",
     "udr",
     "unsupervised",
     "unsupervised_accuracy",
+    "z_max",
 ]

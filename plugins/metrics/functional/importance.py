@@ -63,13 +63,14 @@ def dci(
     predictor 'lasso' (alpha) and 'rf' (`trees` trees, impurity importance or, with importances='splits', the
     share of a forest's splits that are made on a code; depth chosen among `depths` on the
     last ninth of the training rows): the paper's, for continuous factors; codes and targets standardised by
-    the training rows; informativeness = mean NRMSE, LOWER is better; a zero row has D_d = NaN and weight 0; a
+    the training rows; nrmse = their error over the
+    factor's deviation, mean over factors, LOWER is better; a zero row has D_d = NaN and weight 0; a
     zero column C_k = 0. codes [n, D], factors [n, K]; without test rows 2/3 : 1/3 in order.
-    Keys: disentanglement, completeness, informativeness_train, informativeness_test, disentanglement_per_code
-    [D], completeness_per_factor [K], importance [D, K], code_weight [D], informativeness_per_factor [K]
-    (test), active_codes, weights [D, K] (lasso, signed).
+    Keys: disentanglement, completeness, informativeness_train and informativeness_test (gbt) or nrmse_train and
+    nrmse_test (lasso, rf), disentanglement_per_code [D], completeness_per_factor [K], importance [D, K], code_weight
+    [D], informativeness_per_factor or nrmse_per_factor [K] (test), active_codes, weights [D, K] (lasso, signed).
     further: name -> (codes, factors) of other rows, for lasso and rf, scored by the same predictors; each adds
-    informativeness_NAME, informativeness_NAME_per_factor [K], NRMSE over the deviation of these rows, and
+    nrmse_NAME, nrmse_NAME_per_factor [K], the error over the deviation of these rows, and
     rmse_NAME_per_factor [K], over that of the training rows.
     """
     checks.one_of(predictor, ("gbt", "lasso", "rf"), "predictor")
@@ -91,11 +92,12 @@ def dci(
     scores, reasons = _scores(fit.importance, smooth=predictor == "gbt")
     for key, text in labels.explain("disentanglement").items():
         reasons[key] = Sentence.joined([text, reasons.get(key, "")])
+    read = "informativeness" if predictor == "gbt" else "nrmse"
     scores["completeness_per_factor"] = labels.widen(scores["completeness_per_factor"])
     result = scores | {
-        "informativeness_train": float(fit.train.mean()),
-        "informativeness_test": float(fit.test.mean()),
-        "informativeness_per_factor": labels.widen(fit.test),
+        f"{read}_train": float(fit.train.mean()),
+        f"{read}_test": float(fit.test.mean()),
+        f"{read}_per_factor": labels.widen(fit.test),
         "importance": labels.widen(fit.importance),
         "active_codes": float(checks.live_codes(c).sum()),
     }
@@ -115,8 +117,8 @@ def _further(name: str, x: Tensor, y: Tensor, f: Tensor, labels: checks.Labels, 
     prediction = fit.predict(x.to(f.device)).to(f.device)
     own = labels.widen(_nrmse(prediction, target))
     return {
-        f"informativeness_{name}": float(own[kept].mean()),
-        f"informativeness_{name}_per_factor": own,
+        f"nrmse_{name}": float(own[kept].mean()),
+        f"nrmse_{name}_per_factor": own,
         f"rmse_{name}_per_factor": labels.widen((prediction - target).square().mean(0).sqrt()),
     }
 

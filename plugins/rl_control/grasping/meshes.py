@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from distk.console import progress
 from distk.errors import DistkError, UsageError
 from distk.plugins.rl_control.grasping.bodies import Grids
 
@@ -144,17 +145,20 @@ def inside(triangles: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray) -
     return (crossed.cumsum(1) % 2 == 1).T.reshape(len(z), len(y), len(x))
 
 
-def grid_of(path: Path, reading: Reading) -> tuple[np.ndarray, np.ndarray, float]:
-    """Signed distances `[N, N, N]` in the order [z, y, x], the place of the first one `[3]`, and their spacing, metres.
-
-    Raises UsageError for a surface that is not closed, unless a shell shall stand for it.
-    """
+def solid(path: Path, reading: Reading) -> tuple[np.ndarray, bool]:
+    """As `load`. Raises UsageError for a surface that is not closed, too, unless a shell shall stand for it."""
     triangles, closed = load(path, reading)
     if not closed and reading.open == "refuse":
         raise UsageError(
             f"'{path}' is not closed, so it has no inside: mend it, or let a shell of {1000 * reading.wall:g} mm stand "
             "for it by --open shell (--wall)."
         )
+    return triangles, closed
+
+
+def grid_of(triangles: np.ndarray, closed: bool, reading: Reading) -> tuple[np.ndarray, np.ndarray, float]:
+    """Signed distances `[N, N, N]` of a surface `[t, 3, 3]` in the order [z, y, x], the place of the first one `[3]`,
+    and their spacing, metres."""
     low, high = triangles.min((0, 1)), triangles.max((0, 1))
     count = reading.samples
     spacing = float((high - low).max() + 2 * reading.wall * (not closed)) / (count - 1 - 2 * MARGIN)
@@ -168,8 +172,14 @@ def grid_of(path: Path, reading: Reading) -> tuple[np.ndarray, np.ndarray, float
 
 
 def grids(paths: list[Path], reading: Reading) -> Grids:
-    """Objects of files as one batch, float32 on the CPU."""
-    values, low, spacing = zip(*(grid_of(path, reading) for path in paths), strict=True)
+    """Objects of files as one batch, float32 on the CPU; all files are read before any distance is computed."""
+    surfaces = [solid(path, reading) for path in paths]
+    parts = []
+    with progress("computing distances", len(paths)) as advance:
+        for triangles, closed in surfaces:
+            parts.append(grid_of(triangles, closed, reading))
+            advance(1)
+    values, low, spacing = zip(*parts, strict=True)
     return Grids(
         torch.from_numpy(np.stack(values)).float(),
         torch.from_numpy(np.stack(low)).float(),

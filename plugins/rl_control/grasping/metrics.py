@@ -120,7 +120,7 @@ class PlanningConfig:
 
     part: str = option("test", "split whose grasps are planned")
     demos: int = option(200, "demonstrations that are drawn, at most", paper="all", min=1, max=1_000_000)
-    repeats: int = option(8, "starts near each of them", paper="8", min=1, max=1000)
+    starts: int = option(8, "starts near each of them", paper="8", min=1, max=1000)
     planner: Literal["directions", "cem"] = option("directions", "best of random directions, or cross-entropy method")
     steps: int = option(20, "steps of each search", paper="20", min=1, max=1000)
     directions: int = option(10, "directions tried in each step", paper="10", min=1, max=10_000)
@@ -140,7 +140,7 @@ class GraspPlanning(OfGrasps[PlanningConfig]):
         model, dataset = self.looked_at(table)
         settings = Settings(self.config.planner, self.config.steps, self.config.directions)
         generator = seeded(seed, dataset.device)
-        begin = starts(dataset, self.config.part, self.config.demos, self.config.repeats, generator)
+        begin = starts(dataset, self.config.part, self.config.demos, self.config.starts, generator)
         with eval_mode(model):
             found = planned(model, dataset, begin, settings, generator, points_of(model)).success
             aimless = Settings(steps=self.config.steps, directions=1)

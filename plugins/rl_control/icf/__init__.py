@@ -38,3 +38,4 @@ paper.command(
     "plan", "commands:plan", "Find actions from one state to another as a sum of the factors' changes.", was="plan"
 )
 paper.command("predict", "commands:predict", "Decode the predicted effect of a policy beside what really happens.")
+paper.study("icf-maps", "studies/maps.toml", "modes of change and the map of the world, with and without what we added")

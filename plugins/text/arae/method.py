@@ -89,6 +89,7 @@ class ARAE(SentenceMethod[Config]):
 
     data = "standin-reviews"
     train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 69_000, "batch": 128}
+    least_batch = 2  # the generator's layers are normalised over the batch
     presets: ClassVar[Mapping[str, Any]] = {
         "ae": {"model": {"lambda1": 0.0, "lambda2": 0.0}},
         "ae+cls": {"model": {"lambda1": 0.0, "lambda2": 1.0}},

@@ -19,7 +19,7 @@ their softmax (straight-through Gumbel softmax), and so has the mark that ends a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from distk import Code, DataSpec, Latent, LatentSpace, Objective, Source, Step, UsageError, adam, one_hot, option
+from distk.method import eval_mode
 from distk.nn.relaxed import relaxed_decode
 from distk.plugins.text.attrtransfer.networks import Decoder, Encoder, LabelClassifier, Memory, Sentence, State
 from distk.plugins.text.common import decode as search
@@ -135,8 +136,14 @@ class AttrTransfer(SentenceMethod[Config]):
         return {"ramp": max(0.0, ramp), "tau": config.tau_first + share * (config.tau_last - config.tau_first)}
 
     def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
-        """A batch with its nouns. Raises UsageError for data that know none, where cnt_rec has a weight."""
+        """A batch with its nouns; of a split dev as many sentences more, `dev_x` and `dev_label`, that nothing learns.
+
+        Raises UsageError for data that know no nouns, where cnt_rec has a weight.
+        """
         batch = source.sample()
+        if "dev" in source.dataset.splits:
+            dev = replace(source, split="dev", bucket=None).sample()
+            batch |= {"dev_x": dev["x"], "dev_label": dev["label"]}
         if self.config.lambda_cnt and "noun" not in batch:
             raise UsageError(
                 "attrtransfer keeps nouns, and these data mark none: add --tagger auto, or --lambda-cnt 0."
@@ -157,6 +164,8 @@ class AttrTransfer(SentenceMethod[Config]):
             weights |= {"class_td": config.lambda_td * ramp, "class_btd": config.lambda_btd * ramp}
         for name, value in losses.items():
             step.log(name, value)
+        if "dev_x" in step.batch:
+            step.log("dev_accuracy", self.dev_accuracy(step.batch["dev_x"], step.batch["dev_label"]))
         return torch.stack([weights[name] * value for name, value in losses.items()]).sum()
 
     def transfer_losses(self, step: Step, source: Sentence, memory: Memory) -> dict[str, Tensor]:
@@ -207,6 +216,13 @@ class AttrTransfer(SentenceMethod[Config]):
             value = log_p.gather(2, x.gather(1, at)[..., None])[..., 0]
             counts = noun.gather(1, at) & alive
         return -value.masked_fill(~counts, 0.0).sum() / counts.sum().clamp_min(1)
+
+    @torch.no_grad()
+    def dev_accuracy(self, x: Tensor, label: Tensor) -> Tensor:
+        """Share of true sentences `[n, T]` whose label `[n]` C reads. Where it falls after the warm-up, in which C has
+        learnt from true sentences alone, C and the decoder have agreed on a sign that no true sentence has."""
+        with eval_mode(self.classifier):
+            return (self.label_logits(x).argmax(1) == label).float().mean()
 
     # Networks
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
@@ -17,6 +17,7 @@ from distk.data import names_of
 from distk.plugins.text.common.buckets import EDGES, Buckets
 from distk.plugins.text.common.columns import Classes, Column, Draft, classes_of
 from distk.plugins.text.common.files import Part
+from distk.plugins.text.common.tagging import tags_of
 from distk.plugins.text.common.vocab import Vocab, split_characters, split_words
 
 LEARNT = ("train", "unsup")
@@ -125,13 +126,17 @@ class CorpusDataset(Dataset[S]):
         if reader is not None:  # splitting what is split changes nothing
             raw = raw or (reader.raw and self.config.tokenize == "auto" and not any(p.tags for p in parts.values()))
             lowercase, unit = reader.lowercase, reader.unit
-        draft, mark = Draft(self._splitter(unit, raw, lowercase)), self._noun_marker()
+        splitter = self._splitter(unit, raw, lowercase)
+        draft, mark = Draft(splitter), self._noun_marker() if unit == "word" else None
         for name, part in parts.items():
+            known: Iterator[list[str]] | None = None if part.tags is None or unit != "word" else iter(part.tags)
+            if part.tags is None and mark is not None:
+                known = tags_of(mark, part.lines, splitter, f"split {name} of {self.origin}")
             for i, line in enumerate(part.lines):
                 words = draft.add(line)
-                tags = part.tags[i] if part.tags is not None else mark.tags(words) if mark is not None else None
-                if tags is None or unit != "word":
+                if known is None:
                     continue
+                tags = next(known)
                 if len(tags) != len(words):
                     raise DistkError(
                         f"sentence {i + 1:,} of split '{name}' has {len(words)} words and {len(tags)} tags: "

@@ -17,6 +17,7 @@ from distk.plugins.text.common.base import CorpusConfig, CorpusDataset
 from distk.plugins.text.common.files import Part, Tagged, there
 from distk.plugins.text.common.splits import completed, described, held_out, joined
 from distk.plugins.text.common.tagger import open_tagger
+from distk.plugins.text.common.tagging import tags_of
 from distk.plugins.text.common.vocab import split_tokens, split_words
 
 TAGS = ("pos", "upos", "xpos", "tags")
@@ -147,8 +148,9 @@ class Parallel(CorpusDataset[P]):
         if (config.tagger == "none" and not config.tagger_file) or set(TAGS) & set(next(iter(parts.values())).columns):
             return ""
         mark = open_tagger(config.tagger, config.tagger_file)
-        for part in parts.values():
-            part.columns["pos"] = [" ".join(mark.tags(split_tokens(line))) for line in part.lines]
+        for split, part in parts.items():
+            name = f"{self.main} of split {split} of '{self.folder}'"
+            part.columns["pos"] = [" ".join(tags) for tags in tags_of(mark, part.lines, split_tokens, name)]
         return f"; tags by {mark.name}"
 
     def least(self, counts: dict[str, int]) -> int:  # type: ignore[override]

@@ -6,11 +6,13 @@ Only nouns matter to the metrics. Every result names the backend that found them
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
@@ -23,12 +25,17 @@ from distk.files import write_atomic
 from distk.plugins.text.common.stored import opened
 
 LARGEST_TAGSET = 1000
+PENN = 16
+"""Bytes that are enough for any tag of the Penn treebank and its kin."""
 
 
 class Tagger(Protocol):
-    """Words to Penn tags. name: the backend, as results quote it."""
+    """Words to Penn tags. name: the backend, as results quote it. version: what else decides its tags, empty where that
+    is not known. longest: bytes of its longest tag."""
 
     name: str
+    version: str
+    longest: int
 
     def tags(self, words: Sequence[str]) -> list[str]:
         """One tag per word."""
@@ -66,6 +73,7 @@ class TextBlob:
         from textblob.en import parser
 
         self.name, self._find = "textblob", parser.find_tags
+        self.version, self.longest = version("textblob"), PENN
 
     def tags(self, words: Sequence[str]) -> list[str]:
         """One Penn tag per word."""
@@ -124,6 +132,8 @@ class BuiltIn:
     """Closed-class words, common adjectives and verbs, then suffixes; everything else is a noun. Approximate."""
 
     name = "builtin (approximate)"
+    version = hashlib.sha256(repr((_LEXICON, _SUFFIX, sorted(_EXCEPTIONS))).encode()).hexdigest()
+    longest = PENN
 
     def tags(self, words: Sequence[str]) -> list[str]:
         """One Penn tag per word."""
@@ -170,8 +180,9 @@ class Perceptron:
 
     name = "perceptron"
 
-    def __init__(self, tagset: list[str], weights: dict[int, dict[int, float]]) -> None:
-        self.tagset, self.weights = tagset, weights
+    def __init__(self, tagset: list[str], weights: dict[int, dict[int, float]], version: str = "") -> None:
+        self.tagset, self.weights, self.version = tagset, weights, version
+        self.longest = max(len(tag.encode()) for tag in tagset)
 
     def tags(self, words: Sequence[str]) -> list[str]:
         """One tag per word."""
@@ -259,4 +270,7 @@ class Perceptron:
         rows = (held[name].tolist() for name in ("feature", "tag", "weight"))
         for feature, tag, weight in zip(*rows, strict=True):
             weights[feature][tag] = weight
-        return cls(tagset, dict(weights))
+        digest = hashlib.sha256(json.dumps(tagset).encode())
+        for name in sorted(held):
+            digest.update(held[name].numpy().tobytes())
+        return cls(tagset, dict(weights), digest.hexdigest())

@@ -61,6 +61,7 @@ class CrossAligned(SentenceMethod[Config]):
     data = "standin-reviews"
     data_defaults: ClassVar[Mapping[str, Any]] = {"exact_lengths": True}
     train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 83_500, "batch": 128}
+    least_batch = 2  # a sentence of either label
     presets: ClassVar[Mapping[str, Any]] = {
         "paper": {"data": {"name": "yelp", "min_count": 5, "max_len": 20}, "train": {"steps": 83_500, "batch": 128}},
         "demo": {

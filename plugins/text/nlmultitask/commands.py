@@ -8,24 +8,25 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
 import typer
 
-from distk import UsageError
+from distk import DistkError, UsageError
 from distk.commands.arguments import Device, Json, Seed
-from distk.commands.shared import OnModel, opened
+from distk.commands.shared import OnData, opened
 from distk.console import clean, emit_json, note, table
 from distk.errors import NotServed
 from distk.files import write_atomic
 from distk.options import Bundle, Without
+from distk.plugins.text.common.base import CorpusDataset
 from distk.plugins.text.common.files import read_lines
-from distk.plugins.text.nlmultitask.clustering import cluster
 from distk.plugins.text.nlmultitask.figures import scatter
 from distk.plugins.text.nlmultitask.method import NlMultitask
-from distk.plugins.text.nlmultitask.prototypes import PROTOTYPES, SHORT, populated
+from distk.plugins.text.nlmultitask.metrics import Prototypes, prototypes_clustered, unseen_words
+from distk.plugins.text.nlmultitask.prototypes import PROTOTYPES
 
 Sentences = Annotated[
     list[str] | None,
@@ -181,7 +182,7 @@ def arithmetic(
 
 
 def syntax_clusters(
-    on: Annotated[OnModel, Without("out")],
+    on: Annotated[OnData, Without("out")],
     per_prototype: Annotated[int, typer.Option(help="Sentences of each prototype.", min=2, max=100_000)] = 100,
     restarts: Annotated[int, typer.Option(help="Runs of K-means.", min=1, max=100_000)] = 100,
     standardize: Annotated[bool, typer.Option(help="Every dimension to variance 1 first.")] = False,
@@ -191,41 +192,65 @@ def syntax_clusters(
 ) -> None:
     """Cluster codes of sentences of 14 kinds, and show what lies in each cluster of the best run.
 
+    unseen_words is the share of their words that the training sentences do not have, cut the number of sentences that
+    are longer than the model reads.
+
     Example: distk nlmultitask syntax-clusters runs/nlmultitask --per-prototype 20 --restarts 10 --plot pca.png
     """
     model = on.open().of(NlMultitask, "nlmultitask")
-    for path in (save, plot):
-        if path is not None and not path.parent.is_dir():
-            raise UsageError(f"'{path}': the folder '{path.parent}' does not exist.")
-    lines, kinds = populated(per_prototype, seed)
-    codes, kind = model.codes(lines), torch.tensor(kinds)
-    found = cluster(codes, kind, restarts, seed, standardize)
-    few = kind < SHORT
-    short = cluster(codes[few.to(codes.device)], kind[few], restarts, seed, standardize)
-    summary = {**found.summary(), "best_short": short.summary()["best"], "sentences": len(lines)}
-    files = []
+    save, plot = _ending(save, ".npz"), _ending(plot, ".png")
+    found = prototypes_clustered(model, per_prototype, restarts, seed, standardize)
+    summary: dict[str, Any] = {**found.summary(), "unseen_words": _unseen(on, found.lines)}
+    summary["sentences"] = len(found.lines)
     if save is not None:
-        held = io.BytesIO()
-        np.savez(
-            held,
-            codes=codes.float().cpu().numpy(),
-            prototype=kind.numpy(),
-            sentences=np.array(lines),
-            cluster=found.labels[found.best].cpu().numpy(),
-            errors=found.errors.cpu().numpy(),
-            inertia=found.inertia.cpu().numpy(),
-        )
-        files.append(save.with_suffix(".npz"))
-        write_atomic(files[-1], held.getvalue())
+        write_atomic(save, _arrays(found))
     if plot is not None:
-        files.append(plot.with_suffix(".png"))
-        write_atomic(files[-1], scatter(codes.double().cpu(), kind))
-    contents = found.counts[found.best]
+        write_atomic(plot, scatter(found.codes.double().cpu(), found.kinds))
+    files = [path for path in (save, plot) if path is not None]
+    contents = found.whole.counts[found.whole.best]
     if on.json:
         emit_json({"files": list(map(str, files)), **summary, "contents": contents.tolist()})
         return
-    table("", ("error", "sentences"), [(name, f"{value:g}") for name, value in summary.items()])
+    shown = [(name, "not known" if value is None else f"{value:g}") for name, value in summary.items()]
+    table("", ("error", "sentences"), shown)
     heads = ("cluster", *(str(i + 1) for i in range(len(PROTOTYPES))))
     table("the best run", heads, [(str(i + 1), *map(str, row)) for i, row in enumerate(contents.tolist())])
     for file in files:
         typer.echo(str(file))
+
+
+def _ending(path: Path | None, ending: str) -> Path | None:
+    """A file that ends as what is in it, `codes.v1` as `codes.v1.npz`. Raises UsageError where its folder is missing,
+    before anything is computed."""
+    if path is None:
+        return None
+    if not path.parent.is_dir():
+        raise UsageError(f"'{path}': the folder '{path.parent}' does not exist.")
+    return path if path.suffix.lower() == ending else path.with_name(path.name + ending)
+
+
+def _unseen(on: OnData, lines: list[str]) -> float | None:
+    """Share of the words that the training sentences do not have; None where the model's own data are not at hand."""
+    try:
+        data = on.dataset()
+    except DistkError as error:
+        if on.data is not None or on.data_dir is not None:
+            raise
+        note(f"unseen_words is not known: {error}")
+        return None
+    return unseen_words(lines, cast(CorpusDataset, data))
+
+
+def _arrays(found: Prototypes) -> bytes:
+    """The npz: codes, prototype, sentences, cluster of the best run; of every run errors and inertia."""
+    held = io.BytesIO()
+    np.savez(
+        held,
+        codes=found.codes.float().cpu().numpy(),
+        prototype=found.kinds.numpy(),
+        sentences=np.array(found.lines),
+        cluster=found.whole.labels[found.whole.best].cpu().numpy(),
+        errors=found.whole.errors.cpu().numpy(),
+        inertia=found.whole.inertia.cpu().numpy(),
+    )
+    return held.getvalue()

@@ -41,6 +41,7 @@ class Config:
     decoders: tuple[str, ...] = option(("rep", "de", "pos"), "the tasks: rep always, with any of de, fr, pos")
     rep: int = option(256, "size of the representation", paper="256 or 1024", min=1, max=65_536)
     rep_act: Literal["tanh", "none"] = option("tanh", "activation of the representation")
+    state: Literal["h", "hc"] = option("h", "what of the encoder's state is read: hidden state, or the cell's with it")
     hidden: int = option(512, "units of the encoder and of each decoder", paper="512", min=1, max=8192)
     embedding: int = option(64, "size of a symbol's embedding, in the encoder and in each decoder", min=1, max=8192)
     one_hot: bool = option(False, "one-hot symbols instead of embeddings")
@@ -114,8 +115,8 @@ class NlMultitask(Method[Config]):
             raise ValueError(f"rows of {data.shape} symbols do not fit sentences of {self.vocab.max_len}")
         self.alphabets = {name: self._alphabet(name) for name in config.decoders}
         embedding = 0 if config.one_hot else config.embedding
-        self.encoder = Encoder(len(self.vocab), embedding, config.hidden)
-        self.representation = nn.Linear(config.hidden, config.rep)
+        self.encoder = Encoder(len(self.vocab), embedding, config.hidden, config.state)
+        self.representation = nn.Linear(self.encoder.width, config.rep)
         self.decoders = nn.ModuleDict(
             {name: Decoder(len(held), embedding, config.hidden, config.rep) for name, held in self.alphabets.items()}
         )

@@ -16,7 +16,7 @@ from distk.console import progress
 from distk.metric import chosen_rows
 from distk.plugins.text.common.base import CorpusDataset
 from distk.plugins.text.common.vocab import UNK
-from distk.plugins.text.nlmultitask.clustering import cluster
+from distk.plugins.text.nlmultitask.clustering import Clustering, cluster
 from distk.plugins.text.nlmultitask.data import VARIANTS, StandinTrilingual
 from distk.plugins.text.nlmultitask.grammar import GRAMMAR
 from distk.plugins.text.nlmultitask.method import NlMultitask
@@ -140,13 +140,14 @@ class SyntaxClustering(Metric[ClusteringConfig]):
     best: the smallest error of the runs, which knows the prototypes; it stands in the paper's tables. lowest_inertia:
     of the run that K-means itself prefers. hungarian: that run with a prototype of its own for every cluster. median:
     of all runs. best_short, lowest_inertia_short: of prototypes 1 to 7 alone, which are about as long as each other.
-    unseen_words: share of the words that the training sentences do not have.
+    unseen_words: share of the words that the training sentences do not have. cut: sentences that are longer than the
+    model reads.
     """
 
     headline = "lowest_inertia"
     keys: ClassVar[tuple[str, ...]] = (
         *("best", "lowest_inertia", "median", "hungarian", "best_short", "lowest_inertia_short"),
-        *("unseen_words", "sentences"),
+        *("unseen_words", "cut", "sentences"),
     )
     higher_is_better = False
     needs_model = True
@@ -155,20 +156,46 @@ class SyntaxClustering(Metric[ClusteringConfig]):
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         model, data = behind(table, "syntax-clustering")
         config = self.config
-        lines, kinds = populated(config.per_prototype, seed)
-        codes, kind = model.codes(lines), torch.tensor(kinds)
-        whole = cluster(codes, kind, config.restarts, seed, config.standardize)
-        few = kind < SHORT
-        short = cluster(codes[few.to(codes.device)], kind[few], config.restarts, seed, config.standardize).summary()
-        known = training_words(data)
-        words = [word for line in lines for word in words_of(line)]
-        return {
-            **whole.summary(),
-            "best_short": short["best"],
-            "lowest_inertia_short": short["lowest_inertia"],
-            "unseen_words": sum(word not in known for word in words) / len(words),
-            "sentences": len(lines),
-        }
+        found = prototypes_clustered(model, config.per_prototype, config.restarts, seed, config.standardize)
+        return {**found.summary(), "unseen_words": unseen_words(found.lines, data), "sentences": len(found.lines)}
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """Sentences of the 14 prototypes and their clusters. lines: the sentences. kinds: int64 `[n]`. codes: `[n, d]`.
+    whole, short: of all of them, and of prototypes 1 to 7 alone. cut: how many are longer than the model reads."""
+
+    lines: list[str]
+    kinds: Tensor
+    codes: Tensor
+    whole: Clustering
+    short: Clustering
+    cut: int
+
+    def summary(self) -> dict[str, float]:
+        """The errors, in sentences, and `cut`."""
+        short = self.short.summary()
+        found = {"best_short": short["best"], "lowest_inertia_short": short["lowest_inertia"]}
+        return {**self.whole.summary(), **found, "cut": float(self.cut)}
+
+
+def prototypes_clustered(
+    model: NlMultitask, each: int, restarts: int, seed: int, standardize: bool = False
+) -> Prototypes:
+    """The experiment of section 4.1: `each` sentences of every prototype, and `restarts` runs of K-means."""
+    lines, kinds = populated(each, seed)
+    codes, kind = model.codes(lines), torch.tensor(kinds)
+    whole = cluster(codes, kind, restarts, seed, standardize)
+    few = kind < SHORT
+    short = cluster(codes[few.to(codes.device)], kind[few], restarts, seed, standardize)
+    cut = sum(len(model.vocab.words(line)) > model.vocab.max_len for line in lines)
+    return Prototypes(lines, kind, codes, whole, short, cut)
+
+
+def unseen_words(lines: Sequence[str], data: CorpusDataset) -> float:
+    """Share of the words that the training sentences do not have."""
+    known, words = training_words(data), [word for line in lines for word in words_of(line)]
+    return sum(word not in known for word in words) / max(1, len(words))
 
 
 # Interpolation and arithmetic

@@ -40,6 +40,7 @@ class BetaTCVAE(GaussianVAE[Config]):
 
     taps = ("code",)
     train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 150_000, "batch": 256}
+    least_batch = 2  # an item's density is held against those of the others
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
             "model": {"z": 4, "arch": "mlp", "lr": 3e-3, "beta": 30.0},

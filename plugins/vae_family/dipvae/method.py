@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from distk import DataSpec, Objective, Source, Step, UsageError, adam, option
+from distk import DataSpec, Objective, Source, Step, adam, option
 from distk.console import warn_once
 from distk.plugins.vae_family.gaussian import GaussianConfig, GaussianVAE
 from distk.plugins.vae_family.networks import Architecture
@@ -94,6 +94,8 @@ class DIPVAE(GaussianVAE[D]):
 
     def __init__(self, config: D, data: DataSpec) -> None:
         super().__init__(config, data)
+        if config.cov == "batch" or config.cov_grad == "st" or config.unbiased:  # the batch's own covariance counts
+            self.least_batch = 2
         if config.cov == "running":
             z = config.z
             for name, shape in (("first", (z,)), ("second", (z, z)), ("spread", (z,)), ("weight", ())):
@@ -107,8 +109,7 @@ class DIPVAE(GaussianVAE[D]):
         return {"warmup": min(1.0, (step + 1) / warmup) if warmup else 1.0}
 
     def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
-        """Raises UsageError for a batch of one where its covariance would be all that there is."""
-        self._check(source)
+        self._warn(source)
         return source.sample()
 
     def loss(self, step: Step) -> Tensor:
@@ -159,13 +160,8 @@ class DIPVAE(GaussianVAE[D]):
             c = c / (1 - squares)
         return c + torch.diag(spread)
 
-    def _check(self, source: Source) -> None:
+    def _warn(self, source: Source) -> None:
         config, z = self.config, self.config.z
-        alone = config.cov == "batch" or config.cov_grad == "st" or config.unbiased
-        if source.batch < 2 and alone:
-            raise UsageError(
-                "a covariance needs at least 2 samples: use --batch 2 or more, or --cov running --cov-grad literal."
-            )
         if source.batch < z and config.cov == "batch":
             warn_once(f"the covariance of {source.batch} samples in {z} dimensions has not full rank: raise --batch")
         factors = len(getattr(source.dataset, "factor_names", ()))

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from distk import DataSpec, Objective, Source, Step, UsageError, adam, option
+from distk import DataSpec, Objective, Source, Step, adam, option
 from distk.console import warn_once
 from distk.nn import call_fake, call_real, mlp
 from distk.plugins.vae_family.gaussian import GaussianConfig, GaussianVAE
@@ -60,6 +60,7 @@ class Config(GaussianConfig):
 class FactorVAE(GaussianVAE[Config]):
     """FactorVAE. Code: `z`, continuous."""
 
+    least_batch = 2  # codes are permuted over the batch
     presets: ClassVar[Mapping[str, Any]] = {
         # Three shapes of one size on a grid of positions, with networks that train in half a minute on one core.
         "demo": {
@@ -116,11 +117,8 @@ class FactorVAE(GaussianVAE[Config]):
         ]
 
     def collect(self, source: Source, objective: str = "") -> dict[str, Tensor]:
-        """`x` for the autoencoder, and `critic`: the items of all the critic's updates together.
-
-        Raises UsageError for a batch of one, whose permutation is the identity.
-        """
-        _check_batch(source)
+        """`x` for the autoencoder, and `critic`: the items of all the critic's updates together."""
+        _warn_of_batch(source)
         batches = 2 * self.config.critic_updates if self.config.critic_data == "fresh" else 1
         return {**source.sample(), "critic": source.sample(batches * source.batch)["x"]}
 
@@ -192,9 +190,7 @@ def normal02_(model: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def _check_batch(source: Source) -> None:
-    if source.batch < 2:
-        raise UsageError("factorvae permutes codes over the batch, which needs --batch 2 or more.")
+def _warn_of_batch(source: Source) -> None:
     if source.batch < 32:
         warn_once(f"batch {source.batch} is small: the critic of factorvae may learn the permutations by heart")
     rows = source.dataset.rows(source.split)

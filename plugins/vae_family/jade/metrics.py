@@ -70,8 +70,8 @@ class ValidationError(Metric):
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         """Raises UsageError where nothing was kept back."""
         model, dataset = _classifier(table)
-        rows = getattr(dataset, "validation", None)
-        if rows is None or not len(rows):
+        rows = dataset.rows("validation") if "validation" in dataset.splits else None
+        if rows is None:
             raise UsageError("no labels were kept back to validate on: train with --val-per-class 10.")
         return {"error_validation": _error(model, dataset, rows, "primary"), "images": len(rows)}
 

@@ -48,6 +48,7 @@ class PeychevVAE(GaussianVAE[PeychevConfig]):  # type: ignore[type-var]  # its n
 
     data = "shapes2d"
     train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 20_000, "batch": 1000}
+    least_batch = 2  # fully connected layers are normalised over the batch
 
     def __init__(self, config: PeychevConfig, data: DataSpec) -> None:
         Method.__init__(self, config, data)  # not GaussianVAE's, which builds the networks of --arch

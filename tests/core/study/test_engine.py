@@ -155,7 +155,7 @@ def test_the_selected_state_and_the_last_are_both_in_the_table(tmp_path, instant
     select = '[select]\nby = "covstats.cvr"\nevery = 10\n[options.covstats]\nlayer = "code"\n[train]'
     recipe.write_text(TINY.replace("[train]", select, 1).replace("seeds = 2", "seeds = 1"))
     ready = made(recipe, tmp_path / "out")
-    assert ready.settings(ready.variants[0], 0).train.eval_option == ('covstats.layer="code"',)
+    assert ready.settings(ready.variants[0], 0).train.keep == "best:covstats:layer=code"
     rows = engine.run(ready, engine="instant", quiet=True)
     folder = ready.out / "runs" / "free" / "s0"
     assert (folder / "best.safetensors").exists()

@@ -146,3 +146,81 @@ def test_a_claim_that_nobody_can_direct_is_refused_and_a_quoted_line_needs_no_me
     made, _ = planned(tmp_path, text)
     assert [v.label for v in made.variants] == ["free", "covreg-linear lr=0.01"]
     assert [v.label for v in made.recipe.variants] == ["free", "theirs", "covreg-linear lr=0.01"]
+
+
+CHOSEN = """
+seeds = 1
+[columns."all factors"]
+ours = "factorvae:protocol=cascadevae.eval"
+[columns."held out"]
+ours = "factorvae.eval"
+split = "test"
+options = { ignore_factors = ["shape"] }
+[columns."reconstruction:code=sample,split=validation.nll_image"]
+[select]
+by = "held out"
+every = 5
+on = "validation"
+[data]
+name = "dsprites"
+size = 32
+scales = [5]
+orientations = 1
+positions = 4
+holdout = 0.25
+[train]
+steps = 10
+batch = 8
+validation = 0.25
+[[variants]]
+method = "betavae"
+model = { arch = "mlp" }
+"""
+
+
+def test_protocols_and_splits_of_columns_and_of_the_choice(tmp_path) -> None:
+    from distk.study.checks import preview
+
+    def planned(text: str):
+        recipe = tmp_path / "chosen.toml"
+        recipe.write_text(text)
+        return plan(str(recipe), out=tmp_path / "out")
+
+    made = planned(CHOSEN)
+    assert [(c.metric, c.key, made.options(c)) for c in made.recipe.columns] == [
+        ("factorvae", "eval", {"protocol": "cascadevae"}),
+        ("factorvae", "eval", {"ignore_factors": ["shape"], "split": "test"}),
+        ("reconstruction", "nll_image", {"code": "sample", "split": "validation"}),
+    ]
+    train = made.settings(made.variants[0], 0).train
+    assert (train.keep, train.eval_every) == ("best:factorvae:ignore_factors=shape,split=validation", 5)
+    assert preview(made).empty == {}
+    for old, new, said in (
+        ('on = "validation"', 'on = "held"', "unknown split of data set 'dsprites' 'held'"),
+        ('split = "test"', 'split = "tset"', "unknown split of data set 'dsprites' 'tset'"),
+        ("validation = 0.25", "", "unknown split of data set 'dsprites' 'validation'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            preview(planned(CHOSEN.replace(old, new, 1)))
+
+
+def test_a_study_scores_a_column_on_its_own_split(tmp_path, instant) -> None:
+    from distk.evaluation import evaluate
+    from distk.models import open_model
+    from distk.study import engine
+
+    recipe = tmp_path / "chosen.toml"
+    recipe.write_text(CHOSEN)
+    made = plan(str(recipe), out=tmp_path / "out", device="cpu")
+    row = engine.run(made, engine="instant", quiet=True)[0]
+    folder = tmp_path / "out" / "runs" / "betavae" / "s0"
+    for file, ending in (("best", ""), ("checkpoint", " (last)")):
+        model, _ = open_model(folder / f"{file}.safetensors", "cpu")
+        for column, text, split in (
+            ("held out", "factorvae:ignore=shape", "test"),
+            ("all factors", "factorvae:protocol=cascadevae", "all"),
+        ):
+            alone = evaluate(model, [text], split=split)["metrics"]["factorvae"]["eval"]
+            assert row[f"{column}{ending}"] == alone
+        drawn = evaluate(model, ["reconstruction:code=sample"], split="validation")["metrics"]["reconstruction"]
+        assert row[f"reconstruction:code=sample,split=validation.nll_image{ending}"] == drawn["nll_image"]

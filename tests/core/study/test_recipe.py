@@ -74,7 +74,7 @@ def test_what_the_top_may_not_say(text: str, said: str) -> None:
         ('[[figures]]\nkind = "curve"\nx = "beta"\ny = "mig.mig"', "speaks of a setting of a grid 'beta'"),
         ('[[figures]]\nname = "../../x"', "'name' must be letters, digits, - and _"),
         ("[[figures]]\n[[figures]]", "another figure is called 'results', too"),
-        ('[select]\nby = "mig.mig"', "[select] needs 'by' (METRIC.KEY) and 'every'"),
+        ('[select]\nby = "mig.mig"', "[select] needs 'by' (a column, or METRIC.KEY) and 'every'"),
         ("[scale.small]\nvariants = []", "[scale.small] has an unknown key 'variants'."),
         ("[scale.small]\nseeds = -1", "'seeds' must be a number of seeds"),
         ("[[variants]", "study 's' is no TOML:"),

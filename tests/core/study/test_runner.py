@@ -12,7 +12,7 @@ from distk.study import engine
 from distk.study.claims import HOLDS, UNTESTED, Verdict
 from distk.study.plan import plan
 from distk.study.protocol import StudyRun, runner
-from distk.study.report import check_directions, report
+from distk.study.report import check_directions, report, show
 from distk.study.status import status
 
 RECIPE = """
@@ -150,6 +150,41 @@ def test_a_claim_needs_a_direction_where_no_metric_gives_one(registered, tmp_pat
     own = tmp_path / "own.toml"
     own.write_text('runner = "powers"\n' + RECIPE.replace("{ higher_is_better = true }", "{}"))
     with pytest.raises(UsageError, match="say 'direction', or 'higher_is_better' of column 'power'"):
+        check_directions(plan(str(own)).recipe)
+
+
+def test_the_best_run_is_chosen_by_another_column(registered, tmp_path, monkeypatch, capsys) -> None:
+    """Seed 1 has the smallest error of validation, seed 3 the largest power, and the large base has no error at all."""
+    import sys
+
+    @runner(Config)
+    def checked(study: StudyRun):
+        for row in powers(study):
+            error = {} if row["variant"] == "large base" else {"error": (row["seed"] - 1.2) ** 2}
+            yield {**row, **error}
+
+    monkeypatch.setattr(sys.modules["plugged_powers"], "powers", checked)
+    own = tmp_path / "own.toml"
+    chosen = RECIPE.replace("seconds = {}", "error = { higher_is_better = false }")
+    own.write_text('runner = "powers"\nbest_by = "error"\n' + chosen)
+    made = plan(str(own), out=tmp_path / "out")
+    check_directions(made.recipe)
+    engine.run(made, quiet=True)
+    told = report(made.out)
+    best = {n.variant: (n.best, n.best_seed) for n in told.lines if n.column == "power"}
+    assert best == {"exponent=1": (3, 1), "exponent=2": (9, 1), "large base": (None, None)}
+    assert {n.best_seed for n in told.lines if n.column == "error"} == {1}
+    assert told.plain()["table"][0]["best_seed"] == 1
+    show(told)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "'best' is the run that 'error' chooses for all columns (exponent=1: seed 1, exponent=2: seed 1)" in said
+    own.write_text('runner = "powers"\nbest_by = "eror"\n' + chosen)
+    with pytest.raises(
+        UsageError, match=r"'best_by' speaks of a column 'eror', which is not there\. Did you mean 'error'"
+    ):
+        plan(str(own))
+    own.write_text('runner = "powers"\nbest_by = "seconds"\n' + RECIPE)
+    with pytest.raises(UsageError, match="'best_by' is 'seconds', of which nobody says whether larger is better"):
         check_directions(plan(str(own)).recipe)
 
 

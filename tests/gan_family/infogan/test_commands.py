@@ -145,7 +145,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_grid_draws_a_picture_for_each_code(distk_command: Any, run: Path) -> None:
     code, out, _ = distk_command("infogan", "grid", run, "--rows", 4, "--columns", 3, "--out", "all.png", "--json")
     assert code == 0
-    assert json.loads(out)["files"] == ["all-c1.png", "all-c2.png", "all-d.png"]
+    told = json.loads(out)
+    assert told["files"] == ["all-c1.png", "all-c2.png", "all-d.png"]
+    assert (told["codes"], told["rows"], told["columns"]) == (["c1", "c2", "d"], {"c1": 4, "c2": 4, "d": 3}, 3)
     with Image.open("all-d.png") as classes, Image.open("all-c1.png") as walk:
         assert classes.height < walk.height  # three classes, four values
     code, out, _ = distk_command("infogan", "grid", run, "--code", "c2", "--out", "one.png")
@@ -153,6 +155,33 @@ def test_grid_draws_a_picture_for_each_code(distk_command: Any, run: Path) -> No
     code, _, err = distk_command("infogan", "grid", run, "--code", "c3")
     assert code == 2
     assert "none of this model's codes c1, c2, d" in err
+
+
+def test_items_cannot_exchange_what_they_are_not_encoded_to(distk_command: Any, run: Path) -> None:
+    for command in ("swap", "interpolate"):
+        code, _, err = distk_command(command, run, "--group", "noise", "--out", "s.png")
+        said = " ".join(err.split())
+        assert code == 2, said
+        assert "items are not encoded to 'noise'" in said
+        assert "--start prior" in said
+        assert distk_command(command, run, "--group", "noise", "--start", "prior", "--out", "s.png")[0] == 0
+
+
+def test_the_data_tell_every_split(distk_command: Any) -> None:
+    line = ("data", "teapots", "--items", 600, "--poses", 150, "--size", 16, "--gap", "paper")
+    code, out, _ = distk_command(*line, "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert told["train"] + told["validation"] + told["test"] + told["gap"] == told["items"] == 600
+    assert min(told["validation"], told["test"], told["gap"]) > 10
+    code, out, _ = distk_command(*line)
+    assert f"validation  {told['validation']}" in out
+
+
+def test_a_score_that_draws_by_itself_claims_no_rows(distk_command: Any, run: Path) -> None:
+    code, out, _ = distk_command("eval", run, "--metric", "infogan", "--set", "images=32", "--json")
+    assert code == 0
+    assert json.loads(out)["provenance"]["rows"] is None
 
 
 def test_hinton_draws_what_dci_measures(distk_command: Any, run: Path) -> None:

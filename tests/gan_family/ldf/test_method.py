@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from distk import Dataset, DataSpec, Files, UsageError
+from distk.commands.interpolate import strips as strips_between
+from distk.commands.swap import swapped_draws
 from distk.config import from_dict
 from distk.device import initialised
 from distk.method import Method, Step
@@ -32,6 +34,7 @@ from distk.settings import TrainConfig, resolve
 from distk.source import Source
 from distk.testing import method_checks
 from distk.training.trainer import Trainer
+from distk.traversal import strips_of
 
 CPU = torch.device("cpu")
 CLIPS, IMAGES = DataSpec("video", (3, 2, 4, 4)), DataSpec("image", (2, 8, 8))
@@ -511,6 +514,26 @@ def test_codes_there_and_back(spec: DataSpec, seed: int) -> None:
             assert not bool(changed[:, [0, 2]].any())
     with pytest.raises(ValueError, match="1 of the"):
         model.decode({"piece0": code["piece0"]})
+
+
+def test_what_is_made_of_the_noise_follows_where_the_noise_changes(seed: int) -> None:
+    model = make(seed).eval()
+    with torch.no_grad():
+        code = model.prior(4, torch.Generator().manual_seed(1))
+        strips = strips_of(model, code, "top2", 3)
+        moved = code["top"].clone()
+        moved[:, 1] = model.latents["top"].high
+        assert torch.allclose(strips[:, -1], model.decode({"top": moved}), atol=1e-6)
+        assert float((strips[:, 0] - strips[:, -1]).abs().amax()) > 1e-3
+        pairs = swapped_draws(model, code, "top")
+        assert torch.allclose(pairs[:, 2], pairs[:, 1], atol=1e-6)  # all of an item follows from its noise
+        assert torch.allclose(pairs[:, 3], pairs[:, 0], atol=1e-6)
+        assert float((pairs[:, 0] - pairs[:, 1]).abs().amax()) > 1e-3
+        way = strips_between(model, code, 3, "top")
+        half = (code["top"][:2] + code["top"][2:]) / 2
+        assert torch.allclose(way[:, 1], model.decode({"top": half}), atol=1e-6)
+        own = strips_between(model, code, 3, "piece1")
+        assert torch.allclose(own[:, :, [0, 2]], own[:, :1, [0, 2]].expand(-1, 3, -1, -1, -1, -1), atol=1e-6)
 
 
 def test_ways_between_draws_lead_along_the_noise(seed: int) -> None:

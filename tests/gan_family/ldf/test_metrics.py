@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from distk import DataSpec, DistkError, Latent, LatentSpace, Method, NoConfig, UsageError
 from distk.data import Dataset, open_dataset
 from distk.metric import CodeTable
+from distk.plugins.gan_family.ldf import judge as judges
 from distk.plugins.gan_family.ldf import race as races
 from distk.plugins.gan_family.ldf.figures import CURVES, curves_png
 from distk.plugins.gan_family.ldf.judge import (
@@ -32,6 +34,8 @@ from distk.plugins.gan_family.ldf.race import Clock, Point, seconds_of
 from distk.plugins.gan_family.ldf.shared import Shared
 from distk.plugins.gan_family.ldf.study import ends, keep, time_of
 from distk.plugins.gan_family.ldf.validity import VideoValidity, acting, background, nearest, pacman_at, walks
+from distk.study import engine
+from distk.study.plan import plan
 
 CPU = torch.device("cpu")
 
@@ -407,3 +411,23 @@ def test_a_race_on_the_command_line(distk_command: Any) -> None:
     assert Path("here/curves.png").exists()
     code, _, err = distk_command("ldf", "race", "--variants", "solo", "--device", "cpu")
     assert (code, "none of pretrain, scratch, joint" in err) == (2, True)
+
+
+def test_a_study_that_goes_on_keeps_its_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second start would train another judge, whose scores no figure takes beside those of the first."""
+    sets = ["data.images=40", "data.held_out=20", "train.batch=20", "train.steps=5", "model.width=0.05"]
+    sets += ["model.top_hidden=8", "ldf.bottom_steps=3", "settings.budget=0", "settings.evals=1"]
+    sets += ["settings.samples=40", "settings.judge_steps=2", "settings.judge_width=4"]
+
+    def run(seeds: str) -> list[dict[str, Any]]:
+        return engine.run(plan("ldf-race", seeds=seeds, sets=sets, out=tmp_path / "r", device="cpu"), quiet=True)
+
+    assert len(run("1")) == 3
+    judges._trained.clear()
+    monkeypatch.setattr(judges, "train_judge", functools.partial(judges.train_judge, seed=9))
+    assert len(run("2")) == 6
+    held = [line.split(",") for line in (tmp_path / "r" / "curves.csv").read_text().splitlines()[1:]]
+    assert len({row[0] for row in held}) == 3
+    assert {row[1] for row in held} == {"0", "1"}
+    assert len({row[-1] for row in held}) == 1
+    judges._trained.clear()

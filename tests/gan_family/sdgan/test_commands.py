@@ -158,12 +158,39 @@ def test_generic_commands_start_from_draws(name: str, runs, distk_command, in_fo
     ):
         code, _, err = distk_command(line[0], runs[name], *line[1:], "-o", "p.png")
         assert code == 0, err
-    code, _, err = distk_command("swap", runs[name], "--a", 1, "--b", 2)
-    assert code == 2
-    assert "drawn by --seed" in err
+    for line in (("swap", "--a", 1, "--b", 2), ("interpolate", "--a", 1, "--b", 2), ("traverse", "--row", 3)):
+        code, _, err = distk_command(line[0], runs[name], *line[1:], "-o", "p.png")
+        said = " ".join(err.split())
+        assert code == 2
+        assert f"of the data, and method '{name}' has no encoder that gives its code: codes are drawn by --seed" in said
+        code, _, err = distk_command(line[0], runs[name], *line[1:], "--start", "prior", "-o", "p.png")
+        assert code == 2
+        assert "--start prior draws codes by --seed: leave one of the two out" in " ".join(err.split())
+        assert distk_command(line[0], runs[name], *line[1:], "--start", "data")[0] == 2
     code, _, err = distk_command("reconstruct", runs[name])
     assert code == 2
     assert ("distk sdgan invert" in err) == (name == "sddcgan")
+
+
+def test_only_the_group_that_is_named_moves_between_two_draws(runs, distk_command, in_folder: Path) -> None:
+    model, _ = checkpoint.load(runs["sddcgan"] / "checkpoint.safetensors")
+    ends = model.prior(2, torch.Generator().manual_seed(0))
+    share = torch.linspace(0, 1, 3)[:, None]
+    for group in ("identity", "observation"):
+        line = ("interpolate", runs["sddcgan"], "--group", group, "--pairs", 1, "--steps", 3, "-o", "p.png", "--json")
+        code, out, err = distk_command(*line)
+        assert code == 0, err
+        assert json.loads(out)["start"] == "prior"
+        way = {
+            name: (torch.lerp(v[:1], v[1:], share) if name == group else v[:1].expand(3, -1))
+            for name, v in ends.items()
+        }
+        with torch.no_grad():
+            expected = drawn(model.decode(way), 3)
+        assert np.abs(pixels("p.png").astype(int) - expected).max() <= 1
+    code, _, err = distk_command("interpolate", runs["sddcgan"], "--group", "identiti", "-o", "p.png")
+    assert code == 2
+    assert "Did you mean 'identity'" in err
 
 
 @pytest.mark.parametrize("command", ["grid", "interpolate", "invert"])

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+import distk
 from distk import Dataset, DataSpec, DistkError, Files, UsageError, open_dataset, seeded
 from distk.config import from_dict
 from distk.device import initialised
@@ -248,3 +249,27 @@ def test_the_best_restart_of_each_subject_is_kept(seed: int) -> None:
         shown.append((made.detach().clamp(0, 1) - x).square().mean((1, 2, 3)).view(2, 2).sum(1))
     best = torch.stack(alone).argmin(0)
     assert torch.allclose(several, torch.stack(shown)[best, torch.arange(2)], atol=1e-4)
+
+
+def test_the_codes_of_a_trained_encoder_verify(tmp_path: Path, generator: torch.Generator) -> None:
+    data = {"data": "idfaces", "size": 16, "identities": 30, "observations": 4}
+    kept = distk.train(
+        "betavae", out=tmp_path / "vae", steps=1, batch=4, z=3, arch="mlp", device="cpu", quiet=True, **data
+    )
+    model = distk.load(kept.checkpoint)
+    x = torch.rand(5, 3, 16, 16, generator=generator)
+    with torch.no_grad():
+        low, high = model.spec.range
+        expected = model.encode(x * (high - low) + low)["z"]
+        for path in (tmp_path / "vae", kept.checkpoint):
+            seen = load_verifier(Path(path), (3, 16, 16), CPU)(x)
+            assert torch.allclose(seen, expected / expected.norm(dim=1, keepdim=True), atol=1e-6)
+    told = distk.evaluate(model, ["verification"], verifier=str(kept.checkpoint), pairs=40)["metrics"]["verification"]
+    assert 0 <= told["auc_real"] <= 1
+    with pytest.raises(UsageError, match=r"does not encode images \[3, 32, 32\] into numbers"):
+        load_verifier(tmp_path / "vae", (3, 32, 32), CPU)
+    drawn = distk.train(
+        "dcgan", preset="demo", out=tmp_path / "gan", steps=1, batch=4, width=4, z=4, device="cpu", quiet=True
+    )
+    with pytest.raises(UsageError, match="is no verifier of them"):
+        load_verifier(drawn.checkpoint, (3, 16, 16), CPU)

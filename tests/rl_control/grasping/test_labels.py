@@ -326,18 +326,26 @@ def test_cameras_look_at_the_middle():
 
 
 def test_both_engines_mostly_agree():
-    """On 70 grasps of seven objects; `distk grasping check-labels` tries more."""
+    """On 210 grasps near 42 demonstrations of 21 objects; `distk grasping check-labels` tries more: 85.8 % of 1,932.
+
+    Grasps near one demonstration stand or fall together, so that the error is that of a mean over demonstrations.
+    Labels that have nothing to do with each other agree in half of the grasps.
+    """
     pytest.importorskip("mujoco", reason="MuJoCo is not installed: pip install 'distk[physics]'")
     physics = engines.engine("mujoco")
     agree = []
-    for index, name in enumerate(CATEGORIES):
+    for index in range(21):
+        name = CATEGORIES[index % 7]
         draw = torch.Generator().manual_seed(index)
         shapes = bodies.bodies([name], index)
         held = generator.demonstrations(shapes, 0, 2, draw, CPU, gripper.holds, name)
         poses = generator.near_poses(held, 5, draw).flatten(0, 1)
         which = torch.zeros(len(poses), dtype=torch.long)
-        agree.append(gripper.holds(shapes, which, poses) == physics(shapes, which, poses))
-    assert float(torch.cat(agree).double().mean()) >= 0.8
+        agree.append((gripper.holds(shapes, which, poses) == physics(shapes, which, poses)).double().view(2, 5).mean(1))
+    each = torch.cat(agree)
+    error = float(each.std() / len(each) ** 0.5)
+    assert float(each.mean()) == pytest.approx(0.858, abs=4 * error)
+    assert float(each.mean()) - 4 * error > 0.5
 
 
 def test_pieces_fill_what_they_stand_for():

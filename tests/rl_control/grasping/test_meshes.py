@@ -9,7 +9,7 @@ import torch
 from distk import UsageError
 from distk.errors import DistkError
 from distk.plugins.rl_control.grasping import bodies, meshes
-from distk.plugins.rl_control.grasping.meshes import Reading, distances, found, grid_of, grids, inside, load
+from distk.plugins.rl_control.grasping.meshes import Reading, distances, found, grid_of, grids, inside, load, solid
 
 trimesh = pytest.importorskip("trimesh", reason="trimesh is not installed: pip install 'distk[mesh]'")
 COARSE = Reading(samples=24)
@@ -22,7 +22,7 @@ def box(tmp_path):
 
 
 def test_a_box_is_exact(box):
-    values, low, spacing = grid_of(box, COARSE)
+    values, low, spacing = grid_of(*solid(box, COARSE), COARSE)
     x, y, z = (low[k] + spacing * np.arange(24) for k in range(3))
     z, y, x = np.meshgrid(z, y, x, indexing="ij")
     q = np.stack([abs(x) - 0.03, abs(y) - 0.04, abs(z - 0.05) - 0.05], -1)
@@ -67,8 +67,9 @@ def test_surfaces_that_are_not_closed(tmp_path):
     up = whole.face_normals[:, 2] < 0.9
     trimesh.Trimesh(whole.vertices, whole.faces[up]).export(tmp_path / "open.obj")
     with pytest.raises(UsageError, match="is not closed"):
-        grid_of(tmp_path / "open.obj", COARSE)
-    values, low, spacing = grid_of(tmp_path / "open.obj", Reading(samples=24, open="shell", wall=0.006))
+        solid(tmp_path / "open.obj", COARSE)
+    shell = Reading(samples=24, open="shell", wall=0.006)
+    values, low, spacing = grid_of(*solid(tmp_path / "open.obj", shell), shell)
     made = bodies.Grids(torch.from_numpy(values)[None].float(), torch.from_numpy(low)[None].float(),
                         torch.tensor([spacing]).float())  # fmt: skip
     points = torch.tensor([[[0.0, 0.0, 0.05], [0.0, 0.0, 0.0], [0.039, 0.0, 0.05]]])
@@ -93,6 +94,18 @@ def test_files_without_a_surface(tmp_path, name, content, said):
     with pytest.raises(DistkError, match=said) as refused:
         load(tmp_path / name, Reading())
     assert "\n" not in str(refused.value)
+
+
+def test_all_files_are_read_before_the_first_is_computed(tmp_path, box, monkeypatch):
+    """The last file's fault is said at once, not after minutes of the others'."""
+    (tmp_path / "z.obj").write_text("v 0 0 0\n")
+
+    def never(*_):
+        raise AssertionError("computed")
+
+    monkeypatch.setattr(meshes, "grid_of", never)
+    with pytest.raises(DistkError, match=r"z\.obj"):
+        grids([box, tmp_path / "z.obj"], COARSE)
 
 
 def test_folders(tmp_path, box):
@@ -134,4 +147,4 @@ def test_a_real_surface_that_is_not_closed(real):
     if closed:
         pytest.skip("this teapot is closed")
     with pytest.raises(UsageError, match="is not closed"):
-        grid_of(path, Reading(scale=0.03, up="y", samples=24))
+        solid(path, Reading(scale=0.03, up="y"))

@@ -230,7 +230,7 @@ def test_accuracy_in_eval_mode_is_repeatable(model_of, grasps):
 
 def test_planning_is_the_share_of_searches(model_of, grasps):
     model = model_of("graspcnn")
-    config = GraspPlanning.Config(steps=4, repeats=3, demos=100)
+    config = GraspPlanning.Config(steps=4, starts=3, demos=100)
     score = GraspPlanning(config).compute(table_of(model, grasps), 7)
     draw = seeded(7, grasps.device)
     begin = starts(grasps, "test", 100, 3, draw)

@@ -109,10 +109,10 @@ def test_two_drawn_clips_exchange_a_half_and_items_are_refused(run: Path, distk_
         assert distk_command("swap", run, "--group", group, "--pairs", 2, "--out", f"{group}.png")[0] == 0
     code, _, told = distk_command("swap", run, "--a", 1, "--b", 2)
     assert code == 2
-    assert "pairs are drawn by --seed" in " ".join(told.split())
+    assert "method 'mocogan' has no encoder that gives its code: codes are drawn by --seed" in " ".join(told.split())
     code, _, told = distk_command("traverse", run, "--row", 1)
     assert code == 2
-    assert "the code is drawn by --seed" in " ".join(told.split())
+    assert "--row names an item of the data, and method 'mocogan' has no encoder" in " ".join(told.split())
     assert distk_command("reconstruct", run)[0] == 2
 
 

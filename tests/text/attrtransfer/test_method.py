@@ -149,12 +149,13 @@ def test_the_total_is_the_weighted_sum_and_ramps(seed: int) -> None:
     step.log = lambda name, value: kept.__setitem__(name, value)  # type: ignore[method-assign]
     total = model.loss(step)
     factor = {"rec": 0.5, "cnt_rec": 2, "back_rec": 3, "class_od": 5, "class_td": 7 * 0.25, "class_btd": 11 * 0.25}
+    kept.pop("dev_accuracy")
     assert set(kept) == set(factor)
     assert float(total) == pytest.approx(sum(factor[name] * float(value) for name, value in kept.items()), rel=1e-10)
     step.phase = "warm-up"
     kept.clear()
     model.loss(step)
-    assert set(kept) == {"rec", "class_od"}
+    assert set(kept) == {"rec", "class_od", "dev_accuracy"}
     config = model.config
     assert model.schedule(config.warmup)["ramp"] == 1.0  # no ramp: at once
     later = resolve("attrtransfer", options={"model": {"warmup": 10, "ramp": 20}}).model
@@ -211,6 +212,34 @@ def test_data_without_nouns_are_refused_unless_they_are_not_needed(seed: int, tm
     with pytest.raises(UsageError, match="add --tagger auto, or --lambda-cnt 0"):
         made().step()
     made(lambda_cnt=0.0).step()
+
+
+def test_the_classifier_is_held_against_sentences_that_nothing_learns(seed: int) -> None:
+    made = trainer(seed, dropout=0.7)
+    model, dataset = made.model, made.dataset
+    assert isinstance(model, AttrTransfer)
+    source = Source(dataset, 50, made.generator)
+    batch = model.collect(source)
+    held = {
+        (tuple(x), k)
+        for x, k in zip(*(dataset.batch(dataset.parts["dev"])[n].tolist() for n in ("x", "label")), strict=True)
+    }
+    drawn = zip(batch["dev_x"].tolist(), batch["dev_label"].tolist(), strict=True)
+    assert {(tuple(x), k) for x, k in drawn} <= held
+    assert len(batch["dev_x"]) == 50
+    model.train()
+    found = model.dev_accuracy(batch["dev_x"], batch["dev_label"])
+    assert model.classifier.drop.training
+    assert not found.requires_grad
+    model.eval()
+    right = [int(model.label_logits(x[None]).argmax()) for x in batch["dev_x"]]
+    assert float(found) == pytest.approx(
+        sum(a == b for a, b in zip(right, batch["dev_label"].tolist(), strict=True)) / 50
+    )
+    made.step()
+    assert made.sums["dev_accuracy"][-1] == 1
+    del dataset.parts["dev"]
+    assert "dev_x" not in model.collect(source)
 
 
 # Networks

@@ -11,6 +11,9 @@ import pytest
 from PIL import Image
 
 import distk
+from distk import UsageError
+from distk.commands.shared import OnData
+from distk.plugins.text.nlmultitask.prototypes import words_of
 
 ONE, TWO, THREE = "The dog is red.", "The cat is red.", "No cat ever eats."
 
@@ -84,11 +87,43 @@ def test_clusters_are_shown_saved_and_drawn(run: Path, distk_command: Any, tmp_p
     assert contents.tolist() == told["contents"]
     assert int((contents.sum(1) - contents.max(1)).sum()) == told["best"]
     assert held["sentences"][-1] == ""
+    words = [word for sentence in held["sentences"].tolist() for word in words_of(sentence)]
+    model = distk.load(run, device="cpu")
+    data = model.dataset()
+    learnt = {word for sentence in data.lines(data.rows("train")) for word in words_of(sentence)}
+    assert told["unseen_words"] == pytest.approx(sum(word not in learnt for word in words) / len(words))
+    assert told["cut"] == sum(len(sentence) > model.vocab.max_len for sentence in held["sentences"].tolist())
     with Image.open(tmp_path / "p.png") as picture:
         assert picture.width > 600
     code, out, _ = distk_command(*line)
     assert "lowest_inertia" in out
+    assert "unseen_words" in out
     assert "the best run" in out
+
+
+def test_names_of_files_keep_what_stands_behind_their_last_dot(run: Path, distk_command: Any, tmp_path: Path) -> None:
+    line = ("nlmultitask", "syntax-clusters", run, "--per-prototype", 2, "--restarts", 2)
+    code, out, err = distk_command(*line, "--save", tmp_path / "codes.v1", "--plot", tmp_path / "pca.v1.PNG", "--json")
+    assert code == 0, err
+    assert json.loads(out)["files"] == [str(tmp_path / "codes.v1.npz"), str(tmp_path / "pca.v1.PNG")]
+    assert {path.name for path in tmp_path.iterdir()} >= {"codes.v1.npz", "pca.v1.PNG"}
+
+
+def test_clusters_without_the_data(run: Path, distk_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model whose files are elsewhere is clustered all the same; data that the user names must be there."""
+    line = ("nlmultitask", "syntax-clusters", run, "--per-prototype", 2, "--restarts", 2, "--json")
+
+    def gone(on: Any) -> Any:
+        raise UsageError("they are gone.")
+
+    monkeypatch.setattr(OnData, "dataset", gone)
+    code, out, err = distk_command(*line)
+    assert code == 0, err
+    assert json.loads(out)["unseen_words"] is None
+    assert "unseen_words is not known: they are gone." in " ".join(err.split())
+    code, _, err = distk_command(*line, "--data", "parallel")
+    assert code == 2
+    assert "they are gone." in err
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,14 @@ def exact(seed: int, **model: Any) -> tuple[NlMultitask, Step]:
     return found, step
 
 
+def packed(model: NlMultitask, x: Tensor) -> tuple[Tensor, Tensor]:
+    """torch's own last states, hidden and cell `[n, H]`, of sentences that are not empty, `<eos>` not read."""
+    size = (x != PAD).sum(1) - 1
+    read = pack_padded_sequence(model.encoder.symbols(x), size.cpu(), batch_first=True, enforce_sorted=False)
+    h, c = model.encoder.lstm(read)[1]
+    return h[0], c[0]
+
+
 def by_cells(lstm: nn.LSTM, rows: Tensor, state: tuple[Tensor, Tensor]) -> Tensor:
     """Hidden states `[T, H]` of one sentence's inputs `[T, E]`, gate by gate."""
     h, c = state
@@ -69,9 +77,21 @@ def test_the_representation_is_the_state_at_the_last_character(seed: int) -> Non
         last = by_cells(model.encoder.lstm, model.encoder.symbols(ids), (zero, zero))[-1]
         expected = torch.tanh(model.representation.weight @ last + model.representation.bias)
         assert torch.allclose(code[i], expected, atol=1e-12)
-    size = (x != PAD).sum(1) - 1
-    packed = pack_padded_sequence(model.encoder.symbols(x), size.cpu(), batch_first=True, enforce_sorted=False)
-    assert torch.allclose(model.encoder(x), model.encoder.lstm(packed)[1][0][0], atol=1e-12)
+    assert torch.allclose(model.encoder(x), packed(model, x)[0], atol=1e-12)
+
+
+def test_the_state_with_its_cell(seed: int) -> None:
+    model, step = exact(seed, state="hc")
+    x = step.batch["x"]
+    assert model.representation.weight.shape == (6, 14)
+    assert torch.allclose(model.encoder(x), torch.cat(packed(model, x), 1), atol=1e-12)
+    assert torch.allclose(model.encoder(nn.functional.pad(x, (0, 7))), model.encoder(x), atol=1e-12)
+    for width in (1, model.vocab.max_len + 1):
+        assert torch.equal(model.encoder(model.read([""])[:, :width]), torch.zeros(1, 14).double())
+    own = model.encoder.lstm.weight_hh_l0
+    (gradient,) = torch.autograd.grad(model.encoder(x).square().sum(), own)
+    (expected,) = torch.autograd.grad(sum(part.square().sum() for part in packed(model, x)), own)
+    assert torch.allclose(gradient, expected, atol=1e-10)
 
 
 def test_padding_and_neighbours_change_nothing_and_an_empty_sentence_has_the_first_state(seed: int) -> None:

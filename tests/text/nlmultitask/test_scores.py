@@ -246,6 +246,7 @@ def test_syntax_clustering_of_a_perfect_and_a_constant_model(data: Any, monkeypa
     found = metric.compute(table(model, data), 4)
     assert found["best"] == found["best_short"] == 0
     assert found["sentences"] == 140
+    assert found["cut"] == sum(len(line) > model.vocab.max_len for line in lines)
     words = [w for line in lines for w in words_of(line)]
     learnt = {w for line in data.lines(data.rows("train")) for w in words_of(line)}
     assert found["unseen_words"] == pytest.approx(sum(w not in learnt for w in words) / len(words))

@@ -29,8 +29,7 @@ def test_both_scales_are_sound_and_run_what_they_say() -> None:
     assert len(paper.variants) == 9
     joint = paper.settings(paper.recipe.variant("JointVAE m=4"), 3)
     assert (joint.model.z, joint.train.steps, joint.train.batch, joint.train.seed) == (4, 300_000, 64, 3)
-    assert (joint.train.eval_every, joint.train.keep) == (10_000, "best:factorvae")
-    assert 'factorvae.protocol="cascadevae"' in joint.train.eval_option
+    assert (joint.train.eval_every, joint.train.keep) == (10_000, "best:factorvae:protocol=cascadevae")
     assert {c.untested for c in paper.recipe.claims} == {"", "it is asked at --scale small only"}
     assert sum(not c.untested for c in paper.recipe.claims) == 10
     assert sum(not c.untested for c in small.recipe.claims) == 3

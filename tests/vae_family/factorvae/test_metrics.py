@@ -165,4 +165,4 @@ def test_dipvae_on_the_command_line(distk, in_folder) -> None:
     distk("resume", "run", "--steps", "6")
     assert last_row(in_folder)["step"] == 6
     one = ("train", "dipvae", "--preset", "demo", "--batch", "1", "--steps", "1", "--device", "cpu")
-    assert "a covariance needs at least 2 samples" in distk(*one, code=2)[1]
+    assert "method 'dipvae' learns from batches of 2 items or more: use --batch 2" in distk(*one, code=2)[1]

@@ -1,0 +1,164 @@
+"""Were the true factors found again, up to order and scale (mcc), or up to a map that a regression finds (r2)?
+
+The standard of nonlinear ICA and causal representation learning. Statistics are float64; higher is better.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from . import checks
+from .checks import Array, Result
+from .probes import mlp
+
+KINDS = ("pearson", "spearman")
+
+
+def mcc(codes: Array, factors: Array, codes_test: Array | None = None, factors_test: Array | None = None) -> Result:
+    """Mean correlation coefficient of factors and the codes that are matched to them (Hyvarinen & Morioka 2016).
+
+    |correlation| of every code [n, D] and factor [n, K]; the one-to-one matching with the largest sum; mean over the
+    factors, of which those without a partner (D < K) count 0. In [0, 1]. The weak form (Khemakhem et al. 2020) takes
+    the canonical variates of both sides instead of the columns, and so forgives a linear map. Matching and variates are
+    those of the training rows; without test rows the last third of the rows tests, in order.
+    Keys: pearson, spearman, weak, each also with `_train`; correlation [D, K] (Pearson, test rows), matched [K]
+    (code of each factor by Pearson, NaN without one). Constant factors are dropped with a reason, a
+    constant code correlates with nothing.
+    """
+    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test)
+    kept, reasons = checks.varying(f)
+    total, f, ft = f.shape[1], f[:, kept], ft[:, kept]
+    result: Result = {}
+    for kind in KINDS:
+        train, test = correlations(c, f, kind), correlations(ct, ft, kind)
+        rows, columns = match(train)
+        result[kind] = float(test[rows, columns].sum() / len(kept))
+        result[f"{kind}_train"] = float(train[rows, columns].sum() / len(kept))
+        if kind == "pearson":
+            result["correlation"] = _wide(test, kept, total)
+            matched = torch.full((1, len(kept)), torch.nan, dtype=torch.float64, device=c.device)
+            matched[0, columns] = rows.double()
+            result["matched"] = _wide(matched, kept, total)[0]
+    variates = canonical(c, f)
+    for name, (x, y) in {"weak": (ct, ft), "weak_train": (c, f)}.items():
+        pairs = correlations(*variates.of(x, y), "pearson").diagonal()
+        result[name] = float(pairs.sum() / len(kept))
+    return checks.finish(result, reasons)
+
+
+def _wide(values: Tensor, kept: list[int], total: int) -> np.ndarray:
+    """[r, K'] as numpy float64 [r, K], NaN in the columns of dropped factors."""
+    wide = torch.full((len(values), total), torch.nan, dtype=torch.float64)
+    wide[:, kept] = values.cpu()
+    return checks.array(wide)
+
+
+def correlations(codes: Tensor, factors: Tensor, kind: str) -> Tensor:
+    """|correlation| of each column of codes `[n, D]` and of factors `[n, K]`: `[D, K]`, 0 for constant columns."""
+    if kind == "spearman":
+        codes, factors = ranks(codes), ranks(factors)
+    (a,), (b,) = checks.standardise(codes), checks.standardise(factors)
+    return (a.T @ b / len(a)).abs().clamp_(max=1)
+
+
+def ranks(x: Tensor) -> Tensor:
+    """Ranks 1..n of each column of x `[n, D]`, equal values sharing the mean of theirs."""
+    columns = []
+    for column in x.T:
+        _, index, count = column.unique(return_inverse=True, return_counts=True)
+        last = count.cumsum(0).to(x.dtype)
+        columns.append((last - (count.to(x.dtype) - 1) / 2)[index])
+    return torch.stack(columns, 1)
+
+
+def match(score: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns int64 `[min(D, K)]` of the one-to-one matching with the largest sum of score `[D, K]`."""
+    rows, columns = linear_sum_assignment(score.cpu().numpy(), maximize=True)
+    return torch.from_numpy(rows).to(score.device), torch.from_numpy(columns).to(score.device)
+
+
+class Variates(NamedTuple):
+    """Two centred linear maps onto the canonical variates: x -> (x - mean) @ weight, and so for y."""
+
+    mean_x: Tensor
+    weight_x: Tensor
+    mean_y: Tensor
+    weight_y: Tensor
+
+    def of(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The variates of other rows, `[m, r]` each, most correlated first."""
+        return (x - self.mean_x) @ self.weight_x, (y - self.mean_y) @ self.weight_y
+
+
+def canonical(x: Tensor, y: Tensor) -> Variates:
+    """Canonical correlation analysis of x `[n, D]` and y `[n, K]`: r = the smaller of their ranks.
+
+    By thin SVDs of both centred sides; directions below 1e-10 of the largest singular value are left out.
+    """
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    ux, backward_x = _whitened(x - mean_x)
+    uy, backward_y = _whitened(y - mean_y)
+    left, _, right = torch.linalg.svd(ux.T @ uy, full_matrices=False)
+    return Variates(mean_x, backward_x @ left, mean_y, backward_y @ right.T)
+
+
+def _whitened(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Orthonormal columns that span x `[n, D]`, and the matrix that takes x to them."""
+    u, s, v = torch.linalg.svd(x, full_matrices=False)
+    keep = s > 1e-10 * s.max().clamp_min(torch.finfo(s.dtype).tiny)
+    return u[:, keep], v[keep].T / s[keep]
+
+
+def r2(
+    codes: Array,
+    factors: Array,
+    codes_test: Array | None = None,
+    factors_test: Array | None = None,
+    predictor: str = "linear",
+    seed: int = 0,
+    hidden: int = 128,
+    passes: int = 100,
+) -> Result:
+    """R^2 of regressing factors [n, K] on codes [n, D]: identifiability up to a linear or a smooth map.
+
+    Mean over the factors of 1 - squared error / variance around the mean of the rows that are scored; at most 1, 0
+    for a constant guess, below 0 on test rows for worse. predictor: 'linear' (least squares) or 'mlp' (two
+    hidden layers on standardised codes, stopped where a ninth of the training rows is foretold best; `probes.mlp`).
+    Without test rows the last third of the rows tests, in order. Keys: r2, r2_train, r2_per_factor [K]. Constant
+    factors are dropped with a reason.
+    """
+    checks.one_of(predictor, ("linear", "mlp"), "predictor")
+    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test)
+    kept, reasons = checks.varying(f)
+    total, f, ft = f.shape[1], f[:, kept], ft[:, kept]
+    x, xt = checks.standardise(c, ct)
+    y, yt = checks.standardise(f, ft)
+    if predictor == "linear":
+        weight = torch.linalg.lstsq(x, y, driver="gelsd" if x.device.type == "cpu" else "gels").solution
+        train, test = x @ weight, xt @ weight
+    else:
+        network = mlp(x, y, seed=seed, hidden=hidden, passes=passes)
+        train, test = network(x), network(xt)
+    per_factor = torch.full((total,), torch.nan, dtype=torch.float64)
+    scored = determination(test, yt)
+    per_factor[kept] = scored.cpu()
+    if bool(scored.isnan().any()):
+        reasons = {**reasons, "r2": "a factor is constant among the test rows: left out of the mean"}
+    result = {
+        "r2": float(scored.nanmean()),
+        "r2_train": float(determination(train, y).mean()),
+        "r2_per_factor": checks.array(per_factor),
+    }
+    return checks.finish(result, dict(reasons))
+
+
+def determination(prediction: Tensor, target: Tensor) -> Tensor:
+    """R^2 of each column `[K]`; NaN where the target `[n, K]` does not vary."""
+    spread = (target - target.mean(0)).square().sum(0)
+    error = (prediction - target).square().sum(0)
+    return torch.where(spread > 0, 1 - error / spread.where(spread > 0, torch.ones_like(spread)), torch.nan)
