@@ -44,7 +44,7 @@ class Header:
     method: str
     config: dict[str, Any]
     data: dict[str, Any]
-    """`spec`, and how the training data was opened: `name`, `options`, `folder`, `origin`."""
+    """`spec`, and how the training data was opened: `name`, `options`, `folder`, `origin`, `identity`."""
     step: int
     seed: int
     plugin: str = ""
@@ -122,6 +122,7 @@ def _parse(path: Path, file: Any) -> Header:
 def _check_data(data: Any) -> None:
     """Raise TypeError where the description of the training data has values of a wrong type."""
     kinds: dict[str, Any] = {"name": str, "options": dict, "folder": (str, type(None)), "origin": str, "spec": dict}
+    kinds["identity"] = dict
     for key, kind in kinds.items():
         if key in data and not isinstance(data[key], kind):
             raise TypeError(f"data.{key}")

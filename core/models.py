@@ -9,7 +9,7 @@ import torch
 from distk import checkpoint
 from distk.data import Dataset, DataSpec, open_dataset
 from distk.device import choose_device
-from distk.errors import DistkError
+from distk.errors import DistkError, UsageError
 from distk.method import Method
 
 
@@ -29,6 +29,11 @@ def trained_data(header: checkpoint.Header, device: torch.device, folder: str | 
     data = header.data
     try:
         spec, where = DataSpec.from_dict(data["spec"]), folder or data.get("folder")
+        if folder is None and where and not Path(where).expanduser().exists():
+            raise UsageError(
+                f"the data that the model was trained on are no longer at '{where}': say with --data-dir where they "
+                "are, or name others with --data."
+            )
         dataset = open_dataset(data["name"], dict(data["options"]), device=device, folder=where, model=spec)
         if share := header.train.get("validation"):
             dataset.keep_back(float(share))

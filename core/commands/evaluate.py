@@ -30,7 +30,7 @@ UNFIT = re.compile(r"[^\w.=+-]+")
 """What of a score's label has no place in the name of a file."""
 
 
-class EvalCommand(typer.core.TyperCommand):
+class EvalCommand(options.Command):
     """Offers every setting of the metrics that the command line names as an option: `--metric recall --ks 1,5`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

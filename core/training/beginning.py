@@ -15,17 +15,20 @@ from distk.method import Method, eval_mode
 from distk.registered import Registration
 from distk.registry import registry
 from distk.settings import Settings
+from distk.training.soundness import check_items
 from distk.training.trainer import Trainer
 
 
 def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Dataset | None = None) -> Trainer:
     """Data set (or the one given), model and trainer of these settings.
 
-    Raises UsageError when the method does not take this kind of data.
+    Raises UsageError when the method does not take this kind of data, DistkError for items that are not what the data
+    set says.
     """
     if dataset is None:
         dataset = opened(settings, device)
     _refuse_unfit(settings, dataset)
+    check_items(dataset)
     with initialised(settings.train.seed, device):
         try:
             model = settings.method(settings.model, dataset.spec).to(device)

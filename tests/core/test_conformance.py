@@ -26,6 +26,7 @@ NEED_FILES = {
     "ud",
     "folder",
     "arrays",
+    "table",
     "identity-folder",
     "clips",
     "aclimdb",

@@ -101,6 +101,7 @@ MY_RUN = {
 
 NEEDS_FILES = {
     "arrays",
+    "table",
     "aclimdb",
     "amazonft",
     "clips",
