@@ -7,6 +7,7 @@ left out and counted, too, so that a stranger's folder or archive reads nothing 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import os
@@ -200,7 +201,7 @@ def _zip_members(root: Path, tree: Tree) -> Iterator[Member]:
                 info.filename,
                 info.file_size,
                 info.header_offset,
-                lambda info=info: _content(root, info.filename, info.file_size, lambda: archive.open(info)),
+                functools.partial(_content, root, info.filename, info.file_size, functools.partial(archive.open, info)),
             )
 
 
@@ -213,7 +214,7 @@ def _tar_members(root: Path, tree: Tree) -> Iterator[Member]:
                 info.name.removeprefix("./"),
                 info.size,
                 info.offset,
-                lambda info=info: _content(root, info.name, info.size, lambda: archive.extractfile(info)),
+                functools.partial(_content, root, info.name, info.size, functools.partial(archive.extractfile, info)),
             )
         elif not info.isdir():
             tree.outside += 1

@@ -111,7 +111,8 @@ class _Rows:
         chunks = _parquet(entry, self.where) if entry.suffix == ".parquet" else self._text(entry)
         names, first = next(chunks)
         self._roles(names, first)
-        numbers, words, at = [], {name: [] for name in self.words}, 1
+        words: dict[str, list[np.ndarray]] = {name: [] for name in self.words}
+        numbers, at = [], 1
         with progress(f"reading {Path(entry.name).name}", 0) as advance:
             for _, columns in itertools.chain([(names, first)], chunks):
                 table = dict(zip(names, columns, strict=True))
@@ -192,7 +193,7 @@ class _Rows:
         x = np.stack([_floats(table[name]) for name in self.x_names], 1)
         filled = [[cell is not None and str(cell).strip() != "" for cell in table[name]] for name in self.words]
         fits = np.concatenate([np.isfinite(x), np.array(filled, bool).reshape(len(filled), len(x)).T], 1)
-        sound = fits.all(1)
+        sound = np.asarray(fits.all(axis=1))
         for i in np.flatnonzero(~sound).tolist():
             name = [*self.x_names, *self.words][int(np.flatnonzero(~fits[i])[0])]
             cell = "" if table[name][i] is None else str(table[name][i])[:40]
