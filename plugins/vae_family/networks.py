@@ -13,13 +13,19 @@ from distk import DataSpec
 from distk.nn import Canvas, canvas, down, he_truncated_, mlp, up
 
 
+def _snu_widths(halvings: int) -> list[int]:
+    """Of the authors' convolutions: 32-32-64-64 for 64x64 images, 32-32-64 for 32x32; more begin with more of 32."""
+    wide = min(2, max(1, halvings // 2))
+    return [32] * (halvings - wide) + [64] * wide
+
+
 class SnuEncoder(nn.Module):
     """Convolutional encoder of Jeong & Song (2019): images `[n, c, h, w]` -> mean and std, each `[n, z]`, std > 0."""
 
     def __init__(self, spec: DataSpec, z: int, hidden: int = 256) -> None:
         super().__init__()
         place = _canvas(spec, "snu")
-        widths, _ = _down_plan("snu", place.halvings)
+        widths = _snu_widths(place.halvings)
         corner = widths[-1] * math.prod(place.map)
         layers = [*place.onto(), *down([spec.shape[0], *widths]), nn.Flatten()]
         self.body = nn.Sequential(*layers, nn.Linear(corner, hidden), nn.ReLU(), nn.Linear(hidden, 2 * z))
@@ -36,7 +42,7 @@ class SnuDecoder(nn.Module):
     def __init__(self, spec: DataSpec, code: int, hidden: int = 256) -> None:
         super().__init__()
         place = _canvas(spec, "snu")
-        widths = _up_plan("snu", place.halvings)
+        widths = _snu_widths(place.halvings)[::-1]
         self.first = nn.Linear(code, hidden)
         corner = (widths[0], *place.map)
         first = [nn.ReLU(), nn.Linear(hidden, math.prod(corner)), nn.ReLU(), nn.Unflatten(1, corner)]
