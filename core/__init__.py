@@ -38,6 +38,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     from distk.hookspecs import RegisterCommand as RegisterCommand
     from distk.hookspecs import RegisterPaper as RegisterPaper
     from distk.hookspecs import hookimpl as hookimpl
+    from distk.laboratory.api import compare as compare
+    from distk.laboratory.api import runs as runs
     from distk.latents import Code as Code
     from distk.latents import Latent as Latent
     from distk.latents import LatentSpace as LatentSpace
@@ -67,6 +69,7 @@ _WHERE = {
     "errors": ("DistkError", "UsageError"),
     "evaluation": ("evaluate",),
     "hookspecs": ("Register", "RegisterCommand", "RegisterPaper", "hookimpl"),
+    "laboratory.api": ("compare", "runs"),
     "latents": ("Code", "Latent", "LatentSpace", "one_hot"),
     "method": ("Method", "Objective", "Step", "can"),
     "metric": ("CodeTable", "Metric", "encode_table"),

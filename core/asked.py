@@ -131,9 +131,9 @@ def _check(metric: str, settings: Mapping[str, Any]) -> None:
 
 
 def _value(text: str) -> Any:
-    """A list or a number as JSON writes it; any other text is the word itself."""
+    """A list, a truth value or nothing as JSON writes it; what any other text is, the setting's type says."""
     try:
-        return json.loads(text)
+        return json.loads(text) if text.startswith("[") or text in ("true", "false", "null") else text
     except ValueError:
         return text
 

@@ -1,13 +1,15 @@
-"""A file of anybody's codes: an npz of arrays, read as a table that every metric takes."""
+"""A file of anybody's codes: npz, or safetensors of `distk embed`, read as a table that every metric takes."""
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from distk.errors import DistkError
@@ -28,15 +30,20 @@ MEMBERS = {
 """The members of an npz of codes; only `codes` is required."""
 
 
+LONGEST_WORDS = 1 << 20
+"""Characters that a list of names in the metadata may have."""
+
+
 def table_from_arrays(path: Path, device: torch.device | str = "cpu") -> CodeTable:
-    """A table from an npz with `codes` `[n, D]` and whatever else of `MEMBERS` it holds.
+    """A table from an npz with `codes` `[n, D]` and whatever else of `MEMBERS` it holds, or from safetensors where the
+    codes may be called `z` and the words stand in the metadata as JSON lists, as `distk embed` writes them.
 
     `codes_test` and `factors_test` are rows for testing predictors; `std` and `kl` describe a Gaussian posterior;
     kinds of codes are "continuous", "ordinal" or "categorical" (a column of class indices), those of factors as in
     CodeTable.
-    Raises DistkError for a file that is not npz, holds pickled members, lacks `codes`, or whose members do not fit.
+    Raises DistkError for a file that is neither, holds pickled members, lacks `codes`, or whose members do not fit.
     """
-    arrays = _members(path)
+    arrays = _tensors(path) if path.suffix.lower() == ".safetensors" else _members(path)
     if "codes" not in arrays:
         raise DistkError(f"'{path}' must hold a numeric array 'codes' of shape [n, D].")
     codes = _numbers(path, arrays, "codes")
@@ -85,6 +92,26 @@ def _members(path: Path) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # zipfile and zlib raise a family of their own for damaged archives
         raise DistkError(f"'{path}' is not a valid npz file ({type(error).__name__}).") from error
+
+
+def _tensors(path: Path) -> dict[str, np.ndarray]:
+    """The members of a safetensors file; words come from its metadata."""
+    if not path.is_file():
+        raise DistkError(f"file of codes '{path}' does not exist.")
+    found: dict[str, np.ndarray] = {}
+    try:
+        with safe_open(path, framework="np") as file:
+            for name in file.keys():
+                if (called := "codes" if name == "z" else name) in MEMBERS:
+                    found[called] = file.get_tensor(name)
+            for name, text in (file.metadata() or {}).items():
+                if name in MEMBERS and name not in found and len(text) <= LONGEST_WORDS:
+                    found[name] = np.array([str(word) for word in json.loads(text)])
+    except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
+        raise DistkError(f"'{path}' is not a valid safetensors file of codes ({type(error).__name__}).") from error
+    if "codes" not in found:
+        raise DistkError(f"'{path}' holds no 'codes' and no 'z'; members: {', '.join(MEMBERS)}.")
+    return found
 
 
 def _numbers(

@@ -83,6 +83,10 @@ class Dataset(Configured[C]):
     told: tuple[str, ...] = ()
     """Sentences on what was left out of the files and what was changed; said when the data are opened."""
     name: str = ""
+    identity: Tensor | None = None
+    """Whose picture each row is, int64 `[N]`, for data of which an identity is in one split alone."""
+    stand_in: Any = None
+    """What takes the place of files that were not found; None where these are the data of that name."""
     stored: tuple[Stored, ...] = ()
     """Where the items lie, for data that are held whole; see `counted`."""
     counted: ClassVar[bool] = False
@@ -126,30 +130,37 @@ class Dataset(Configured[C]):
         Raises UsageError, naming the splits that there are, for another name.
         """
         if split in VALIDATION and split not in self.splits:
-            split = self.validation or split
+            split = self.validation_split or split
         if split != "all" and split not in self.splits:
             raise unknown(f"split of data set '{self.name}'", split, ("all", *self.splits))
         return self.parts.get(split)
 
     @property
-    def validation(self) -> Split | None:
+    def validation_split(self) -> Split | None:
         """The split that a model may be chosen by; None where there is none."""
         return next((name for name in VALIDATION if name in self.splits), None)
 
     def keep_back(self, share: float) -> None:
-        """Take a share of the training rows out of training, as the split `validation`: the same rows for every seed.
+        """Take a share of the training rows out of training, as the split `validation`: the same rows for every seed,
+        and whole identities where the data have them.
 
         Raises UsageError where there is such a split already, or where the data set draws its batches itself.
         """
-        if self.validation is not None:
-            raise UsageError(f"data set '{self.name}' has the split '{self.validation}': leave --validation out.")
+        if self.validation_split is not None:
+            raise UsageError(f"data set '{self.name}' has the split '{self.validation_split}': leave --validation out.")
         cls = type(self)
         if (cls.sample, cls.sample_rows) not in ((Dataset.sample, Dataset.sample_rows),):
             raise UsageError(f"data set '{self.name}' draws its batches itself, so no rows can be kept back from them.")
         rows = self.rows_of("train")
-        kept = permuted_split(len(rows), share, VALIDATION_SEED, rows.device)
+        if self.identity is None:
+            order = permuted_split(len(rows), share, VALIDATION_SEED, rows.device)
+            kept = torch.zeros_like(rows, dtype=torch.bool).index_fill(0, order["test"], True)
+        else:
+            whose = self.identity[rows].unique()
+            order = permuted_split(len(whose), share, VALIDATION_SEED, rows.device)
+            kept = torch.isin(self.identity[rows], whose[order["test"]])
         others = self.parts or {"test": self.rows_of("test")}
-        self.parts = {**others, "train": rows[kept["train"]], "validation": rows[kept["test"]]}
+        self.parts = {**others, "train": rows[~kept], "validation": rows[kept]}
         self._rows_on_host.clear()
 
     def rows_of(self, split: Split) -> Tensor:

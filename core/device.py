@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import datetime
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -58,12 +59,23 @@ def seeded(seed: int, device: torch.device) -> torch.Generator:
     return torch.Generator(device=device).manual_seed(seed)
 
 
+def stream(seed: int, name: str) -> int:
+    """The seed of one of a run's streams of random numbers, in [0, 2^63).
+
+    A run's weights, its noise and batches, and the layers that draw for themselves each have a stream of their own
+    (`weights`, `training`, `layers`); data sets and scores are seeded by plain numbers. Generators that are seeded with
+    one number give the same numbers, so that without names a first weight would be the first draw of the data.
+    """
+    return int.from_bytes(hashlib.blake2b(f"{name} {seed}".encode(), digest_size=8).digest()) >> 1
+
+
 @contextlib.contextmanager
 def initialised(seed: int, device: torch.device) -> Iterator[None]:
-    """Within it, module construction draws from `seed`; afterwards the global generators are as they were."""
+    """Within it, module construction draws from the stream `weights` of `seed`; afterwards the global generators are as
+    they were."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        torch.manual_seed(stream(seed, "weights"))
         yield
 
 

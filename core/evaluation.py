@@ -135,7 +135,7 @@ FEW = 64
 """Items on which a metric is tried first before a run."""
 
 
-def never(model: Method, name: str, data: Dataset, options: Mapping[str, Any]) -> str:
+def never(model: Method, name: str, data: Dataset, options: Mapping[str, Any], split: Split = "all") -> str:
     """Why a metric cannot score this method on these data, however long it trains; empty where it may.
 
     Tried on a few items and, where that fails, on all of them. What depends on values of the codes, such as a dimension
@@ -146,7 +146,11 @@ def never(model: Method, name: str, data: Dataset, options: Mapping[str, Any]) -
     why = ""
     for rows in dict.fromkeys((min(FEW, len(data)), None)):
         try:
-            table = encode_table(model, data, rows=rows) if coded else _uncoded_table(model, data, "all", rows, 0)
+            table = (
+                encode_table(model, data, rows=rows, split=split)
+                if coded
+                else _uncoded_table(model, data, split, rows, 0)
+            )
             _computed(table, name, metric, [0])
         except UsageError as error:
             why = "" if error.__cause__ is not None else str(error)
@@ -251,6 +255,11 @@ def _tables(
         fitted = _cached_table(model, data, fit, rows, seed, own)  # asked for again by the next split
         fitted.codes_test, fitted.factors_test = table.codes, table.factors
     return table, fitted
+
+
+def check_options(names: list[str], options: Mapping[str, Any]) -> None:
+    """Raise UsageError for an option, or a value of one, that none of these metrics has: before anything is opened."""
+    _share_out(names, options)
 
 
 def own_words() -> frozenset[str]:

@@ -124,8 +124,8 @@ def _numbers(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {"metric": name, **{k: v for k, v in values.items() if not isinstance(v, (list, dict)) or k in told}}
 
 
-def write(path: Path, result: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Merge a result into the JSON at `path`, and its arrays into `arrays_path(path)`.
+def write(path: Path, result: dict[str, Any], of: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Merge a result into the JSON at `path`, and its arrays into `arrays_path(path)`. of: what was `measured`.
 
     Returns what was written for this result alone (small arrays as lists, larger ones as their shape and name in the
     file of arrays), and the whole file. Tensors there are called `<metric>/<key>`; the header repeats the names of
@@ -144,7 +144,8 @@ def write(path: Path, result: dict[str, Any]) -> tuple[dict[str, Any], dict[str,
                 value = array if array.numel() <= SMALL else {"shape": list(array.shape), "stored": f"{name}/{key}"}
             plain[name][key] = value
     result = jsonable({**result, "metrics": plain})
-    whole = merged(old, result)
+    told = {name: {**v, "measured": {**of, "split": v.get("split", of.get("split"))}} for name, v in plain.items()}
+    whole = merged(old, jsonable({**result, "metrics": told}))
     arrays = arrays_path(path)
     new = {name for name, values in result["metrics"].items() if "error" not in values}
     if tensors:

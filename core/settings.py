@@ -33,6 +33,7 @@ class TrainConfig:
     precision: Literal["fp32", "tf32", "bf16"] = option("fp32", "arithmetic of the networks")
     log_every: int = option(100, "steps between rows of log.jsonl", min=1)
     checkpoint_every: int = option(0, "steps between checkpoints; 0 means ten over the run", min=0)
+    stand_in: bool = option(True, "data whose files are missing may be replaced by what stands in for them")
     validation: float = option(0.0, "share of the training rows kept back, as the split `validation`", min=0, max=0.9)
     eval: tuple[str, ...] = option(
         (), "metrics to score while training, repeatable: METRIC or METRIC:KEY=VALUE,split=SPLIT,label=NAME"
@@ -42,6 +43,7 @@ class TrainConfig:
     keep: str = option(
         "", "best:METRIC keeps best.safetensors by it; settings as in --eval. Read on the validation split, if any"
     )
+    patience: int = option(0, "stop after so many scorings of --keep in a row without a better one; 0: never", min=0)
     penalty: tuple[str, ...] = option(
         (), "penalties on a coding layer, NAME or NAME:WEIGHT; see `distk list penalties`"
     )
@@ -106,6 +108,8 @@ def resolve(
         if preset not in cls.presets:
             raise unknown(f"preset of '{entry.name}'", preset, cls.presets)
         layers.append((f"preset '{preset}'", cls.presets[preset]))
+        if preset == "paper":  # the paper's data, or none
+            layers.append(("preset 'paper'", {"train": {"stand_in": False}}))
     if file is not None:
         layers.append((str(file), _from_file(file, entry)))
     layers.append(("the options", options or {}))

@@ -36,7 +36,7 @@ HEADINGS = {
     "Penalties": ("Penalty",),
     "Settings and errors": ("option", "NoConfig", "UsageError", "DistkError"),
     "Devices": ("choose_device", "seeded", "static_shapes_only"),
-    "Runs, from Python": ("train", "load", "dataset", "evaluate", "Run"),
+    "Runs, from Python": ("train", "load", "dataset", "evaluate", "Run", "runs", "compare"),
 }
 """Heading of the contract's page -> public names below it; what stands under none comes last."""
 
@@ -163,11 +163,28 @@ def _entry(entry: Registration) -> Iterator[str]:
     yield entry.summary[:1].upper() + entry.summary[1:] + (f" ({entry.paper})." if entry.paper else ".")
     yield from _prose(inspect.getdoc(cls) or "")
     if entry.kind == "metric":
-        best = "higher" if cls.higher_is_better else "lower"
-        yield f"Headline `{cls.headline}`, {best} is better."
+        yield from _numbers(cls)
     if entry.kind == "dataset" and cls.reads:
         yield f"Your files: {cls.reads}."
     yield from _settings(cls.Config)
+
+
+def _numbers(cls: Any) -> Iterator[str]:
+    """The headline in a sentence, and what each number means as a table."""
+    first = cls.meaning(cls.headline)
+    best = f", {first.better} is better" if first.better else ""
+    yield f"Headline `{cls.headline}`{best}."
+    rows = [
+        (
+            f"`{key}`{number.arrow}",
+            number.range,
+            number.unit,
+            "" if number.chance is None else str(number.chance),
+            "; ".join(part for part in (number.what, number.source, number.form) if part),
+        )
+        for key, number in {cls.headline: first, **cls.numbers}.items()
+    ]
+    yield _table(("number", "range", "unit", "chance", "meaning, source, form"), rows)
 
 
 def _settings(config: type) -> Iterator[str]:

@@ -16,7 +16,7 @@ from distk.commands.shared import OnData
 from distk.covariance import columns_of, correlation, statistics
 from distk.files import write_atomic
 from distk.metric import encode_table
-from distk.study.tables import as_csv, as_png, windowless
+from distk.study.tables import FIGURES, as_csv, as_figure, windowless
 
 
 def covmap(
@@ -33,7 +33,7 @@ def covmap(
     columns = columns_of(table, layer)
     names = [table.names[i] for i in columns]
     c = torch.cov(table.codes[:, columns].double().T).reshape(len(columns), -1)
-    picture = on.beside("cov.png")
+    picture = on.beside("cov.png", *FIGURES[1:])
     _heat_maps(picture, c.cpu().numpy(), correlation(c).cpu().numpy(), names)
     matrix = picture.with_suffix(".csv")
     write_atomic(matrix, as_csv(["unit", *names], ([name, *row] for name, row in zip(names, c.tolist(), strict=True))))
@@ -53,4 +53,4 @@ def _heat_maps(target: Path, c: np.ndarray, correlations: np.ndarray, names: Seq
         few = len(names) <= 24
         axis.set_xticks(range(len(names)) if few else [], names if few else [], fontsize=7, rotation=90)
         axis.set_yticks(range(len(names)) if few else [], names if few else [], fontsize=7)
-    write_atomic(target, as_png(figure, 90))
+    write_atomic(target, as_figure(figure, target.suffix, 90))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import statistics
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import typer
 from safetensors.torch import save
@@ -38,16 +40,18 @@ def embed(
 ) -> None:
     """Embed a data set: the codes of a trained model, with the labels and factors of the items.
 
-    Writes embedding.safetensors with `z` [N, K] float32, `class.NAME` [N] int64 for every discrete part of the code
-    and, where the data have them, `label` [N] and `factors` [N, F] int64; with --score also its .auc.csv. Classes are
-    counted, against the labels where there are any. Works for every method that encodes.
+    Writes embedding.safetensors with `z` [N, K] float32, `class.NAME` [N] int64 for every discrete part of the code,
+    `std` [N, K] and `kl` [K] of a Gaussian posterior and, where the data have them, `label` [N] and `factors` [N, F];
+    with --score also its .auc.csv. --out NAME.npz writes the same as npz, with `codes` for `z`. Either file goes into
+    `distk eval --codes`. Classes are counted, against the labels where there are any. Works for every method that
+    encodes.
 
     Example: distk embed runs/my-run --split test --score
     """
     numbers = neighbours(ks)
     model = on.open("embed", "encode").model
     dataset = on.dataset()
-    target = on.beside("embedding.safetensors")
+    target = on.beside("embedding.safetensors", ".npz")
     table = encode_table(model, dataset, rows=rows, split=split, seed=seed)
     assert table.rows is not None
     tensors = {"z": table.codes.float(), **classes_of(table, model.latents)}
@@ -57,8 +61,8 @@ def embed(
         console.note(f"data set '{dataset.name}' has no label")
     if table.factors is not None:
         tensors["factors"] = table.factors
-    names = {"code_names": json.dumps(table.names), "factor_names": json.dumps(list(table.factor_names))}
-    write_atomic(target, save({k: v.cpu().contiguous() for k, v in tensors.items()}, metadata=names))
+    tensors |= {name: value for name, value in (("std", table.std), ("kl", table.kl)) if value is not None}
+    write_atomic(target, _contents({k: v.cpu().contiguous() for k, v in tensors.items()}, table, target.suffix))
     counts = {
         group.name: contingency(tensors[f"class.{group.name}"], group.size, tensors.get("label"), dataset.spec.classes)
         for group in model.latents
@@ -75,6 +79,19 @@ def embed(
         show_recall([("", scores["recall"])])
         show_auc(scores["auc"])
     console.out.print(str(target))
+
+
+def _contents(tensors: dict[str, Tensor], table: CodeTable, suffix: str) -> bytes:
+    """A file of codes, as `distk.codefile` reads it."""
+    factors = {"factor_names": list(table.factor_names), "factor_kinds": list(table.factor_kinds)}
+    words = {"code_names": table.names, "code_kinds": table.kinds, **(factors if "factors" in tensors else {})}
+    if suffix.lower() != ".npz":
+        return save(tensors, metadata={name: json.dumps(value) for name, value in words.items()})
+    held = io.BytesIO()
+    arrays: dict[str, Any] = {"codes" if name == "z" else name: value.numpy() for name, value in tensors.items()}
+    arrays |= {name: np.array(value) for name, value in words.items()}
+    np.savez(held, **arrays)
+    return held.getvalue()
 
 
 def classes_of(table: CodeTable, latents: LatentSpace) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,21 +12,19 @@ from distk import console, options
 from distk.asked import Asked, asked
 from distk.codefile import table_from_arrays
 from distk.commands.scorefiles import subject_of, target_of, written
-from distk.commands.shared import OnRows, require
+from distk.commands.shared import UNFIT, OnRows, require, written_to
 from distk.config import assignments
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
+from distk.evaluation import check_options, expand, own_words
 from distk.evaluation import evaluate as score
-from distk.evaluation import expand, own_words
 from distk.metric import Picture
 from distk.options import Bundle
 from distk.registry import registry
-from distk.results import measured, read
+from distk.results import read
 
 HOW = "How to score"
 _SETTING = "distk.setting."
-UNFIT = re.compile(r"[^\w.=+-]+")
-"""What of a score's label has no place in the name of a file."""
 
 
 class EvalCommand(options.Command):
@@ -126,7 +123,9 @@ def evaluate(
     ] = None,
     codes: Annotated[
         Path | None,
-        typer.Option(help="Score an npz with `codes` [n, D] and `factors` [n, K] instead; `codes_test`, `std`, ..."),
+        typer.Option(
+            help="Score a file of codes, as `distk embed` writes, or an npz with `codes` [n, D], `factors` [n, K]."
+        ),
     ] = None,
     rows: Annotated[int | None, typer.Option(help="Encode at most so many items; default: all.", min=1)] = None,
     fit: Annotated[
@@ -166,7 +165,10 @@ def evaluate(
     if taken := sorted(own_words() & own.keys()):
         told = f"for a metric's setting of that name write --set METRIC.{taken[0]}=VALUE."
         raise UsageError(f"'{taken[0]}' is an option of `distk eval` itself, --{taken[0]}; {told}")
+    check_options(names, own)
     settings = {"repeats": how.repeats, **own}
+    if on.out is not None:
+        on.out = written_to(on.out, f"{codes.stem if codes is not None else 'checkpoint'}.eval.json")
     if codes is not None:
         if fit is not None:
             raise UsageError("--fit names a split to encode; rows to test on stand in the file as codes_test.")
@@ -179,15 +181,15 @@ def evaluate(
     unwritten: DistkError | None = None
     for split, result in results.items():
         drawn[split] = {} if plots is False else _drawn(result["metrics"])
-        for values in result["metrics"].values():
-            values["measured"] = {**measured(result["provenance"], **subject), "split": values.get("split", split)}
         result["provenance"] = {**subject, **result["provenance"]}
         named = {"checkpoint": str(path), **result}
         try:
             target = target_of(on, codes, split, len(results) > 1)
-            results[split] = named if target is None else written(target, named, drawn[split], both=bool(plots))
+            if target is not None:
+                named = written(target, named, subject, drawn[split], both=bool(plots))
         except DistkError as error:  # the figures are shown all the same
-            results[split], unwritten = named, error
+            unwritten = error
+        results[split] = named
     if on.json:
         console.emit_json(results[on.split] if len(results) == 1 else {"checkpoint": str(path), "splits": results})
     else:

@@ -51,7 +51,7 @@ def interpolate(
         else:
             ends = on.draws(2 * pairs)
         items = strips(model, ends, steps, group)
-    target = on.target("interpolation.png")
+    target = on.shown("interpolation")
     if model.spec.kind == "sentence":
         sentences = [model.text(strip) for strip in items]
         if on.json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -10,8 +11,10 @@ from rich.text import Text
 from distk import console
 from distk.commandline import collect_apps
 from distk.commands.arguments import Json
-from distk.errors import unknown
+from distk.errors import DistkError, UsageError, unknown
+from distk.meaning import Number
 from distk.papers import KINDS
+from distk.registered import Registration
 from distk.registry import registry
 
 PLURALS = {
@@ -29,16 +32,25 @@ def list_(
         str | None, typer.Argument(help="methods, datasets, metrics, penalties, studies or engines; default: all.")
     ] = None,
     tag: Annotated[str | None, typer.Option(help="Only entries with this tag.")] = None,
+    numbers: Annotated[
+        bool, typer.Option("--numbers", help="What each number of the metrics means, best direction and chance first.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """List methods, data sets, metrics, penalties, studies and engines of all plugins.
 
     Example: distk list methods --tag vae
+    Example: distk list metrics --numbers
     """
     plural = {plural: kind for kind, plural in PLURALS.items()}
     if what is not None and what not in plural and what not in KINDS:
         raise unknown("list", what, plural)
     kinds = [plural.get(what, what)] if what else list(KINDS)
+    if numbers:
+        if what not in (None, "metric", "metrics"):
+            raise UsageError("--numbers belongs to metrics: write distk list metrics --numbers.")
+        _numbers([e for e in registry().entries("metric") if tag is None or tag in e.tags], json)
+        return
     chosen = {kind: [e for e in registry().entries(kind) if tag is None or tag in e.tags] for kind in kinds}
     if json:
         keys = ("name", "summary", "paper", "tags", "aliases", "plugin", "distribution", "version")
@@ -51,6 +63,28 @@ def list_(
             ]
             console.table(PLURALS[kind], ("name", "what", "paper", "from"), rows)
             console.out.print()
+
+
+def _numbers(entries: Sequence[Registration], json: bool) -> None:
+    """Every number of every metric that can be imported, the headline of each first."""
+    told: dict[str, dict[str, Number]] = {}
+    for entry in entries:
+        try:
+            cls = entry.load()
+        except DistkError as error:
+            console.warn(str(error))
+            continue
+        first = cls.meaning(cls.headline)
+        told[entry.name] = {cls.headline: first, **{k: n for k, n in cls.numbers.items() if k != cls.headline}}
+    if json:
+        console.emit_json({name: {key: n.plain() for key, n in held.items()} for name, held in told.items()})
+        return
+    rows = [
+        (name, key, n.better, n.range, n.unit, "" if n.chance is None else n.chance, n.source)
+        for name, held in told.items()
+        for key, n in held.items()
+    ]
+    console.table("", ("metric", "number", "better", "range", "unit", "chance", "source"), rows)
 
 
 ORDER = ("paper", *KINDS, "command", "logger")

@@ -35,7 +35,7 @@ def predict(
     with torch.no_grad():
         made = continued(model.predict, dataset, n, seeded(on.seed, dataset.device), on.split, past, steps)
     pairs = [torch.cat([made.before, end], 1) for end in (made.truth, made.made)]
-    files = present(model, torch.stack(pairs, 1).flatten(0, 1), on.target("predict.png"), 2)
+    files = present(model, torch.stack(pairs, 1).flatten(0, 1), on.shown("predict"), 2)
     errors, still = made.errors.tolist(), made.still.tolist()
     if not on.json:
         rows = [(i + 1, *row) for i, row in enumerate(zip(errors, still, strict=True))]

@@ -21,11 +21,11 @@ def reconstruct(
     Example: distk reconstruct runs/my-run --n 12
     """
     model = on.open("reconstruct", "encode", "decode").model
+    target = on.shown("reconstruction")
     dataset = on.dataset()
     with torch.no_grad():
         batch = dataset.items(on.rows(dataset, n))
         x, decoded = batch["x"], model.decode(model.encode_batch(batch))
-    target = on.target("reconstruction.png")
     if model.spec.kind == "sentence":
         lines = zip(model.text(x), model.text(decoded), strict=True)
         sentences = [{"source": source, "reconstruction": made} for source, made in lines]

@@ -75,4 +75,4 @@ def sample(
         for line in lines if not on.json else []:
             typer.echo(line)
         return
-    on.report(present(model, items, on.target("samples.png" if grid is None else f"samples-{grid}.png"), wide))
+    on.report(present(model, items, on.shown("samples" if grid is None else f"samples-{grid}"), wide))

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from distk import console
-from distk.commands.shared import OnRows
+from distk.commands.shared import UNFIT, OnRows
 from distk.files import write_atomic
 from distk.metric import Picture
-from distk.results import arrays_path, digest, stale, write
+from distk.results import arrays_path, digest, measured, stale, write
 
 
 def target_of(on: OnRows, codes: Path | None, split: str, several: bool) -> Path | None:
@@ -34,16 +34,20 @@ def subject_of(on: OnRows, codes: Path | None) -> dict[str, Any]:
     return {**told, "step": on.header.step, "weights": digest(on.model.state_dict())}
 
 
-def written(target: Path, result: dict[str, Any], drawn: dict[str, Picture], both: bool) -> dict[str, Any]:
+def written(
+    target: Path, result: dict[str, Any], subject: dict[str, Any], drawn: dict[str, Picture], both: bool
+) -> dict[str, Any]:
     """Write JSON, arrays and pictures, and remove pictures of the same metrics that are no longer drawn."""
     stem = arrays_path(target).name.removesuffix(".safetensors")
     files = dict(_contents(stem, drawn, both))
     if files:
         result = {**result, "provenance": {**result["provenance"], "pictures": list(files)}}
-    result, whole = write(target, result)
+    result, whole = write(target, result, measured(result["provenance"], **subject))
     for name, content in files.items():
         write_atomic(target.with_name(name), content)
-    _remove_old(target, stem, [n for n, values in result["metrics"].items() if "error" not in values], files)
+    _remove_old(
+        target, stem, [UNFIT.sub("-", n) for n, values in result["metrics"].items() if "error" not in values], files
+    )
     console.note(f"written: {target}" + (f" and {len(files)} pictures beside it" if files else ""))
     _tell_of_others(whole, result)
     return result

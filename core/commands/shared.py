@@ -27,8 +27,8 @@ from distk.run import find_checkpoint
 from distk.video import write_clips
 
 M = TypeVar("M", bound=Method)
-_UNFIT = re.compile(r"[^\w.=+-]+")
-"""What of a data set's name has no place in the name of a file."""
+UNFIT = re.compile(r"[^\w.=+-]+")
+"""What of the name of a data set or a score has no place in the name of a file."""
 SECONDS = 0.15
 """How long a frame of a clip is shown."""
 
@@ -63,13 +63,18 @@ class OnModel(Bundle):
             )
         return self.model
 
-    def target(self, name: str) -> Path:
-        """`--out`, or the file `<checkpoint's stem>.name` beside the checkpoint."""
-        return self.beside(f"{self.path.stem}.{name}")
+    def target(self, name: str, *also: str) -> Path:
+        """`--out`, or the file `<checkpoint's stem>.name` beside the checkpoint; see `beside`."""
+        return self.beside(f"{self.path.stem}.{name}", *also)
 
-    def beside(self, name: str) -> Path:
-        """`--out`, or the file `name` beside the checkpoint."""
-        return beside(self.path, self.out, name)
+    def shown(self, name: str) -> Path:
+        """As `target`, for what `present` writes: the suffix is one of the forms of the opened model's items."""
+        first, *also = forms(self.model)
+        return self.target(f"{name}{first}", *also)
+
+    def beside(self, name: str, *also: str) -> Path:
+        """`--out`, or the file `name` beside the checkpoint. also: suffixes that `--out` may have beside its own."""
+        return beside(self.path, self.out, name, *also)
 
     def report(self, files: list[Path], **values: Any) -> None:
         """Say which files were written: JSON on stdout with `values`, or a line each."""
@@ -94,13 +99,13 @@ class OnData(OnModel):
         if (self.data or own) == own and not moved:
             return ""
         words = [self.data or own, *([self.data_dir.resolve().name] if moved and self.data_dir is not None else [])]
-        return "-".join(_UNFIT.sub("-", word) for word in words)
+        return "-".join(UNFIT.sub("-", word) for word in words)
 
-    def beside(self, name: str) -> Path:
+    def beside(self, name: str, *also: str) -> Path:
         """`--out`, or the file `name` beside the checkpoint, called after other data than those of the training."""
         words = Path(name)
         of = self.other_data()
-        return super().beside(f"{words.stem}.{of}{words.suffix}" if of else name)
+        return super().beside(f"{words.stem}.{of}{words.suffix}" if of else name, *also)
 
 
 @dataclass(kw_only=True)
@@ -227,12 +232,36 @@ def _asked(*names: str) -> bool:
     return given is None or bool(given & set(names))
 
 
-def beside(path: Path, out: Path | None, name: str) -> Path:
-    """`out`, or `name` beside the checkpoint. Raises UsageError when the folder does not exist."""
-    target = out if out is not None else path.with_name(name)
-    if not target.parent.is_dir():
-        raise UsageError(f"--out '{target}': the folder '{target.parent}' does not exist.")
-    return target
+def beside(path: Path, out: Path | None, name: str, *also: str) -> Path:
+    """`out`, or `name` beside the checkpoint. An `out` that is a folder gets `name`, one without a suffix gets one.
+
+    Raises UsageError for another suffix than that of `name` and those in `also`, and where the folder does not exist.
+    """
+    return path.with_name(name) if out is None else written_to(out, name, *also)
+
+
+def written_to(out: Path, name: str, *also: str, option: str = "--out") -> Path:
+    """The file that the user's `out` means, by the rules of `beside`."""
+    if out.is_dir():
+        return out / name
+    suffixes = (Path(name).suffix, *also)
+    if not out.suffix:
+        out = out.with_name(out.name + suffixes[0])
+    elif out.suffix.lower() not in suffixes:
+        known = " or ".join(suffixes)
+        raise UsageError(f"{option} '{out}': this is written as {known}, so the name cannot end in '{out.suffix}'.")
+    if not out.parent.is_dir():
+        raise UsageError(f"{option} '{out}': the folder '{out.parent}' does not exist.")
+    return out
+
+
+def forms(model: Method) -> tuple[str, ...]:
+    """The suffixes that `present` knows for items of a model's kind; the first is that of a file without a name."""
+    if model.spec.kind == "sentence":
+        return (".txt",)
+    if model.spec.kind == "video" and len(model.spec.shape) == 4:
+        return (".png", ".gif", ".mp4", ".npz")
+    return (".png",) if len(model.spec.shape) == 3 else (".safetensors",)
 
 
 def present(model: Method, items: Tensor, path: Path, columns: int) -> list[Path]:

@@ -9,6 +9,7 @@ import typer
 
 from distk import console
 from distk.commands.arguments import Device, Json
+from distk.device import choose_device
 from distk.study import engine, store
 from distk.study import engine as engines
 from distk.study import report as reports
@@ -17,6 +18,7 @@ from distk.study.checks import Preview, preview
 from distk.study.plan import Plan, differences, plan
 from distk.study.protocol import StudyFailed
 from distk.study.report import check_directions
+from distk.study.timing import in_words, processes
 
 What = Annotated[str, typer.Argument(metavar="NAME_OR_FILE", help="A name of `distk study list`, or a recipe.toml.")]
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="The folder of a study.")]
@@ -54,9 +56,10 @@ def show(
     """
     made, found = _planned(what, scale, seeds, set_, out, device)
     if json:
-        console.emit_json(_plain(made, found))
+        console.emit_json({**_plain(made, found), "seconds": _seconds(made, found, None)})
     else:
         _print_plan(made, found, console.out)
+        _print_time(made, found, None, console.out)
 
 
 def run(
@@ -81,6 +84,7 @@ def run(
     """
     made, found = _planned(what, scale, seeds, set_, out, device)
     _print_plan(made, found, console.err)
+    _print_time(made, found, jobs, console.err)
     failure: StudyFailed | None = None
     try:
         engines.run(made, engine=engine, jobs=jobs)
@@ -138,10 +142,25 @@ def _planned(
     check_directions(made.recipe)
     if scale is None and made.recipe.scale in made.recipe.scales:
         console.note(f"scale {made.recipe.scale}; --scale paper runs the study as it was published")
-    found = preview(made)
+    found = preview(made, timed=choose_device(device).type == "cpu")
     for column, why in found.empty.items():
         console.warn(f"column {column} may stay empty: {why}")
     return made, found
+
+
+def _seconds(made: Plan, found: Preview, jobs: int | None) -> float | None:
+    """How long the steps of a study take on this CPU; None where they were not timed."""
+    steps = {v.label: made.settings(v, 0).train.steps for v in made.variants if v.method}
+    return found.expected.total(steps, len(made.seeds), processes(jobs))
+
+
+def _print_time(made: Plan, found: Preview, jobs: int | None, where: Any) -> None:
+    seconds = _seconds(made, found, jobs)
+    if seconds is None:
+        return
+    at_once = min(processes(jobs), len(made.variants) * len(made.seeds))
+    told = f"about {in_words(seconds)} of training, {at_once} at a time, by a few steps timed just now"
+    where.print(f"{told}; opening data and scoring come on top", markup=False)
 
 
 def _empty(made: Plan) -> list[str]:
@@ -161,7 +180,7 @@ def _plain(made: Plan, found: Preview) -> dict[str, Any]:
         "out": str(made.out),
         "columns": [c.name for c in recipe.columns],
         "runner": recipe.runner,
-        "variants": differences(made, found.sizes),
+        "variants": differences(made),
         "claims": [c.text for c in recipe.claims],
     }
 
@@ -169,21 +188,10 @@ def _plain(made: Plan, found: Preview) -> dict[str, Any]:
 def _print_plan(made: Plan, found: Preview, where: Any) -> None:
 
     told = _plain(made, found)
-    lines = differences(made, found.sizes)
+    lines = differences(made)
     where.print(
         console.clean(told["title"]) + (f" ({console.clean(told['source'])})" if told["source"] else ""), markup=False
     )
-    rows = [
-        (
-            line["variant"],
-            line["method"],
-            line.get("parameters"),
-            line.get("steps"),
-            line.get("data", ""),
-            ", ".join(f"{k}={v}" for k, v in line["settings"].items()),
-        )
-        for line in lines
-    ]
-    console.table("", ("variant", "method", "parameters", "steps", "data", "differs in"), rows, to=where)
-    count = f"{len(rows)} variants x {len(made.seeds)} seeds" if rows else f"{len(made.seeds)} seeds"
+    reports.show_conditions(lines, where)
+    count = f"{len(lines)} variants x {len(made.seeds)} seeds" if lines else f"{len(made.seeds)} seeds"
     where.print(f"{count}; columns: {', '.join(told['columns'])}", markup=False)

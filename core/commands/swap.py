@@ -60,6 +60,7 @@ def exchange(
     if group is None:
         group = next(iter(model.latents)).name
     model.latents[group]  # an unknown one ends here
+    target = on.shown(f"{name}-{group}")
     rows: list[list[int]] = []
     with torch.no_grad():
         if on.starts_at_data(start, "swap", a=a, b=b):
@@ -69,5 +70,5 @@ def exchange(
             made = swapped(model, dataset.items(chosen[:, 0]), dataset.items(chosen[:, 1]), group)
         else:
             made = swapped_draws(model, on.draws(2 * pairs), group)
-    files = present(model, made.flatten(0, 1), on.target(f"{name}-{group}.png"), 4)
+    files = present(model, made.flatten(0, 1), target, 4)
     on.report(files, group=group, rows=rows)

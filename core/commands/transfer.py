@@ -80,7 +80,7 @@ def _draw_classes(on: OnRows, image: list[int], class_: int | None, group: str |
     rows = torch.tensor(image, device=dataset.device) if image else on.rows(dataset, n)
     classes = list(range(size)) if class_ is None else [class_]
     made = under_classes(model, dataset.items(rows), group, classes)
-    files = present(model, made.flatten(0, 1), on.target(f"transfer-{group}.png"), made.shape[1])
+    files = present(model, made.flatten(0, 1), on.shown(f"transfer-{group}"), made.shape[1])
     on.report(files, group=group, rows=rows.tolist(), classes=classes)
 
 

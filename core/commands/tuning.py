@@ -10,13 +10,13 @@ import typer
 from torch import Tensor
 
 from distk import console
-from distk.commands.shared import OnData, beside
+from distk.commands.shared import OnData, written_to
 from distk.console import progress
 from distk.data import FactorDataset
 from distk.errors import UsageError, unknown
 from distk.files import write_atomic
 from distk.method import Method
-from distk.study.tables import as_csv, as_png, windowless
+from distk.study.tables import FIGURES, as_csv, as_figure, windowless
 from distk.traversal import known_of
 
 
@@ -42,9 +42,9 @@ def tuning(
     dataset = on.dataset()
     if not isinstance(dataset, FactorDataset):
         raise UsageError(f"data set '{dataset.name}' has no known factors, so there is no grid to draw over.")
-    target = on.target("tuning.png").with_suffix(".png")
+    target = on.target("tuning.png", *FIGURES[1:])
     if csv is not None:
-        beside(on.path, csv, "")  # refused before anything is computed
+        csv = written_to(csv, "tuning.csv", option="--csv")  # refused before anything is computed
     first, second = _two(dataset, factors)
     values = factor_grid(dataset, first, second, _fixed(dataset, fix, (first, second)))
     means, names = latent_means(model, dataset, values)
@@ -55,7 +55,7 @@ def tuning(
     pair = values[:, [first, second]]
     fits = correlations(means, pair)
     rows = [(names[i], kl.get(names[i]), *fits[i]) for i in chosen]
-    write_atomic(target, draw_maps([means[:, i].view(shape) for i in chosen], rows, axes))
+    write_atomic(target, draw_maps([means[:, i].view(shape) for i in chosen], rows, axes, target.suffix))
     files = [target]
     if csv is not None:
         lines = ([f"{v:g}" for v in (*p, *m)] for p, m in zip(pair.tolist(), means.tolist(), strict=True))
@@ -140,8 +140,9 @@ def correlations(means: Tensor, pair: Tensor) -> list[tuple[float, float, float]
     return [(float(a), float(b), float(torch.hypot(a, b))) for a, b in r.T]
 
 
-def draw_maps(maps: list[Tensor], rows: list[tuple[Any, ...]], axes: tuple[str, str]) -> bytes:
-    """Heat maps `[n2, n1]` with latent and KL above each; blue is negative, red positive. Contents of a PNG file."""
+def draw_maps(maps: list[Tensor], rows: list[tuple[Any, ...]], axes: tuple[str, str], form: str) -> bytes:
+    """Heat maps `[n2, n1]` with latent and KL above each; blue is negative, red positive. Contents of a file whose
+    suffix is `form`."""
     wide = min(5, len(maps))
     figure, grid = windowless(-(-len(maps) // wide), wide, 2.0, 2.1)
     places = list(grid.flat)
@@ -154,4 +155,4 @@ def draw_maps(maps: list[Tensor], rows: list[tuple[Any, ...]], axes: tuple[str, 
         place.set(xticks=[], yticks=[], xlabel=axes[0], ylabel=axes[1])
         place.xaxis.label.set_size(7)
         place.yaxis.label.set_size(7)
-    return as_png(figure)
+    return as_figure(figure, form)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 from distk.asked import from_settings
 from distk.data import Dataset
@@ -17,8 +20,10 @@ from distk.evaluation import evaluate, metric_settings
 from distk.registry import registry
 from distk.study.plan import Plan
 from distk.study.recipe import Column
+from distk.study.timing import Expected
 from distk.training.beginning import build, opened
 from distk.training.loop import check_evaluation
+from distk.training.trainer import Trainer
 
 ROWS = 512
 """Items on which a metric is tried."""
@@ -26,15 +31,18 @@ ROWS = 512
 
 @dataclass
 class Preview:
-    """What is known before training. sizes: parameters by variant. empty: column -> why no variant may fill it."""
+    """What is known before training. sizes: parameters by variant. empty: column -> why no variant may fill it.
+    expected: seconds of a step by variant, where they were measured."""
 
     sizes: dict[str, int] = field(default_factory=dict)
     empty: dict[str, str] = field(default_factory=dict)
+    expected: Expected = field(default_factory=Expected)
 
 
-def preview(made: Plan) -> Preview:
+def preview(made: Plan, timed: bool = False) -> Preview:
     """Build every variant's model once, on the CPU, and try the columns that are not known to exist.
 
+    timed: also train a few steps of each variant, to say how long the study will take on this CPU.
     Raises UsageError, each time one sentence, for a column whose metric is not registered or does not give that number,
     a setting that the metric does not have, an option for a metric that no column uses, and a method that does not
     learn from these data. A metric that fails on every untrained model leaves its columns open (`empty`).
@@ -45,6 +53,9 @@ def preview(made: Plan) -> Preview:
         _registered(made, column)
     if grid:
         _options_used(made)
+    elif made.recipe.options:
+        first = next(iter(made.recipe.options))
+        raise UsageError(f"study '{made.recipe.name}' scores in a way of its own: [options.{first}] would do nothing.")
     open_ = {c.name: c for c in columns if not _declared(c)}
     gives: dict[str, set[str]] = {}
     found = Preview()
@@ -52,8 +63,10 @@ def preview(made: Plan) -> Preview:
     for variant in made.variants:
         if not variant.method or (not grid and not variant.model and not made.recipe.model):
             continue  # a runner brings networks of its own
-        model, data = _built(made, variant.label, sets)
+        trainer, data = _built(made, variant.label, sets)
+        model = trainer.model.eval()
         found.sizes[variant.label] = sum(p.numel() for p in model.parameters())
+        made.starts[variant.label] = initial_gain(model)
         for name, column in list(open_.items()):
             result = _tried(made, column, model, data)
             if "error" in result:
@@ -62,11 +75,29 @@ def preview(made: Plan) -> Preview:
                 del open_[name]
             else:
                 gives.setdefault(name, set()).update(k for k, v in result.items() if isinstance(v, (int, float)))
+        if timed and grid:
+            model.train()
+            found.expected.measure(variant.label, variant.method, trainer)
     for name, column in open_.items():
         if name in gives:
             raise unknown(f"number of the metric '{column.metric}' in column '{name}':", column.key, gives[name])
+    made.sizes = found.sizes
     found.empty = {name: why for name, why in found.empty.items() if name in open_}
     return found
+
+
+def initial_gain(model: nn.Module) -> float | None:
+    """How large a model's weights are, before any step: the median over its weight matrices and kernels of their root
+    mean square times the square root of the fan-in, to two digits; None where it has none.
+
+    PyTorch's own start gives 0.58 (a uniform distribution up to 1 / sqrt(fan-in)), He's 1.4, Glorot's about 1.
+    """
+    found = [
+        float(p.detach().square().mean().sqrt()) * math.sqrt(math.prod(p.shape[1:]))
+        for p in model.parameters()
+        if p.dim() > 1 and p.numel()
+    ]
+    return round(statistics.median(found), 2) if found else None
 
 
 def _registered(made: Plan, column: Column) -> None:
@@ -110,7 +141,7 @@ def _declared(column: Column) -> bool:
     return bool(known)
 
 
-def _built(made: Plan, label: str, sets: dict[str, Dataset]) -> tuple[Any, Dataset]:
+def _built(made: Plan, label: str, sets: dict[str, Dataset]) -> tuple[Trainer, Dataset]:
 
     settings = made.settings(made.recipe.variant(label), made.seeds[0])
     device = torch.device("cpu")
@@ -125,7 +156,7 @@ def _built(made: Plan, label: str, sets: dict[str, Dataset]) -> tuple[Any, Datas
         trainer = build(settings, device, Ranks(), sets[mark])
     except UsageError as error:
         raise UsageError(f"variant '{label}': {error}") from error
-    return trainer.model.eval(), sets[mark]
+    return trainer, sets[mark]
 
 
 def _tried(made: Plan, column: Column, model: Any, data: Dataset) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ side, `too few runs to say` where it has both, or where a side has fewer than th
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -107,11 +108,11 @@ def judge(claim: Claim, rows: Sequence[Mapping[str, Any]], higher: bool) -> Verd
     first = _values(rows, claim.better, claim.column)
     if claim.bound is not None:
         found = {seed: value - claim.bound for seed, value in first.items()}
-        return _bounded(claim, _interval(found, None))
+        return _bounded(claim, difference_of(found, None))
     second = _values(rows, claim.than or claim.better, claim.than_column or claim.column)
     up = higher if claim.direction in ("", "equal") else claim.direction == "higher"
     sign = 1.0 if up or claim.kind == "equal" else -1.0
-    spread = _interval({k: sign * v for k, v in first.items()}, {k: sign * v for k, v in second.items()})
+    spread = difference_of({k: sign * v for k, v in first.items()}, {k: sign * v for k, v in second.items()})
     if claim.kind == "equal":
         return _within(spread, claim.margin or 0.0)
     return _above(spread, -(claim.margin or 0.0) if claim.kind in NEAR else 0.0, strict=claim.kind not in NEAR)
@@ -123,8 +124,11 @@ def _values(rows: Sequence[Mapping[str, Any]], label: str, column: str) -> dict[
     return {s: float(v) for s, v in found.items() if isinstance(v, (int, float)) and math.isfinite(v)}
 
 
-def _interval(first: Mapping[int, float], second: Mapping[int, float] | None) -> Verdict:
-    """Mean difference, interval and number of runs; the verdict is open, or FEW."""
+def difference_of(first: Mapping[int, float], second: Mapping[int, float] | None) -> Verdict:
+    """First less second, by seed: mean difference, interval and number of runs; the verdict is open, or FEW.
+
+    second: None for the mean of the first alone.
+    """
     if second is None:
         samples, how = [np.array(list(first.values()))], "one sample"
     elif set(first) == set(second):
@@ -143,16 +147,26 @@ def _interval(first: Mapping[int, float], second: Mapping[int, float] | None) ->
 
 def bootstrap(samples: Sequence[np.ndarray], resamples: int = RESAMPLES) -> tuple[float, float]:
     """The interval of the sum of the samples' means, each sample resampled on its own; see the top of this file."""
-    from scipy.stats import norm, t
-
     generator = np.random.Generator(np.random.PCG64(0))
     total = np.zeros(resamples)
     for sample in samples:
         total += sample[generator.integers(len(sample), size=(resamples, len(sample)))].mean(1)
-    n = min(len(sample) for sample in samples)
-    tail = float(norm.cdf(-math.sqrt(n / (n - 1)) * t.ppf(0.975, n - 1)))
+    tail = tail_of(min(len(sample) for sample in samples))
     low, high = np.quantile(total, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
+    """The interval of the mean of several runs; None below three."""
+    return bootstrap([np.array(values)]) if len(values) >= LEAST else (None, None)
+
+
+@functools.cache
+def tail_of(n: int) -> float:
+    """The share of bootstrap means that lies below the interval of n runs, n at least 2; see the top of this file."""
+    from scipy.stats import norm, t
+
+    return float(norm.cdf(-math.sqrt(n / (n - 1)) * t.ppf(0.975, n - 1)))
 
 
 def _above(spread: Verdict, limit: float, strict: bool) -> Verdict:

@@ -16,6 +16,7 @@ from distk.study.plan import Plan
 from distk.study.protocol import Engine, Row, StudyFailed, StudyRun
 from distk.study.recipe import Variant
 from distk.study.store import Store
+from distk.study.timing import Left, in_words
 from distk.training.loop import Interrupted, Stop, stopping
 
 POLL = 0.05
@@ -81,12 +82,13 @@ def rounds(made: Plan) -> list[dict[str, dict[str, Any]]]:
 def _run_jobs(made: Plan, held: Store, engine: Engine, stop: Stop, quiet: bool) -> dict[str, str]:
     """Submit what is not done and wait for it; what failed, with its reason."""
     todo: dict[Path, str] = {}
+    last: dict[Path, int] = {}
     for variant in made.variants:
         for seed in made.seeds:
             folder, wanted = held.run_folder(variant.label, seed), job_of(made, variant, seed)
             wanted.write(folder)
             if job.done(folder, wanted) is None:
-                todo[folder] = f"{variant.label}, seed {seed}"
+                todo[folder], last[folder] = f"{variant.label}, seed {seed}", wanted.steps
                 engine.submit(folder)
     total = len(made.variants) * len(made.seeds)
     if not quiet:
@@ -94,19 +96,25 @@ def _run_jobs(made: Plan, held: Store, engine: Engine, stop: Stop, quiet: bool) 
         note(f"{total} runs, {done} of them done already" if done else f"{total} runs")
     failed: dict[str, str] = {}
     waiting = set(todo)
+    left = Left(last, {folder: job.step_of(folder) or 0 for folder in todo})
     try:
-        with progress("runs", total, total - len(todo), quiet) as advance:
+        with progress("steps", left.total, left.count, quiet) as advance:
+            advance(0, note=f"{total - len(todo)} of {total} runs")
             while waiting:
+                if added := left.look(waiting):
+                    advance(added)
                 for ended in engine.poll():
                     waiting.discard(ended.folder)
-                    advance(1)
+                    advance(left.ended(ended.folder), note=f"{total - len(waiting)} of {total} runs")
                     if stop.signal:
                         continue
                     if ended.error:
                         failed[todo[ended.folder]] = ended.error
                         warn(f"{todo[ended.folder]}: {ended.error}")
                     elif not quiet:
-                        note(f"{todo[ended.folder]} is done ({len(todo) - len(waiting)} of {len(todo)})")
+                        seconds = left.seconds() if waiting else None
+                        rest = "" if seconds is None else f"; about {in_words(seconds)} left"
+                        note(f"{todo[ended.folder]} is done ({len(todo) - len(waiting)} of {len(todo)}){rest}")
                 if stop.signal:
                     engine.cancel(stop.signal)
                 time.sleep(POLL)
@@ -139,15 +147,19 @@ def _run_runner(made: Plan, held: Store, stop: Stop, quiet: bool) -> None:
     names = [c.name for c in made.recipe.columns]
     written = time.monotonic()
     try:
-        for row in made.runner(study):
-            if labels and row.get("variant") not in labels:
-                raise DistkError(f"the runner '{made.recipe.runner}' gave a row of '{row.get('variant')}', no variant.")
-            rows.setdefault((row["variant"], row["seed"]), row)
-            if time.monotonic() - written > WRITE_EVERY:
-                store.write_rows(held.results, list(rows.values()), names)
-                written = time.monotonic()
-            if stop.signal:
-                break
+        with progress("rows", len(study.todo()), 0, quiet) as advance:
+            for row in made.runner(study):
+                if labels and row.get("variant") not in labels:
+                    raise DistkError(
+                        f"the runner '{made.recipe.runner}' gave a row of '{row.get('variant')}', no variant."
+                    )
+                rows.setdefault((row["variant"], row["seed"]), row)
+                advance(1)
+                if time.monotonic() - written > WRITE_EVERY:
+                    store.write_rows(held.results, list(rows.values()), names)
+                    written = time.monotonic()
+                if stop.signal:
+                    break
     finally:
         store.write_rows(held.results, list(rows.values()), names)
 

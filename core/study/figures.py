@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distk.files import write_atomic
+from distk.study.claims import interval
 from distk.study.protocol import Row
 from distk.study.recipe import Figure, Recipe, Variant
 from distk.study.tables import as_png, windowless
@@ -39,12 +40,15 @@ def _numbers(rows: Sequence[Row], label: str, column: str) -> list[float]:
     return [float(v) for v in found if isinstance(v, (int, float))]
 
 
-def _spread(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+def _bars(groups: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Error bars `[2, groups]` below and above each mean: its bootstrap interval, nothing below three runs."""
+    ends = [(statistics.fmean(values), *interval(values)) for values in groups]
+    down = [0.0 if low is None else mean - low for mean, low, _ in ends]
+    return [down, [0.0 if high is None else high - mean for mean, _, high in ends]]
 
 
 def _points(recipe: Recipe, figure: Figure, rows: Sequence[Row], labels: Sequence[str]) -> Any:
-    """A panel per column: every run as a point, mean and standard deviation beside them."""
+    """A panel per column: every run as a point, their mean and its interval beside them."""
     columns = figure.columns or tuple(c.name for c in recipe.columns if c.ours)
     shown = [label for label in labels if any(_numbers(rows, label, c) for c in columns)]
     across = min(PANELS, len(columns))
@@ -57,7 +61,7 @@ def _points(recipe: Recipe, figure: Figure, rows: Sequence[Row], labels: Sequenc
             values = _numbers(rows, label, column)
             if values:
                 axis.plot([i - 0.12] * len(values), values, "o", color="0.6", markersize=4)
-                axis.errorbar(i + 0.12, statistics.fmean(values), _spread(values), fmt="s", color="C0", capsize=4)
+                axis.errorbar(i + 0.12, statistics.fmean(values), _bars([values]), fmt="s", color="C0", capsize=4)
         axis.set_title(column, fontsize=9)
         axis.set_xticks(range(len(shown)), shown, rotation=60, ha="right", fontsize=8)
         axis.set_xlim(-0.6, len(shown) - 0.4)
@@ -103,7 +107,7 @@ def _scatter(axis: Any, groups: dict[str, list[Variant]], x_column: str, y_colum
             continue
         both = [[x for _, x, _ in pairs], [y for *_, y in pairs]]
         at = [[statistics.fmean(values) for values in axis_values] for axis_values in both]
-        bars = [[_spread(values) for values in axis_values] for axis_values in both]
+        bars = [_bars(axis_values) for axis_values in both]
         axis.errorbar(*at, xerr=bars[0], yerr=bars[1], marker="o", capsize=2, linewidth=0.8, label=name)
         for (variant, *_), x, y in zip(pairs, *at, strict=True):
             axis.annotate(
@@ -115,12 +119,12 @@ def _scatter(axis: Any, groups: dict[str, list[Variant]], x_column: str, y_colum
 
 
 def _curve(axis: Any, groups: dict[str, list[Variant]], setting: str, column: str, rows: Sequence[Row]) -> None:
-    """A column along a setting of a grid, mean and standard deviation; a variant outside the grid is a dashed line."""
+    """A column along a setting of a grid, the mean and its interval; a variant outside the grid is a dashed line."""
     for name, variants in groups.items():
         points = [(v.point[setting], _numbers(rows, v.label, column)) for v in variants if setting in v.point]
         points = [(x, y) for x, y in points if y]
         if points:
-            means, bars = [statistics.fmean(y) for _, y in points], [_spread(y) for _, y in points]
+            means, bars = [statistics.fmean(y) for _, y in points], _bars([y for _, y in points])
             axis.errorbar([x for x, _ in points], means, bars, marker="o", capsize=2, linewidth=0.8, label=name)
         beside = [y for v in variants if setting not in v.point for y in _numbers(rows, v.label, column)]
         if beside:

@@ -18,7 +18,7 @@ from distk.errors import UsageError, nearest
 from distk.study.claims import Claim, check_claim
 from distk.study.recipe import SECTIONS, Column, Figure, Published, Recipe, Table, Variant
 
-SCALABLE = ("train", "data", "model", "options", "settings", "seeds", "preset", "select")
+SCALABLE = ("train", "data", "model", "options", "settings", "seeds", "preset", "select", "equal")
 """What `[scale.NAME]` may change."""
 SEEDS = 1_000_000
 """More seeds than this are a slip of the hand."""
@@ -167,6 +167,7 @@ def _build(raw: Table, name: str, where: str, text: str, **more: Any) -> Recipe:
         train=top.take("train", dict, {}),
         settings=top.take("settings", dict, {}),
         options=options,
+        equal=_equal(top.take("equal", list, []), where),
         select=_select(top.take("select", dict, {}), where),
         best_by=top.take("best_by", str, ""),
         published=_published(top.take("published", dict, {}), where),
@@ -307,6 +308,13 @@ def _select(given: dict[str, Any], where: str) -> Table:
             f"{where}, [select] needs 'by' (a column, or METRIC.KEY) and 'every' (steps between scorings, from 1)."
         )
     return {"by": by, "every": every, **({"on": on} if on else {})}
+
+
+def _equal(given: list[Any], where: str) -> tuple[str, ...]:
+    for name in given:
+        if not isinstance(name, str):
+            raise UsageError(f'{where}: \'equal\' must name settings, such as "lr" or "train.steps", found {name!r}.')
+    return tuple(given)
 
 
 def _published(given: dict[str, Any], where: str) -> dict[str, dict[str, Published]]:

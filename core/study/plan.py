@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.resources
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,8 @@ from distk.settings import Settings, resolve
 from distk.study.parse import layered, parse
 from distk.study.recipe import Column, Recipe, Variant
 
+SHOWN = ("train.steps", "data.name", "train.log_every", "train.checkpoint_every")
+"""Settings that have a column of their own in the table of differences, or that change no result."""
 LARGEST = 4 << 20
 """Bytes of a recipe that we agree to read."""
 
@@ -30,7 +32,8 @@ class Plan:
     """A recipe with where it runs.
 
     entry: the study's registration, or that of the runner which a user's file names; None for a plain file.
-    seeds: those asked for. out: the study's folder.
+    seeds: those asked for. out: the study's folder. sizes: parameters by variant, once models were built; starts: how
+    large their weights begin (`checks.initial_gain`).
     """
 
     recipe: Recipe
@@ -38,6 +41,8 @@ class Plan:
     seeds: tuple[int, ...]
     out: Path
     device: str = "auto"
+    sizes: dict[str, int] = field(default_factory=dict)
+    starts: dict[str, float | None] = field(default_factory=dict)
     _settings: dict[str, Settings] = field(default_factory=dict)
 
     @property
@@ -171,7 +176,33 @@ def planned(
             raise UsageError(
                 f"study '{recipe.name}': variant '{variant.label}' has [settings], which only runners take."
             )
+    _held_equal(made)
     return made
+
+
+def _held_equal(made: Plan) -> None:
+    """Raise UsageError where variants differ in what the recipe says to be equal. A variant whose method has no such
+    setting is left out; one that nobody has is a mistake."""
+    flat = {v.label: _flat(made, v) for v in made.variants}
+    for name in made.recipe.equal:
+        held = {
+            label: {k: v for k, v in settings.items() if k == name or k.startswith(f"{name}.")}
+            for label, settings in flat.items()
+        }
+        held = {label: values for label, values in held.items() if values}
+        if not held:
+            keys = {k for settings in flat.values() for k in settings}
+            raise UsageError(
+                f"study '{made.recipe.name}': 'equal' names '{name}', which no variant has.{nearest(name, keys)}"
+            )
+        first = next(iter(held))
+        for label, values in held.items():
+            for key in sorted({*values, *held[first]}):
+                if (one := held[first].get(key)) != (other := values.get(key)):
+                    raise UsageError(
+                        f"study '{made.recipe.name}' says that its variants are equal in '{name}', but {key} is {one} "
+                        f"of '{first}' and {other} of '{label}'."
+                    )
 
 
 def read(what: str) -> tuple[str, str, Registration | None]:
@@ -278,10 +309,10 @@ def folders(labels: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def differences(made: Plan, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
-    """A line per variant: label, method, parameters, steps, data, and the settings in which the variants differ.
+def differences(made: Plan) -> list[dict[str, Any]]:
+    """A line per variant: label, method, parameters, initial gain, steps, data, and the settings that are not the same.
 
-    sizes: parameters by label. A setting that only one method has is left out unless it was changed.
+    A setting that only one method has is left out unless it was changed.
     """
     flat = {v.label: _flat(made, v) for v in made.variants}
     told = []
@@ -296,9 +327,10 @@ def differences(made: Plan, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
         line: dict[str, Any] = {"variant": variant.label, "method": variant.method}
         if variant.method:
             settings = made.settings(variant, 0)
-            line |= {"parameters": sizes.get(variant.label), "steps": settings.train.steps, "data": settings.data}
+            line |= {"parameters": made.sizes.get(variant.label), "start": made.starts.get(variant.label)}
+            line |= {"steps": settings.train.steps, "data": settings.data}
             line["preset"] = made.preset(variant)
-        told.append({**line, "settings": {k: v for k, v in own.items() if k not in ("train.steps", "data.name")}})
+        told.append({**line, "settings": {k: v for k, v in own.items() if k not in SHOWN}})
     return told
 
 

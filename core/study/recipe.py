@@ -92,9 +92,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole study. `model` holds for all variants, `models[METHOD]` for those of one method; `forced` wins over all
-    (`--set`): {"model": ..., "data": ..., "train": ..., "settings": ..., METHOD: ...}. best_by: the column by which a
-    variant's best run is chosen for all columns; empty: each column's best run is its own."""
+    """A whole study. `equal` names the settings (KEY of the model, SECTION.KEY, or a whole section) that all its
+    variants share, as the recipe claims. `model` holds for all variants, `models[METHOD]` for those of one method;
+    `forced` wins over all (`--set`): {"model": ..., "data": ..., "train": ..., "settings": ..., METHOD: ...}. best_by:
+    the column by which a variant's best run is chosen for all columns; empty: each column's best run is its own."""
 
     name: str
     title: str
@@ -109,6 +110,7 @@ class Recipe:
     train: Table = field(default_factory=dict)
     settings: Table = field(default_factory=dict)
     options: Mapping[str, Table] = field(default_factory=dict)
+    equal: tuple[str, ...] = ()
     select: Table = field(default_factory=dict)
     best_by: str = ""
     published: Mapping[str, Mapping[str, Published]] = field(default_factory=dict)

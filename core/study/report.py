@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from distk.files import write_atomic
 from distk.registered import Registration
 from distk.registry import registry
 from distk.study import figures, store
-from distk.study.claims import UNTESTED, Claim, Verdict, judge
+from distk.study.claims import UNTESTED, Claim, Verdict, interval, judge
 from distk.study.parse import parse
 from distk.study.protocol import Row
 from distk.study.recipe import Column, Recipe
@@ -28,6 +28,7 @@ class Line:
     """A variant in one column. sd: sample standard deviation, None for one run. best: of the run that the recipe's
     `best_by` chooses, else of the best run in this column; None where no direction is known. best_seed: that run's.
 
+    low, high: 95 per cent bootstrap interval of the mean over seeds, None below three runs.
     published, published_best: as printed. where: their place and setting in the paper.
     """
 
@@ -42,11 +43,13 @@ class Line:
     published_best: str = ""
     where: str = ""
     unit: str = ""
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
 class Report:
-    """A study's results. files: what was written, in its folder."""
+    """A study's results. files: what was written. conditions: in what the variants differ, a line each."""
 
     out: Path
     recipe: Recipe
@@ -54,6 +57,7 @@ class Report:
     lines: list[Line]
     claims: list[tuple[Claim, Verdict]]
     files: list[Path]
+    conditions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
         """As values for JSON."""
@@ -63,6 +67,7 @@ class Report:
             "source": self.recipe.source,
             "out": str(self.out),
             "scale": self.recipe.scale,
+            "conditions": self.conditions,
             "table": [dataclasses.asdict(line) for line in self.lines],
             "claims": [{k: v for k, v in vars(c).items() if v not in ("", None)} | vars(v) for c, v in self.claims],
             "runs": self.rows,
@@ -91,7 +96,9 @@ def report(out: Path) -> Report:
     files = [held.results, out / "summary.csv"]
     write_atomic(files[1], _as_csv(lines))
     files += figures.draw(recipe, rows, names, out) if rows else []
-    return Report(out, recipe, rows, lines, verdicts, files)
+    return Report(
+        out, recipe, rows, lines, verdicts, files, [held.conditions[n] for n in names if n in held.conditions]
+    )
 
 
 def summary(recipe: Recipe, rows: Sequence[Row], labels: Sequence[str]) -> list[Line]:
@@ -126,6 +133,7 @@ def _line(recipe: Recipe, column: Column, heading: str, label: str, rows: Sequen
         top.value if top else "",
         (figure or top).where if figure or top else "",  # type: ignore[union-attr]
         column.unit,
+        *interval(values),
     )
 
 
@@ -205,39 +213,65 @@ def _as_csv(lines: Sequence[Line]) -> bytes:
 def show(made: Report) -> None:
     """Print a report."""
     recipe = made.recipe
-    rows = [(n.variant, _ours(n), n.n, n.best, _printed(n), n.where) for n in made.lines]
+    rows = [(n.variant, ours(n), n.n, n.best, printed(n), n.where) for n in made.lines]
     for column in dict.fromkeys(line.column for line in made.lines):
         chosen = [row for row, line in zip(rows, made.lines, strict=True) if line.column == column]
         unit = next((line.unit for line in made.lines if line.column == column), "")
         keep = [0, 1, 2, 3, *([4] if any(r[4] for r in chosen) else []), *([5] if any(r[5] for r in chosen) else [])]
-        header = ("", "ours: mean (sd)", "n", "best", "published", "where")
+        header = ("", "ours: mean [interval] (sd)", "n", "best", "published", "where")
         title = f"{column}, {unit}" if unit else column
         console.table(title, [header[i] for i in keep], [[row[i] for i in keep] for row in chosen])
+        console.out.print()
+    if made.conditions:
+        show_conditions(made.conditions, console.out)
         console.out.print()
     if recipe.best_by and made.rows:
         seeds = {line.variant: line.best_seed for line in made.lines if line.best_seed is not None}
         chosen = ", ".join(f"{variant}: seed {seed}" for variant, seed in seeds.items())
         console.note(f"'best' is the run that '{recipe.best_by}' chooses for all columns ({chosen})")
     if made.claims:
-        cells = [(v.verdict, c.text, _spread(v), c.where) for c, v in made.claims]
+        cells = [(v.verdict, c.text, spread_of(v), c.where) for c, v in made.claims]
         console.table("claims", ("verdict", "claim", "difference [interval]", "where"), cells)
         console.out.print()
     if not made.rows:
         console.note(f"study '{recipe.name}' has no results yet")
 
 
-def _ours(line: Line) -> str:
+def show_conditions(lines: Sequence[Mapping[str, Any]], to: Any) -> None:
+    """Print in what variants differ; `distk.study.plan.differences` gives the lines."""
+    rows = [
+        (
+            line["variant"],
+            line.get("method", ""),
+            line.get("parameters"),
+            line.get("start"),
+            line.get("steps"),
+            line.get("data", ""),
+            ", ".join(f"{k}={v}" for k, v in line.get("settings", {}).items()),
+        )
+        for line in lines
+    ]
+    header = ("variant", "method", "parameters", "initial gain", "steps", "data", "differs in")
+    keep = [i for i in range(len(header)) if i != 3 or any(row[3] is not None for row in rows)]
+    console.table("", [header[i] for i in keep], [[row[i] for i in keep] for row in rows], to=to)
+
+
+def ours(line: Line) -> str:
+    """Our figure with its interval, where there are three runs, and its standard deviation, where there are two."""
     if line.mean is None:
         return "-"
-    return f"{line.mean:.4g} ({line.sd:.2g})" if line.sd is not None else f"{line.mean:.4g}"
+    told = f" [{line.low:.4g}, {line.high:.4g}]" if line.low is not None else ""
+    return f"{line.mean:.4g}{told}" + (f" ({line.sd:.2g})" if line.sd is not None else "")
 
 
-def _printed(line: Line) -> str:
+def printed(line: Line) -> str:
+    """The published figures of a line, as printed."""
     best = f"best {line.published_best}" if line.published_best else ""
     return ", ".join(part for part in (line.published, best) if part)
 
 
-def _spread(verdict: Verdict) -> str:
+def spread_of(verdict: Verdict) -> str:
+    """The difference that a verdict rests on, with its interval, or the reason why there is none."""
     if verdict.difference is None:
         return verdict.reason
     interval = f" [{verdict.low:.3g}, {verdict.high:.3g}]" if verdict.low is not None else ""

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from distk.errors import DistkError, UsageError
 from distk.files import own_file, write_atomic
-from distk.study.plan import Plan, folders
+from distk.study.plan import Plan, differences, folders
 from distk.study.protocol import Row
 from distk.study.recipe import Column
 from distk.study.tables import rows_as_csv
@@ -35,7 +35,8 @@ FILE = "study.json"
 class Store:
     """A study's folder as study.json describes it. variants: label -> sections. folders: label -> name below runs/.
 
-    registered: the study whose runner and judge serve it, or empty.
+    registered: the study whose runner and judge serve it, or empty. conditions: label -> in what the variant differs
+    from those that ran with it (`plan.differences`).
     """
 
     out: Path
@@ -46,6 +47,7 @@ class Store:
     seeds: list[int] = field(default_factory=list)
     variants: dict[str, Any] = field(default_factory=dict)
     folders: dict[str, str] = field(default_factory=dict)
+    conditions: dict[str, Any] = field(default_factory=dict)
 
     def run_folder(self, label: str, seed: int) -> Path:
         """Where one run lies."""
@@ -76,7 +78,10 @@ def load(out: Path) -> Store:
         texts = [store.study, store.registered, store.scale, *store.sets, *store.folders.values(), *store.folders]
         sound = all(isinstance(t, str) for t in texts) and all(type(s) is int for s in store.seeds)
         inside = all("/" not in name and name not in ("", ".", "..") for name in store.folders.values())
-        if not (sound and inside and isinstance(store.variants, dict) and set(store.folders) == set(store.variants)):
+        lines = all(isinstance(line, dict) and "variant" in line for line in store.conditions.values())
+        if not (sound and inside and lines and isinstance(store.variants, dict)):
+            raise ValueError("wrong values")
+        if set(store.folders) != set(store.variants):
             raise ValueError("wrong values")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DistkError(f"'{file}' is damaged ({type(error).__name__}: {error}).") from error
@@ -143,6 +148,7 @@ def _agreed(made: Plan, before: Store | None) -> Store:
         sorted({*before.seeds, *made.seeds}),
         variants,
         {label: before.folders.get(label, named[label]) for label in variants},
+        {**before.conditions, **{line["variant"]: line for line in json.loads(json.dumps(differences(made)))}},
     )
 
 

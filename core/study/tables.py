@@ -31,8 +31,18 @@ def windowless(rows: int, columns: int, width: float, height: float) -> tuple[An
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
+FIGURES = (".png", ".svg", ".pdf")
+"""Suffixes of the files that a matplotlib figure can be."""
+
+
 def as_png(figure: Any, dpi: int = 100) -> bytes:
     """A matplotlib figure as PNG."""
+    return as_figure(figure, ".png", dpi)
+
+
+def as_figure(figure: Any, suffix: str, dpi: int = 100) -> bytes:
+    """A matplotlib figure in one of the forms of `FIGURES`, without a date: the same figure is the same file."""
     held = io.BytesIO()
-    figure.savefig(held, format="png", dpi=dpi)
+    dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    figure.savefig(held, format=suffix.lower().removeprefix("."), dpi=dpi, metadata=dated.get(suffix.lower()))
     return held.getvalue()

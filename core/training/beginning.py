@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from distk import checkpoint, evaluation
+from distk.asked import Asked, asked
 from distk.console import note
 from distk.data import Dataset, open_dataset
-from distk.device import Ranks, initialised
+from distk.device import Ranks, initialised, stream
 from distk.errors import DistkError, UsageError
 from distk.method import Method, eval_mode
 from distk.registered import Registration
@@ -37,7 +39,8 @@ def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Datas
     model.opens = lambda: dataset  # as `open_model` does for a trained one
     model.accepts(dataset)
     _refuse_small(settings, model, ranks)
-    torch.manual_seed(settings.train.seed)  # for layers that draw from the global generator, such as dropout
+    # For layers that draw from the global generator, such as dropout.
+    torch.manual_seed(stream(settings.train.seed, "layers"))
     return Trainer(model.train(), dataset, settings.train, ranks)
 
 
@@ -52,10 +55,18 @@ def _refuse_small(settings: Settings, model: Method, ranks: Ranks) -> None:
 
 
 def opened(settings: Settings, device: torch.device) -> Dataset:
-    """The data set of these settings, with the rows taken out of training that `--validation` keeps back."""
+    """The data set of these settings, with the rows taken out of training that `--validation` keeps back.
+
+    Raises UsageError where files are missing and these settings do not take a stand-in for them (preset `paper`).
+    """
     dataset = open_dataset(
         settings.data, settings.data_options, device=device, folder=settings.data_dir, where=settings.train.data_on
     )
+    if dataset.stand_in is not None and not settings.train.stand_in:
+        raise UsageError(
+            f"preset 'paper' wants the real '{dataset.name}', whose files were not found: it reads {dataset.reads}. "
+            "Name their folder with --data-dir, or take what stands in for them with --stand-in."
+        )
     if settings.train.validation:
         dataset.keep_back(settings.train.validation)
     return dataset
@@ -119,16 +130,16 @@ def _take(trainer: Trainer, held: dict[str, torch.Tensor]) -> set[str]:
     return set(fitting)
 
 
-def check_kept(trainer: Trainer) -> None:
-    """A metric of --keep that this method on these data can never give is found before the first step."""
-    metric = trainer.config.keep.partition(":")[2]
-    if not metric:
-        return
-    devices = [trainer.device] if trainer.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), eval_mode(trainer.model):
-        names = evaluation.expand([metric])
-        given = evaluation.named_options(trainer.config.eval_option, [*evaluation.expand(trainer.config.eval), *names])
-        own = {k.removeprefix(f"{names[0]}."): v for k, v in given.items() if k.startswith(f"{names[0]}.")}
-        why = evaluation.never(trainer.model, names[0], trainer.dataset, own)
-    if why:
-        raise UsageError(f"--keep {trainer.config.keep} would never keep anything: {why}")
+def check_kept(trainer: Trainer, kept: Sequence[Asked]) -> None:
+    """A score of --keep that this method on these data can never give is found before the first step."""
+    for one in kept:
+        given = evaluation.named_options(
+            trainer.config.eval_option, [*(o.metric for o in asked(trainer.config.eval)), one.metric]
+        )
+        own = {k.removeprefix(f"{one.metric}."): v for k, v in given.items() if k.startswith(f"{one.metric}.")}
+        devices = [trainer.device] if trainer.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), eval_mode(trainer.model):
+            options = {**own, **one.settings}
+            why = evaluation.never(trainer.model, one.metric, trainer.dataset, options, one.split or "all")
+        if why:
+            raise UsageError(f"--keep {trainer.config.keep} would never keep anything: {why}")

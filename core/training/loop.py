@@ -76,7 +76,7 @@ def start(
     trainer = build(settings, device, ranks, dataset)
     check_evaluation(settings.train, trainer.dataset)
     begin(trainer)
-    check_kept(trainer)
+    check_kept(trainer, _kept(settings.train, trainer.dataset))
     # Only the first rank looks at the folder, since by the time that another one does the first may have made it.
     path = new_folder(settings.entry.name, settings.train.seed, out) if ranks.first else out or RUNS
     run = Run(path, config)
@@ -180,6 +180,8 @@ def check_evaluation(config: TrainConfig, dataset: Dataset | None = None) -> Non
     """Unknown metrics, their settings and splits, and a malformed --keep are found before the first step, not after the
     last; splits, once there is a data set."""
     wanted = [*asked(config.eval), *_kept(config, dataset)]
+    if config.patience and not (config.keep and config.eval_every):
+        raise UsageError("--patience counts scorings of --keep: name that, too, and how often with --eval-every.")
     for one in wanted if dataset is not None else ():
         if one.split is not None and dataset is not None:
             dataset.rows(one.split)
@@ -194,7 +196,7 @@ def _kept(config: TrainConfig, dataset: Dataset | None = None) -> list[Asked]:
     if not config.keep:
         return []
     kind, _, text = config.keep.partition(":")
-    found = asked([text], dataset.validation if dataset is not None else None) if text else []
+    found = asked([text], dataset.validation_split if dataset is not None else None) if text else []
     if kind != "best" or len(found) != 1:
         raise UsageError(f"--keep '{config.keep}' is not understood; write --keep best:METRIC.")
     return found
@@ -266,6 +268,9 @@ def steps(session: Session) -> Iterator[None]:
             _write_row(session, _evaluate(session))
             save(session)
     while trainer.index < config.steps and not _asked_to_stop(session):
+        if _given_up(session):
+            note(f"stopped at step {trainer.index}: --patience {config.patience} scorings without a better one")
+            break
         trainer.step()
         done = trainer.index == config.steps
         evaluating = bool(config.eval or config.keep) and (
@@ -293,6 +298,12 @@ def _asked_to_stop(session: Session) -> bool:
     if agreed:  # else a signal that came in the meantime stays for the next step
         session.stop.signal = agreed
     return bool(agreed)
+
+
+def _given_up(session: Session) -> bool:
+    """Whether the score of --keep has not become better for as long as `--patience` allows; all processes agree."""
+    patience = session.config.patience
+    return bool(patience and session.trainer.ranks.largest(int(session.best.get("stale", 0) >= patience)))
 
 
 def _write_row(session: Session, values: dict[str, Any]) -> None:
@@ -335,9 +346,12 @@ def _keep_best(session: Session, one: Asked, values: dict[str, Any]) -> None:
         return
     best = session.best.get("value")
     if best is None or (value > best if cls.higher_is_better else value < best):
-        told = {"metric": one.metric, "key": cls.headline, "value": value, "step": session.trainer.index}
+        fresh = {"stale": 0} if session.config.patience else {}
+        told = {**fresh, "metric": one.metric, "key": cls.headline, "value": value, "step": session.trainer.index}
         session.best = {**told, **({"score": one.text} if one.text != one.metric else {})}
         save(session, session.run.best, checked=True)
+    elif session.config.patience:
+        session.best = {**session.best, "stale": session.best.get("stale", 0) + 1}
 
 
 def save(session: Session, path: Path | None = None, checked: bool = False) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from distk.console import warn
 from distk.data import Dataset
-from distk.device import Ranks, seeded, set_precision
+from distk.device import Ranks, seeded, set_precision, stream
 from distk.errors import DistkError, UsageError
 from distk.method import Method, Objective, Step
 from distk.penalty import attach
@@ -42,7 +42,7 @@ class Trainer:
         self.model, self.dataset, self.config = model, dataset, config
         self.ranks = ranks or Ranks()
         self.device = dataset.device
-        self.generator = seeded(config.seed, self.device)
+        self.generator = seeded(stream(config.seed, "training"), self.device)
         self.autocast = set_precision(config.precision)
         if config.batch % self.ranks.world:
             raise UsageError(f"--batch {config.batch} cannot be split over {self.ranks.world} processes.")

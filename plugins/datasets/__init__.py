@@ -17,6 +17,34 @@ DATASETS = (
         "Burgess et al. 2018",
         "image factors",
     ),
+    (
+        "shapes3d",
+        "shapes3d:Shapes3D",
+        "an object in a room by three hues, size, shape and view: the official file, or drawn on the device",
+        "Burgess & Kim 2018",
+        "image factors",
+    ),
+    (
+        "mpi3d",
+        "mpi3d:MPI3D",
+        "a robot's arm with an object, rendered or photographed: mpi3d:real and others; needs the official file",
+        "Gondal et al. 2019",
+        "image factors",
+    ),
+    (
+        "cars3d",
+        "cars3d:Cars3D",
+        "183 cars from 24 sides and 4 heights; needs the official files",
+        "Reed et al. 2015",
+        "image factors",
+    ),
+    (
+        "smallnorb",
+        "smallnorb:SmallNorb",
+        "toys by instance, elevation, azimuth and lighting; needs the official files",
+        "LeCun et al. 2004",
+        "image factors",
+    ),
     ("blobs", "blobs:Blobs", "a Gaussian blob on a grid of positions", "Burgess et al. 2018", "image factors"),
     (
         "digits",
@@ -30,6 +58,13 @@ DATASETS = (
         "pairs:Pairs",
         "items of any full grid of factors with partners that differ in a few: --data pairs --of dsprites --k 1",
         "Locatello et al. 2020",
+        "image factors",
+    ),
+    (
+        "skewed",
+        "skewed:Skewed",
+        "any full grid of factors, correlated, weighted or with gaps in training: --data skewed --of shapes3d",
+        "Träuble et al. 2021; Montero et al. 2021",
         "image factors",
     ),
     (

@@ -67,7 +67,8 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
 class Config:
     """How large the pictures are."""
 
-    size: Literal[28, 32] = option(28, "height and width in pixels; 32 adds an empty border")
+    size: Literal[28, 32] = option(28, "height and width in pixels")
+    fit: Literal["border", "scale"] = option("border", "how 28 pixels become 32: an empty border, or scaled (bilinear)")
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,10 @@ class IdxImages(Dataset[Idx]):
         if max(height, width) > size:
             raise DistkError(f"the images are {height}x{width} pixels, more than size {size}.")
         top, left = (size - height) // 2, (size - width) // 2
-        x = F.pad(x, (left, size - width - left, top, size - height - top))
+        if self.config.fit == "scale":  # within a byte of what PIL's bilinear filter gives
+            x = F.interpolate(x.float(), (size, size), mode="bilinear", antialias=True).round().to(torch.uint8)
+        else:
+            x = F.pad(x, (left, size - width - left, top, size - height - top))
         self.images, self.label = x.to(self.device), label.to(self.device)
         self.spec = DataSpec("image", (1, size, size), classes=names)
 
@@ -187,7 +191,8 @@ class Mnist(IdxImages):
 
     def _without_files(self, files: Files) -> None:
         size = self.config.size
-        made = Digits28(DigitsConfig(size=size, margin=5 + (size - 28) // 2), self.device, files)
+        margin = 5 + (size - 28) // 2 if self.config.fit == "border" else round(5 * size / 28)
+        made = Digits28(DigitsConfig(size=size, margin=margin), self.device, files)
         self.stand_in, self.spec, self.parts = made, made.spec, made.parts
         self.origin = f"no MNIST files found: stand-in digits28, {made.origin}"
         warn_once(f"no MNIST files found, so '{files.name}' is the stand-in digits28; name them with --data-dir.")

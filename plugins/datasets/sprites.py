@@ -70,7 +70,7 @@ class Sprites(Characters[Config]):
     def _use_puppets(self, files: Files) -> None:
         if self.config.split == "published":
             raise UsageError("split 'published' needs the files: name their folder with --data-dir.")
-        made = Puppets(self.config, self.device, files)
+        self.stand_in = made = Puppets(self.config, self.device, files)
         self.factor_names, self.factor_sizes, self.factor_kinds = (
             made.factor_names,
             made.factor_sizes,

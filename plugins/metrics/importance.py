@@ -17,7 +17,7 @@ class DciConfig(PredictorConfig):
     """Settings of DCI."""
 
     predictor: Literal["gbt", "lasso", "rf"] = option("gbt", "boosted trees; or, for continuous factors, lasso or rf")
-    exact: bool = option(False, "scikit-learn's boosting instead of the fast histogram booster (minutes)")
+    exact: bool = option(False, "scikit-learn's boosting instead of our own, which tries the same splits (minutes)")
     alpha: float = option(0.02, "strength of the lasso", min=0)
     importances: Literal["impurity", "splits"] = option("impurity", "of forests: impurity, or the share of splits")
 
@@ -52,6 +52,6 @@ class Dci(Scored[DciConfig]):
         regress = continuous_factors(table) if config.predictor == "gbt" and not config.bins else ()
         settings: dict[str, Any] = {"exact": config.exact, "alpha": config.alpha, "importances": config.importances}
         result = functional.dci(*parts, config.predictor, seed, n_jobs=jobs, regress=regress, **settings)
-        booster = "scikit-learn's gradient boosting" if config.exact else "histogram gradient boosting"
+        booster = "scikit-learn's gradient boosting" if config.exact else "gradient boosting, every split tried"
         how = {"gbt": booster, "lasso": f"lasso, alpha {config.alpha:g}", "rf": "random forests"}[config.predictor]
         return {**result, "code_names": names, "rows_used": [len(parts[0]), len(parts[2])], "estimator": how}

@@ -60,7 +60,7 @@ class DownstreamConfig(PredictorConfig):
 
     sizes: tuple[int, ...] = option((10, 100, 1000, 10_000), "numbers of labelled items", min=1)
     predictor: Literal["lr", "gbt", "svm", "svm_linear"] = option("lr", "logistic regression, boosted trees or an SVM")
-    exact: bool = option(False, "scikit-learn's boosting instead of the fast histogram booster (minutes)")
+    exact: bool = option(False, "scikit-learn's boosting instead of our own, which tries the same splits (minutes)")
 
 
 class Downstream(Scored[DownstreamConfig]):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distk import Code, CodeTable, Dataset, FactorDataset, Method, Metric, UsageError, option, seeded
+from distk.meaning import count, higher, lower, neither
 from distk.plugins.sequence.judge import Judge, fitting_judge
 
 EPS = 1e-16
@@ -71,6 +72,12 @@ class SwapError(Metric[PairsConfig]):
     """Appearance of A with motion of B, against the true clip. swap_gain: 1 perfect, 0 no better than a copy."""
 
     headline = "swap_gain"
+    numbers = {
+        "swap_gain": higher(None, 1, chance=0.0, what="1 - error over that of a copy"),
+        "swap_error": lower(0),
+        "copy_error": neither(0),
+        "pairs": count("pairs"),
+    }
     needs_model = True
 
     @torch.no_grad()
@@ -164,6 +171,11 @@ class Similarity(Metric[PairsConfig]):
     """
 
     headline = "separation"
+    numbers = {
+        "separation": higher(-2, 2, chance=0.0, what="same less different, the smaller of the two halves"),
+        "cos_*": neither(-1, 1),
+        "centred_*": neither(-1, 1, source="Das & Dandi", what="centred on the training mean"),
+    }
     needs_model = True
 
     @torch.no_grad()
@@ -230,6 +242,17 @@ class Disagreement(Metric[JudgeConfig]):
     """
 
     headline = "accuracy_action"
+    numbers = {
+        "accuracy_*": higher(0, 1, chance="1 / values", source="Li & Mandt 2018", what="the judge's, of what was kept"),
+        "disagreement_*": lower(0, 1, source="Li & Mandt 2018", what="clips whose label changes"),
+        "kl_*_reconstruction": neither(0, unit="nats"),
+        "kl_*_random": neither(0, unit="nats", what="to another clip"),
+        "kl_*": lower(0, unit="nats", source="Li & Mandt 2018"),
+        "inception_score": higher(1, source="Salimans et al. 2016", form="with the judge"),
+        "h_y_given_x": lower(0, unit="nats"),
+        "h_y": higher(0, unit="nats"),
+        "clips": count("clips"),
+    }
     repeats = 3
     needs_model = True
 

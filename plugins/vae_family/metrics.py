@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, option, seeded
 from distk.console import progress
+from distk.meaning import higher, lower, neither
 from distk.method import eval_mode
 from distk.nn import kl_to_prior, reparameterise
 from distk.plugins.vae_family.gaussian import GaussianVAE
@@ -36,6 +37,14 @@ class VaeBound(Metric[Config]):
     """
 
     headline = "elbo"
+    numbers = {
+        "elbo": higher(unit="nats"),
+        "reconstruction": lower(unit="nats", what="-log p(x|z), summed over pixels"),
+        "floor": neither(0, unit="nats", what="the least that reconstruction can be"),
+        "kl": neither(0, unit="nats", what="summed over latents"),
+        "bits_per_dim": lower(unit="bits"),
+        "active": neither(0, unit="latents", whole=True, what="with more KL than the setting `active`"),
+    }
     needs_model = True
     needs_codes = False
 

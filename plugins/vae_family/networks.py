@@ -13,19 +13,13 @@ from distk import DataSpec
 from distk.nn import Canvas, canvas, down, he_truncated_, mlp, up
 
 
-def _snu_widths(halvings: int) -> list[int]:
-    """Of the authors' convolutions: 32-32-64-64 for 64x64 images, 32-32-64 for 32x32; more begin with more of 32."""
-    wide = min(2, max(1, halvings // 2))
-    return [32] * (halvings - wide) + [64] * wide
-
-
 class SnuEncoder(nn.Module):
     """Convolutional encoder of Jeong & Song (2019): images `[n, c, h, w]` -> mean and std, each `[n, z]`, std > 0."""
 
     def __init__(self, spec: DataSpec, z: int, hidden: int = 256) -> None:
         super().__init__()
         place = _canvas(spec, "snu")
-        widths = _snu_widths(place.halvings)
+        widths, _ = _down_plan("snu", place.halvings)
         corner = widths[-1] * math.prod(place.map)
         layers = [*place.onto(), *down([spec.shape[0], *widths]), nn.Flatten()]
         self.body = nn.Sequential(*layers, nn.Linear(corner, hidden), nn.ReLU(), nn.Linear(hidden, 2 * z))
@@ -42,7 +36,7 @@ class SnuDecoder(nn.Module):
     def __init__(self, spec: DataSpec, code: int, hidden: int = 256) -> None:
         super().__init__()
         place = _canvas(spec, "snu")
-        widths = _snu_widths(place.halvings)[::-1]
+        widths = _up_plan("snu", place.halvings)
         self.first = nn.Linear(code, hidden)
         corner = (widths[0], *place.map)
         first = [nn.ReLU(), nn.Linear(hidden, math.prod(corner)), nn.ReLU(), nn.Unflatten(1, corner)]
@@ -63,7 +57,7 @@ class SnuDecoder(nn.Module):
         return self.rest(hidden.flatten(0, 1)).unflatten(0, (len(z), classes))
 
 
-Architecture = Literal["burgess", "locatello", "factor", "snu", "higgins-fc", "mlp"]
+Architecture = Literal["burgess", "locatello", "factor", "snu", "dupont", "higgins-fc", "mlp"]
 
 
 @dataclass(frozen=True)
@@ -76,8 +70,8 @@ class _Convolutional:
     deconvolutions: tuple[int, ...]
 
 
-# As published for 64x64 images, and, with a convolution less, for 32x32. Other sizes have as many halvings as they
-# allow, of 28x28 two, and stand on the next canvas that can be halved so often (`distk.nn.canvas`).
+# As published for 64x64 images. Others have as many halvings as they allow, of 28x28 two, and stand on the next canvas
+# that can be halved so often (`distk.nn.canvas`).
 _CONVOLUTIONAL = {
     # Burgess et al. 2018, A.1
     "burgess": _Convolutional(((32, 4),) * 4, (256, 256), (256, 256), (32, 32, 32, 32)),
@@ -85,26 +79,31 @@ _CONVOLUTIONAL = {
     "locatello": _Convolutional(((32, 4), (32, 4), (64, 2), (64, 2)), (256,), (256,), (64, 64, 32, 32)),
     # Kim & Mnih 2018; with three channels their 128 become 256, which is `snu`
     "factor": _Convolutional(((32, 4), (32, 4), (64, 4), (64, 4)), (128,), (128,), (64, 64, 32, 32)),
-    # Jeong & Song 2019, Dupont 2018
+    # Jeong & Song 2019; at 32x32, which is not theirs, 32-32-64 and 64-32-32, as `SnuEncoder` and `SnuDecoder` have it
     "snu": _Convolutional(((32, 4), (32, 4), (64, 4), (64, 4)), (256,), (256,), (64, 64, 32, 32)),
+    # Dupont 2018: the same at 64x64; at 32x32 an encoder of 32-64-64 and a decoder of 64-32-32
+    "dupont": _Convolutional(((32, 4), (32, 4), (64, 4), (64, 4)), (256,), (256,), (64, 64, 32, 32)),
 }
+_SMALL_ENCODER = {"snu": slice(3)}
+_SMALL_DECODER = {"snu": slice(1, 4), "dupont": slice(1, 4)}
+"""Which convolutions are left at 32x32: the last three of the encoder and the first three of the decoder, but here."""
 
 
 def encoder(arch: Architecture, spec: DataSpec, outputs: int) -> nn.Sequential:
     """An encoder: items `[n, *spec.shape]` -> `[n, outputs]`, linear at the end.
 
-    burgess, locatello, factor, snu: images of 8x8 pixels or more. higgins-fc: anything, flattened, 1200-1200 ReLU
-    (Higgins et al. 2017). mlp: anything, flattened, 64-64 ReLU, for vectors and small checks.
+    burgess, locatello, factor, snu, dupont: images of 8x8 pixels or more. higgins-fc: anything, flattened, 1200-1200
+    ReLU (Higgins et al. 2017). mlp: anything, flattened, 64-64 ReLU, for vectors and small checks.
 
     Raises ValueError for images that the architecture does not take.
     """
     if arch in ("higgins-fc", "mlp"):
         width = 1200 if arch == "higgins-fc" else 64
         return nn.Sequential(nn.Flatten(), mlp([math.prod(spec.shape), width, width, outputs]))
-    place, arch = _canvas(spec, arch), _coloured(arch, spec)
+    place, plan = _canvas(spec, arch), _plan(arch, spec)
     widths, kernels = _down_plan(arch, place.halvings)
     layers = [*place.onto(), *down([spec.shape[0], *widths], kernels), nn.Flatten()]
-    return nn.Sequential(*layers, mlp([widths[-1] * math.prod(place.map), *_CONVOLUTIONAL[arch].encoder, outputs]))
+    return nn.Sequential(*layers, mlp([widths[-1] * math.prod(place.map), *plan.encoder, outputs]))
 
 
 def decoder(arch: Architecture, spec: DataSpec, code: int) -> nn.Sequential:
@@ -119,30 +118,34 @@ def decoder(arch: Architecture, spec: DataSpec, code: int) -> nn.Sequential:
         return nn.Sequential(mlp([code, 1200, 1200, 1200, math.prod(spec.shape)], nn.Tanh), shape)
     if arch == "mlp":
         return nn.Sequential(mlp([code, 64, 64, math.prod(spec.shape)]), shape)
-    place, arch = _canvas(spec, arch), _coloured(arch, spec)
+    place, plan = _canvas(spec, arch), _plan(arch, spec)
     widths = _up_plan(arch, place.halvings)
     corner = (widths[0], *place.map)
-    first = [mlp([code, *_CONVOLUTIONAL[arch].decoder, math.prod(corner)]), nn.ReLU(), nn.Unflatten(1, corner)]
+    first = [mlp([code, *plan.decoder, math.prod(corner)]), nn.ReLU(), nn.Unflatten(1, corner)]
     return nn.Sequential(*first, *up([*widths, spec.shape[0]]), *place.off())
 
 
-def _coloured(arch: Architecture, spec: DataSpec) -> Architecture:
-    """`factor` is `snu` for images with three channels."""
-    return "snu" if arch == "factor" and spec.shape[0] == 3 else arch
+def _plan(arch: Architecture, spec: DataSpec) -> _Convolutional:
+    """`factor` has the widths of `snu` for images with three channels."""
+    return _CONVOLUTIONAL["snu" if arch == "factor" and spec.shape[0] == 3 else arch]
 
 
 def _down_plan(arch: Architecture, halvings: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Widths and kernels of the encoder's convolutions: the last of those for 64x64, or more like the first."""
+    """Widths and kernels of the encoder's convolutions; fewer than three are the last of those at 32x32, more than four
+    begin with more like the first."""
     every = _CONVOLUTIONAL[arch].convolutions
-    chosen = (every[0],) * (halvings - len(every)) + every[max(0, len(every) - halvings) :]
+    small = every[_SMALL_ENCODER.get(arch, slice(1, 4))]
+    chosen = small[3 - halvings :] if halvings < 4 else (every[0],) * (halvings - 4) + every
     widths, kernels = zip(*chosen, strict=True)
     return widths, kernels
 
 
 def _up_plan(arch: Architecture, halvings: int) -> tuple[int, ...]:
-    """Widths of the maps before each transposed convolution: the first of those for 64x64, or more like the last."""
+    """Widths of the maps before each transposed convolution; fewer than three are the first of those at 32x32, more
+    than four end with more like the last."""
     every = _CONVOLUTIONAL[arch].deconvolutions
-    return every[:halvings] + (every[-1],) * (halvings - len(every))
+    small = every[_SMALL_DECODER.get(arch, slice(3))]
+    return small[:halvings] if halvings < 4 else every + (every[-1],) * (halvings - 4)
 
 
 def _canvas(spec: DataSpec, arch: str) -> Canvas:

@@ -315,6 +315,7 @@ def test_an_average_of_tied_weights_moves_once() -> None:
     assert torch.allclose(average.average[0].weight, before + 0.1)
 
 
+@pytest.mark.filterwarnings("ignore:std")  # of one item, which is what is wrong
 def test_the_checks_find_what_is_wrong_and_name_the_line_and_the_cure() -> None:
     problems = {check.name: check.problem for check in method_checks("begin-apart") if check.problem}
     assert set(problems) == {

@@ -102,6 +102,9 @@ MY_RUN = {
 NEEDS_FILES = {
     "arrays",
     "table",
+    "cars3d",
+    "mpi3d",
+    "smallnorb",
     "aclimdb",
     "amazonft",
     "clips",

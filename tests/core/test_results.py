@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import distk
 from distk import DistkError, UsageError, checkpoint
+from distk.registry import registry
 from distk.results import arrays_path, digest, measured, merged, read, stale, write
 
 Call = Callable[..., tuple[int, str, str]]
@@ -225,8 +226,9 @@ def test_results_of_another_subject_become_earlier_ones() -> None:
 def test_arrays_of_other_metrics_stay(tmp_path: Path, generator: torch.Generator) -> None:
     path = tmp_path / "r.eval.json"
     wide, small = torch.rand(40, 50, generator=generator), torch.rand(3, generator=generator)
-    write(path, result(a={"x": 1.0, "m": wide}, b={"y": 2.0, "m": small}))
-    told, whole = write(path, result(b={"y": 3.0, "m": 2 * small}))
+    write(path, {"metrics": {"a": {"x": 1.0, "m": wide}, "b": {"y": 2.0, "m": small}}, "provenance": {}}, {"step": 1})
+    told, whole = write(path, {"metrics": {"b": {"y": 3.0, "m": 2 * small}}, "provenance": {}}, {"step": 2})
+    assert [whole["metrics"][name]["measured"]["step"] for name in "ab"] == [1, 2]
     assert set(told["metrics"]) == {"b"}
     assert set(whole["metrics"]) == {"a", "b"}
     stored = load_file(arrays_path(path))
@@ -250,3 +252,46 @@ def test_a_digest_tells_names_shapes_types_and_values_apart(generator: torch.Gen
     cases = [{"w": w}, {"v": w}, {"w": w.view(3, 4)}, {"w": w.double()}, {"w": other}, {"w": w, "v": w}]
     assert len({digest(case) for case in cases}) == len(cases)
     assert digest({"a": w, "b": other}) == digest({"b": other, "a": w.clone()})
+
+
+# ------------------------------------------------------------------------------ refused before anything is opened
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["-m", "mig", "-m", "dci", "--protocol", "cascadevae"], "'cascadevae' is none of dlib"),
+        (["-m", "mig", "--set", "dci.trees=3"], "'dci' is none of mig"),
+        (["-m", "mig", "--set", "nonsense=3"], "has the setting 'nonsense'"),
+        (["-m", "mig", "--set", "mig.bins=none"], "bins"),
+    ],
+)
+def test_settings_are_checked_before_the_model_is_opened(
+    distk_command: Call, run: Path, words: list[str], why: str, monkeypatch: Any
+) -> None:
+    def opened(*arguments: Any) -> Any:
+        raise AssertionError("the model was opened")
+
+    monkeypatch.setattr("distk.commands.shared.open_model", opened)
+    code, out, err = distk_command("eval", run, *words)
+    assert (code, out) == (2, ""), err
+    assert why in " ".join(err.split())
+
+
+def test_an_option_of_one_metric_is_for_that_one_alone(distk_command: Call, run: Path) -> None:
+    code, out, err = distk_command("eval", run, "-m", "mig", "-m", "modularity", "--set", "mig.bins=7", "--json")
+    assert code == 0, err
+    found = json.loads(out)["metrics"]
+    assert found["mig"]["settings"]["bins"] == 7
+    assert found["modularity"]["settings"].get("bins") != 7
+
+
+@pytest.mark.parametrize("study", [entry.name for entry in registry().entries("study")])
+def test_no_study_begins_with_an_option_that_does_nothing(
+    distk_command: Call, study: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distk.study.engine.run", lambda *_, **__: pytest.fail("the study began"))
+    monkeypatch.setattr("distk.study.checks._built", lambda *_: pytest.fail("a model was built"))
+    code, _, err = distk_command("study", "run", study, "--set", "options.icm.protocol=nothing")
+    assert code == 2, err
+    assert "icm" in err, err

@@ -130,6 +130,41 @@ def test_mnist_works_at_once(name: str) -> None:
     one_step(name, {"name": "mnist"})
 
 
+NUMBERS = {
+    "cascadevae 32x32": 632_784,
+    "cascadevae 64x64": 761_934,
+    "jointvae 32x32": 633_554,
+    "aae 64x64": 1_026_376,
+    "betavae 32x32": 471_223,
+    "dipvae 64x64": 690_638,
+    "factorvae 32x32": 5_751_465,
+    "factorvae 64x64": 5_516_007,
+    "dcgan 28x28": 1_047_364,
+    "sdbegan 64x64": 16_944_933,
+    "infogan 64x64": 16_182_359,
+    "infogan-mnist 28x28": 13_361_940,
+    "mvae 32x32": 272_219,
+    "mvae-baseline 64x64": 461_649,
+    "peychev-conv 28x28": 828_280,
+    "peychev-conv 64x64": 12_653_088,
+    "ldf 64x64": 13_918_162,
+    "joint-gan 32x32": 6_979_566,
+}
+"""How many numbers the networks had at these sizes before they took others: three channels at 32x32, else one."""
+
+
+@pytest.mark.parametrize("case", NUMBERS)
+def test_networks_of_published_sizes_are_what_they_were(case: str) -> None:
+    name, size = case.split()
+    side = int(size.partition("x")[0])
+    data = spec((side, side))
+    data = DataSpec("image", (3 if side == 32 else 1, side, side), classes=tuple("0123456789"), extra=data.extra)
+    cls = registry().find("method", name).load()
+    with torch.device("meta"):
+        model = cls(cls.Config(), data)
+    assert sum(value.numel() for value in model.state_dict().values()) == NUMBERS[case]
+
+
 def test_published_sizes_have_no_canvas_around_them() -> None:
     for side, halvings, rows in ((64, 4, 4), (32, 3, 4), (28, 2, 7), (16, 2, 4), (128, 5, 4), (256, 6, 4)):
         made = canvas(side, side)

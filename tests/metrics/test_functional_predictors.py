@@ -260,14 +260,34 @@ def test_dci_gbt_sees_rotation_where_total_correlation_does_not(rng: np.random.G
     assert fn.unsupervised(rotated)["gaussian_total_correlation"] == pytest.approx(0, abs=1e-9)
 
 
-def test_dci_gbt_agrees_with_scikit_learn(rng: np.random.Generator) -> None:
-    c, f, ct, ft = _split(rng, n=1500, sizes=(3, 4))
-    fast = fn.dci(c, f, ct, ft)
-    exact = fn.dci(c, f, ct, ft, exact=True)
-    assert fast["disentanglement"] == pytest.approx(exact["disentanglement"], abs=0.02)
-    assert fast["completeness"] == pytest.approx(exact["completeness"], abs=0.03)
-    assert fast["informativeness_test"] == pytest.approx(exact["informativeness_test"], abs=0.025)
+def _hard(kind: str, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes that are hard to boost: noisy, more codes than factors, of noise alone."""
+    f = np.stack([rng.integers(0, s, n) for s in (2, 4)], 1)
+    if kind == "noisy":
+        return f + 0.6 * rng.normal(size=f.shape), f
+    if kind == "overcomplete":
+        return f @ rng.normal(size=(2, 6)) + 0.6 * rng.normal(size=(n, 6)), f
+    return rng.normal(size=(n, 3)), f
+
+
+@pytest.mark.parametrize("kind", ["noisy", "overcomplete", "noise"])
+def test_dci_gbt_agrees_with_scikit_learn(kind: str, rng: np.random.Generator) -> None:
+    c, f = _hard(kind, rng, 900)
+    fast, exact = fn.dci(c, f), fn.dci(c, f, exact=True)
+    # Both try the same splits; where two are equally good for training, they may go different ways. One test row of
+    # 300 is 0.0033, so that a handful of rows may fall on the other side.
+    for key in ("disentanglement", "completeness"):
+        assert fast[key] == pytest.approx(exact[key], abs=0.005)
+    assert fast["informativeness_test"] == pytest.approx(exact["informativeness_test"], abs=4 / 300)
     np.testing.assert_allclose(exact["importance"].sum(0), 1)
+
+
+def test_a_grid_of_bins_would_not_agree(rng: np.random.Generator) -> None:
+    """What the tolerance is worth: the same codes in 40 bins of equal count are further off."""
+    c, f = _hard("noisy", rng, 900)
+    ranks = c.argsort(0).argsort(0)
+    coarse = fn.dci(np.sort(c, 0)[ranks // 22 * 22, [0, 1]], f)
+    assert abs(coarse["disentanglement"] - fn.dci(c, f)["disentanglement"]) > 0.01
 
 
 def test_dci_gbt_invariances(rng: np.random.Generator) -> None:

@@ -175,8 +175,8 @@ def test_a_discrete_code_enters_predictors_as_index_or_as_indicators(generator) 
     assert index["code_names"] == ["z0", "z1"]
     assert onehot["code_names"] == ["z0=0", "z0=1", "z0=2", "z0=3", "z0=4", "z1"]
     assert onehot["importance"].shape == (6, 2)
-    assert onehot["informativeness_per_factor"][0] < 0.1
-    assert index["informativeness_per_factor"][0] > 0.6
+    assert onehot["nrmse_per_factor"][0] < 0.1
+    assert index["nrmse_per_factor"][0] > 0.6
     assert run("explicitness", table, discrete="onehot")["explicitness_test"] > 0.99
     left = run("linear-correlation", table)
     assert (left["code_names"], left["active_codes"]) == (["z1"], 1.0)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from distk import CodeTable, Dataset, DistkError, Metric, UsageError, open_dataset, option, seeded
 from distk.console import progress
 from distk.device import initialised
+from distk.meaning import higher, lower, neither
 from distk.method import eval_mode
 from distk.nn import fit_classifier
 from distk.plugins.gan_family.icm.mechanisms import shift
@@ -45,6 +46,21 @@ class ICMScore(Metric[Config]):
     """
 
     headline = "purity"
+    numbers = {
+        "purity": higher(0, 1, chance="1 / experts", source="Parascandolo et al. 2018", what="of the main winner"),
+        "specialised": higher(0, unit="mechanisms", what="with an expert of their own"),
+        "one_to_one": higher(0, 1, what="share of replicas"),
+        "winners": higher(1, unit="experts", what="that win most of some mechanism"),
+        "nmi": higher(0, 1, chance=0.0, what="mutual information of mechanism and winner, normalised"),
+        "mse": lower(0),
+        "mse_before": neither(0, what="without experts"),
+        "accuracy": higher(0, 1, what="of a classifier on winners' outputs"),
+        "accuracy_before": neither(0, 1, what="on transformed images"),
+        "accuracy_originals": neither(0, 1, what="on originals"),
+        "transfer_mse": lower(0, what="on another data set"),
+        "transfer_mse_before": neither(0, what="the same without experts"),
+        "shifts_undone": higher(0, 1, what="share of shifts that an expert reverses"),
+    }
     needs_model = True
     needs_codes = False
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from distk import Code, CodeTable, Dataset, Metric, UsageError, encode_table, option, seeded
+from distk.meaning import Number, higher, lower, neither
 from distk.method import Method, eval_mode
 from distk.plugins.gan_family.infogan.method import InfoGAN
 from distk.plugins.metrics import functional
@@ -35,7 +36,14 @@ class InfoGANScore(Metric[Config]):
     """
 
     headline = "code_r2"
-    keys = ("code_r2", "class_accuracy", "mi_bound", "code_entropy", "smallest_deviation", "largest_deviation")
+    numbers = {
+        "code_r2": higher(None, 1, chance=0.0, what="Q's reading of continuous codes"),
+        "class_accuracy": higher(0, 1, chance="1 / classes", what="Q's reading of categorical codes"),
+        "mi_bound": higher(unit="nats", source="Chen et al. 2016, eq. 5", what="bound on I(c; G(z, c))"),
+        "code_entropy": neither(unit="nats", what="the most that mi_bound can be"),
+        "smallest_deviation": neither(0, what="of Q, over images and codes"),
+        "largest_deviation": neither(0, what="of Q, over images and codes"),
+    }
     needs_model = True
     needs_codes = False
 
@@ -99,11 +107,16 @@ class GapDci(Metric[GapConfig]):
     """
 
     headline = "nrmse_gap"
-    higher_is_better = False
-    keys = (
-        *("nrmse_test", "nrmse_gap", "nrmse_validation", "disentanglement", "completeness", "redundant_codes"),
-        *("nrmse_test.*", "nrmse_gap.*", "rmse_gap.*", "completeness.*", "disentanglement.*", "codes_for.*"),
-    )
+    numbers = {
+        "nrmse_*": lower(0, chance=1.0, source="Eastwood & Williams 2017", form="authors", what="error over deviation"),
+        "rmse_gap.*": lower(0, what="error over the training rows' deviation"),
+        "disentanglement": higher(0, 1, source="Eastwood & Williams 2017", form="authors"),
+        "disentanglement.*": higher(0, 1, what="of one code"),
+        "completeness": higher(0, 1, source="Eastwood & Williams 2017", form="authors"),
+        "completeness.*": higher(0, 1, what="of one factor"),
+        "redundant_codes": Number("lower", 0, unit="codes", whole=True, what="with less than 5 % of all importance"),
+        "codes_for.*": neither(0, unit="codes", whole=True, what="with 5 % or more of the importance for a factor"),
+    }
     needs_model = True
     needs = ("encode",)
     needs_codes = False

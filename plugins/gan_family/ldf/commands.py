@@ -42,9 +42,9 @@ def shortcut(
     rows = {"through the code": coded, "around the code": around}
     errors = {name: float((made - x).square().mean()) for name, made in rows.items()}
     if x.dim() == 5:  # three rows of frames per clip
-        files = present(model, torch.stack([x, coded, around], 1).flatten(0, 1), on.target("shortcut.png"), 3)
+        files = present(model, torch.stack([x, coded, around], 1).flatten(0, 1), on.shown("shortcut"), 3)
     else:
-        files = present(model, torch.cat([x, coded, around]), on.target("shortcut.png"), n)
+        files = present(model, torch.cat([x, coded, around]), on.shown("shortcut"), n)
     if not on.json:
         console.table("mean squared error per pixel", ("path", "error"), list(errors.items()))
     on.report(files, mse=errors)
@@ -65,7 +65,7 @@ def pieces(
     model = on.open().of(LDF, "ldf")
     with torch.no_grad():
         made = model.loose_pieces(n, seeded(seed, next(model.parameters()).device))
-    on.report(present(model, made, on.target("pieces.png"), max(1, round(n**0.5))))
+    on.report(present(model, made, on.shown("pieces"), max(1, round(n**0.5))))
 
 
 def judge(

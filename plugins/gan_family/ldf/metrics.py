@@ -15,6 +15,7 @@ from torch import Tensor
 
 from distk import CodeTable, Dataset, Method, Metric, UsageError, can, option, seeded
 from distk.console import progress
+from distk.meaning import count, higher, lower, neither
 from distk.method import eval_mode
 from distk.metric import chosen_rows
 from distk.plugins.gan_family.ldf.judge import Judge, in_unit, judge_for
@@ -98,7 +99,14 @@ class ClassifierScore(Metric[Config]):
     """
 
     headline = "score"
-    keys = ("score_sd", "real", "noise", "classifier_accuracy", "samples")
+    numbers = {
+        "score": higher(1, source="Salimans et al. 2016", form="with our classifier; not the Inception Score"),
+        "score_sd": neither(0, what="over parts"),
+        "real": neither(1, what="of test images, an upper reference"),
+        "noise": neither(1, what="of uniform noise, a lower one"),
+        "classifier_accuracy": neither(0, 1, what="of the judge"),
+        "samples": count("images"),
+    }
     needs_model = True
     needs_codes = False
 
@@ -131,8 +139,11 @@ class Frechet(Metric[Config]):
     """
 
     headline = "distance"
-    higher_is_better = False
-    keys = ("halves", "samples")
+    numbers = {
+        "distance": lower(0, source="Heusel et al. 2017, eq. 6", form="with our classifier; not the FID"),
+        "halves": neither(0, what="between halves of the test images"),
+        "samples": count("images"),
+    }
     needs_model = True
     needs_codes = False
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, option, seeded
 from distk.console import progress
+from distk.meaning import count, higher, neither
 from distk.method import eval_mode
 from distk.metric import chosen_rows
 from distk.plugins.gan_family.ldf.data import Pacman
@@ -102,7 +103,14 @@ class VideoValidity(Metric[Config]):
     """
 
     headline = "background"
-    keys = ("motion", "pacman", "memorised", "real_background", "real_motion", "real_pacman", "clips")
+    numbers = {
+        "background": higher(0, 1, what="share of clips whose ground stays"),
+        "motion": higher(0, 1, what="share in which pacman walks as he must"),
+        "pacman": higher(0, 1, what="share that show him"),
+        "memorised": neither(0, what="distance to training clips over that of test clips; far below 1: repeated"),
+        "real_*": neither(0, 1, what="the same of test clips"),
+        "clips": count("clips"),
+    }
     needs_model = True
     needs_codes = False
 

@@ -59,7 +59,7 @@ def grid(
     with torch.no_grad():
         identity, observation = model.prior(rows, draw)["identity"], model.prior(columns, draw)["observation"]
         made = model.decode(crossed(identity, observation))
-    on.report(present(model, made, on.target("identities.png"), columns), rows=rows, columns=columns)
+    on.report(present(model, made, on.shown("identities"), columns), rows=rows, columns=columns)
 
 
 def crossed(identity: Tensor, observation: Tensor) -> Code:

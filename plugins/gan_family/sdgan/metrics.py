@@ -14,6 +14,7 @@ from distk import CodeTable, Dataset, DataSpec, Metric, UsageError, option, seed
 from distk.console import progress
 from distk.device import initialised
 from distk.latents import Code
+from distk.meaning import higher, lower, neither
 from distk.method import Method, can, eval_mode
 from distk.nn import down, fit_classifier
 from distk.plugins.gan_family.sdgan import scores
@@ -63,16 +64,16 @@ class Verification(Metric[Config]):
     """
 
     headline = "auc"
-    keys = (
-        *(
-            f"{name}{of}"
-            for of in ("", "_real")
-            for name in ("auc", "accuracy", "far", "id_diversity", "all_diversity")
-        ),
-        "threshold",
-        "auc_distance_to_real",
-        "accuracy_distance_to_real",
-    )
+    numbers = {
+        "auc": higher(0, 1, chance=0.5, source="Donahue et al. 2017, Table 1", form="with our verifier"),
+        "accuracy": higher(0, 1, chance=0.5, source="Donahue et al. 2017, Table 1", form="with our verifier"),
+        "far": lower(0, 1, source="Donahue et al. 2017, Table 1", what="unmatched pairs called matched"),
+        "id_diversity": higher(None, 1, source="Donahue et al. 2017, Table 1", what="1 - MS-SSIM of matched pairs"),
+        "all_diversity": higher(None, 1, source="Donahue et al. 2017, Table 1", what="1 - MS-SSIM of all pairs"),
+        "*_distance_to_real": lower(0, 1),
+        "*_real": neither(None, 1, what="of real test images"),
+        "threshold": neither(0, what="squared distance below which a pair matches"),
+    }
     needs_model = True
     needs_codes = False
 
@@ -249,7 +250,12 @@ class Leakage(Metric[LeakageConfig]):
     """
 
     headline = "identity_by_identity"
-    keys = tuple(f"{trait}_by_{code}" for trait in ("identity", "observation") for code in ("identity", "observation"))
+    numbers = {
+        "identity_by_identity": higher(0, 1, what="share of variance of traits of identity between identity codes"),
+        "identity_by_observation": lower(0, 1),
+        "observation_by_identity": lower(0, 1),
+        "observation_by_observation": higher(0, 1),
+    }
     needs_model = True
     needs_codes = False
 

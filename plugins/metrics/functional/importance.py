@@ -57,8 +57,9 @@ def dci(
     sum_d rho_d D_d with rho_d = sum_k R_dk / sum R; C_k = 1 - H_D(R_.k / sum_d R_dk), completeness = their
     mean. Both in [0, 1], higher is better; K counts kept factors, D all codes (dead codes too).
     predictor 'gbt' (disentanglement_lib, discrete factors): gradient boosting on raw codes; informativeness =
-    mean ACCURACY, higher is better; zero rows get D_d = 0; completeness weighted by column sums. The fast
-    histogram booster is used unless `exact=True` (scikit-learn, minutes; `n_jobs` processes over factors).
+    mean ACCURACY, higher is better; zero rows get D_d = 0; completeness weighted by column sums. Our own
+    booster, which tries the same splits, is used unless `exact=True` (scikit-learn's, minutes; `n_jobs` processes over
+    factors).
     The columns `regress` of continuous factors get scikit-learn's gradient-boosted regression, and R^2 for accuracy.
     predictor 'lasso' (alpha) and 'rf' (`trees` trees, impurity importance or, with importances='splits', the
     share of a forest's splits that are made on a code; depth chosen among `depths` on the

@@ -52,6 +52,7 @@ class MnistGrid(TableEnv[Config]):
         extra = {"actions": 8, "action_names": names, "branching": True, "cell": STRIDE}
         self.spec = DataSpec("environment", (1, self.size, self.size), extra=extra)
         source, self.origin = _digits(files, device)
+        self.stand_in = None if source.name == "mnist" else source
         self.odd, self.even = _parities(source)
         # Rows of one matrix per position, so that a digit is placed by gathering rows instead of by writing pixels.
         place = (

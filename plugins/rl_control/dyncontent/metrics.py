@@ -13,6 +13,7 @@ from distk import Code, CodeTable, Metric, option, seeded
 from distk.config import C
 from distk.data import Dataset
 from distk.errors import UsageError
+from distk.meaning import higher, lower, neither
 from distk.nn import bernoulli_nll
 from distk.plugins.metrics.functional.solvers import logistic_regression
 from distk.plugins.rl_control.dyncontent.data import SETS, Planar, TwoSets, integer_states
@@ -54,10 +55,14 @@ class PlanarTable(OfPlanar[TableConfig]):
     """
 
     headline = "prediction_x"
-    keys = tuple(
-        f"{name}_{s}{end}" for s in SETS for name in ("reconstruction", "prediction", "planning") for end in ("", "_sd")
-    ) + tuple(f"{name}_{s}" for s in SETS for name in ("success", "goal_fraction", "prediction_free"))
-    higher_is_better = False
+    numbers = {
+        "*_sd": neither(0, what="over frames or runs"),
+        "reconstruction_*": lower(unit="nats", source="Banijamali et al. 2017", form="authors"),
+        "prediction_*": lower(unit="nats", source="Banijamali et al. 2017", form="authors"),
+        "planning_*": lower(0, source="Banijamali et al. 2017", form="authors", what="cost of plans"),
+        "success_*": higher(0, 1),
+        "goal_fraction_*": higher(0, 1),
+    }
 
     @torch.no_grad()
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
@@ -148,10 +153,14 @@ class LatentMap(OfPlanar[MapConfig]):
     """
 
     headline = "alignment"
-    keys = (
-        "r2_x", "r2_y", "topology_x", "topology_y", "leak_z", "content_w", "content_mean_x", "content_mean_y"
-    )  # fmt: skip
-    higher_is_better = False
+    numbers = {
+        "alignment": lower(0, what="distance of both sets' codes over their spread"),
+        "r2_*": higher(None, 1, chance=0.0, what="the place, read from z"),
+        "topology_*": higher(0, 1, what="neighbours among the nearest codes"),
+        "leak_z": lower(0, 1, chance=0.5, what="the set, read from z"),
+        "content_w": higher(0, 1, chance=0.5, what="the set, read from w"),
+        "content_mean_*": neither(),
+    }
 
     @torch.no_grad()
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:

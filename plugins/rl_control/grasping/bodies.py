@@ -159,12 +159,17 @@ class Grids:
 
     def distance(self, which: Tensor, points: Tensor) -> Tensor:
         """As `Shapes.distance`."""
-        values, low, spacing = self.values[which], self.low[which, None], self.spacing[which, None, None]
+        if not points.numel():
+            return points.new_zeros(points.shape[:2])
+        low, spacing = self.low[which, None], self.spacing[which, None, None]
         last = self.values.shape[1] - 1
         place = (points - low) / spacing
         kept = place.clamp(0, last)
-        where = (2 * kept / last - 1).view(len(which), 1, 1, -1, 3)
-        inner = F.grid_sample(values.unsqueeze(1), where, mode="bilinear", align_corners=True).view(points.shape[:2])
+        where = 2 * kept / last - 1
+        # Of a single object all places lie in one grid, of which there need be no copy for each of them.
+        values, where = (self.values, where.view(1, -1, 3)) if len(self.values) == 1 else (self.values[which], where)
+        inner = F.grid_sample(values.unsqueeze(1), where[:, None, None], mode="bilinear", align_corners=True)
+        inner = inner.view(points.shape[:2])
         outside = ((place - kept) * spacing).norm(dim=-1)
         # From a point outside the box the surface is no nearer than the box, and no nearer than the value at its rim
         # less the way there.

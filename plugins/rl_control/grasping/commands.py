@@ -260,7 +260,7 @@ def plan(
         else:
             if labels not in (None, dataset.labels):
                 dataset.label(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4, 4), labels)
-            begin = starts(dataset, on.split, demos, repeats, draw)
+            begin = starts(dataset, dataset.rows_of(on.split), demos, repeats, draw)
             views = dataset.viewed(begin.row)
             found = planned(model, dataset, begin, settings, draw, points_of(model))
     target = on.beside("plans.json").with_suffix(".json")

@@ -152,16 +152,23 @@ def demonstrations(
     Two opposite places of the surface, the closing axis across them, the approach from above rather than from below.
     Raises UsageError where too few hold.
     """
-    one, found = shapes.only(index), []
+    one, found, tried = shapes.only(index), [], 0
     for _ in range(ROUNDS):
         poses = proposals(one, PROPOSED, draw, device)
+        tried += len(poses)
+        if not len(poses):
+            continue
         which = torch.full((len(poses),), 0, device=device)
         good = label(one, which, poses)
         found += list(poses[good.nonzero().squeeze(1)])
         if len(found) >= count:
             return torch.stack(found[:count])
+    if not tried:
+        raise UsageError(
+            f"object '{name}' has no place that fingers could meet: no surface 3 mm or more above the table was found."
+        )
     raise UsageError(
-        f"object '{name}': {len(found)} of {PROPOSED * ROUNDS} grasps hold, {count} are needed; is it wider than the "
+        f"object '{name}': {len(found)} of {tried:,} grasps hold, {count} are needed; is it wider than the "
         f"gripper's {1000 * gripper.OPENING:g} mm everywhere?"
     )
 
@@ -176,6 +183,8 @@ def proposals(one: Shapes, count: int, draw: torch.Generator, device: torch.devi
         points = points - one.distance(which, points).unsqueeze(-1) * normals(one, which, points)
     near = (one.distance(which, points).abs() < 5e-4) & (points[..., 2] > 0.003)
     rows = near[0].nonzero().squeeze(1)[:count]
+    if not len(rows):
+        return points.new_zeros(0, 4, 4)
     points = points[0, rows]
     normal = normals(one, which, points.unsqueeze(0))[0]
     noise = torch.randn(len(rows), 7, generator=draw).to(device)

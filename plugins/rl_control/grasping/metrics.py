@@ -12,6 +12,7 @@ from torch import Tensor
 from distk import CodeTable, Metric, option, seeded
 from distk.config import C
 from distk.errors import UsageError
+from distk.meaning import count, higher, lower, neither
 from distk.method import eval_mode
 from distk.plugins.rl_control.grasping.data import SAME_ELEVATION, Grasps
 from distk.plugins.rl_control.grasping.method import Grasping, Scene, turned_grid
@@ -38,6 +39,13 @@ class OfGrasps(Metric[C]):
                 "engines say nothing of either."
             )
         return model, dataset
+
+    def views(self, table: CodeTable, dataset: Grasps, part: str) -> Tensor:
+        """Rows of a split that are among those of the table, or all of the table's where none is: a score by which a
+        model is chosen sees the validation's views alone."""
+        own = dataset.rows_of(part)
+        both = own if table.rows is None else own[torch.isin(own, table.rows)]
+        return both if len(both) or table.rows is None else table.rows
 
 
 def points_of(model: Grasping) -> int:
@@ -75,7 +83,7 @@ def balanced(right: Tensor, outcome: Tensor) -> float:
 class AccuracyConfig:
     """Which views are scored."""
 
-    part: str = option("test", "split whose views and grasps are scored")
+    part: str = option("test", "split whose views and grasps are scored, as far as they are asked for")
 
 
 class GraspAccuracy(OfGrasps[AccuracyConfig]):
@@ -87,12 +95,18 @@ class GraspAccuracy(OfGrasps[AccuracyConfig]):
     """
 
     headline = "accuracy"
-    keys = ("seen", "novel", "n", "*_*")
+    numbers = {
+        "accuracy": higher(0, 1, chance=0.5, source="Yan et al. 2017, Tables 1 and 2", form="balanced"),
+        "seen": higher(0, 1, chance=0.5, what="elevations that were trained on"),
+        "novel": higher(0, 1, chance=0.5, what="other elevations"),
+        "n": count("pairs"),
+        "*_*": higher(0, 1, chance=0.5, what="of a category at an elevation"),
+    }
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         model, dataset = self.looked_at(table)
         with eval_mode(model):
-            found = predicted(model, dataset, dataset.rows_of(self.config.part))
+            found = predicted(model, dataset, self.views(table, dataset, self.config.part))
         right, outcome, row = found["right"], found["outcome"], found["row"]
         elevation = dataset.elevation[row]
         category = dataset.category_of[dataset.scene[row]]
@@ -118,7 +132,7 @@ class GraspAccuracy(OfGrasps[AccuracyConfig]):
 class PlanningConfig:
     """How the searches go."""
 
-    part: str = option("test", "split whose grasps are planned")
+    part: str = option("test", "split whose grasps are planned, as far as they are asked for")
     demos: int = option(200, "demonstrations that are drawn, at most", paper="all", min=1, max=1_000_000)
     starts: int = option(8, "starts near each of them", paper="8", min=1, max=1000)
     planner: Literal["directions", "cem"] = option("directions", "best of random directions, or cross-entropy method")
@@ -134,13 +148,19 @@ class GraspPlanning(OfGrasps[PlanningConfig]):
     """
 
     headline = "all"
-    keys = ("aimless", "n", "bottle", "bowl", "cup", "plate", "mug", "sugarbowl", "teapot", "*")
+    numbers = {
+        "all": higher(0, 1, source="Yan et al. 2017, Table 3"),
+        "aimless": neither(0, 1, what="of a walk in any direction"),
+        "n": count("searches"),
+        "*": higher(0, 1, what="of a category"),
+    }
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         model, dataset = self.looked_at(table)
         settings = Settings(self.config.planner, self.config.steps, self.config.directions)
         generator = seeded(seed, dataset.device)
-        begin = starts(dataset, self.config.part, self.config.demos, self.config.starts, generator)
+        views = self.views(table, dataset, self.config.part)
+        begin = starts(dataset, views, self.config.demos, self.config.starts, generator)
         with eval_mode(model):
             found = planned(model, dataset, begin, settings, generator, points_of(model)).success
             aimless = Settings(steps=self.config.steps, directions=1)
@@ -161,7 +181,7 @@ class GraspPlanning(OfGrasps[PlanningConfig]):
 class ShapeConfig:
     """Which views are scored."""
 
-    part: str = option("test", "split whose views are scored")
+    part: str = option("test", "split whose views are scored, as far as they are asked for")
 
 
 class GraspShape(OfGrasps[ShapeConfig]):
@@ -171,7 +191,12 @@ class GraspShape(OfGrasps[ShapeConfig]):
     """
 
     headline = "iou"
-    keys = ("mask_iou", "local_iou", "depth_l1")
+    numbers = {
+        "iou": higher(0, 1),
+        "mask_iou": higher(0, 1, what="of the silhouette"),
+        "local_iou": higher(0, 1, what="between the fingers"),
+        "depth_l1": lower(0, unit="metres"),
+    }
 
     @torch.no_grad()
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
@@ -180,7 +205,7 @@ class GraspShape(OfGrasps[ShapeConfig]):
             raise UsageError("the baseline has no shape to score.")
         parts = []
         with eval_mode(model):
-            for rows in dataset.rows_of(self.config.part).split(32):
+            for rows in self.views(table, dataset, self.config.part).split(32):
                 batch = dataset.batch(rows)
                 scene = model.look(batch["x"], batch["T_wc"])
                 parts.append(shape_scores(model, scene, batch))

@@ -198,17 +198,18 @@ class Starts:
     pose: Tensor
 
 
-def starts(dataset: Grasps, split: str, demos: int | None, repeats: int, generator: torch.Generator) -> Starts:
-    """For each demonstration of a split, `repeats` failures near it, each with a view of its scene.
+def starts(dataset: Grasps, rows: Tensor, demos: int | None, repeats: int, generator: torch.Generator) -> Starts:
+    """For each demonstration in the scenes of views int64 `[n]`, `repeats` failures near it, each with a view of its
+    scene.
 
-    demos: at most so many, drawn; None: all. Raises UsageError where no grasp of the split fails.
+    demos: at most so many, drawn; None: all. Raises UsageError where no grasp of these scenes fails.
     """
-    scenes = dataset.scene[dataset.rows_of(split)]
+    scenes = dataset.scene[rows]
     inside = torch.zeros(dataset.scenes, dtype=torch.bool, device=dataset.device)
     inside[scenes] = True
     fails = (inside[dataset.grasp_scene] & (dataset.outcome < 0.5)).nonzero().squeeze(1)
     if not len(fails):
-        raise UsageError(f"no grasp of the split '{split}' fails, so there is nowhere to start from.")
+        raise UsageError("no grasp of these scenes fails, so there is nowhere to start from.")
     # By demonstration, so that those of one stand together.
     fails = fails[torch.argsort(dataset.demo[fails], stable=True)]
     names, counts = torch.unique_consecutive(dataset.demo[fails], return_counts=True)

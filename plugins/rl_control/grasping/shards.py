@@ -1,4 +1,5 @@
-"""Grasps in files: `meta.json`, `shard-00000.npz` and on, and `shapes.npz`, numpy arrays without pickle.
+"""Grasps in files: `meta.json`, `shard-00000.npz` and on, and `shapes.npz`, numpy arrays without pickle. Shards may be
+HDF5 files with the same arrays, too.
 
 Metres, degrees of elevation, the world's z up. What each array holds stands in docs/formats.md.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distk.arrays import Npz, open_npz
+from distk.arrays import Hdf5, Npz, open_arrays, open_npz
 from distk.errors import DistkError
 from distk.files import write_atomic
 from distk.plugins.rl_control.grasping.bodies import Bodies, Grids, Shapes
 
 FORMAT, VERSION = "distk-grasps", 1
+ENDINGS = (".npz", ".h5", ".hdf5")
 META, SHAPES = "meta.json", "shapes.npz"
 ENGINES = ("quasistatic", "mujoco", "vr", "real")
-HOLDS = "meta.json, shard-*.npz and, where grasps can be tried again, shapes.npz"
+HOLDS = "meta.json, shard-*.npz (or .h5) and, where grasps can be tried again, shapes.npz"
 LARGEST_META = 1 << 24
 MILLIMETRES = 10.0
 """Depths with a median above this, in metres, are taken for millimetres."""
@@ -120,9 +123,12 @@ def read(meta_path: Path) -> Recorded:
     Raises DistkError, naming shard, array and row, for whatever does not fit the format.
     """
     meta, folder = _meta(meta_path), meta_path.parent
-    paths = sorted(folder.glob("shard-*.npz"))
+    paths = sorted(path for ending in ENDINGS for path in folder.glob(f"shard-*{ending}"))
     if not paths:
-        raise DistkError(f"'{folder}' has no shard-*.npz beside '{META}'.")
+        raise DistkError(f"'{folder}' has no shard-*.npz (or .h5) beside '{META}'.")
+    for one, other in pairwise(paths):
+        if one.stem == other.stem:
+            raise DistkError(f"'{folder}' holds both '{one.name}' and '{other.name}': leave one of them.")
     scenes: list[dict[str, Tensor]] = []
     grasps: list[dict[str, Tensor]] = []
     start = 0
@@ -197,7 +203,7 @@ def _meta(path: Path) -> dict[str, Any]:
     return {**meta, "categories": categories, "objects": objects, "voxel": voxel, "labels": labels, **span}
 
 
-def _array(file: Npz, path: Path, name: str, form: str, kinds: str, sizes: dict[str, int]) -> np.ndarray:
+def _array(file: Npz | Hdf5, path: Path, name: str, form: str, kinds: str, sizes: dict[str, int]) -> np.ndarray:
     """One array, held against its axes; axes with letters get their size where they first occur."""
     shape, dtype = file.header(name)
     axes = form.split(",")
@@ -215,7 +221,7 @@ def _array(file: Npz, path: Path, name: str, form: str, kinds: str, sizes: dict[
 def _shard(path: Path, meta: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Scenes and grasps of one file, checked."""
     sizes: dict[str, int] = {"N": meta["voxel"]["n"]}
-    with open_npz(path, HOLDS) as file:
+    with open_arrays(path, HOLDS) as file:
         held = [
             {
                 name: _array(file, path, name, form, kinds, sizes)

@@ -13,6 +13,7 @@ from torch import Tensor
 from distk import CodeTable, Metric, option, seeded
 from distk.data import Dataset
 from distk.errors import UsageError
+from distk.meaning import higher, lower, neither
 from distk.plugins.rl_control.data.environments import table
 from distk.plugins.rl_control.icf import selectivity as s
 from distk.plugins.rl_control.icf.selective import SEQUENCES, SelectiveMethod
@@ -151,6 +152,23 @@ class ICFMetric(Metric[Config]):
     """
 
     headline = "modes"
+    numbers = {
+        "modes": higher(1, unit="effects", chance=1.0, what="exp of I(phi; effect | state)"),
+        "modes_interior": higher(1, unit="effects", chance=1.0),
+        "effects": neither(1, unit="effects", whole=True, what="different ones that there are"),
+        "collapse": lower(None, 1, what="1 - modes / effects"),
+        "dh_modes": higher(0, unit="clusters", whole=True),
+        "dh_purity": higher(0, 1),
+        "up_shared": neither(0, 1),
+        "r2*": higher(None, 1, chance=0.0),
+        "dh_spread": lower(0),
+        "abs_cos_*": lower(0, 1),
+        "cos_*": lower(-1, 1),
+        "S*": higher(source="Thomas et al. 2018, eq. 2"),
+        "latent_error": lower(0, what="over the variance of h"),
+        "pixel_mse": lower(0),
+        "matched_correlation": higher(0, 1),
+    }
     needs_model = True
 
     @torch.no_grad()

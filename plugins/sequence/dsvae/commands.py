@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distk import Code, Dataset, FactorDataset, Method, choose_device, console, open_dataset
 from distk.commands.arguments import DataDir, Device, Json, Seed
-from distk.commands.shared import OnRows, beside, present
+from distk.commands.shared import OnRows, beside, forms, present
 from distk.errors import UsageError
 from distk.options import Without
 from distk.plugins.sequence.dsvae.method import DSVAE
@@ -79,7 +79,7 @@ def transfer_clips(
         raise UsageError("name both --a and --b, or neither of them.")
     if a is not None and a == b:
         raise UsageError(f"--a and --b are both clip {a}; a transfer needs two different clips.")
-    target = beside(on.path, on.out, "transfer.png")
+    target = beside(on.path, on.out, "transfer.png", *forms(model)[1:])
     first, second = (
         draw_pairs(dataset, pairs, on.seed, on.split, differ)
         if a is None or b is None
@@ -175,7 +175,7 @@ def generate(
         raise UsageError("--row names the clip whose code is kept: add --fix f or --fix z.")
     if fix == "z" and frames is not None:
         raise UsageError("--fix z keeps a clip's own frames, so --frames cannot be chosen.")
-    target = beside(on.path, on.out, f"generated-{fix}.png")
+    target = beside(on.path, on.out, f"generated-{fix}.png", *forms(model)[1:])
     draw = torch.Generator(device=dataset.device).manual_seed(on.seed)
     with torch.no_grad():
         code = _drawn(model, n, draw, frames)

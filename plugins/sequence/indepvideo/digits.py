@@ -37,6 +37,7 @@ class MovingDigits(DrawnClips[Config]):
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
         self.digits = open_dataset("mnist", {}, device=device, folder=files.folders[0] if files.required else None)
+        self.stand_in = self.digits.stand_in
         self._rows = [self.digits.rows_of(split) for split in ("train", "test")]
         self.side = 28 * config.size // 64
         self.spec = DataSpec("video", (config.frames, 3, config.size, config.size))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from distk import Code, CodeTable, Dataset, Method, Metric, UsageError, can, option, seeded
 from distk.console import progress
+from distk.meaning import count, higher, lower, neither
 from distk.metric import Picture
 from distk.plugins.sequence.indepvideo import information
 from distk.plugins.sequence.indepvideo.figures import CorrelationMap
@@ -123,6 +124,9 @@ class CrossConfig:
     )
 
 
+UNIT = "bits, or as the setting `unit` says"
+
+
 class CrossMi(Metric[CrossConfig]):
     """Information between a factor's next state and its own or another's state (Whitney & Fergus 2017, Table 2).
 
@@ -135,18 +139,19 @@ class CrossMi(Metric[CrossConfig]):
     """
 
     headline = "gap"
-    keys = (
-        "same",
-        "cross",
-        "ceiling",
-        "block_ratio",
-        "mean_abs_correlation",
-        "random_same",
-        "random_cross",
-        "random_gap",
-        "pairs",
-        "neighbours",
-    )
+    numbers = {
+        "gap": higher(
+            chance=0.0, source="Whitney & Fergus 2017, Table 2", form="authors", unit=UNIT, what="same - cross"
+        ),
+        "same": neither(unit=UNIT, source="Whitney & Fergus 2017, Table 2", what="with its own last state"),
+        "cross": neither(unit=UNIT, source="Whitney & Fergus 2017, Table 2", what="with another's last state"),
+        "ceiling": neither(unit=UNIT, what="the most that the estimator can say"),
+        "block_ratio": higher(0, chance=1.0, what="mean |r| within parts over between parts"),
+        "mean_abs_correlation": neither(0, 1),
+        "random_*": neither(unit=UNIT, what="of random parts"),
+        "pairs": count("pairs"),
+        "neighbours": count("neighbours"),
+    }
     needs_model = True
     needs_codes = False
 
@@ -260,7 +265,11 @@ class Specificity(Metric[SpecificityConfig]):
     """
 
     headline = "object_specificity"
-    keys = ("clips", "moved_by_least")
+    numbers = {
+        "object_specificity": higher(0, 1, what="largest share of an object less the smallest"),
+        "moved_by_least": higher(0, 1, what="variance moved by the least factor over that by the most"),
+        "clips": count("clips"),
+    }
     needs_model = True
     needs_codes = False
 
@@ -359,7 +368,12 @@ class SourceAlignment(Metric[AlignConfig]):
     """
 
     headline = "align"
-    keys = ("matched", "other", "clips")
+    numbers = {
+        "align": higher(None, 1, chance=0.0, what="matched - other"),
+        "matched": higher(None, 1, what="R2 of the best one-to-one match"),
+        "other": lower(None, 1, what="R2 of all other pairs"),
+        "clips": count("clips"),
+    }
     needs_model = True
     needs_codes = False
 

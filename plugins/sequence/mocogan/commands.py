@@ -51,6 +51,6 @@ def grid(
 
     with torch.no_grad():
         items = model.decode(crossed(model, drawn(motions), drawn(contents)))
-    name = "grid.png" if fix == "none" else f"grid-{fix}.png"
-    files = present(model, items, on.target(name), columns)
+    name = "grid" if fix == "none" else f"grid-{fix}"
+    files = present(model, items, on.shown(name), columns)
     on.report(files, rows=rows, columns=columns, frames=items.shape[1], fix=fix)

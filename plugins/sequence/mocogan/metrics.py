@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from distk import Code, CodeTable, Dataset, Method, Metric, UsageError, can, option, seeded
+from distk.meaning import higher, lower, neither
 from distk.models import open_model
 from distk.plugins.sequence.mocogan.shapes import (
     DARK,
@@ -167,8 +168,18 @@ class ContentDistance(Metric[DistanceConfig]):
     """
 
     headline = "acd"
-    keys = (*SIDES[1:], *(f"{name}_real" for name in SIDES), "acd_unit", "area_distance", "empty_frames", "lost_clips")
-    higher_is_better = False
+    numbers = {
+        "acd": lower(0, unit="of 255", source="Tulyakov et al. 2017, section 4", form="authors"),
+        "acd_unit": lower(0, what="colours in 0..1"),
+        "moving": higher(0, 1, what="clips whose shape travels a quarter of the frame"),
+        "medstep": neither(0, unit="pixels", what="median step between frames"),
+        "colour_spread": higher(0, unit="of 255", what="over clips"),
+        "area_distance": lower(0, unit="pixels", what="between areas of made and real shapes"),
+        "axis_balance": neither(0, 1, what="clips that travel sideways"),
+        "empty_frames": lower(0, 1, what="frames without a shape"),
+        "lost_clips": lower(0, 1, what="clips with fewer than two frames with a shape"),
+        "*_real": neither(0, what="of real clips, what a perfect model has"),
+    }
     needs_model = True
     needs_codes = False
 
@@ -270,7 +281,14 @@ class MotionClass(Metric[MotionConfig]):
     """
 
     headline = "motion_consistency"
-    keys = ("moving", "content_distance", "content_distance_random", "accuracy", "label_real")
+    numbers = {
+        "motion_consistency": higher(0, 1, chance=0.5, what="one motion, two contents: the same axis"),
+        "moving": higher(0, 1, what="clips whose shape travels a quarter of the frame"),
+        "content_distance": lower(0, unit="of 255", what="colours of one content in two motions"),
+        "content_distance_random": neither(0, unit="of 255", what="of two contents in one motion"),
+        "accuracy": higher(0, 1, chance=0.5, what="axis of a category"),
+        "label_real": neither(0, 1, what="real clips that go along the axis of their label"),
+    }
     needs_model = True
     needs_codes = False
 

@@ -84,6 +84,12 @@ class Config:
     lr_classifier: float = option(3e-3, "learning rate of the code classifier", paper="1e-4 (code)", above=0)
 
 
+def _paper(**weights: float) -> dict[str, Any]:
+    """The paper's settings with these weights of the adversarial (lambda1) and the classifier's term (lambda2)."""
+    known = {"init": "uniform", "ae_optimizer": "sgd", "classifier_updates": 1, "lr_classifier": 1e-4}
+    return {"model": {**known, **weights}, "data": {"name": "yelp"}}
+
+
 class ARAE(SentenceMethod[Config]):
     """Code: `code`, a unit vector without the label, and `label`, which chooses the decoder."""
 
@@ -96,16 +102,12 @@ class ARAE(SentenceMethod[Config]):
         "lambda-a": {"model": {"lambda1": 1.0}},
         "lambda-b": {"model": {"lambda1": 10.0}},
         "large": {"model": {"embedding": 500, "hidden": 500, "z": 64}, "train": {"batch": 512}},
-        "paper": {
-            "model": {
-                "init": "uniform",
-                "lambda1": 1.0,
-                "ae_optimizer": "sgd",
-                "classifier_updates": 1,
-                "lr_classifier": 1e-4,
-            },
-            "data": {"name": "yelp"},
-        },
+        "paper": _paper(lambda1=1.0),
+        # The rows of Table 1 with its settings; the values of lambda_a and lambda_b are not printed and are ours.
+        "paper-ae": _paper(lambda1=0.0, lambda2=0.0),
+        "paper-ae+cls": _paper(lambda1=0.0, lambda2=1.0),
+        "paper-lambda-a": _paper(lambda1=1.0),
+        "paper-lambda-b": _paper(lambda1=10.0),
         "demo": {
             "model": {
                 "embedding": 32,

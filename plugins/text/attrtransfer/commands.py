@@ -45,11 +45,10 @@ def attention(
     table = weights[0, : len(written), : len(words)].cpu()
     nouns = noun_flags(open_tagger(tagger, "").tags(words))
     values = {"source": words, "output": written, "nouns": nouns, "attention": table.tolist()}
-    target = on.target("attention.png")
+    target = on.target("attention.png", ".json")
     if target.suffix == ".json":
         write_atomic(target, (jsonlib.dumps(values, indent=1) + "\n").encode())
     else:
-        target = target.with_suffix(".png")
         write_atomic(target, picture(words, written, nouns, table))
     if not on.json:
         typer.echo(model.vocab.join(written))

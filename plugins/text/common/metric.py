@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from distk import CodeTable, Method, Metric, UsageError, can, option
+from distk.meaning import count, higher, lower, neither
 from distk.method import eval_mode
 from distk.metric import chosen_rows
 from distk.plugins.text.common import scores, suite
@@ -57,12 +58,33 @@ class TextMetric(Metric[T]):
     """
 
     headline = "j"
-    keys: ClassVar[tuple[str, ...]] = (
-        *("transfer_accuracy", "accuracy_to_*", "classifier_accuracy", "bleu", "perplexity", "real_perplexity"),
-        *("content", "noun_recall", "no_noun", "copy_rate", "mean_length", "distinct2", "empty", "unknown", "seen"),
-        *("sentences", "reconstruction", "reconstruction_unseen", "oracle_accuracy", "exact_match", "content_f1"),
-        *("reverse_perplexity", "reverse_sentences", "probe_linear", "probe_mlp"),
-    )
+    numbers = {
+        "j": higher(0, 1, what="the smaller of transfer_accuracy and noun_recall"),
+        "transfer_accuracy": higher(0, 1, source="Zhao et al. 2017", what="rewrites with the wanted label"),
+        "accuracy_to_*": higher(0, 1, what="the same of one direction"),
+        "classifier_accuracy": neither(0, 1, what="of the judge on real sentences"),
+        "bleu": higher(0, 100, what="with the source"),
+        "perplexity": lower(1),
+        "real_perplexity": neither(1, what="of real sentences"),
+        "reverse_perplexity": lower(1, what="of real sentences under a model of rewrites"),
+        "reverse_sentences": count("sentences"),
+        "content": higher(0, 1),
+        "noun_recall": higher(0, 1),
+        "no_noun": neither(0, 1, what="sentences without a noun"),
+        "copy_rate": lower(0, 1),
+        "mean_length": neither(0, unit="words"),
+        "distinct2": higher(0, 1, what="different pairs of words"),
+        "empty": lower(0, 1),
+        "unknown": lower(0, 1, what="words that the model does not know"),
+        "seen": neither(0, 1, what="sentences that stand in the training split"),
+        "sentences": count("sentences"),
+        "reconstruction": higher(0, 1),
+        "reconstruction_unseen": higher(0, 1),
+        "oracle_accuracy": higher(0, 1),
+        "exact_match": higher(0, 1),
+        "content_f1": higher(0, 1),
+        "probe_*": lower(0, 1, what="the label, read from codes"),
+    }
     repeats = 3
     needs_model = True
     needs_codes = False
@@ -180,7 +202,11 @@ class TransferMetric(TextMetric[QuickConfig]):
     repeats = 1
     split = "dev"
     quick = True
-    keys = tuple(key for key in TextMetric.keys if not key.endswith("perplexity") and not key.startswith("probe"))
+    numbers = {
+        key: number
+        for key, number in TextMetric.numbers.items()
+        if not key.endswith("perplexity") and not key.startswith("probe")
+    }
 
 
 def seen(data: SentenceDataset, rows: Tensor) -> Tensor:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, option
+from distk.meaning import count, higher, neither
 from distk.method import eval_mode
 from distk.metric import chosen_rows
 from distk.plugins.text.common.corpus import SentenceDataset
@@ -50,10 +51,18 @@ class Moves(Metric[Config]):
     """
 
     headline = "flip"
-    keys: ClassVar[tuple[str, ...]] = (
-        *("accuracy", "accuracy_train", "flip", "nearest", "topic_kept", "topic_sentences", "sentences"),
-        *("witness_before", "witness_after", "move", "exact", "exact_short", "exact_long"),
-    )
+    numbers = {
+        "flip": higher(0, 1, source="Larsson et al. 2017", what="moved codes with the wanted label"),
+        "nearest": higher(0, 1, what="whose nearest example has the wanted label"),
+        "accuracy": higher(0, 1, what="of the classifier on codes"),
+        "accuracy_train": neither(0, 1, what="the same in training"),
+        "topic_kept": higher(0, 1),
+        "topic_sentences": count("sentences"),
+        "sentences": count("sentences"),
+        "witness_*": neither(),
+        "move": neither(0, what="mean |z* - z|"),
+        "exact*": higher(0, 1, what="unmoved codes written as they were read"),
+    }
     needs_model = True
     needs_codes = False
 

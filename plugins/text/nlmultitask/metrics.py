@@ -6,14 +6,14 @@ import math
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, option
 from distk.console import progress
-from distk.metric import chosen_rows
+from distk.meaning import count, higher, lower, neither
 from distk.plugins.text.common.base import CorpusDataset
 from distk.plugins.text.common.vocab import UNK
 from distk.plugins.text.nlmultitask.clustering import Clustering, cluster
@@ -77,8 +77,14 @@ class Perplexity(Metric[PerplexityConfig]):
     """
 
     headline = "rep"
-    keys: ClassVar[tuple[str, ...]] = ("rep", "de", "fr", "pos", "*_unknown", "sentences")
-    higher_is_better = False
+    numbers = {
+        "rep": lower(1, source="Brunner et al. 2018, section 3.4", what="per character"),
+        "de": lower(1, what="per character"),
+        "fr": lower(1, what="per character"),
+        "pos": lower(1, what="per tag"),
+        "*_unknown": lower(0, 1, what="targets without a symbol"),
+        "sentences": count("sentences"),
+    }
     needs_model = True
     needs_codes = False
 
@@ -145,11 +151,16 @@ class SyntaxClustering(Metric[ClusteringConfig]):
     """
 
     headline = "lowest_inertia"
-    keys: ClassVar[tuple[str, ...]] = (
-        *("best", "lowest_inertia", "median", "hungarian", "best_short", "lowest_inertia_short"),
-        *("unseen_words", "cut", "sentences"),
-    )
-    higher_is_better = False
+    numbers = {
+        "lowest_inertia": lower(0, unit="sentences", what="of the run that K-means prefers"),
+        "best": lower(0, unit="sentences", source="Brunner et al. 2018", form="authors", what="of the luckiest run"),
+        "median": lower(0, unit="sentences"),
+        "hungarian": lower(0, unit="sentences", what="with a kind of its own for every cluster"),
+        "*_short": lower(0, unit="sentences", what="of kinds of about one length"),
+        "unseen_words": neither(0, 1),
+        "cut": count("sentences", "longer than the model reads"),
+        "sentences": count("sentences"),
+    }
     needs_model = True
     needs_codes = False
 
@@ -217,15 +228,20 @@ class SentenceInterpolation(Metric[InterpolationConfig]):
     """
 
     headline = "known_words"
-    keys: ClassVar[tuple[str, ...]] = ("known_words", "parsed", "empty", "outputs")
+    numbers = {
+        "known_words": higher(0, 1),
+        "parsed": higher(0, 1, what="outputs that the grammar reads"),
+        "empty": lower(0, 1),
+        "outputs": count("outputs"),
+    }
     needs_model = True
     needs_codes = False
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         model, data = behind(table, "sentence-interpolation")
-        split = "test" if "test" in data.splits else "all"
-        rows = chosen_rows(data, split, 2 * self.config.pairs, seed)
-        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).to(rows.device)]
+        rows = scored_rows(table, data, 0)
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[: 2 * self.config.pairs]
+        rows = rows[order.to(rows.device)]
         half = len(rows) // 2
         if not half:
             raise UsageError("interpolation needs two test sentences.")
@@ -261,7 +277,13 @@ class SentenceArithmetic(Metric[ArithmeticConfig]):
     """
 
     headline = "words"
-    keys: ClassVar[tuple[str, ...]] = ("exact", "words", "unchanged", "reconstructed", "triples")
+    numbers = {
+        "words": higher(0, 1, what="at their place"),
+        "exact": higher(0, 1, source="Brunner et al. 2018, section 4.3"),
+        "unchanged": lower(0, 1),
+        "reconstructed": higher(0, 1, what="without which nothing can be exact"),
+        "triples": count("triples"),
+    }
     needs_model = True
     needs_codes = False
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, option
+from distk.meaning import higher, lower, neither
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,13 @@ class PriorMMD(Metric[Config]):
     """
 
     headline = "mmd2"
-    higher_is_better = False
+    numbers = {
+        "mmd2": lower(chance=None, source="Gretton et al. 2012, eq. 3", form="unbiased, either sign"),
+        "covariance2": lower(0, what="squared covariances of different dimensions"),
+        "class_probe": higher(0, 1, what="accuracy of a logistic regression of the label"),
+        "class_chance": neither(0, 1, what="share of the commonest label"),
+        "bandwidth": neither(0),
+    }
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config: Config = self.config

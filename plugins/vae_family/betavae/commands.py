@@ -10,12 +10,12 @@ import torch
 import typer
 
 from distk import FactorDataset, console, images
-from distk.commands.shared import OnModel, beside, scaled
+from distk.commands.shared import OnModel, scaled, written_to
 from distk.errors import DistkError, UsageError
 from distk.files import write_atomic
 from distk.plugins.vae_family.betavae.factorgen import FactorGen
 from distk.run import Run
-from distk.study.tables import as_csv, as_png, windowless
+from distk.study.tables import FIGURES, as_csv, as_figure, windowless
 
 
 def capacity(
@@ -30,14 +30,14 @@ def capacity(
     Example: distk betavae capacity runs/factorgen --out fig3.png --csv kl.csv
     """
     model = on.open().model
-    target = on.beside("capacity.png").with_suffix(".png")
+    target = on.beside("capacity.png", *FIGURES[1:])
     if csv is not None:
-        beside(on.path, csv, "")  # refused before anything is written
+        csv = written_to(csv, "capacity.csv", option="--csv")  # refused before anything is written
     names = list(model.factor_names) if isinstance(model, FactorGen) else model.latents.columns
     rows = curves(on.path, on.header.step, names)
     opened = opened_at(rows, names, threshold)
     files = [target]
-    write_atomic(target, draw_curves(rows, names))
+    write_atomic(target, draw_curves(rows, names, target.suffix))
     if isinstance(model, FactorGen):
         files += draw_kept(model, target.with_name(f"{target.stem}.reconstructions.png"))
     if csv is not None:
@@ -92,7 +92,7 @@ def opened_at(rows: list[dict[str, float]], names: list[str], threshold: float) 
     return found
 
 
-def draw_curves(rows: list[dict[str, float]], names: list[str]) -> bytes:
+def draw_curves(rows: list[dict[str, float]], names: list[str], form: str) -> bytes:
     """KL against C (left) and against the reconstruction loss (right), a line per name; contents of a PNG file."""
     figure, (axes,) = windowless(1, 2, 4.2, 3.2)
     for k, name in enumerate(names):
@@ -104,7 +104,7 @@ def draw_curves(rows: list[dict[str, float]], names: list[str]) -> bytes:
     axes[1].invert_xaxis()
     if len(names) <= 12:
         axes[0].legend(fontsize=7, frameon=False)
-    return as_png(figure)
+    return as_figure(figure, form)
 
 
 def draw_kept(model: FactorGen, target: Path) -> list[Path]:

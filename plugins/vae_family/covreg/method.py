@@ -221,7 +221,17 @@ class CovregConv(Method[ConvConfig]):
     }
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {"data": {"name": "deadleaves", "train": 2000, "test": 500}, "train": {"steps": 300, "log_every": 50}},
-        "paper": {"train": {"steps": 45_000, "batch": 100}},
+        # Section 3.4: 5,000 of 50,000 images set aside, early stopping; the patience of ten epochs is ours.
+        "paper": {
+            "train": {
+                "steps": 45_000,
+                "batch": 100,
+                "validation": 0.1,
+                "keep": "best:reconstruction",
+                "eval_every": 450,
+                "patience": 10,
+            }
+        },
     }
 
     def __init__(self, config: ConvConfig, data: DataSpec) -> None:

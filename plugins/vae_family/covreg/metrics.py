@@ -15,6 +15,7 @@ import torch
 from distk import CodeTable, Metric, UsageError, option
 from distk.console import warn
 from distk.covariance import columns_of, correlation, statistics
+from distk.meaning import higher, lower, neither
 
 COLLAPSED = "the coding layer is constant (collapsed)"
 
@@ -31,7 +32,15 @@ class CovStats(Metric[Config]):
     """The figures of `statistics`; as arrays `covariance` and `correlation` [p, p]."""
 
     headline = "cvr"
-    higher_is_better = False
+    numbers = {
+        "cvr": lower(1, source="Kageback & Mogren 2016", form="authors", what="sum of |covariance| over its trace"),
+        "mapc": lower(0, 1, source="Kageback & Mogren 2016", form="authors", what="undefined where a unit is constant"),
+        "mapc_active": lower(0, 1, what="over active units"),
+        "active": neither(0, unit="units", whole=True, what="with 0.001 of the largest variance"),
+        "trace": neither(0, what="variance of all units"),
+        "tdv": higher(0, 1, source="Kageback & Mogren 2016", form="authors", what="variance on the d largest units"),
+        "ud90": lower(1, unit="units", whole=True, source="Kageback & Mogren 2016", form="authors"),
+    }
 
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         codes = table.codes[:, columns_of(table, self.config.layer)].double()

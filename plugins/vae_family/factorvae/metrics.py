@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, option
+from distk.meaning import lower, neither
 from distk.nn import log_normal
 from distk.plugins.vae_family.factorvae.method import FactorVAE
 
@@ -43,7 +44,13 @@ class TotalCorrelation(Metric[Config]):
     """
 
     headline = "gaussian"
-    higher_is_better = False
+    numbers = {
+        "gaussian": lower(0, unit="nats", form="textbook", what="of the samples' covariance, a lower bound"),
+        "aggregate": lower(unit="nats", source="Chen et al. 2018, eq. 2", form="stratified"),
+        "mws": lower(unit="nats", source="Chen et al. 2018, appendix C", form="authors", what="far too large"),
+        "discriminator": lower(unit="nats", source="Kim & Mnih 2018, eq. 3", form="authors"),
+        "active": neither(0, unit="codes", whole=True, what="with a KL of at least 0.1 nat"),
+    }
 
     @torch.no_grad()
     def compute(self, table: CodeTable, seed: int) -> Mapping[str, Any]:

@@ -256,11 +256,12 @@ class Jade(_Paired[Config]):
 
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {**JadeSingle.presets["demo"], "model": {**_DEMO_MODEL, "alpha_cls": 1000.0}},
-        "paper": JadeSingle.presets["paper"],
-        "literal": {
+        # Equations 1 and 2: every term with weight one, no warm-up, nothing said of the first variances.
+        "paper": {
             "model": {"alpha_cls": 1.0, "kl_warmup": 0.0, "logvar_init": 0.0},
             "data": {"name": "class-pairs", "primary": "svhn", "secondary": "mnist"},
         },
+        "weight-100": JadeSingle.presets["paper"],
     }
     class_content: Tensor
     class_seen: Tensor

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distk import CodeTable, Dataset, Method, Metric, UsageError, option
 from distk.console import progress
+from distk.meaning import count, higher, lower
 from distk.method import eval_mode
 from distk.plugins.vae_family.jade.method import Jade, JadeSingle
 
@@ -34,7 +35,11 @@ class ClassificationError(Metric[ErrorConfig]):
     """
 
     headline = "error_primary"
-    higher_is_better = False
+    numbers = {
+        "error_primary": lower(0, 1, chance="1 - share of the commonest class"),
+        "error_secondary": lower(0, 1, chance="1 - share of the commonest class"),
+        "images*": count("images"),
+    }
     needs_model = True
     needs_codes = False
 
@@ -63,7 +68,10 @@ class ValidationError(Metric):
     """
 
     headline = "error_validation"
-    higher_is_better = False
+    numbers = {
+        "error_validation": lower(0, 1, chance="1 - share of the commonest class"),
+        "images": count("images"),
+    }
     needs_model = True
     needs_codes = False
 
@@ -135,7 +143,13 @@ class ContentStyleVariance(Metric[VarianceConfig]):
     """
 
     headline = "ratio"
-    higher_is_better = False
+    numbers = {
+        "ratio": lower(0, chance=1.0, what="content_ratio / style_ratio"),
+        "content_ratio": lower(0, what="variance within a class over all"),
+        "style_ratio": higher(0, what="variance within a class over all"),
+        "probe_content": higher(0, 1, chance="share of the commonest class"),
+        "probe_style": lower(0, 1, chance="share of the commonest class"),
+    }
     needs_model = True
     needs_codes = False
 

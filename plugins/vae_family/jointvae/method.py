@@ -87,13 +87,25 @@ class JointVAE(GaussianVAE[Config]):
         },
         "paper": {"train": {"steps": 300_000, "eval_every": 10_000, "keep": "best:factorvae"}},
         "mnist": {
-            "model": {"z": 10, "disc": [10], "c_cont": [0, 5, 25_000, 30], "c_disc": [0, 5, 25_000, 30]},
-            "data": {"name": "mnist", "size": 32},
+            "model": {
+                "arch": "dupont",
+                "z": 10,
+                "disc": [10],
+                "c_cont": [0, 5, 25_000, 30],
+                "c_disc": [0, 5, 25_000, 30],
+            },
+            "data": {"name": "mnist", "size": 32, "fit": "scale"},
             "train": {"steps": 93_750},
         },
         "fashion": {
-            "model": {"z": 10, "disc": [10], "c_cont": [0, 5, 50_000, 100], "c_disc": [0, 10, 50_000, 100]},
-            "data": {"name": "fashion-mnist", "size": 32},
+            "model": {
+                "arch": "dupont",
+                "z": 10,
+                "disc": [10],
+                "c_cont": [0, 5, 50_000, 100],
+                "c_disc": [0, 10, 50_000, 100],
+            },
+            "data": {"name": "fashion-mnist", "size": 32, "fit": "scale"},
             "train": {"steps": 93_750},
         },
         "chairs": {

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distk import CodeTable, Dataset, FactorDataset, Metric, UsageError, option, seeded
 from distk.console import progress
+from distk.meaning import higher, lower, neither
 from distk.plugins.vae_family.mvae.method import MVAE, Draws, MVAEBaseline, entropy
 
 
@@ -51,6 +52,14 @@ class Bound(Metric[BoundConfig]):
     """
 
     headline = "elbo"
+    numbers = {
+        "elbo": higher(unit="nats", source="Nash et al. 2017", form="authors"),
+        "reconstruction": lower(unit="nats", what="-log p(x|z), summed over pixels"),
+        "kl": neither(unit="nats"),
+        "floor": neither(0, unit="nats", what="the least that reconstruction can be"),
+        "excess": lower(unit="nats", what="reconstruction - floor"),
+        "scenes": neither(0, unit="scenes", whole=True),
+    }
     needs_model = True
     needs_codes = False
 
@@ -133,6 +142,14 @@ class ObjectCount(Metric[CountConfig]):
     """
 
     headline = "accuracy"
+    numbers = {
+        "accuracy": higher(0, 1, source="Nash et al. 2017, section 4.3"),
+        "train_accuracy": neither(0, 1, what="with the threshold that fits best there"),
+        "threshold": neither(unit="nats"),
+        "majority": neither(0, 1, what="of always saying the commonest number"),
+        "bias": neither(unit="objects", what="said - true"),
+        "scenes": neither(0, unit="scenes", whole=True),
+    }
     needs_model = True
     needs_codes = False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distk import CodeTable, Dataset, Metric, UsageError, option, seeded
 from distk.evaluation import score
+from distk.meaning import higher, lower, neither
 from distk.nn import bernoulli_nll
 from distk.plugins.vae_family.mvae.method import MVAE, entropy
 from distk.plugins.vae_family.mvae.metrics import batches, behind, some_rows
@@ -62,6 +63,15 @@ class SlotFactors(Metric[SlotConfig]):
     """
 
     headline = "r2"
+    numbers = {
+        "r2*": higher(None, 1, chance=0.0, what="ridge regression"),
+        "shape_accuracy": higher(0, 1, what="logistic regression"),
+        "shape_majority": neither(0, 1, what="share of the commonest shape"),
+        "distinct": higher(0, 1, what="scenes in which no two sprites have one slot"),
+        "sprites": neither(0, unit="sprites", whole=True),
+        "dci_informativeness_*": higher(None, 1, form="dlib"),
+        "dci_*": higher(0, 1, source="Eastwood & Williams 2018", form="dlib"),
+    }
     needs_model = True
     needs_codes = False
 
@@ -167,7 +177,12 @@ class EntityExchange(Metric[ExchangeConfig]):
     """
 
     headline = "relative_error"
-    higher_is_better: ClassVar[bool] = False
+    numbers = {
+        "relative_error": lower(0, what="over that of the reconstruction"),
+        "gain": higher(None, 1, chance=0.0, what="1 - error over that of an unchanged code"),
+        "*_error": lower(0, what="per pixel and channel"),
+        "pairs": neither(0, unit="pairs", whole=True),
+    }
     needs_model = True
     needs_codes = False
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from distk import Dataset, seeded
+from distk.device import stream
 from distk.plugins.vae_family.peychev.method import NO_KL, PeychevVAE, salt_and_pepper
 
 CHUNK = 4096
@@ -73,7 +74,7 @@ class Ensemble:
         self.dataset, self.plan, self.validation = dataset, plan, validation
         self.members = list(members)
         device = dataset.device
-        self.generators = [seeded(member.seed, device) for member in members]
+        self.generators = [seeded(stream(member.seed, "training"), device) for member in members]
         self.rows = torch.stack([member.rows for member in members])
         self.batch = min(plan.batch, self.rows.shape[1])
         parameters, buffers = stack_module_state([member.model for member in members])

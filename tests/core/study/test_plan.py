@@ -133,8 +133,8 @@ def test_without_a_word_about_data_all_learn_from_that_of_the_first(tmp_path: Pa
 
 
 def test_the_differences_are_those_of_the_variants(tmp_path: Path) -> None:
-    made, found = planned(tmp_path, TINY)
-    free, grid = differences(made, found.sizes)
+    made, _found = planned(tmp_path, TINY)
+    free, grid = differences(made)
     assert free["parameters"] == grid["parameters"] > 100
     assert (free["steps"], free["data"]) == (40, "dimred")
     assert grid["settings"] == {"lr": 0.01}
@@ -224,3 +224,70 @@ def test_a_study_scores_a_column_on_its_own_split(tmp_path, instant) -> None:
             assert row[f"{column}{ending}"] == alone
         drawn = evaluate(model, ["reconstruction:code=sample"], split="validation")["metrics"]["reconstruction"]
         assert row[f"reconstruction:code=sample,split=validation.nll_image{ending}"] == drawn["nll_image"]
+
+
+COMPARISONS = ("factorvae", "dip", "discrete")
+"""The built-in studies that hold different methods against each other under equal conditions, and say so."""
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+@pytest.mark.parametrize("study", COMPARISONS)
+def test_what_a_comparison_says_to_be_equal_is_equal(study, scale) -> None:
+    """Counted here from the resolved settings, without the engine's own check."""
+    made = plan(study, scale=scale)
+    every = [made.settings(v, 0) for v in made.variants]
+    assert {"arch", "lr", "train.steps", "train.batch", "data"} <= set(made.recipe.equal)
+    assert len({s.train.steps for s in every}) == len({s.train.batch for s in every}) == 1
+    assert len({s.model.lr for s in every}) == 1
+    assert len({getattr(s.model, "arch", "snu" if s.entry.name == "cascadevae" else None) for s in every}) == 1
+    assert len({(s.data, repr(sorted(s.data_options.items()))) for s in every}) == 1
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_cascadevae_has_the_network_that_the_others_call_snu(size) -> None:
+    from distk.data import DataSpec
+    from distk.plugins.vae_family.networks import SnuDecoder, SnuEncoder, decoder, encoder
+
+    spec = DataSpec("image", (1, size, size))
+    pairs = [(SnuEncoder(spec, 3), encoder("snu", spec, 6)), (SnuDecoder(spec, 5), decoder("snu", spec, 5))]
+    for own, shared in pairs:
+        assert [tuple(p.shape) for p in own.parameters()] == [tuple(p.shape) for p in shared.parameters()]
+
+
+@pytest.mark.parametrize(
+    ("equal", "said"),
+    [
+        ('["lr"]', "says that its variants are equal in 'lr', but lr is 0.001 of 'free' and 0.01 of"),
+        ('["train"]', None),
+        ('["train.stepps"]', "'equal' names 'train.stepps', which no variant has. Did you mean 'train.steps'?"),
+        ("[1]", "'equal' must name settings"),
+    ],
+)
+def test_a_recipe_is_held_to_what_it_says_to_be_equal(tmp_path, equal, said) -> None:
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(f"equal = {equal}\n{TINY}")
+    if said is None:
+        assert plan(str(recipe)).recipe.equal == ("train",)
+        return
+    with pytest.raises(UsageError) as caught:
+        plan(str(recipe))
+    assert said in str(caught.value)
+
+
+def test_the_table_of_differences_stays_with_the_results(tmp_path, instant, distk_command) -> None:
+    import json
+
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(TINY.replace("steps = 40", "steps = 2").replace("seeds = 2", "seeds = 1"))
+    code, _, err = distk_command("study", "run", recipe, "--engine", "instant", "--out", "out", "--device", "cpu")
+    assert code == 0, err
+    assert "lr=0.01" in err, "said before it runs"
+    code, out, _ = distk_command("study", "report", "out")
+    assert "differs in" in out
+    assert "lr=0.01" in out
+    code, out, _ = distk_command("study", "report", "out", "--json")
+    first, second = json.loads(out)["conditions"]
+    assert (first["settings"], second["settings"]) == ({"lr": 0.001}, {"lr": 0.01})
+    # 10-4-10 without a bias in between: PyTorch's start, +-1/sqrt(fan-in) uniformly, 80 weights
+    assert first["start"] == pytest.approx(3**-0.5, abs=0.2)
+    assert first["parameters"] == second["parameters"] > 80

@@ -123,10 +123,18 @@ def test_proposals_reach_across_the_surface(seed):
     assert bool(gripper.holds(shapes, torch.zeros(5, dtype=torch.long), held).all())
 
 
+def test_an_object_without_a_surface_above_the_table():
+    """A leaf: two millimetres high, so that no finger can stand beside it."""
+    flat = bodies.Grids(torch.full((1, 4, 4, 4), 0.05), torch.tensor([[-0.05, -0.05, -0.05]]), torch.tensor([0.03]))
+    draw = torch.Generator().manual_seed(0)
+    with pytest.raises(UsageError, match="object 'leaf' has no place that fingers could meet"):
+        generator.demonstrations(flat, 0, 2, draw, CPU, gripper.holds, "leaf")
+
+
 def test_objects_that_nothing_holds():
     wide = bodies.packed([([(0, 0), (0.12, 0), (0.12, 0.2), (0, 0.2)], [])] * 2)
     draw = torch.Generator().manual_seed(0)
-    with pytest.raises(UsageError, match=r"object 'drum': 0 of \d+ grasps hold"):
+    with pytest.raises(UsageError, match=r"object 'drum': 0 of [\d,]+ grasps hold"):
         generator.demonstrations(wide, 0, 3, draw, CPU, lambda s, w, p: torch.zeros(len(p), dtype=torch.bool), "drum")
 
 

@@ -96,6 +96,19 @@ def test_files_without_a_surface(tmp_path, name, content, said):
     assert "\n" not in str(refused.value)
 
 
+def test_one_grid_for_all_places_and_no_places(generator):
+    """A single object's distances are those that it has among others; of no places there are none."""
+    values = torch.rand(3, 7, 7, 7, generator=generator)
+    both = bodies.Grids(values, torch.rand(3, 3, generator=generator), torch.rand(3, generator=generator) + 0.1)
+    points = 2 * torch.rand(5, 11, 3, generator=generator) - 0.5
+    for index in range(3):
+        alone = both.only(index).distance(torch.zeros(5, dtype=torch.long), points)
+        assert torch.allclose(both.distance(torch.full((5,), index), points), alone, atol=1e-6)
+        assert both.only(index).distance(torch.zeros(0, dtype=torch.long), points[:0]).shape == (0, 11)
+        assert both.distance(torch.zeros(0, dtype=torch.long), points[:0]).shape == (0, 11)
+    assert both.distance(torch.zeros(5, dtype=torch.long), points[:, :0]).shape == (5, 0)
+
+
 def test_all_files_are_read_before_the_first_is_computed(tmp_path, box, monkeypatch):
     """The last file's fault is said at once, not after minutes of the others'."""
     (tmp_path / "z.obj").write_text("v 0 0 0\n")

@@ -11,6 +11,7 @@ from distk.device import seeded
 from distk.metric import CodeTable
 from distk.plugins.rl_control.grasping import planning
 from distk.plugins.rl_control.grasping.bodies import rigid, rotations
+from distk.plugins.rl_control.grasping.data import Grasps
 from distk.plugins.rl_control.grasping.method import Scene
 from distk.plugins.rl_control.grasping.metrics import (
     GraspAccuracy,
@@ -147,7 +148,7 @@ def test_parts_do_not_matter(model_of, grasps, generator, monkeypatch):
 
 
 def test_starts_fail_and_belong_to_their_demonstration(grasps, generator):
-    begin = starts(grasps, "test", None, 5, generator)
+    begin = starts(grasps, grasps.rows_of("test"), None, 5, generator)
     scene = grasps.scene[begin.row]
     testing = {i for i, o in enumerate(grasps.meta["objects"]) if o["split"] == "test"}
     assert set(grasps.object_of[scene].tolist()) <= testing
@@ -158,12 +159,12 @@ def test_starts_fail_and_belong_to_their_demonstration(grasps, generator):
     for pose, demo in zip(begin.pose, begin.demo, strict=True):
         same = (grasps.pose == pose).all(-1).all(-1)
         assert grasps.demo[same].tolist() == [int(demo)]
-    assert len(starts(grasps, "test", 1, 3, generator).row) == 3
+    assert len(starts(grasps, grasps.rows_of("test"), 1, 3, generator).row) == 3
     assert torch.equal(begin.category, grasps.category_of[scene])
 
 
 def test_planned_searches_are_tried_by_the_rule(model_of, grasps, generator):
-    begin = starts(grasps, "test", None, 4, generator)
+    begin = starts(grasps, grasps.rows_of("test"), None, 4, generator)
     found = planned(model_of("graspcnn"), grasps, begin, Settings(steps=6), generator)
     scene = grasps.scene[begin.row]
     for t in range(7):
@@ -208,6 +209,22 @@ def test_accuracy_is_counted_grasp_by_grasp(model_of, grasps):
         assert score[key] == pytest.approx(sum(sum(s) / len(s) for s in sides) / 2), key
 
 
+@pytest.mark.parametrize("metric", ["grasp-accuracy", "grasp-planning", "grasp-shape"])
+def test_scores_of_a_split_see_its_views_alone(model_of, grasps, metric, monkeypatch):
+    """So that a model can be kept by a score of the validation's views; asked for all views, they are the test's."""
+    asked = []
+    viewed = Grasps.viewed
+    monkeypatch.setattr(Grasps, "viewed", lambda self, rows: asked.append(rows) or viewed(self, rows))
+    values = {"steps": 1, "starts": 1, "demos": 2} if metric == "grasp-planning" else {}
+    for split, seen in (("val", "val"), ("all", "test"), ("test", "test")):
+        asked.clear()
+        found = distk.evaluate(model_of(), [metric], data=grasps, split=split, **values)
+        assert "error" not in found["metrics"][metric]
+        scenes = grasps.scene[torch.cat(asked)].unique()
+        assert bool(torch.isin(scenes, grasps.scene[grasps.rows_of(seen)]).all()), split
+        assert len(scenes)
+
+
 def test_balanced_accuracy():
     right = torch.tensor([True, True, True, False])
     assert balanced(right, torch.tensor([1.0, 1, 1, 0])) == 0.5
@@ -233,7 +250,7 @@ def test_planning_is_the_share_of_searches(model_of, grasps):
     config = GraspPlanning.Config(steps=4, starts=3, demos=100)
     score = GraspPlanning(config).compute(table_of(model, grasps), 7)
     draw = seeded(7, grasps.device)
-    begin = starts(grasps, "test", 100, 3, draw)
+    begin = starts(grasps, grasps.rows_of("test"), 100, 3, draw)
     found = planned(model, grasps, begin, Settings(steps=4), draw).success
     assert score["all"] == pytest.approx(float(found.double().mean()))
     for number, name in enumerate(grasps.spec.classes):

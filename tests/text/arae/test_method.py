@@ -136,7 +136,7 @@ def test_presets_leave_out_what_they_do_not_train() -> None:
     assert [o.name for o in trainer(lambda1=0.0, lambda2=0.0).objectives] == ["reconstruction"]
     only = [o.name for o in trainer(lambda1=0.0, lambda2=1.0).objectives]
     assert only == ["code_classifier", "reconstruction", "classifier_adv"]
-    for name in ("ae", "ae+cls", "lambda-a", "lambda-b", "large", "demo", "paper"):
+    for name in ("ae", "ae+cls", "lambda-a", "lambda-b", "large", "demo", "paper", "paper-ae", "paper-lambda-b"):
         resolve("arae", preset=name)
 
 

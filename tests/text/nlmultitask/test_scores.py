@@ -308,6 +308,21 @@ def test_between_two_sentences(data: Any, monkeypatch: pytest.MonkeyPatch) -> No
     assert not torch.allclose(code[0], code[2])
 
 
+def test_a_model_is_chosen_between_sentences_of_the_split_that_is_asked_for(
+    data: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = untrained(data)
+    asked: list[str] = []
+    codes = model.codes
+    monkeypatch.setattr(model, "codes", lambda lines: asked.extend(lines) or codes(lines))
+    for split, rows in (("train", 2), ("test", None), ("all", None)):
+        asked.clear()
+        found = distk.evaluate(model, ["sentence-interpolation"], data=data, split=split, rows=rows, pairs=3)
+        assert "error" not in found["metrics"]["sentence-interpolation"]
+        assert set(asked) <= set(data.lines(data.rows_of("test" if split == "all" else split)))
+        assert len(asked) == (rows or 6)
+
+
 def test_ends_and_sums_are_the_sentences_themselves(data: Any) -> None:
     model = untrained(data).double()
     with torch.no_grad():

@@ -156,7 +156,7 @@ def test_the_gaussian_likelihood_is_the_sum_of_squares(seed) -> None:
 
 def test_adagrad_by_hand(seed) -> None:
     """Higgins et al. 2017 trained dSprites with Adagrad at 1e-2: w -= lr g / (sqrt(sum of g^2) + 1e-10)."""
-    config = resolve("betavae", preset="higgins").model
+    config = resolve("betavae", preset="paper").model
     assert (config.arch, config.lr) == ("higgins-fc", 1e-2)
     w = torch.nn.Parameter(torch.randn(4, generator=torch.Generator().manual_seed(seed)))
     expected, total = w.detach().clone(), torch.zeros(4)

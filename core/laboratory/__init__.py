@@ -1,0 +1,1 @@
+"""Looking at many runs: listing them, holding them against each other, telling others about them."""

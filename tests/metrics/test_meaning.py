@@ -1,0 +1,126 @@
+"""What numbers mean: the tables of all metrics, and the places that read them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from distk import CodeTable, Metric, NoConfig, evaluate
+from distk.evaluation import build_metric
+from distk.meaning import count, find, higher, lower, neither
+from distk.registry import registry
+from distk.study import report
+from distk.study.recipe import Column
+from distk.testing import synthetic_table
+
+METRICS = [entry.name for entry in registry().entries("metric") if entry.distribution == "distk"]
+DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+def distk(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "distk", *args], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_says_what_its_numbers_mean(name: str) -> None:
+    cls = registry().find("metric", name).load()
+    headline = find(cls.numbers, cls.headline)
+    assert headline is not None
+    assert cls.higher_is_better == (headline.better != "lower")
+    for key, number in cls.numbers.items():
+        assert number.better in ("higher", "lower", ""), key
+        if number.low is not None and number.high is not None:
+            assert number.low < number.high, key
+        if isinstance(number.chance, float):
+            assert number.low is None or number.chance >= number.low, key
+            assert number.high is None or number.chance <= number.high, key
+
+
+def test_every_number_of_a_result_has_its_meaning() -> None:
+    names = [e.name for e in registry().entries("metric") if e.plugin == "metrics"]
+    found = evaluate(synthetic_table(), names, repeats=1)["metrics"]
+    assert sum("error" not in values for values in found.values()) >= 17
+    for name, values in found.items():
+        if "error" not in values:
+            assert set(values["meaning"]) == {k for k, v in values.items() if isinstance(v, (int, float))}, name
+    assert found["dci"]["meaning"]["disentanglement"]["better"] == "higher"
+    assert found["linear-correlation"]["meaning"]["mapc"]["better"] == "lower"
+
+
+def test_a_name_of_its_own_goes_before_a_pattern() -> None:
+    table = {"mean_*": higher(0, 1), "mean_7": lower(0), "n": count("rows")}
+    assert find(table, "mean_7") is table["mean_7"]
+    assert find(table, "mean_100") is table["mean_*"]
+    assert find(table, "median") is None
+    assert (find(table, "n").arrow, table["mean_7"].arrow, table["mean_*"].arrow) == ("", "↓", "↑")
+    assert [n.range for n in (*table.values(), neither(None, 1), neither())] == ["0..1", "0..", "0..", "..1", ""]
+
+
+def test_a_metric_without_a_table_still_has_a_direction() -> None:
+    class Old(Metric[NoConfig]):
+        headline = "loss"
+        higher_is_better = False
+
+    assert Old.meaning("loss").higher_is_better is False
+    assert Old.meaning("other") is None
+    assert report.direction(Column("x", "absent.key")) is None
+
+
+@pytest.mark.parametrize(
+    ("ours", "best"),
+    [
+        ("linear-correlation.tdv", 0.9),
+        ("linear-correlation.mapc", 0.2),
+        ("dci.informativeness_test", 0.9),
+        ("dci.nrmse_test", 0.2),
+        ("downstream.mean_100", 0.9),
+        ("linear-correlation.active_codes", None),
+    ],
+)
+def test_the_best_of_a_column_is_that_of_its_own_number(ours: str, best: float | None) -> None:
+    column = Column("c", ours)
+    rows = [{"variant": "a", "seed": s, "c": v} for s, v in enumerate((0.2, 0.9, 0.5))]
+    line = report._line(type("R", (), {"published": {}})(), column, "c", "a", rows)
+    assert line.best == best
+
+
+def test_accuracy_and_error_have_two_names(generator: torch.Generator) -> None:
+    f = torch.randint(3, (600, 2), generator=generator)
+    c = f + 0.3 * torch.randn(600, 2, generator=generator)
+    table = CodeTable(c, ["a", "b"], ["continuous"] * 2, f, ("f", "g"), (3, 3), ("ordinal",) * 2)
+    keys = {p: set(build_metric("dci", {"predictor": p})[1].compute(table, 0)) for p in ("gbt", "lasso", "rf")}
+    for predictor, held in keys.items():
+        read, other = ("informativeness", "nrmse") if predictor == "gbt" else ("nrmse", "informativeness")
+        assert {f"{read}_train", f"{read}_test", f"{read}_per_factor"} <= held
+        assert not [key for key in held if key.startswith(other)]
+
+
+def test_the_list_of_numbers() -> None:
+    said = json.loads(distk("list", "metrics", "--numbers", "--json").stdout)
+    assert said["linear-correlation"]["tdv"]["better"] == "higher"
+    assert said["mig"]["mig"] == {
+        "better": "higher",
+        "range": [0, 1],
+        "chance": 0.0,
+        "source": "Chen et al. 2018, eq. 6",
+        "form": "dlib; authors with protocol aggregate",
+    }
+    assert "nrmse_*" in distk("list", "metrics", "--numbers").stdout
+    wrong = distk("list", "methods", "--numbers")
+    assert wrong.returncode == 2
+    assert "belongs to metrics" in wrong.stderr
+
+
+def test_the_page_of_scores_agrees_with_the_tables() -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \| `([\w@]+)` ([^|]*)\|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) >= 25
+    for name, key, rest in rows:
+        cls = registry().find("metric", name).load()
+        assert key == cls.headline, name
+        assert cls.meaning(key).arrow == next((a for a in "↑↓" if a in rest), ""), name
