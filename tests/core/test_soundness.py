@@ -194,6 +194,33 @@ def test_what_fits_passes_with_its_gradient(trained: Path) -> None:
     assert bool((x.grad != 0).any())
 
 
+# A label is a factor
+
+
+def test_a_label_with_named_classes_is_the_one_factor(tmp_path: Path, generator: torch.Generator) -> None:
+    label = np.arange(60) % 3
+    images = np.zeros((60, 28, 28), np.uint8)
+    images[:, 0, 0] = label * 100
+    data = open_dataset("arrays", folder=written(tmp_path / "a.npz", images=images, labels=label))
+
+    class Corner(distk.Method):
+        Config = distk.NoConfig
+        latents = distk.LatentSpace.of(distk.Latent("z", "continuous", 2))
+
+        def encode(self, x: Tensor) -> distk.Code:
+            return {"z": torch.stack([x[:, 0, 0, 0], torch.rand(len(x), generator=generator)], 1)}
+
+    table = distk.encode_table(Corner(distk.NoConfig(), data.spec), data)
+    assert (table.factor_names, table.factor_sizes, table.factor_kinds) == (("label",), (3,), ("categorical",))
+    assert table.needs_factors()[:, 0].tolist() == label.tolist()
+    found = distk.evaluate(table, ["mig", "factorvae", "betavae"])["metrics"]
+    assert found["mig"]["mig"] > 0.5
+    for name in ("factorvae", "betavae"):
+        assert "'label' is the only factor" in found[name]["error"], "a vote among one is always right"
+    plain = open_dataset("arrays", folder=written(tmp_path / "b.npz", images=images))
+    assert distk.encode_table(Corner(distk.NoConfig(), plain.spec), plain).factors is None
+
+
 # From the command line
 
 
