@@ -156,7 +156,7 @@ def _count(folder: Path, suffixes: Collection[str]) -> int:
 
 
 def _plain(path: str | Path, name: str, held: os.stat_result) -> Entry:
-    return Entry(name, 0, f"{held.st_size} {held.st_mtime_ns}", functools.partial(open, path, "rb"))
+    return Entry(name, 0, f"{held.st_size} {held.st_mtime_ns}", lambda: Path(path).open("rb"))
 
 
 def _archive(root: Path, suffixes: Collection[str], zipped: bool) -> Tree:
