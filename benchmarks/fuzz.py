@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import arrayfiles
 import numpy as np
 import torch
 
@@ -157,6 +158,7 @@ def targets(folder: Path) -> list[Target]:
     """A sound file of every kind, made in `folder`, and what reads it."""
     found = [_checkpoint(folder), _codes(), *_dsprites(), *_idx(), _omniglot(), *_images(), *_arrays(), *_tables()]
     found += [*_text(), *_clips(), _transitions()]
+    found += [Target(*kind) for kind in arrayfiles.kinds(mutate, hostile_array)]
     return [target for target in found if target is not None]
 
 

@@ -12,13 +12,28 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from distk.errors import DistkError, UsageError
+from distk.memory import afford
 
 LARGEST = 1 << 35
 """Bytes of one array."""
 DEFLATE = 1040
 """No deflate stream grows by more than this factor when unpacked."""
 PIECE = 1 << 20
+COPIES = 3
+"""Times that what is read whole may lie in memory, as it was stored and as it is used."""
 NUMBERS = "biuf"
+
+
+def open_npy(path: Path, mode: Literal["r", "c"] = "c") -> np.ndarray:
+    """The array of a .npy file, memory-mapped.
+
+    Raises DistkError, in one sentence, for whatever numpy raises over a damaged or hostile header.
+    """
+    try:
+        return np.lib.format.open_memmap(path, mode=mode)
+    except Exception as error:  # the header is read by Python's own tokenizer and parser, each with errors of its own
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200] or type(error).__name__
+        raise DistkError(f"'{path}' is not a valid npy file ({reason}).") from error
 
 
 class Npz:
@@ -46,6 +61,8 @@ class Npz:
     def read(self, name: str) -> np.ndarray:
         """A member as a writable array. Raises DistkError as `header` does, and for a member that ends too early."""
         with self._member(name) as (file, shape, dtype, order):
+            size = math.prod(shape) * dtype.itemsize
+            afford(COPIES * size, f"'{name}' in '{self.path}', {size:,} bytes when unpacked,")
             array = np.empty(math.prod(shape), dtype)
             self._fill(name, file, array)
             return array.reshape(shape, order=order)

@@ -20,7 +20,8 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from distk.config import from_dict, to_dict
+from distk import headers
+from distk.config import from_dict, in_utf8, to_dict
 from distk.data import DataSpec
 from distk.device import initialised
 from distk.errors import DistkError, UsageError
@@ -77,6 +78,7 @@ def read_header(path: Path) -> Header:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Any:
+    in_utf8(str(path), "the name of a checkpoint")
     if not path.is_file():
         raise DistkError(f"checkpoint '{path}' does not exist.")
     try:
@@ -100,32 +102,17 @@ def _parse(path: Path, file: Any) -> Header:
     if text is None:
         raise DistkError(f"'{path}' is a safetensors file that distk did not write.")
     try:
-        values = json.loads(text)
+        values = headers.parsed(text)
         version = values["format"]
         if isinstance(version, int) and version > FORMAT:
             raise DistkError(
                 f"'{path}' has checkpoint format {version}, this distk reads up to {FORMAT}: update distk."
             )
         header = Header(**values)
-        numbers = (header.step, header.seed, header.format)
-        texts = (header.method, header.plugin, header.distribution, header.version)
-        tables = (header.config, header.data, header.train, header.metrics)
-        sound = all(type(n) is int for n in numbers) and all(isinstance(t, str) for t in texts)
-        _check_data(header.data)
-        if not sound or not all(isinstance(t, dict) for t in tables) or not isinstance(header.latents, list):
-            raise TypeError("wrong types")
+        headers.check(vars(header))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DistkError(f"the header of '{path}' is damaged ({type(error).__name__}).") from error
+        raise DistkError(f"the header of '{path}' is damaged ({_short(error) or type(error).__name__}).") from error
     return header
-
-
-def _check_data(data: Any) -> None:
-    """Raise TypeError where the description of the training data has values of a wrong type."""
-    kinds: dict[str, Any] = {"name": str, "options": dict, "folder": (str, type(None)), "origin": str, "spec": dict}
-    kinds["identity"] = dict
-    for key, kind in kinds.items():
-        if key in data and not isinstance(data[key], kind):
-            raise TypeError(f"data.{key}")
 
 
 def _registration(path: Path, header: Header) -> Registration:
@@ -159,6 +146,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[Method, Header
         raise DistkError(
             f"the tensors of '{path}' do not fit method '{header.method}': {_first_line(error)}"
         ) from error
+    for name, value in model.named_parameters():
+        if value.is_floating_point() and not bool(value.detach().isfinite().all()):
+            raise DistkError(f"the weights of '{path}' are not finite (parameter '{name}'): nothing is made of them.")
     return model.to(device).eval(), header
 
 

@@ -10,6 +10,7 @@ import sys
 from typing import Any, NoReturn
 
 from distk.errors import DistkError
+from distk.memory import lacking
 
 
 def build() -> Any:
@@ -34,6 +35,10 @@ def main() -> None:
     if "--debug" in args:
         args = ["--debug", *(a for a in args if a != "--debug")]
     try:
+        os.getcwd()
+    except OSError as error:  # libraries fail over it one after the other, some of them by ending the process
+        _fail(error, "the working folder was removed: change to another one.", 1)
+    try:
         command = build()
         if [a for a in args if a != "--debug"][:1] != ["plugins"]:
             for problem in registry().problems:
@@ -47,12 +52,12 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
-    except MemoryError as error:
-        _fail(error, "not enough memory: use a smaller --batch or fewer --rows.", 1)
     except Exception as error:
         text = str(error).strip().splitlines()
         if "out of memory" in str(error):
             _fail(error, "the device is out of memory: use a smaller --batch or --device cpu.", 1)
+        if lacking(error):
+            _fail(error, "not enough memory: use a smaller --batch or fewer --rows.", 1)
         _fail(error, f"unexpected {type(error).__name__}: {text[0] if text else ''} (add --debug for the traceback)", 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from distk.arrays import open_npz
 from distk.errors import DistkError
+from distk.memory import afford
 from distk.metric import CodeTable
 
 MEMBERS = {
@@ -28,6 +31,8 @@ MEMBERS = {
     "factor_kinds": "[K]",
 }
 """The members of an npz of codes; only `codes` is required."""
+LARGEST = 1 << 28
+"""Numbers in a file of codes; each takes eight bytes, several times."""
 
 
 LONGEST_WORDS = 1 << 20
@@ -48,6 +53,8 @@ def table_from_arrays(path: Path, device: torch.device | str = "cpu") -> CodeTab
         raise DistkError(f"'{path}' must hold a numeric array 'codes' of shape [n, D].")
     codes = _numbers(path, arrays, "codes")
     n, d = codes.shape
+    if n < 2:
+        raise DistkError(f"'{path}' holds the codes of one item, of which nothing can be scored.")
     table = CodeTable(codes.to(device), [f"c{i + 1}" for i in range(d)], ["continuous"] * d, source=f"'{path}'")
     table.names = _words(path, arrays, "code_names", d) or table.names
     table.kinds = _words(path, arrays, "code_kinds", d, ("continuous", "ordinal", "categorical")) or table.kinds
@@ -78,20 +85,19 @@ def table_from_arrays(path: Path, device: torch.device | str = "cpu") -> CodeTab
 def _members(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise DistkError(f"file of codes '{path}' does not exist.")
-    try:
-        if not zipfile.is_zipfile(path):
-            raise DistkError(f"'{path}' is not an npz file; write one with numpy.savez(path, codes=..., factors=...).")
-        with np.load(path, allow_pickle=False) as file:
-            unknown = [name for name in file.files if name not in MEMBERS]
-            if unknown and "codes" not in file.files:
-                raise DistkError(f"'{path}' holds no 'codes' but '{unknown[0]}'; members: {', '.join(MEMBERS)}.")
-            return {name: file[name] for name in file.files if name in MEMBERS}
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise DistkError(f"cannot read codes from '{path}': {error}.") from error
-    except DistkError:
-        raise
-    except Exception as error:  # zipfile and zlib raise a family of their own for damaged archives
-        raise DistkError(f"'{path}' is not a valid npz file ({type(error).__name__}).") from error
+    if not zipfile.is_zipfile(path):
+        raise DistkError(f"'{path}' is not an npz file; write one with numpy.savez(path, codes=..., factors=...).")
+    with open_npz(path) as file:
+        if "codes" not in file.names:
+            strange = [name for name in file.names if name not in MEMBERS]
+            if strange:
+                raise DistkError(f"'{path}' holds no 'codes' but '{strange[0]}'; members: {', '.join(MEMBERS)}.")
+        held = [name for name in file.names if name in MEMBERS]
+        count = sum(math.prod(file.header(name)[0]) for name in held)
+        if count > LARGEST:
+            raise DistkError(f"'{path}' holds {count:,} numbers when unpacked; at most {LARGEST:,} are read.")
+        afford(4 * 8 * count, f"'{path}', {count:,} numbers when unpacked,")
+        return {name: file.read(name) for name in held}
 
 
 def _tensors(path: Path) -> dict[str, np.ndarray]:

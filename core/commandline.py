@@ -13,6 +13,8 @@ import typer
 
 from distk import console
 from distk.errors import nearest
+from distk.guard import loading, watching
+from distk.helping import PlainGroup
 from distk.options import command as built_from
 from distk.registered import PAPERS, Command, Plugin
 from distk.registry import registry
@@ -21,7 +23,7 @@ from distk.version import __version__
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 
-class LazyGroup(typer.core.TyperGroup):
+class LazyGroup(PlainGroup):
     """A group whose commands stand in the registry, beside those that it was made with. place: its own name there."""
 
     place = ""
@@ -121,8 +123,11 @@ def collect_apps(warn: bool = True) -> None:
         if "app" in implementation.argnames and plugin.name not in found.merged:
             found.merged.add(plugin.name)
             try:
-                _merge(plugin, implementation)
-            except (Exception, SystemExit) as error:  # a plugin's broken command must not take the others away
+                with watching() as pressed, loading(f"the commands of {plugin}"):
+                    _merge(plugin, implementation)
+            except BaseException as error:  # a plugin's broken command must not take the others away
+                if isinstance(error, KeyboardInterrupt) and pressed.yes:
+                    raise
                 plugin.faults.append(f"its commands are left out: {type(error).__name__}: {error}")
     for problem in found.problems:
         if warn and problem not in known:
@@ -175,7 +180,7 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"distk {__version__}")
+        console.say(f"distk {__version__}")
         raise typer.Exit
 
 

@@ -23,7 +23,10 @@ from typing import Any, ClassVar, Generic, Literal, Union, cast
 from typing_extensions import TypeVar
 
 from distk.errors import UsageError, nearest
+from distk.files import read_bytes
 
+CONFIG = 16 << 20
+"""Bytes of a TOML file that are read."""
 C = TypeVar("C", default=Any)
 """The config of a method, data set, metric or penalty. Without a parameter a type checker knows nothing of it."""
 T = TypeVar("T")
@@ -37,12 +40,14 @@ def option(
     min: float | None = None,
     max: float | None = None,
     above: float | None = None,
+    place: bool = False,
 ) -> Any:
     """A dataclass field with its help text, the paper's value and its range.
 
     min, max: inclusive bounds. above: exclusive lower bound. Bounds apply to every member of a tuple.
+    place: it names a file or folder, which is read only where the user named it, see `distk.places`.
     """
-    metadata = {"help": help, "paper": paper, "min": min, "max": max, "above": above}
+    metadata = {"help": help, "paper": paper, "min": min, "max": max, "above": above, "place": place}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -138,8 +143,10 @@ def _check(config: type, name: str, value: Any, where: str) -> Any:
 def _check_range(value: Any, bounds: Mapping[str, Any], shown: str) -> None:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return
-    if math.isnan(value):
-        raise UsageError(f"{shown}: nan is not allowed.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{shown}: {value} is not allowed.")
+    if isinstance(value, int) and abs(value) >= 1 << 64:  # no file of ours holds it
+        raise UsageError(f"{shown}: a number of this size is not allowed.")
     if bounds.get("min") is not None and value < bounds["min"]:
         raise UsageError(f"{shown}: {value} is below the smallest allowed value {bounds['min']}.")
     if bounds.get("above") is not None and value <= bounds["above"]:
@@ -168,7 +175,7 @@ def _coerce(annotation: Any, value: Any, shown: str) -> Any:
     if annotation is bool and isinstance(value, bool):
         return value
     if annotation is str and isinstance(value, (str, Path)):
-        return str(value)
+        return in_utf8(str(value), shown)
     if annotation in (int, float) and not isinstance(value, bool):
         try:
             number = annotation(value)
@@ -177,6 +184,15 @@ def _coerce(annotation: Any, value: Any, shown: str) -> Any:
         if number is not None and (annotation is float or not isinstance(value, float) or number == value):
             return number
     raise UsageError(f"{shown}: expected {_type_name(annotation)}, found {value!r}.")
+
+
+def in_utf8(text: str, shown: str) -> str:
+    """The text. Raises UsageError where it is no UTF-8, as a file's name may be: no file of ours could hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{shown}: {text!r} is no UTF-8: rename it.") from None
+    return text
 
 
 def _type_name(annotation: Any) -> str:
@@ -231,11 +247,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     import tomllib
 
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_bytes(path, CONFIG, link=True).decode("utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(f"config file '{path}' does not exist.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"config file '{path}' cannot be read: {error}.") from error
+    except RecursionError:
+        raise UsageError(f"config file '{path}' cannot be read: it is nested too deep.") from None
+    except (OSError, ValueError) as error:  # no UTF-8, no TOML, a number of thousands of digits
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"config file '{path}' cannot be read: {reason}.") from error
 
 
 def flag(name: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,21 +15,29 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-out = Console(soft_wrap=True, highlight=False)
-"""Results."""
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+from distk.errors import DistkError
+
+out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+"""Results. What is printed is text: no brackets of a path or a name are read as markup."""
+err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 """Progress, notices and errors."""
 _warned: set[str] = set()
 
 
+def _tell(text: Text) -> None:
+    """Words on stderr. That they cannot be written, as on a full disk, ends no work."""
+    with contextlib.suppress(OSError):
+        err.print(text)
+
+
 def note(message: str) -> None:
     """A line about what is going on, on stderr."""
-    err.print(Text(clean(message), style="dim"))
+    _tell(Text(clean(message), style="dim"))
 
 
 def warn(message: str) -> None:
     """A warning on stderr."""
-    err.print(Text.assemble(("warning: ", "yellow"), clean(message)))
+    _tell(Text.assemble(("warning: ", "yellow"), clean(message)))
 
 
 def note_once(message: str) -> None:
@@ -46,7 +56,33 @@ def warn_once(message: str) -> None:
 
 def error(message: str) -> None:
     """The one sentence that a failed command leaves, on stderr."""
-    err.print(Text.assemble(("error: ", "bold red"), clean(message)))
+    _tell(Text.assemble(("error: ", "bold red"), clean(message)))
+
+
+@contextmanager
+def _results() -> Iterator[None]:
+    """Around what is printed on stdout. Raises DistkError where that cannot be written, as on a full disk."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader went away: see `cli`
+        raise
+    except OSError as error:
+        with contextlib.suppress(OSError, ValueError):  # what is left must not fail again when the process ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), out.file.fileno())
+        raise DistkError(f"the results cannot be printed: {error.strerror or error}.") from error
+
+
+def say(text: object = "", style: str = "", to: Console | None = None) -> None:
+    """A line, or several, of results on stdout or another console: no markup, and nothing that rewrites a terminal."""
+    where = to or out
+    encoding = getattr(where.file, "encoding", None) or "utf-8"
+    line = clean(str(text)).encode(encoding, "replace").decode(encoding)
+    with _results():
+        if style:
+            where.print(Text(line, style=style))
+        else:
+            where.file.write(line + "\n")
+            where.file.flush()
 
 
 def clean(text: str) -> str:
@@ -73,10 +109,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], to:
     made = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for i, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[i], (int, float, type(None))) for row in rows)
-        made.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        made.add_column(Text(clean(column)), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         made.add_row(*(Text(clean(number(cell))) for cell in row))
-    (to or out).print(made, soft_wrap=False)
+    with _results():
+        (to or out).print(made, soft_wrap=False)
 
 
 def listing(rows: Sequence[tuple[str, str]]) -> None:
@@ -86,13 +123,18 @@ def listing(rows: Sequence[tuple[str, str]]) -> None:
     made.add_column(overflow="fold")
     for word, text in rows:
         made.add_row(Text(f"  {clean(word)}"), Text(clean(text)))
-    out.print(made, soft_wrap=False)
+    with _results():
+        out.print(made, soft_wrap=False)
 
 
 def emit_json(value: Any) -> None:
-    """Print strict JSON on stdout: NaN and infinities become null."""
-    out.file.write(json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    out.file.flush()
+    """Print strict JSON on stdout: NaN and infinities become null, and what could rewrite the terminal is escaped."""
+    unicode = (getattr(out.file, "encoding", None) or "utf-8").lower().startswith("utf")
+    text = json.dumps(jsonable(value), indent=2, ensure_ascii=not unicode, allow_nan=False)
+    text = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    with _results():
+        out.file.write(text + "\n")
+        out.file.flush()
 
 
 def jsonable(value: Any) -> Any:
@@ -124,12 +166,12 @@ def progress(what: str, total: int, done: int = 0, quiet: bool = False) -> Itera
         yield lambda n=1, note="": None
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
     )
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(what, total=total, completed=done, note="")

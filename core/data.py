@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from distk import places
 from distk.config import C, Configured, from_dict, own_names
 from distk.console import note_once
 from distk.errors import DistkError, UsageError, unknown
@@ -364,7 +365,8 @@ def open_dataset(
     """Build a registered data set.
 
     name: as in `distk list`; `name:variant` sets its setting `variant`. options: values of its Config.
-    folder: the user's files; without it `DISTK_DATA` is looked at, then the built-in form is used where there is one.
+    folder: the user's files, which are remembered as named (`distk.places`); without it `DISTK_DATA` is looked at, then
+    the built-in form is used where there is one.
     model: the data description of a trained model that is to read the items; see `Files`. where: the device, the host,
     or whichever has room, for data that are held whole.
     Raises UsageError for an unknown name or a setting out of range, DistkError for unreadable files.
@@ -378,6 +380,8 @@ def open_dataset(
     config = from_dict(cls.Config, values, f"data set '{entry.name}'")
     if folder is not None and not cls.reads:
         raise UsageError(f"data set '{entry.name}' reads no files, so it takes no --data-dir.")
+    for place in ([folder] if folder is not None else []) + [p for _, p in places.settings(cls.Config, values)]:
+        places.name(place)
     made = cls(config, torch.device(device), Files(entry.name, folder, cls.reads, model, where))
     made.name = entry.name
     for sentence in made.told:

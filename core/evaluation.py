@@ -7,27 +7,40 @@ import hashlib
 import inspect
 import json
 import math
+import os
 import platform
 import statistics
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from distk import chance, memory, places
 from distk.asked import OWN, Asked, asked
 from distk.config import assignments, from_dict, hints, to_dict
+from distk.console import note
 from distk.data import Dataset, Split
 from distk.errors import DistkError, UsageError, nearest
-from distk.files import write_atomic
+from distk.files import own_file, write_atomic
+from distk.guard import told_if_slow
+from distk.kept import cache_folder
 from distk.method import Method, can, eval_mode
 from distk.metric import CodeTable, Metric, chosen_rows, encode_table
 from distk.registry import registry
 from distk.version import __version__
+
+NO_MEMORY = "there is not enough memory for it: score fewer --rows"
+SLOW = 10.0
+"""Seconds after which it is said which score is being computed."""
+CODES_KEPT = 30 * 86400
+"""Seconds after which codes in the cache folder are removed."""
 
 
 def build_metric(name: str, options: Mapping[str, Any] | None = None) -> tuple[str, Metric]:
@@ -78,19 +91,28 @@ def expand(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(one.metric for one in asked(names)))
 
 
-def score(table: CodeTable, name: str, options: Mapping[str, Any], seed: int, repeats: int | None) -> dict[str, Any]:
+def score(
+    table: CodeTable,
+    name: str,
+    options: Mapping[str, Any],
+    seed: int,
+    repeats: int | None,
+    worth: tuple[int, int] = (0, 0),
+) -> dict[str, Any]:
     """One metric's result: its keys, averaged over repeats, with `<key>_std` and `repeats` where there are several.
 
     Arrays are those of the first repeat. Beside them stand `meaning` (direction, range, unit, chance, source of each
-    number), `settings`, `seeds`, and `reasons`, which says of every number that is not finite why it is not. A failure
-    gives {"error": reason}.
+    number), `baseline` and `interval` (see `distk.chance`; worth: how many shuffles and halves), `settings`, `seeds`,
+    and `reasons`, which says of every number that is not finite why it is not. A failure gives {"error": reason}.
     """
     try:
         name, metric = build_metric(name, options)
         runs = _computed(table, name, metric, [seed + i for i in range(repeats or metric.repeats)])
     except (DistkError, ValueError, ArithmeticError, np.linalg.LinAlgError, MemoryError, ImportError) as error:
-        return {"error": str(error) or type(error).__name__}
+        return {"error": NO_MEMORY if memory.lacking(error) else str(error) or type(error).__name__}
     except RuntimeError as error:  # out of memory, a shape that a metric did not expect
+        if memory.lacking(error):
+            return {"error": NO_MEMORY}
         return {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
     result = dict(runs[0])
     reasons = {key: text for run in reversed(runs) for key, text in run.get("reasons", {}).items()}
@@ -106,6 +128,11 @@ def score(table: CodeTable, name: str, options: Mapping[str, Any], seed: int, re
     for key, value in result.items():
         if isinstance(value, float) and not math.isfinite(value):
             reasons.setdefault(key, "undefined for these codes" if math.isnan(value) else "infinite for these codes")
+    if any(worth):
+        with eval_mode(table.model) if table.model is not None else contextlib.nullcontext():
+            added, why = chance.measured(metric, metric.compute, table, result, worth, seed)
+        result |= added
+        reasons |= why
     if reasons:
         result["reasons"] = reasons
     result["meaning"] = _meanings(metric, result)
@@ -164,10 +191,10 @@ def never(model: Method, name: str, data: Dataset, options: Mapping[str, Any], s
 def _meanings(metric: Metric, result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What is known of each number of a result; `chance` of the result, which knows the factors, goes before that of
     the metric."""
-    chance = result.get("chance", {})
+    own = result.get("chance", {})
     told = {key: metric.meaning(key) for key, value in result.items() if isinstance(value, (int, float))}
     plain = {key: number.plain() for key, number in told.items() if number is not None}
-    return {key: {**held, **({"chance": chance[key]} if key in chance else {})} for key, held in plain.items()}
+    return {key: {**held, **({"chance": own[key]} if key in own else {})} for key, held in plain.items()}
 
 
 def evaluate(
@@ -180,6 +207,8 @@ def evaluate(
     rows: int | None = None,
     seed: int = 0,
     repeats: int | None = None,
+    baseline: int = 0,
+    ci: int = 0,
     cache: Path | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -191,10 +220,14 @@ def evaluate(
     fit: split on whose rows scores that predict fit their predictors, to be tested on `split`; None: both come from
     `split`. Other scores read `split` alone.
     repeats: seeds per metric; None takes each metric's own number. cache: file for the table of codes.
+    baseline: score shuffled rows so many times, too, for the value at chance. ci: intervals from so many halves of the
+    rows (at least 2); see `distk.chance`.
     options: settings of the metrics (`protocol="cascadevae"`), each given to those metrics that have it and know the
     value; the others keep their default and say so under `reasons`. `{"recall.ks": "1,5"}` is for one metric alone.
     Raises UsageError for an unknown metric, and for an option or a value that none of the metrics has.
     """
+    if baseline < 0 or ci < 0 or ci == 1:
+        raise UsageError("baseline counts shuffles, and ci halves of the rows, of which it takes at least 2.")
     wanted = asked([metrics] if isinstance(metrics, str) else metrics)
     names = list(dict.fromkeys(one.metric for one in wanted))
     given, passed_over = _share_out(names, options)
@@ -211,7 +244,12 @@ def evaluate(
         told = provenance(table, seed) if not told or part == split else told
         for one in mine:
             source = fitted if _loads(one.metric) and _loads(one.metric).predicts else table
-            results[one.label] = score(source, one.metric, {**given[one.metric], **one.settings}, seed, repeats)
+            settings = {**given[one.metric], **one.settings}
+            for _, place in places.settings(_loads(one.metric).Config, settings) if settings else ():
+                places.name(place)
+            size = " x ".join(f"{n:,}" for n in source.codes.shape)
+            with told_if_slow(f"scoring {one.label}: codes {size}, {repeats or 'its own number of'} repeats", SLOW):
+                results[one.label] = score(source, one.metric, settings, seed, repeats, (baseline, ci))
             if one.split:
                 results[one.label]["split"] = part
     for one in wanted:
@@ -321,6 +359,7 @@ def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
             "distk": __version__,
             "torch": torch.__version__,
             "numpy": np.__version__,
+            "scipy": scipy.__version__,
             "scikit-learn": sklearn.__version__,
             "python": platform.python_version(),
         },
@@ -347,11 +386,13 @@ def _cached_table(
         return encode_table(model, data, rows=rows, split=split, seed=seed)
     digest = _fingerprint(model, data, split, rows, seed)
     try:
+        os.close(own_file(cache))  # no link, no pipe
         with safe_open(cache, framework="pt") as file:
             meta = file.metadata() or {}
             if meta.get("digest") == digest:
                 held = {name: file.get_tensor(name) for name in file.keys()}
-                if meta.get("contents") == _contents(held):
+                if meta.get("contents") == _contents(held) and _possible(model, data, held):
+                    note("codes: from the cache, as this model encoded these rows before")
                     return _from_cache(model, data, held, meta["grid"] == "1")
     except (OSError, SafetensorError, KeyError):
         pass  # no cache yet, or a damaged one: it is only a cache
@@ -359,9 +400,29 @@ def _cached_table(
     tensors = {"codes": table.codes, "rows": table.rows, "std": table.std, "kl": table.kl, "factors": table.factors}
     host = {k: v.cpu().contiguous() for k, v in tensors.items() if v is not None}
     meta = {"digest": digest, "grid": str(int(table.grid)), "contents": _contents(host)}
-    with contextlib.suppress(DistkError):  # a read-only folder costs the next evaluation an encoding pass, no more
+    with contextlib.suppress(DistkError, OSError):  # a read-only folder costs the next one an encoding pass, no more
+        cache.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(cache, to_bytes(host, metadata=meta))
     return table
+
+
+def codes_cache(checkpoint: Path, part: str = "") -> Path:
+    """Where the codes of a checkpoint are kept: in the user's cache folder, since whoever made a run folder could put
+    codes of their own into it. part: tells a split from others. Files that were not written for a month are removed."""
+    folder = cache_folder() / "codes"
+    with contextlib.suppress(OSError):
+        for old in folder.glob("*.safetensors"):
+            if time.time() - old.lstat().st_mtime > CODES_KEPT:
+                old.unlink()
+    place = os.fsencode(os.path.abspath(checkpoint)) + b"\0" + part.encode()
+    return folder / f"{hashlib.sha256(place).hexdigest()[:24]}.safetensors"
+
+
+def _possible(model: Method, data: Dataset, held: Mapping[str, Tensor]) -> bool:
+    """Whether tensors can be a table of this model's codes of rows of these data."""
+    codes, rows, d = held["codes"], held["rows"], len(model.latents.columns)
+    sound = codes.dim() == 2 and codes.shape[1] == d and rows.dtype == torch.int64 and rows.shape == codes.shape[:1]
+    return sound and (not len(rows) or 0 <= int(rows.min()) <= int(rows.max()) < len(data))
 
 
 def _fingerprint(model: Method, data: Dataset, split: Split, rows: int | None, seed: int) -> str:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import os
-import tempfile
+import secrets
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from distk.arrays import open_npy
 from distk.console import warn
 from distk.errors import DistkError
 from distk.files import write_atomic
@@ -134,9 +135,10 @@ def _begun(array: Path, wanted: dict[str, Any]) -> tuple[np.memmap, Path, int]:
     free = os.statvfs(array.parent) if hasattr(os, "statvfs") else None
     if free is not None and free.f_bavail * free.f_frsize < size:
         raise OSError(28, f"{size / 1e9:.1f} GB are needed, {free.f_bavail * free.f_frsize / 1e9:.1f} GB are free")
-    held, name = tempfile.mkstemp(prefix=f"{array.stem}.", suffix=".part", dir=array.parent)
+    # Who may read it is as the umask says: a cache may be shared, and be read-only for others.
+    name = str(array.with_name(f"{array.stem}.{secrets.token_hex(8)}.part"))
+    held = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        os.fchmod(held, 0o644)  # as `write_atomic`: a cache may be shared, and be read-only for others
         with contextlib.suppress(OSError):  # a file system without locks: then nobody sweeps, either
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         made = np.lib.format.open_memmap(name, "w+", np.dtype(wanted["dtype"]), tuple(wanted["shape"]))
@@ -180,7 +182,7 @@ def _sound(array: Path, about: Path, wanted: dict[str, Any]) -> np.ndarray | Non
         held = json.loads(about.read_bytes())
         if not isinstance(held, dict) or {k: held.get(k) for k in wanted} != wanted or held["checks"] != _checks(array):
             return None
-        found = np.load(array, mmap_mode="c", allow_pickle=False)  # "c": torch warns of arrays it may not write
-    except (OSError, ValueError, KeyError, EOFError):
+        found = open_npy(array)  # "c": torch warns of arrays it may not write
+    except (OSError, ValueError, KeyError, EOFError, DistkError, RecursionError):
         return None
     return found if list(found.shape) == wanted["shape"] and found.dtype.str == wanted["dtype"] else None

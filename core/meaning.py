@@ -57,6 +57,8 @@ class Number:
         told: dict[str, Any] = {"better": self.better or "neither"}
         if self.low is not None or self.high is not None:
             told["range"] = [self.low, self.high]
+        if self.whole:
+            told["whole"] = True
         for key in ("unit", "chance", "source", "form", "what"):
             if (value := getattr(self, key)) not in ("", None):
                 told[key] = value

@@ -97,6 +97,9 @@ class Metric(Configured[C]):
     needs_model: whether it looks at items, so that arrays from a file do not suffice.
     needs: what the model must be able to do, such as ("decode", "posterior"); see `distk.can`.
     needs_codes: False for a metric that reads only model and data; where none needs codes, nothing is encoded.
+    measures: what it is about, the heading under which `distk eval --metric all` shows it.
+    labelled: whether it compares codes with factors or labels, so that shuffled rows give its value at chance
+    (`distk eval --baseline`).
     predicts: whether it fits predictors on some rows and tests them on others, so that `distk eval --fit train` may
     name the former: they are then the table's, and the split's are `codes_test`.
     """
@@ -110,6 +113,8 @@ class Metric(Configured[C]):
     needs: ClassVar[tuple[str, ...]] = ()
     needs_codes: ClassVar[bool] = True
     predicts: ClassVar[bool] = False
+    labelled: ClassVar[bool] = False
+    measures: ClassVar[str] = ""
 
     def __init_subclass__(cls, **rest: Any) -> None:
         super().__init_subclass__(**rest)

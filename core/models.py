@@ -6,11 +6,13 @@ from pathlib import Path
 
 import torch
 
-from distk import checkpoint
+from distk import checkpoint, places
+from distk.config import flag
 from distk.data import Dataset, DataSpec, open_dataset
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
 from distk.method import Method
+from distk.registry import registry
 
 
 def open_model(path: Path, device: str = "auto") -> tuple[Method, checkpoint.Header]:
@@ -28,15 +30,31 @@ def trained_data(header: checkpoint.Header, device: torch.device, folder: str | 
     """
     data = header.data
     try:
-        spec, where = DataSpec.from_dict(data["spec"]), folder or data.get("folder")
-        if folder is None and where and not Path(where).expanduser().exists():
-            raise UsageError(
-                f"the data that the model was trained on are no longer at '{where}': say with --data-dir where they "
-                "are, or name others with --data."
-            )
-        dataset = open_dataset(data["name"], dict(data["options"]), device=device, folder=where, model=spec)
-        if share := header.train.get("validation"):
-            dataset.keep_back(float(share))
-        return dataset
-    except (KeyError, TypeError) as error:
+        spec, name, options = DataSpec.from_dict(data["spec"]), data["name"], dict(data["options"])
+        share = float(header.train.get("validation") or 0)
+    except (KeyError, TypeError, ValueError) as error:
         raise DistkError(f"the checkpoint does not say which data it was trained on ({error}).") from error
+    check_places(header, "the checkpoint", folder)
+    if folder is None and data.get("folder") and not Path(data["folder"]).expanduser().exists():
+        raise UsageError(
+            f"the data that the model was trained on are no longer at '{data['folder']}': say with --data-dir where "
+            "they are, or name others with --data."
+        )
+    dataset = open_dataset(name, options, device=device, folder=folder or data.get("folder"), model=spec)
+    if share:
+        dataset.keep_back(share)
+    return dataset
+
+
+def check_places(header: checkpoint.Header, source: str, folder: str | Path | None = None) -> None:
+    """Raise UsageError where the header names a folder or a file for the data that the user never named.
+
+    source: the file, for the message. folder: what the user names instead of the header's.
+    """
+    data = header.data
+    base = data["name"].partition(":")[0]
+    cls = registry().find("dataset", base).load()
+    if folder is None and data.get("folder"):
+        places.check(data["folder"], source, f"distk data {base} --data-dir")
+    for setting, place in places.settings(cls.Config, data.get("options", {})):
+        places.check(place, source, f"distk data {base} {flag(setting)}")

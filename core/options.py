@@ -15,6 +15,7 @@ import typer.core
 
 from distk.config import flag, hints, split_optional
 from distk.errors import DistkError
+from distk.helping import PlainCommand
 
 
 def parameters(
@@ -50,7 +51,7 @@ def _parameter(name: str, annotation: Any, metadata: Mapping[str, Any], default:
     if metadata.get("paper"):
         help_text += f" (paper: {metadata['paper']})"
     if shown := _shown(default):
-        help_text += f" \\[default: {shown}]"
+        help_text += f" [default: {shown}]"
     option = typer.Option(declaration, help=help_text, metavar=metavar, rich_help_panel=panel, show_default=False)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
@@ -87,7 +88,7 @@ asked: ContextVar[frozenset[str] | None] = ContextVar("asked", default=None)
 """Names of the options that the user gave to the command that runs; None outside of commands."""
 
 
-class Command(typer.core.TyperCommand):
+class Command(PlainCommand):
     """Remembers while it runs which options the user gave, so that a default can give way to what there is."""
 
     def invoke(self, ctx: Any) -> Any:

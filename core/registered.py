@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import re
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
 from distk import hookspecs
 from distk.errors import DistkError
+from distk.guard import loading, watching
 
+_BASES = {
+    "method": "distk.method:Method",
+    "dataset": "distk.data:Dataset",
+    "metric": "distk.metric:Metric",
+    "penalty": "distk.penalty:Penalty",
+}
 DISABLED = "disabled by DISTK_DISABLE_PLUGINS"
 
 
@@ -37,17 +46,17 @@ class Registration:
 
         Raises DistkError naming the plugin when the import fails, whatever a stranger's module raises.
         """
-        return self.load_from(self.path)
+        found = self.load_from(self.path)
+        module, _, base = _BASES.get(self.kind, "").partition(":")
+        # What is derived from the base has imported it: else it is something else, and must not be called.
+        kind = getattr(sys.modules.get(module), base, None) if module else object
+        if module and not (isinstance(found, type) and kind is not None and issubclass(found, kind)):
+            raise DistkError(f"{self.kind} '{self.name}' of {self.owner} is not a subclass of {base}: '{self.path}'.")
+        return found
 
     def load_from(self, path: str) -> Any:
         """Import what stands at one of the paths of this registration, as `load`."""
-        module, _, attribute = path.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except DistkError:  # the plugin's own sentence, as about a missing extra
-            raise
-        except (Exception, SystemExit) as error:
-            raise DistkError(f"{self.kind} '{self.name}' of {self.owner} cannot be imported: {told(error)}.") from error
+        return _imported(path, f"{self.kind} '{self.name}' of {self.owner}", self.distribution)
 
     @property
     def owner(self) -> str:
@@ -101,14 +110,27 @@ class Command:
 
     def load(self) -> Any:
         """What stands at `path`, imported. Raises DistkError naming the plugin when that fails."""
-        module, _, attribute = self.path.partition(":")
+        what = f"command '{f'{self.group} {self.name}'.strip()}' of {self.plugin}"
+        found = _imported(self.path, what, self.plugin.distribution)
+        if inspect.isbuiltin(found) or isinstance(found, type):
+            raise DistkError(f"{what} is no function of Python's but {type(found).__name__} '{self.path}'.")
+        return found
+
+
+def _imported(path: str, what: str, distribution: str) -> Any:
+    """What stands at `module:attribute`. Raises DistkError naming `what` for whatever a stranger's module raises."""
+    module, _, attribute = path.partition(":")
+    quietly = contextlib.nullcontext() if distribution == "distk" or module in sys.modules else loading(what)
+    with watching() as pressed:
         try:
-            return getattr(importlib.import_module(module), attribute)
-        except DistkError:
+            with quietly:
+                return getattr(importlib.import_module(module), attribute)
+        except DistkError:  # the plugin's own sentence, as about a missing extra
             raise
-        except (Exception, SystemExit) as error:
-            words = f"{self.group} {self.name}".strip()
-            raise DistkError(f"command '{words}' of {self.plugin} cannot be imported: {told(error)}.") from error
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and pressed.yes:
+                raise
+            raise DistkError(f"{what} cannot be imported: {told(error)}.") from error
 
 
 def canonical(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
@@ -13,6 +14,7 @@ import pluggy
 
 from distk import hookspecs
 from distk.errors import DistkError, UsageError, unknown
+from distk.guard import loading, restored, watching
 from distk.papers import KINDS, Paper
 from distk.registered import DISABLED, PAPERS, Command, Plugin, Registration, canonical, hold_against_contract, told
 
@@ -70,25 +72,37 @@ class Registry:
                 return
             name = f"{name} ({distribution})"
         plugin = self.plugins[name] = Plugin(name, distribution, version, module)
-        try:
-            loaded = importlib.import_module(module)
-            hold_against_contract(loaded)
-            self.manager.register(loaded, name=name)
-            for kind in KINDS:
-                hook = self.manager.subset_hook_caller(
-                    _HOOK[kind], [p for n, p in self.manager.list_name_plugin() if n != name]
-                )
-                hook(register=functools.partial(self._register, kind, plugin))
-            for implementation in self._implementations("distk_register_papers", name):
-                implementation.function(register=functools.partial(self._register_paper, plugin))
-            for implementation in self._implementations("distk_register_commands", name):
-                if "app" not in implementation.argnames:
-                    implementation.function(register=functools.partial(self.register_command, plugin))
-            if self._implementations("distk_run_logged", name):
-                plugin.brings("logger", name)
-        except (Exception, SystemExit) as error:  # a stranger's module may raise anything; the others must go on
-            plugin.error = told(error)
-            self._forget(plugin)
+        # Our own are quick: a thread for each would be a tenth of a start.
+        quietly = contextlib.nullcontext() if distribution == "distk" else loading(str(plugin))
+        with watching() as pressed:
+            try:
+                with quietly:
+                    self._load(plugin)
+            except BaseException as error:  # a stranger's module may raise anything; the others must go on
+                if isinstance(error, KeyboardInterrupt) and pressed.yes:
+                    stopped = DistkError(f"stopped by Ctrl-C while {plugin} was being loaded.")
+                    stopped.exit_code = 130
+                    raise stopped from error
+                plugin.error = told(error)
+                self._forget(plugin)
+
+    def _load(self, plugin: Plugin) -> None:
+        name = plugin.name
+        loaded = importlib.import_module(plugin.module)
+        hold_against_contract(loaded)
+        self.manager.register(loaded, name=name)
+        for kind in KINDS:
+            hook = self.manager.subset_hook_caller(
+                _HOOK[kind], [p for n, p in self.manager.list_name_plugin() if n != name]
+            )
+            hook(register=functools.partial(self._register, kind, plugin))
+        for implementation in self._implementations("distk_register_papers", name):
+            implementation.function(register=functools.partial(self._register_paper, plugin))
+        for implementation in self._implementations("distk_register_commands", name):
+            if "app" not in implementation.argnames:
+                implementation.function(register=functools.partial(self.register_command, plugin))
+        if self._implementations("distk_run_logged", name):
+            plugin.brings("logger", name)
 
     def _implementations(self, hook: str, plugin: str) -> list[Any]:
         """A plugin's implementations of one hook."""
@@ -317,13 +331,20 @@ class Registry:
 
         caller = getattr(self.manager.hook, hook)
         for implementation in caller.get_hookimpls():
-            try:
-                implementation.function(*(arguments[name] for name in implementation.argnames))
-            except Exception as error:  # a logger of somebody else must not end a training run
-                if hook == "distk_run_requested" and isinstance(error, UsageError):
-                    raise
-                plugin = self.plugins[implementation.plugin_name]
-                warn_once(f"{plugin} failed in {hook}: {told(error)}")
+            plugin = self.plugins[implementation.plugin_name]
+            changed: list[str] = []
+            with watching() as pressed:
+                try:
+                    with restored(arguments.get("run")) as changed:
+                        implementation.function(*(arguments[name] for name in implementation.argnames))
+                except BaseException as error:  # a logger of somebody else must not end a training run
+                    if hook == "distk_run_requested" and isinstance(error, UsageError):
+                        raise
+                    if isinstance(error, KeyboardInterrupt) and pressed.yes:
+                        raise
+                    warn_once(f"{plugin} failed in {hook}: {told(error)}")
+            for what in changed:
+                warn_once(f"{plugin} {what} in {hook}: that was put back")
 
 
 def _words_below(words: str, built: Any) -> list[str]:

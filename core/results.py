@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from distk.console import jsonable
 from distk.errors import DistkError, UsageError
-from distk.files import write_atomic
+from distk.files import own_file, read_text, write_atomic
 from distk.version import __version__
 
 SMALL = 1024
@@ -55,7 +56,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST:
             raise other
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_text(path))
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -161,9 +162,11 @@ def write(path: Path, result: dict[str, Any], of: dict[str, Any]) -> tuple[dict[
 
 def _arrays(path: Path) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a file of arrays; none where there is no sound one."""
-    with contextlib.suppress(OSError, SafetensorError), safe_open(path, framework="pt") as file:
-        for name in file.keys():
-            yield name, file.get_tensor(name)
+    with contextlib.suppress(OSError, SafetensorError):
+        os.close(own_file(path))  # no link, no pipe
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():
+                yield name, file.get_tensor(name)
 
 
 def arrays_path(path: Path) -> Path:

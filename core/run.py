@@ -11,9 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from distk.console import jsonable
+from distk.config import in_utf8
+from distk.console import jsonable, warn
 from distk.errors import DistkError, UsageError
-from distk.files import own_file, write_atomic
+from distk.files import own_file, own_folder, read_text, sweep, write_atomic
 
 RUNS = Path("runs")
 
@@ -42,8 +43,14 @@ class Run:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """The rows of log.jsonl, without a last one that a killed process left half written."""
-        return self._sound_rows()
+        """The rows of log.jsonl, without a last one that a killed process left half written.
+
+        Raises DistkError where that is no file of rows.
+        """
+        try:
+            return self._sound_rows()
+        except OSError as error:
+            raise DistkError(f"cannot read '{self.path / 'log.jsonl'}': {error.strerror or error}.") from error
 
     def lock(self) -> None:
         """Create the folder and hold a lock, so that two processes cannot write one run.
@@ -53,7 +60,7 @@ class Run:
         if self._lock is not None:
             return
         try:
-            (self.path / "samples").mkdir(parents=True, exist_ok=True)
+            own_folder(self.path / "samples")
             held = open(self.path / ".lock", "a", opener=own_file)  # noqa: SIM115 (held until close())
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,10 +74,8 @@ class Run:
                 f"cannot write to run folder '{self.path}': {error.strerror or error}; choose another --out."
             ) from error
         self._lock = held
-        for name in ("checkpoint.safetensors", "best.safetensors", "log.jsonl", "config.toml"):
-            for part in self.path.glob(f".{name}.*.tmp"):  # what a killed process was writing
-                with contextlib.suppress(OSError):
-                    part.unlink()
+        sweep(self.path, ("checkpoint.safetensors", "best.safetensors", "log.jsonl", "config.toml"))
+        sweep(self.path / "samples", ("*",))
 
     def open(self, resume_at: int | None = None) -> None:
         """Lock the folder and open its log.
@@ -86,7 +91,7 @@ class Run:
                 kept = [row for row in self._sound_rows() if row["step"] <= resume_at]
                 text = "".join(json.dumps(jsonable(row), allow_nan=False) + "\n" for row in kept)
                 write_atomic(self.path / "log.jsonl", text.encode())
-            self._log = open(self.path / "log.jsonl", "a", encoding="utf-8", opener=own_file)  # noqa: SIM115
+            self._log = self._open_log()
         except UsageError:
             self.close()
             raise
@@ -94,13 +99,14 @@ class Run:
             self.close()
             raise DistkError(f"cannot write to run folder '{self.path}': {error.strerror or error}.") from error
 
+    def _open_log(self) -> IO[str]:
+        return open(self.path / "log.jsonl", "a", encoding="utf-8", opener=own_file)
+
     def _sound_rows(self) -> list[dict[str, Any]]:
         rows = []
         with contextlib.suppress(FileNotFoundError):
-            for line in (self.path / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
-                with contextlib.suppress(
-                    ValueError, RecursionError
-                ):  # the last line of a killed process may be cut off
+            for line in read_text(self.path / "log.jsonl").splitlines():
+                with contextlib.suppress(ValueError, RecursionError):  # a killed process may have cut off the last one
                     rows.append(json.loads(line))
         return [row for row in rows if isinstance(row, dict) and isinstance(row.get("step"), int)]
 
@@ -109,10 +115,29 @@ class Run:
         assert self._log is not None
         row = jsonable({"step": step, "seconds": round(time.monotonic() - self.started, 3), **values})
         try:
+            if not os.fstat(self._log.fileno()).st_nlink:
+                warn(
+                    f"'{self.path / 'log.jsonl'}' was removed while this run writes it: a new one begins at step {step}"
+                )
+                self._log = self._open_log()
             self._log.write(json.dumps(row, allow_nan=False) + "\n")
             self._log.flush()
         except OSError as error:
             raise DistkError(f"cannot write '{self.path / 'log.jsonl'}': {error.strerror or error}.") from error
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the folder is locked and its log open."""
+        return self._lock is not None and self._log is not None and not self._log.closed
+
+    def reopen(self) -> None:
+        """Lock the folder again and go on with its log, after somebody closed it. Raises DistkError as `lock`."""
+        self.close()
+        self.lock()
+        try:
+            self._log = self._open_log()
+        except OSError as error:
+            raise DistkError(f"cannot write to run folder '{self.path}': {error.strerror or error}.") from error
 
     def close(self) -> None:
         """Release the folder."""
@@ -129,6 +154,7 @@ def new_folder(method: str, seed: int, out: Path | None) -> Path:
     Raises UsageError when `out` already holds a run.
     """
     if out is not None:
+        in_utf8(str(out), "--out")
         _refuse_taken(out)
         if out.exists() and not out.is_dir():
             raise UsageError(f"--out '{out}' is a file, not a folder.")

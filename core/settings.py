@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from distk.config import from_dict, hints, option, own_names, read_toml, to_dict
+from distk.config import from_dict, hints, in_utf8, option, own_names, read_toml, to_dict
 from distk.data import Dataset
 from distk.errors import DistkError, UsageError, nearest, unknown
 from distk.method import Method
@@ -29,7 +30,9 @@ class TrainConfig:
     data_on: Literal["auto", "device", "host"] = option(
         "auto", "where data that are held whole lie; auto: on the device, unless they take half of its free memory"
     )
-    init_from: str = option("", "checkpoint to begin with: tensors of the same name and shape are taken from it")
+    init_from: str = option(
+        "", "checkpoint to begin with: tensors of the same name and shape are taken from it", place=True
+    )
     precision: Literal["fp32", "tf32", "bf16"] = option("fp32", "arithmetic of the networks")
     log_every: int = option(100, "steps between rows of log.jsonl", min=1)
     checkpoint_every: int = option(0, "steps between checkpoints; 0 means ten over the run", min=0)
@@ -117,6 +120,13 @@ def resolve(
     data = dict(merged["data"])
     name = data.pop("name", cls.data)
     folder = data.pop("dir", None)
+    for key, value in (("name", name), ("dir", folder)):
+        if value is not None and not isinstance(value, str):
+            raise UsageError(f"[data] {key} must be text, found {str(value)[:100]!r}.")
+        if value is not None:
+            in_utf8(value, "--data-dir" if key == "dir" else "--data")
+    if folder is not None:  # so that a run finds its data from wherever it is resumed
+        folder = os.path.abspath(folder)
     if not name:
         raise UsageError(f"method '{entry.name}' has no default data set: name one with --data.")
     for key, value in _wished(cls, name).items():

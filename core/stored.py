@@ -7,7 +7,6 @@ gathers them ahead, from memory or from a memory-mapped file, into pinned memory
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distk import memory
 from distk.console import note
 
 Where = Literal["auto", "device", "host"]
@@ -154,12 +154,7 @@ class Stored:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that the device has free; of the CPU those that the machine can give without swapping."""
+    """Bytes that the device has free; of the CPU those that this process can get without swapping."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo") as lines:
-            held = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
-        return 1024 * held["MemAvailable"]
-    except (OSError, KeyError, ValueError, IndexError):  # another system: what the machine has, as far as it says
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1 << 33
+    return memory.available()

@@ -48,21 +48,21 @@ def compare(
         return
     _print(made, all_numbers=bool(metric))
     if out is not None:
-        console.out.print(str(out))
+        console.say(out)
 
 
 def _print(made: Comparison, all_numbers: bool) -> None:
     groups = made.groups
     rows = [(g.label, g.records[0].method, _seeds(g.records), _steps(g.records)) for g in groups]
     console.table("", ("group", "method", "seeds", "step"), rows)
-    console.out.print()
+    console.say()
     header = [group.label for group in groups]
     if made.settings:
         own = [(name.removeprefix("model."), *map(_setting, values)) for name, values in made.settings.items()]
         console.table("settings that differ", ("", *header), own)
     else:
-        console.out.print("the settings are the same" if len(groups) > 1 else "one group of runs")
-    console.out.print()
+        console.say("the settings are the same" if len(groups) > 1 else "one group of runs")
+    console.say()
     shown = [name for name in made.scores if all_numbers or _headline(name, made)] or list(made.scores)
     if not shown:
         console.note("none of these runs was scored: `distk eval RUN --metric NAME` does it")

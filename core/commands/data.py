@@ -175,15 +175,14 @@ def _class_counts(dataset: "Dataset") -> dict[str, Any]:
 
 def _preview(dataset: "Dataset", path: Path, n: int, split: str, seed: int) -> list[str]:
     from distk import images
-    from distk.commands.shared import choose_rows
+    from distk.commands.shared import choose_rows, written_to
     from distk.files import write_atomic
 
     total = len(dataset) if dataset.rows(split) is None else len(dataset.rows(split))  # type: ignore[arg-type]
     rows = choose_rows(dataset, min(n, total), seed, split)
     x = dataset.batch(rows)["x"]
     low, high = dataset.spec.range
-    if not path.parent.is_dir():
-        raise UsageError(f"--preview '{path}': the folder '{path.parent}' does not exist.")
+    path = written_to(path, "preview.txt" if hasattr(dataset, "preview") else "preview.png", option="--preview")
     if hasattr(dataset, "preview"):
         write_atomic(path, dataset.preview(rows).encode())
         return [str(path)]

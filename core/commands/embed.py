@@ -78,7 +78,7 @@ def embed(
     if score:
         show_recall([("", scores["recall"])])
         show_auc(scores["auc"])
-    console.out.print(str(target))
+    console.say(target)
 
 
 def _contents(tensors: dict[str, Tensor], table: CodeTable, suffix: str) -> bytes:
@@ -153,4 +153,4 @@ def show_auc(areas: list[tuple[str, float, str, float]]) -> None:
     middle = f"mean {statistics.fmean(values):.3f}, median {statistics.median(values):.3f}"
     console.note(f"AUC of the best dimension: {middle}, above 0.95: {sum(v > 0.95 for v in values) / len(values):.0%}")
     for line in histogram(values):
-        console.out.print(line, markup=False)
+        console.say(line)

@@ -12,11 +12,12 @@ from distk import console, options
 from distk.asked import Asked, asked
 from distk.codefile import table_from_arrays
 from distk.commands.scorefiles import subject_of, target_of, written
+from distk.commands.scoretable import show
 from distk.commands.shared import UNFIT, OnRows, require, written_to
 from distk.config import assignments
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
-from distk.evaluation import check_options, expand, own_words
+from distk.evaluation import check_options, codes_cache, expand, own_words
 from distk.evaluation import evaluate as score
 from distk.metric import Picture
 from distk.options import Bundle
@@ -74,6 +75,16 @@ class How(Bundle):
     repeats: Annotated[
         int | None,
         typer.Option(help="Seeds per metric; default: 1, or 5 for sampled scores.", min=1, rich_help_panel=HOW),
+    ] = None
+    baseline: Annotated[
+        int | None,
+        typer.Option(help="Also score with the factors shuffled so many times: chance.", min=1, rich_help_panel=HOW),
+    ] = None
+    ci: Annotated[
+        int | None,
+        typer.Option(
+            "--ci", help="Also an interval over rows, from so many halves of them.", min=2, rich_help_panel=HOW
+        ),
     ] = None
     protocol: Annotated[
         str | None,
@@ -155,6 +166,7 @@ def evaluate(
 
     Example: distk eval runs/my-run --metric dci --metric factorvae
     Example: distk eval runs/my-run --metric recall --ks 1,5,10
+    Example: distk eval runs/my-run --metric mig --metric modularity --baseline 5 --ci 20
     Example: distk eval runs/my-run --metric dci --metric active-units --fit train --split train,test
     """
     wanted = asked(metric or [])
@@ -166,7 +178,7 @@ def evaluate(
         told = f"for a metric's setting of that name write --set METRIC.{taken[0]}=VALUE."
         raise UsageError(f"'{taken[0]}' is an option of `distk eval` itself, --{taken[0]}; {told}")
     check_options(names, own)
-    settings = {"repeats": how.repeats, **own}
+    settings = {"repeats": how.repeats, "baseline": how.baseline or 0, "ci": how.ci or 0, **own}
     if on.out is not None:
         on.out = written_to(on.out, f"{codes.stem if codes is not None else 'checkpoint'}.eval.json")
     if codes is not None:
@@ -193,7 +205,7 @@ def evaluate(
     if on.json:
         console.emit_json(results[on.split] if len(results) == 1 else {"checkpoint": str(path), "splits": results})
     else:
-        _print(results, drawn if plots else {})
+        show(results, drawn if plots else {}, every="all" in (metric or []))
     if unwritten is not None:
         raise unwritten
     _exit_code([values for result in results.values() for values in result["metrics"].values()], strict)
@@ -219,7 +231,7 @@ def _of_codes(on: OnRows, codes: Path, rows: int | None, texts: list[str], setti
 def _of_model(
     on: OnRows, rows: int | None, fit: str | None, wanted: list[Asked], texts: list[str], settings: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """Scores of a trained model by split, a split's table of codes cached beside it. All splits are looked up first."""
+    """Scores of a trained model by split, a split's table of codes cached. All splits are looked up first."""
     on.open()
     if all(_reads_codes(one.metric) for one in wanted):
         require(on.model, on.header, "eval", "encode")
@@ -233,7 +245,7 @@ def _of_model(
     results = {}
     for split in splits:
         own = f"-{split}" if len(splits) > 1 else ""
-        cache = on.path.with_name(f".{on.path.stem}.codes{own}.safetensors")
+        cache = codes_cache(on.path, own)
         results[split] = score(
             on.model, texts, data=data, split=split, fit=fit, rows=rows, seed=on.seed, cache=cache, **settings
         )
@@ -255,64 +267,6 @@ def _drawn(results: dict[str, Any]) -> dict[str, Picture]:
             pictures = registry().find("metric", values.get("metric", name)).load().pictures(values)
             drawn |= {f"{UNFIT.sub('-', name)}.{key}": picture for key, picture in pictures.items()}
     return drawn
-
-
-def _print(results: dict[str, dict[str, Any]], drawn: dict[str, dict[str, Picture]]) -> None:
-    """Numbers as a table, with a column per split where there are several; then what failed, and why."""
-    metrics = {split: result["metrics"] for split, result in results.items()}
-    if len(results) == 1:
-        _print_one(next(iter(metrics.values())))
-    else:
-        _print_side_by_side(metrics)
-    several = len(results) > 1
-    failed, notes = [], []
-    for split, scored in metrics.items():
-        of = f" ({split})" if several else ""
-        failed += [(f"{name}{of}", values["error"]) for name, values in scored.items() if "error" in values]
-        notes += [
-            f"{name}{of}, {key}: {why}" for name, v in scored.items() for key, why in v.get("reasons", {}).items()
-        ]
-    if failed and any("error" not in values for scored in metrics.values() for values in scored.values()):
-        console.out.print("")
-        console.table("", ("not scored", "because"), failed)
-    else:
-        for name, reason in failed:
-            console.error(f"{name}: {reason}")
-    for line in dict.fromkeys(notes):
-        console.note(line)
-    for split, pictures in drawn.items():
-        for name, picture in pictures.items():
-            if text := picture.text():
-                console.out.print(f"\n{name}{f' ({split})' if several else ''}\n{console.clean(text)}", markup=False)
-
-
-def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a metric's result that stand in the table."""
-    shown = {k: v for k, v in values.items() if isinstance(v, (int, float)) and not k.endswith("_std")}
-    return {key: float(value) for key, value in shown.items() if key != "repeats"}
-
-
-def _print_one(metrics: dict[str, Any]) -> None:
-    rows: list[tuple[Any, ...]] = [
-        (name, key, value, values.get(f"{key}_std"), values.get("repeats", 1))
-        for name, values in metrics.items()
-        if "error" not in values
-        for key, value in _numbers(values).items()
-    ]
-    if rows:
-        several = any(row[4] > 1 for row in rows)
-        columns = ("metric", "key", "value", "std", "seeds") if several else ("metric", "key", "value")
-        console.table("", columns, [row[: len(columns)] for row in rows])
-
-
-def _print_side_by_side(metrics: dict[str, dict[str, Any]]) -> None:
-    found = {
-        split: {n: _numbers(v) for n, v in scored.items() if "error" not in v} for split, scored in metrics.items()
-    }
-    keys = dict.fromkeys((name, key) for scored in found.values() for name, values in scored.items() for key in values)
-    rows = [(name, key, *(found[split].get(name, {}).get(key) for split in found)) for name, key in keys]
-    if rows:
-        console.table("", ("metric", "key", *found), rows)
 
 
 def _exit_code(results: list[dict[str, Any]], strict: bool) -> None:

@@ -13,6 +13,7 @@ import typer
 from distk import checkpoint as files
 from distk import console, results
 from distk.commands.arguments import Checkpoint, Json
+from distk.commands.shared import written_to
 from distk.errors import DistkError
 from distk.registry import registry
 from distk.run import find_checkpoint
@@ -63,6 +64,7 @@ def info(
     model = {name: shape for name, shape in tensors.items() if name.startswith("model/")}
     count = sum(math.prod(shape) for shape in model.values())
     if strip is not None:
+        strip = written_to(strip, "model.safetensors", option="--strip")
         loaded, _ = files.load(path)
         files.save(strip, loaded, header)
         console.note(f"wrote {strip} without the training state")
@@ -91,6 +93,11 @@ def info(
         when = f"step {score['step']:,}" if isinstance(score["step"], int) else "an unknown step"
         of = f"{score['split']} of {score['data']}, {when}{', STALE: of other weights' if score['stale'] else ''}"
         rows.append(("score", f"{score['metric']} {score['key']} {console.number(score['value'])} ({of})"))
+    changes = header.metrics.get("changes")
+    for change in changes if isinstance(changes, list) else ():
+        if isinstance(change, dict):
+            told = [change.get(key) for key in ("step", "setting", "old", "new")]
+            rows.append(("changed", "at step {}: {} {} -> {}".format(*told)))
     if header.metrics.get("best"):
         best = header.metrics["best"]
         rows.append(

@@ -9,7 +9,7 @@ import torch
 import typer
 from torch import Tensor
 
-from distk import images
+from distk import console, images
 from distk.commands.arguments import Start
 from distk.commands.shared import OnRows, present, scaled
 from distk.errors import UsageError
@@ -57,7 +57,7 @@ def interpolate(
         if on.json:
             on.report([], rows=rows, sentences=sentences)
         for strip in sentences if not on.json else []:
-            typer.echo("\n".join([*strip, ""]))
+            console.say("\n".join([*strip, ""]))
         return
     on.report(
         _drawn(model, items, target),

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from distk import console
 from distk.commandline import collect_apps
@@ -62,7 +61,7 @@ def list_(
                 (e.name, e.summary, e.paper, e.plugin if e.distribution == "distk" else e.distribution) for e in entries
             ]
             console.table(PLURALS[kind], ("name", "what", "paper", "from"), rows)
-            console.out.print()
+            console.say()
 
 
 def _numbers(entries: Sequence[Registration], json: bool) -> None:
@@ -102,7 +101,7 @@ def plugins(json: Json = False) -> None:
         console.emit_json({"plugins": [vars(plugin) for plugin in found], "problems": registry().problems})
         return
     for plugin in found:
-        console.out.print(Text(console.clean(f"{plugin.name}  {plugin.distribution} {plugin.version}"), style="bold"))
+        console.say(f"{plugin.name}  {plugin.distribution} {plugin.version}", "bold")
         kinds = [*(k for k in ORDER if k in plugin.provides), *(k for k in plugin.provides if k not in ORDER)]
         rows = [(PLURALS.get(kind, f"{kind}s"), ", ".join(plugin.provides[kind])) for kind in kinds]
         if plugin.error:

@@ -47,7 +47,7 @@ def new_plugin(
         console.emit_json({"folder": str(folder), "files": list(made)})
         return
     for path in made:
-        console.out.print(str(folder / path))
+        console.say(folder / path)
     console.note(f"next: pip install -e {folder} && distk check --plugin {name} && distk train {name}-vae")
 
 

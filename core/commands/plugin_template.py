@@ -116,7 +116,7 @@ class @CLASS@VAE(Method[Config]):
         self.decoder = mlp([config.z, config.hidden, pixels])
 
     def objectives(self) -> list[Objective]:
-        return [Objective("elbo", self.elbo, self.parameters(), adam(self.config.lr))]
+        return [Objective("loss", self.elbo, self.parameters(), adam(self.config.lr))]
 
     def elbo(self, step: Step) -> torch.Tensor:
         """Negative bound: sum over pixels, mean over batch, nats."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 import typer
 
-from distk import options
+from distk import console, options
 from distk.commands.own import OwnCommand
 from distk.commands.shared import OnRows, present
 
@@ -32,7 +32,7 @@ def reconstruct(
         if on.json:
             on.report([], sentences=sentences)
         for line in sentences if not on.json else []:
-            typer.echo(f"{line['source']}\n  -> {line['reconstruction']}")
+            console.say(f"{line['source']}\n  -> {line['reconstruction']}")
         return
     decoded = decoded.view_as(x)
     error = float((decoded.float() - x.float()).pow(2).mean())

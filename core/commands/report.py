@@ -69,10 +69,10 @@ def report(
         told = {"studies": [study.plain() for study in material.studies], "runs": made}
         console.emit_json({"files": [str(f) for f in files], "text": "" if files else text, **told})
     elif files:
-        console.out.print(f"{files[0]}")
+        console.say(files[0])
         console.note(f"{files[0].stat().st_size / 1e6:.2f} MB")
     else:
-        typer.echo(text, nl=False)
+        console.say(text.removesuffix("\n"))
 
 
 def _format(out: Path | None, format: str | None) -> str:

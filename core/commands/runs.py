@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -126,7 +125,7 @@ def _print_csv(records: list[Record], keys: list[str], found: Runs) -> None:
     out.writerow([*fixed, *keys])
     for record in records:
         out.writerow([_cell(record.value(key, found.headlines)) for key in (*fixed, *keys)])
-    sys.stdout.write(text.getvalue())
+    console.say(text.getvalue().removesuffix("\n"))
 
 
 def _cell(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 import typer
 
+from distk import console
 from distk.commands.arguments import Seed
 from distk.commands.shared import OnModel, present
 from distk.device import seeded
@@ -73,6 +74,6 @@ def sample(
         if on.json:
             on.report([], sentences=lines)
         for line in lines if not on.json else []:
-            typer.echo(line)
+            console.say(line)
         return
     on.report(present(model, items, on.shown("samples" if grid is None else f"samples-{grid}"), wide))

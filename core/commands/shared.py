@@ -306,4 +306,4 @@ def report(files: list[Path], as_json: bool, **values: Any) -> None:
         console.emit_json({"files": [str(f) for f in files], **values})
     else:
         for file in files:
-            console.out.print(str(file))
+            console.say(file)

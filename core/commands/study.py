@@ -160,7 +160,7 @@ def _print_time(made: Plan, found: Preview, jobs: int | None, where: Any) -> Non
         return
     at_once = min(processes(jobs), len(made.variants) * len(made.seeds))
     told = f"about {in_words(seconds)} of training, {at_once} at a time, by a few steps timed just now"
-    where.print(f"{told}; opening data and scoring come on top", markup=False)
+    console.say(f"{told}; opening data and scoring come on top", to=where)
 
 
 def _empty(made: Plan) -> list[str]:
@@ -189,9 +189,7 @@ def _print_plan(made: Plan, found: Preview, where: Any) -> None:
 
     told = _plain(made, found)
     lines = differences(made)
-    where.print(
-        console.clean(told["title"]) + (f" ({console.clean(told['source'])})" if told["source"] else ""), markup=False
-    )
+    console.say(told["title"] + (f" ({told['source']})" if told["source"] else ""), to=where)
     reports.show_conditions(lines, where)
     count = f"{len(lines)} variants x {len(made.seeds)} seeds" if lines else f"{len(made.seeds)} seeds"
-    where.print(f"{count}; columns: {', '.join(told['columns'])}", markup=False)
+    console.say(f"{count}; columns: {', '.join(told['columns'])}", to=where)

@@ -8,14 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from distk import console, options
-from distk.commands.arguments import Json
-from distk.config import own_names, read_toml
+from distk.commands.arguments import DataDir, Json
+from distk.config import assignments, own_names, read_toml
 from distk.errors import DistkError, UsageError
+from distk.helping import PlainGroup
 from distk.registered import Registration
 from distk.registry import registry
 
 
-class TrainGroup(typer.core.TyperGroup):
+class TrainGroup(PlainGroup):
     """Every registered method is a command; its options are made from its Config when it is called for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -65,7 +66,7 @@ def _method_command(entry: Registration, args: list[str]) -> Any:
                 "--data",
                 *(["--env"] if "environment" in cls.kinds else []),
                 show_default=False,
-                help=f"Data set, see `distk list datasets`; NAME:VARIANT for a variant. \\[default: {cls.data}]",
+                help=f"Data set, see `distk list datasets`; NAME:VARIANT for a variant. [default: {cls.data}]",
             ),
         ] = None,
         data_dir: Annotated[
@@ -171,9 +172,20 @@ def _profile(method: str, preset: str | None, config: Path | None, sections: dic
 def resume(
     run: Annotated[Path | None, typer.Argument(help="Run folder or checkpoint; default: the newest run.")] = None,
     steps: Annotated[int | None, typer.Option(help="Train up to this step instead of the one first asked for.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Another setting from here on: steps, eval, log-every, ... (train.KEY=VALUE) or model.lr=VALUE.",
+        ),
+    ] = None,
+    data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """Continue a run that was stopped or killed, as if it had never been.
+
+    What was trained cannot change, how long it goes on, what is logged and scored, and learning rates can: by --set, or
+    by editing the folder's config.toml. The checkpoint keeps every change with its step, and `distk info` shows them.
 
     Example: distk resume runs/cascadevae-20260101-120000-s0
     """
@@ -183,7 +195,9 @@ def resume(
     path = find_checkpoint(run)
     if steps is not None and steps < 0:
         raise UsageError(f"--steps {steps} is below 0.")
-    _finished(take_up(path, steps), json)
+    changes = assignments(set_ or [], "train", ["model", "data"])
+    folder = None if data_dir is None else str(data_dir)
+    _finished(take_up(path, steps, folder=folder, changes=changes), json)
 
 
 def _summary(run: Any) -> dict[str, Any]:
@@ -216,7 +230,9 @@ def _finished(run: Any, json: bool) -> None:
         return
     shown = {k: v for k, v in last.items() if isinstance(v, (int, float)) and k not in ("step", "seconds", "rate")}
     if last:
-        rate = f", {console.number(float(last['rate']))} steps/s" if "rate" in last else ""
-        title = f"step {last['step']:,} after {console.number(float(last['seconds']))} s{rate}"
+        title = f"step {last['step']:,}"  # of a log that may have been edited
+        for key, words in (("seconds", " after {} s"), ("rate", ", {} steps/s")):
+            if isinstance(value := last.get(key), (int, float)):
+                title += words.format(console.number(float(value)))
         console.table(title, ("term", "mean since the last row"), [(k, float(v)) for k, v in shown.items()])
-    console.out.print(f"checkpoint  {run.checkpoint}" + (f"\nbest        {best}" if best else ""))
+    console.say(f"checkpoint  {run.checkpoint}" + (f"\nbest        {best}" if best else ""))

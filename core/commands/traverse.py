@@ -9,7 +9,7 @@ import torch
 import typer
 from torch import Tensor
 
-from distk import images
+from distk import console, images
 from distk.commands.arguments import Start
 from distk.commands.shared import OnRows, scaled
 from distk.errors import UsageError
@@ -50,7 +50,7 @@ def traverse(
         if on.json:
             on.report([], row=at, rows=lines)
         for label, sentences in lines.items() if not on.json else []:
-            typer.echo(label + "".join(f"\n  {s}" for s in dict.fromkeys(sentences)))
+            console.say(label + "".join(f"\n  {s}" for s in dict.fromkeys(sentences)))
         return
     files = draw(model, made, target, gif)
     on.report(

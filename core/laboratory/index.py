@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from distk.errors import DistkError
-from distk.files import write_atomic
+from distk.files import read_bytes, write_atomic
 from distk.kept import cache_folder
 from distk.laboratory.records import CHECKPOINT, CONFIG, FILES, JOB, LOG, Record, read, require, state_of
 from distk.registry import registry
@@ -108,7 +108,7 @@ def _found(root: Path) -> Iterator[tuple[str, Mark]]:
 def _kept(file: Path) -> dict[str, Any]:
     """What the index holds; empty where it is of another version or damaged."""
     try:
-        found = json.loads(file.read_bytes())
+        found = json.loads(read_bytes(file))
         if (found["format"], found["version"]) == (FORMAT, __version__) and isinstance(found["runs"], dict):
             return {"runs": found["runs"], "headlines": dict(found["headlines"])}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

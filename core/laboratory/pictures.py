@@ -15,7 +15,7 @@ from torch import Tensor
 from distk import images
 from distk.errors import DistkError
 from distk.fitting import fitting_data
-from distk.laboratory.records import CHECKPOINT, Record
+from distk.laboratory.records import CHECKPOINT, Record, regular
 from distk.method import Method, can
 from distk.models import open_model
 from distk.traversal import Known, Traversal, known_of, traverse
@@ -123,7 +123,7 @@ def _newest_samples(folder: Path) -> str:
     """The newest picture of `samples/` as a data URI; empty without one."""
     for path in sorted(folder.glob("step-*.png"), reverse=True):
         try:
-            with Pillow.open(path) as picture:
+            with regular(path) as opened, Pillow.open(opened, formats=("PNG",)) as picture:
                 picture.thumbnail((800, 1200))
                 return as_uri(picture)
         except (OSError, ValueError, Pillow.DecompressionBombError):

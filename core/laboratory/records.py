@@ -12,7 +12,6 @@ import fcntl
 import json
 import math
 import os
-import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from distk.errors import DistkError, nearest
+from distk.files import own_file
 from distk.registry import registry
 
 CHECKPOINT, CONFIG, LOG = "checkpoint.safetensors", "config.toml", "log.jsonl"
@@ -94,8 +94,8 @@ def read(folder: Path) -> Record:
     settings = {f"{s}.{k}": v for s in ("model", "data", "train") for k, v in config.get(s, {}).items()}
     steps, seed = _whole(settings.get("train.steps")), _whole(settings.get("train.seed"))
     log, logged = found.log()
-    scores = {**log, **found.study(), **found.scored()}
     step = _whole(config.get("step"))
+    scores = {**log, **found.study(), **found.scored(step)}
     failure = found.text(FAILURE)
     state = "failed" if failure else "finished" if step is not None and steps is not None and step >= steps else ""
     return Record(
@@ -197,12 +197,17 @@ class _Reading:
             scores = {**_numbers(mark.partition(" ")[0], result), **scores}
         return scores
 
-    def scored(self) -> dict[str, float]:
-        """Scores that `distk eval` wrote."""
+    def scored(self, step: int | None) -> dict[str, float]:
+        """Scores that `distk eval` wrote of the checkpoint at this step; those of another are named as a problem."""
         found = self._json(SCORED).get("metrics", {})
         scores: dict[str, float] = {}
         for metric, result in found.items() if isinstance(found, dict) else ():
-            scores |= _numbers(metric, result)
+            of = result.get("measured") if isinstance(result, dict) else None
+            at = _whole(of.get("step")) if isinstance(of, dict) else None
+            if at is None or at == step:
+                scores |= _numbers(metric, result)
+            else:
+                self.problems.append(f"{metric} was scored at step {at}: score it again")
         return scores
 
     def text(self, name: str) -> str:
@@ -230,11 +235,7 @@ class _Reading:
 
 def regular(path: Path) -> IO[bytes]:
     """A file opened for reading. Raises OSError for what is none: a pipe would never end, a link leads elsewhere."""
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise OSError(f"'{path}' is no file")
-    return os.fdopen(handle, "rb")
+    return os.fdopen(own_file(path), "rb")
 
 
 def last_rows(path: Path, size: int = TAIL) -> list[dict[str, Any]]:

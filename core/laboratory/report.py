@@ -19,7 +19,7 @@ from distk.errors import DistkError
 from distk.laboratory.charts import charts
 from distk.laboratory.compare import Comparison, Group, compare, run_folders
 from distk.laboratory.pictures import Pictured, as_uri, pictured
-from distk.laboratory.records import CHECKPOINT, Record, state_of
+from distk.laboratory.records import CHECKPOINT, Record, regular, state_of
 from distk.laboratory.tables import Table, columns_of, latex, markdown, scores_of, settings_of, whole
 from distk.study import report as studies
 from distk.study import store
@@ -146,7 +146,7 @@ def _study(made: studies.Report) -> dict[str, Any]:
 
 def _png(file: Path) -> str:
     try:
-        with Pillow.open(file) as picture:
+        with regular(file) as opened, Pillow.open(opened, formats=("PNG",)) as picture:
             picture.thumbnail((1400, 1400))
             return as_uri(picture)
     except (OSError, ValueError, Pillow.DecompressionBombError) as error:

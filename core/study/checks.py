@@ -151,7 +151,8 @@ def _built(made: Plan, label: str, sets: dict[str, Dataset]) -> tuple[Trainer, D
         sets[mark] = opened(settings, device)
     try:
         check_evaluation(settings.train, sets[mark])
-        for split in {made.options(c).get("split") for c in made.recipe.columns if c.ours} - {None}:
+        scored = made.recipe.columns if made.runner is None else ()  # a runner's columns are no metrics
+        for split in {made.options(c).get("split") for c in scored if c.ours} - {None}:
             sets[mark].rows(split)
         trainer = build(settings, device, Ranks(), sets[mark])
     except UsageError as error:

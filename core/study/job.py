@@ -20,12 +20,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from distk import places
 from distk.asked import from_settings
 from distk.checkpoint import read_header
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
 from distk.evaluation import evaluate
-from distk.files import own_file, write_atomic
+from distk.files import own_file, read_bytes, read_text, write_atomic
 from distk.models import open_model
 from distk.settings import resolve
 from distk.training.loop import Interrupted, resume, train
@@ -62,7 +63,7 @@ class Job:
         """Put it into its folder."""
         folder.mkdir(parents=True, exist_ok=True)
         content = json.dumps({"format": FORMAT, **vars(self)}, indent=1, allow_nan=False).encode()
-        if not (folder / FILE).exists() or (folder / FILE).read_bytes() != content:
+        if not (folder / FILE).exists() or read_bytes(folder / FILE) != content:
             write_atomic(folder / FILE, content)
 
 
@@ -72,12 +73,12 @@ def read(folder: Path) -> Job:
     Raises DistkError for a folder without a job, or a damaged one.
     """
     try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        found = json.loads(read_text(folder / FILE))
         if found.pop("format") != FORMAT:
             raise ValueError("another format")
         job = Job(**found)
         _ = job.seed, job.steps, [dict(settings) for each in job.scores for settings in each.values()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DistkError(f"'{folder / FILE}' holds no job of a study ({type(error).__name__}).") from error
     return job
 
@@ -106,8 +107,8 @@ def mark(metric: str, settings: Mapping[str, Any]) -> str:
 
 def _held(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / SCORES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_text(folder / SCORES))
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -171,7 +172,7 @@ def _train(folder: Path, job: Job) -> None:
     if step is None:
         train(_settings(job), folder, quiet=True)
     elif step < job.steps:
-        resume(folder, job.steps, quiet=True)
+        resume(folder, job.steps, quiet=True, folder=job.sections.get("data", {}).get("dir"))
     elif step > job.steps:
         raise UsageError(f"'{folder}' was trained to step {step}, beyond the {job.steps} that the study asks for.")
 
@@ -192,6 +193,8 @@ def _score(folder: Path, job: Job) -> None:
                 continue
             if path.exists():
                 model, header = open_model(path, str(job.sections["train"].get("device", "auto")))
+                if where := job.sections.get("data", {}).get("dir"):
+                    places.name(where)  # the user's recipe says so, maybe on another machine
                 asked = [replace(from_settings(name, settings), label=name) for name, settings in missing.items()]
                 told = evaluate(model, asked, seed=job.seed)["metrics"]
                 held[f"{state}_step"] = header.step

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from distk.device import choose_device
+from distk.files import read_text
 from distk.study.job import FAILURE, LOG, done, read
 from distk.study.protocol import Ended
 from distk.training.replicas import end_with_parent
@@ -165,6 +166,6 @@ def _told(folder: Path, code: int | None) -> str:
     if done(folder, read(folder)) is not None:
         return ""
     if (folder / FAILURE).exists():
-        return (folder / FAILURE).read_text(encoding="utf-8", errors="replace")
+        return read_text(folder / FAILURE)
     how = "" if code is None else f" by signal {-code}" if code < 0 else f" with {code}"
     return f"its process ended{how}; see {folder / LOG}"

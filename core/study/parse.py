@@ -66,7 +66,9 @@ def parse(text: str, name: str, *, scale: str | None = None, sets: Sequence[str]
     where = f"study '{name}'"
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise UsageError(f"{where} is nested too deep.") from None
+    except ValueError as error:  # also a number of thousands of digits
         raise UsageError(f"{where} is no TOML: {error}.") from error
     if runner:
         raw.setdefault("runner", runner)

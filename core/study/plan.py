@@ -227,7 +227,7 @@ def read(what: str) -> tuple[str, str, Registration | None]:
     try:
         if path.stat().st_size > LARGEST:
             raise UsageError(f"recipe '{what}' is larger than {LARGEST >> 20} MiB, which no recipe is.")
-        return path.read_text(encoding="utf-8"), path.stem, None
+        return path.read_text(encoding="utf-8-sig"), path.stem, None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"recipe '{what}' cannot be read: {error}.") from error
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from distk import console
 from distk.errors import DistkError, UsageError
-from distk.files import write_atomic
+from distk.files import read_text, write_atomic
 from distk.registered import Registration
 from distk.registry import registry
 from distk.study import figures, store
@@ -82,7 +82,7 @@ def report(out: Path) -> Report:
     """
     held = store.load(out)
     try:
-        text = (out / "recipe.toml").read_text(encoding="utf-8")
+        text = read_text(out / "recipe.toml")
         entry = registry().find("study", held.registered) if held.registered else None
         runner = held.registered if entry is not None and entry.runner else ""
         recipe = parse(text, held.study, scale=held.scale, sets=held.sets, runner=runner)
@@ -221,10 +221,10 @@ def show(made: Report) -> None:
         header = ("", "ours: mean [interval] (sd)", "n", "best", "published", "where")
         title = f"{column}, {unit}" if unit else column
         console.table(title, [header[i] for i in keep], [[row[i] for i in keep] for row in chosen])
-        console.out.print()
+        console.say()
     if made.conditions:
         show_conditions(made.conditions, console.out)
-        console.out.print()
+        console.say()
     if recipe.best_by and made.rows:
         seeds = {line.variant: line.best_seed for line in made.lines if line.best_seed is not None}
         chosen = ", ".join(f"{variant}: seed {seed}" for variant, seed in seeds.items())
@@ -232,7 +232,7 @@ def show(made: Report) -> None:
     if made.claims:
         cells = [(v.verdict, c.text, spread_of(v), c.where) for c, v in made.claims]
         console.table("claims", ("verdict", "claim", "difference [interval]", "where"), cells)
-        console.out.print()
+        console.say()
     if not made.rows:
         console.note(f"study '{recipe.name}' has no results yet")
 

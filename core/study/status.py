@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distk.errors import DistkError
+from distk.files import read_text
 from distk.study import job, store
 
 
@@ -53,8 +54,15 @@ def _of(folder: Path) -> dict[str, Any]:
             "state": "failed",
             "step": step,
             "steps": wanted.steps,
-            "reason": failure.read_text(encoding="utf-8", errors="replace")[:1000],
+            "reason": _said(failure),
         }
     else:
         state = "not begun" if step is None else "not scored" if step >= wanted.steps else "stopped or running"
     return {"state": state, "step": step, "steps": wanted.steps}
+
+
+def _said(failure: Path) -> str:
+    try:
+        return read_text(failure)[:1000]
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"

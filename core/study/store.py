@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from distk.errors import DistkError, UsageError
-from distk.files import own_file, write_atomic
+from distk.files import own_file, read_text, write_atomic
 from distk.study.plan import Plan, differences, folders
 from distk.study.protocol import Row
 from distk.study.recipe import Column
@@ -71,7 +71,7 @@ def load(out: Path) -> Store:
     if not file.is_file():
         raise DistkError(f"'{out}' holds no study: `distk study run NAME --out {out}` makes one.")
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(read_text(file))
         if found.pop("format") != FORMAT:
             raise ValueError("another format")
         store = Store(out, **found)
@@ -83,7 +83,7 @@ def load(out: Path) -> Store:
             raise ValueError("wrong values")
         if set(store.folders) != set(store.variants):
             raise ValueError("wrong values")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DistkError(f"'{file}' is damaged ({type(error).__name__}: {error}).") from error
     return store
 
@@ -190,7 +190,7 @@ def read_rows(path: Path) -> list[Row]:
     if not path.exists():
         return []
     try:
-        lines = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+        lines = list(csv.DictReader(io.StringIO(read_text(path))))
         return [{k: _value(k, v) for k, v in line.items() if v != ""} for line in lines]
     except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
         raise DistkError(f"'{path}' is no table of results ({type(error).__name__}).") from error

@@ -93,8 +93,8 @@ def check_metric(name: str, table: CodeTable | None = None) -> None:
 
 
 def synthetic_table(seed: int = 0) -> CodeTable:
-    """A full grid of shape 3, size 4, x 8, y 8 under a noisy code with one discrete column and a dead one."""
-    sizes = (3, 4, 8, 8)
+    """A full grid of shape 3, size 2, x 8, y 16 under a noisy code with one discrete column and a dead one."""
+    sizes = (3, 2, 8, 16)
     grid = torch.cartesian_prod(*(torch.arange(s) for s in sizes))
     noise = torch.randn(len(grid), 3, generator=torch.Generator().manual_seed(seed))
     scaled = (grid[:, 1:].float() - 3) / 2 + 0.1 * noise

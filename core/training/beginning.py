@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from distk import checkpoint, evaluation
+from distk import checkpoint, evaluation, places
 from distk.asked import Asked, asked
+from distk.config import flag
 from distk.console import note
 from distk.data import Dataset, open_dataset
 from distk.device import Ranks, initialised, stream
 from distk.errors import DistkError, UsageError
+from distk.memory import afford
 from distk.method import Method, eval_mode
 from distk.registered import Registration
 from distk.registry import registry
-from distk.settings import Settings
+from distk.settings import Settings, TrainConfig
 from distk.training.soundness import check_items
 from distk.training.trainer import Trainer
 
@@ -30,6 +33,11 @@ def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Datas
     if dataset is None:
         dataset = opened(settings, device)
     _refuse_unfit(settings, dataset)
+    if device.type == "cpu":
+        item = 4 * math.prod(dataset.spec.shape)
+        # An item, what is made of it, and the gradient: no method gets along with less.
+        what, n = f"a batch of {settings.train.batch:,} items of {list(dataset.spec.shape)}", settings.train.batch
+        afford(3 * n * item, what, "use a smaller --batch")
     check_items(dataset)
     with initialised(settings.train.seed, device):
         try:
@@ -143,3 +151,16 @@ def check_kept(trainer: Trainer, kept: Sequence[Asked]) -> None:
             why = evaluation.never(trainer.model, one.metric, trainer.dataset, options, one.split or "all")
         if why:
             raise UsageError(f"--keep {trainer.config.keep} would never keep anything: {why}")
+
+
+def score_files(config: TrainConfig, source: str = "") -> None:
+    """Remember the files that settings of scores name; of those that the checkpoint `source` names, raise UsageError
+    for what the user never named."""
+    wanted = asked([*config.eval, *filter(None, [config.keep.partition(":")[2]])])
+    shared = evaluation.named_options(config.eval_option, list(dict.fromkeys(one.metric for one in wanted)))
+    given = [(*option.rpartition(".")[::2], value) for option, value in shared.items()]
+    for metric, key, value in [*given, *((one.metric, k, v) for one in wanted for k, v in one.settings.items())]:
+        for _, place in places.settings(registry().find("metric", metric).load().Config, {key: value}):
+            if source:
+                places.check(place, source, f"distk eval --metric {metric} {flag(key)}")
+            places.name(place)

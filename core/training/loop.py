@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ from distk.fitting import differences
 from distk.identity import changes, identity
 from distk.registry import registry
 from distk.run import RUNS, Run, new_folder
-from distk.settings import Settings, TrainConfig, resolve
-from distk.training.beginning import begin, build, check_kept
-from distk.training.snapshots import snapshot
+from distk.settings import Settings, TrainConfig
+from distk.training.beginning import begin, build, check_kept, score_files
+from distk.training.changes import recorded, wanted
+from distk.training.snapshots import picture, snapshot
 from distk.training.trainer import Trainer
 
 
@@ -54,6 +55,7 @@ class Session:
     best: dict[str, Any]
     stop: Stop = field(default_factory=Stop)
     resumed: bool = False
+    changes: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def config(self) -> TrainConfig:
@@ -73,6 +75,7 @@ def start(
     check_evaluation(settings.train)
     config = {"method": settings.entry.name, **settings.to_dict()}
     registry().prepare_run(config)
+    score_files(settings.train)
     trainer = build(settings, device, ranks, dataset)
     check_evaluation(settings.train, trainer.dataset)
     begin(trainer)
@@ -86,11 +89,20 @@ def start(
     return Session(settings, run, trainer, {})
 
 
-def resume(path: Path, steps: int | None = None, quiet: bool = False) -> Run:
+def resume(
+    path: Path,
+    steps: int | None = None,
+    quiet: bool = False,
+    folder: str | None = None,
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Run:
     """Continue the run whose folder or checkpoint is `path`, to `steps` (default: as it was set).
 
+    folder: where the data are now, instead of where the checkpoint says that they were.
+    changes: settings that may change in a run, by section; see `distk.training.changes`. They are kept in the
+    checkpoint. A run that stands at its last step is left as it is, and a notice says so.
     Raises DistkError for a checkpoint without training state, or one whose method or data set is gone, and UsageError
-    for another file of a run than its newest checkpoint.
+    for another file of a run than its newest checkpoint, for what may not change and for fewer steps than are done.
     """
     file = path / "checkpoint.safetensors" if path.is_dir() else path
     header = checkpoint.read_header(file)
@@ -100,47 +112,39 @@ def resume(path: Path, steps: int | None = None, quiet: bool = False) -> Run:
             f"'{file}' is not the newest checkpoint of its run, which continuing from it would overwrite: "
             f"copy it as checkpoint.safetensors into a new folder, or continue with `distk resume {file.parent}`."
         )
-    ranks = join_ranks(choose_device(settings_of(header, file, steps).train.device))
+    asked_for = {section: dict(values) for section, values in (changes or {}).items()}
+    if steps is not None:
+        asked_for.setdefault("train", {})["steps"] = steps
+    if folder is not None:
+        asked_for.setdefault("data", {})["dir"] = folder
+    settings, _ = wanted(header, file, asked_for)
     run = Run(file.parent, {})
+    if settings.train.steps == header.step:
+        more = f"`distk resume {file.parent} --steps N` trains on."
+        note(f"the run in '{file.parent}' is finished: it stands at its last step, {header.step:,}; {more}")
+        return run
+    ranks = join_ranks(choose_device(settings.train.device))
     try:
         if ranks.first:
             run.lock()  # before the checkpoint is read: whoever holds it may be writing a newer one
         ranks.largest(0)
-        return _go(_taken_up(run, file, steps, ranks), quiet)
+        return _go(_taken_up(run, file, asked_for, ranks), quiet)
     finally:
         run.close()
 
 
-def settings_of(header: checkpoint.Header, file: Path, steps: int | None = None) -> Settings:
-    """The settings that a checkpoint was trained with, checked like those of a command line."""
-    data = header.data
-    if "name" not in data:
-        raise DistkError(f"'{file}' does not say which data it was trained on, so it cannot be continued.")
-    named = {"name": data["name"], **({"dir": data["folder"]} if data.get("folder") else {})}
-    options = {
-        "model": header.config,
-        "train": {**header.train, **({} if steps is None else {"steps": steps})},
-        "data": {**data.get("options", {}), **named},
-    }
-    try:
-        return resolve(header.method, options=options)
-    except UsageError as error:  # the message may quote a value of any length
-        raise DistkError(f"'{file}' cannot be continued: {str(error)[:1000]}") from error
-    except (ArithmeticError, RecursionError) as error:
-        raise DistkError(f"'{file}' has an impossible setting ({type(error).__name__}).") from error
-
-
-def _taken_up(run: Run, file: Path, steps: int | None, ranks: Ranks) -> Session:
+def _taken_up(run: Run, file: Path, asked_for: Mapping[str, Mapping[str, Any]], ranks: Ranks) -> Session:
     header = checkpoint.read_header(file)
-    settings = settings_of(header, file, steps)
+    settings, changed = wanted(header, file, asked_for)
     device = choose_device(settings.train.device)
     check_evaluation(settings.train)
+    score_files(settings.train, f"'{file}'")
     model, _ = checkpoint.load(file, device)  # holds the tensors against the settings before anything is built of them
     trainer = build(settings, device, ranks)
     check_evaluation(settings.train, trainer.dataset)
-    if changed := [str(d) for d in differences(model.spec, trainer.dataset.spec) if d.fatal]:
+    if others := [str(d) for d in differences(model.spec, trainer.dataset.spec) if d.fatal]:
         raise DistkError(
-            f"the data set '{settings.data}' is no longer what '{file}' was trained on: {'; '.join(changed)}."
+            f"the data set '{settings.data}' is no longer what '{file}' was trained on: {'; '.join(others)}."
         )
     before, now = header.data.get("origin"), trainer.dataset.origin
     told = [f"they were {before[:300]}, and are {now}"] if isinstance(before, str) and before and before != now else []
@@ -162,7 +166,11 @@ def _taken_up(run: Run, file: Path, steps: int | None, ranks: Ranks) -> Session:
     if ranks.first:
         registry().prepare_run(run.config, resumed=True)
         run.open(resume_at=trainer.index)
-    return Session(settings, run, trainer, _best_of(header), resumed=True)
+        for change in changed:
+            note(f"changed from step {trainer.index:,} on: {change}")
+        if changed and file.with_name("config.toml").exists():
+            checkpoint.write_atomic(run.path / "config.toml", _toml(run).encode())
+    return Session(settings, run, trainer, _best_of(header), resumed=True, changes=recorded(header, changed))
 
 
 def _best_of(header: checkpoint.Header) -> dict[str, Any]:
@@ -262,6 +270,10 @@ def steps(session: Session) -> Iterator[None]:
     save_every = config.checkpoint_every or max(1, -(-config.steps // 10))
     began, last = time.monotonic(), trainer.index
     saved = trainer.index
+    if session.resumed and trainer.ranks.first:
+        missed = session.run.path / "samples"  # a kill after a checkpoint may have come before its picture
+        if not picture(missed, trainer.index).exists():
+            snapshot(trainer.model, trainer.dataset, missed, trainer.index)
     if trainer.index == 0 and not session.resumed:
         save(session)
         if not config.steps and (config.eval or config.keep):
@@ -376,7 +388,7 @@ def save(session: Session, path: Path | None = None, checked: bool = False) -> N
     header = checkpoint.header_for(
         trainer.model, settings.entry, data, trainer.index, settings.train.seed, train_config
     )
-    header.metrics = {"best": session.best} if session.best else {}
+    header.metrics = {k: v for k, v in (("best", session.best), ("changes", session.changes)) if v}
     path = path or session.run.checkpoint
     checkpoint.save(path, trainer.model, header, trainer.state())
     snapshot(trainer.model, trainer.dataset, session.run.path / "samples", trainer.index)

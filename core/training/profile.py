@@ -133,7 +133,7 @@ def _label(trainer: Trainer) -> None:
 
     trainer.model.__dict__["collect"] = named(trainer.model.collect, "batch")
     for objective in trainer.objectives:
-        objective.loss = named(objective.loss, f"loss {objective.name}")
+        objective.loss = named(objective.loss, "loss" if objective.name == "loss" else f"loss {objective.name}")
 
 
 # The floor
@@ -208,11 +208,11 @@ def show(found: dict[str, Any]) -> None:
     title = f"{found['method']} on {found['device']}, batch {found['batch']}: {number(found['step_ms'])} ms a step"
     title += f", {number(captured)} ms captured" if captured else ""
     columns = ("share", "ms")
-    console.out.print(title)
+    console.say(title)
     rows: list[tuple[Any, ...]] = [(row["name"], f"{row['share']:.0%}", row["ms"]) for row in found["parts"]]
     console.table("", ("part", *columns), rows)
     rows = [(row["name"], row["calls"], f"{row['share']:.0%}", row["ms"]) for row in found["operations"][:SHOWN]]
-    console.out.print("\nThe operations that take most:")
+    console.say("\nThe operations that take most:")
     console.table("", ("operation", "calls", *columns), rows)
     rows = [
         (
@@ -228,7 +228,5 @@ def show(found: dict[str, Any]) -> None:
             under["memory_ms"],
         ),
     ]
-    console.out.print(
-        f"\nfloor {number(under['floor_ms'])} ms; the step takes {number(under['times_floor'])} times as long"
-    )
+    console.say(f"\nfloor {number(under['floor_ms'])} ms; the step takes {number(under['times_floor'])} times as long")
     console.table("", ("what", "per step", "this machine", "ms"), rows)

@@ -56,6 +56,7 @@ def collect(trainer: InTraining) -> dict[str, Tensor]:
 
 def restore(trainer: InTraining, state: Mapping[str, Tensor]) -> None:
     """Inverse of `collect`. Raises DistkError when the state does not belong to this method and settings."""
+    state = _renamed(trainer, state)
     try:
         _check(trainer, state)
         trainer.index = int(state["step"])
@@ -74,6 +75,22 @@ def restore(trainer: InTraining, state: Mapping[str, Tensor]) -> None:
     except Exception as error:  # a method's own state may fail in its own way
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise DistkError(f"the training state does not fit this run ({type(error).__name__}: {reason}).") from error
+
+
+def _renamed(trainer: InTraining, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The state of a run that began when the loss that is minimised was called as the bound that it is not."""
+    if "loss" not in trainer.optimizers:
+        return state
+    for old in ("elbo+dip", "elbo"):
+        if old not in trainer.optimizers and any(name.startswith(f"optim/{old}/") for name in state):
+            prefixes = {f"optim/{old}/": "optim/loss/", f"log/{old}": "log/loss"}
+            return {_moved(name, prefixes): value for name, value in state.items()}
+    return state
+
+
+def _moved(name: str, prefixes: Mapping[str, str]) -> str:
+    found = next((old for old in prefixes if name == old or (old.endswith("/") and name.startswith(old))), None)
+    return name if found is None else prefixes[found] + name[len(found) :]
 
 
 def _check(trainer: InTraining, state: Mapping[str, Tensor]) -> None:

@@ -11,9 +11,15 @@ from distk import images
 from distk.console import warn_once
 from distk.data import Dataset
 from distk.device import seeded
+from distk.files import own_folder
 from distk.method import Method, can, eval_mode
 
 COLUMNS = 8
+
+
+def picture(folder: Path, step: int) -> Path:
+    """Where the picture of a step lies."""
+    return folder / f"step-{step:07d}.png"
 
 
 def snapshot(model: Method, dataset: Dataset, folder: Path, step: int) -> Path | None:
@@ -25,8 +31,9 @@ def snapshot(model: Method, dataset: Dataset, folder: Path, step: int) -> Path |
     if dataset.spec.kind not in ("image", "video") or len(dataset.spec.shape) not in (3, 4):
         return None
     devices = [dataset.device] if dataset.device.type == "cuda" else []
-    path = folder / f"step-{step:07d}.png"
+    path = picture(folder, step)
     try:
+        own_folder(folder)  # it may have been removed, or be a link
         with torch.no_grad(), eval_mode(model), torch.random.fork_rng(devices=devices):
             rows = _rows(model, dataset)
             if not rows:
@@ -35,7 +42,10 @@ def snapshot(model: Method, dataset: Dataset, folder: Path, step: int) -> Path |
             sheet = images.enlarge((torch.cat(rows) - low) / (high - low))
             images.save_png(path, images.grid(sheet, COLUMNS))
     except Exception as error:  # any fault of a method's decoder
-        warn_once(f"no picture for samples/: {type(error).__name__}: {error}")
+        told = f"{type(error).__name__}: {error}".replace(
+            path.name, "step-*.png"
+        )  # else each step's is another warning
+        warn_once(f"no picture for samples/: {told}")
         return None
     return path
 

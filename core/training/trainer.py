@@ -292,8 +292,9 @@ class Trainer:
         for (name, _), finite in zip(named, sound, strict=True):
             if not finite:
                 raise NonFinite(
-                    f"parameter '{name}' is not finite after step {self.index - 1}, although the losses "
-                    f"{', '.join(self.first_bad)} were: {self._cure()}. The last good checkpoint is kept."
+                    f"parameter '{name}' is not finite after step {self.index - 1}, although the "
+                    f"{' and the '.join(self.first_bad)} before it was finite: {self._cure()}. The last good "
+                    "checkpoint is kept."
                 )
 
     # Resuming

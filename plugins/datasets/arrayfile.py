@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from distk import DistkError, UsageError
-from distk.arrays import DEFLATE, Npz, open_npz
+from distk.arrays import Npz, open_npy, open_npz
+from distk.plugins.datasets.hdf5 import open_hdf5
 
 KINDS = (".npy", ".npz", ".h5", ".hdf5")
 AT_ONCE = 1024
@@ -48,22 +48,14 @@ def opened(path: Path) -> Iterator[Mapping[str, Any]]:
         return
     try:
         if path.is_dir():
-            yield {p.stem: _mapped(p) for p in files_of(path) if p.is_file()}
+            yield {p.stem: open_npy(p) for p in files_of(path) if p.is_file()}
         elif path.suffix.lower() == ".npy":
-            yield {"": _mapped(path)}
+            yield {"": open_npy(path)}
         else:
-            with _hdf5(path) as file:
-                yield _Hdf5(path, file)
+            with open_hdf5(path) as file:
+                yield file
     except (OSError, ValueError, EOFError, RuntimeError, KeyError) as error:
         raise DistkError(f"'{path}' cannot be read: {' '.join(str(error).split())[:200]}.") from error
-
-
-def _mapped(path: Path) -> np.memmap:
-    try:
-        return np.lib.format.open_memmap(path, mode="c")
-    except Exception as error:  # numpy parses the header as Python, and raises whatever a damaged one makes of that
-        reason = " ".join(str(error).split())[:200]
-        raise DistkError(f"'{path}' cannot be read: {reason or type(error).__name__}.") from error
 
 
 class _Packed(Mapping[str, Any]):
@@ -100,42 +92,6 @@ class _Member:
         if self.npz.by_column(self.name):
             return iter([self.npz.read(self.name)])
         return self.npz.parts(self.name)
-
-
-class _Hdf5(Mapping[str, Any]):
-    """The data sets of an HDF5 file that lie in this file: a stranger's may point to any other one."""
-
-    def __init__(self, path: Path, file: Any) -> None:
-        self.path, self.file = path, file
-
-    def __getitem__(self, name: str) -> Any:
-        held = self.file[name]
-        shape = getattr(held, "shape", None)
-        if shape is None:
-            raise DistkError(f"'{name}' in '{self.path}' is no array.")
-        if held.external or held.is_virtual or held.file.filename != self.file.filename:
-            raise DistkError(f"'{name}' in '{self.path}' lies in another file, which is not read.")
-        room = min(held.id.get_storage_size(), self.path.stat().st_size) * DEFLATE  # a header may claim any storage
-        if math.prod(shape) * held.dtype.itemsize > room:
-            raise DistkError(f"'{name}' in '{self.path}' is {held.dtype} {shape}, which cannot be in this file.")
-        return held
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.file
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.file)
-
-    def __len__(self) -> int:
-        return len(self.file)
-
-
-def _hdf5(path: Path) -> Any:
-    try:
-        import h5py
-    except ImportError:
-        raise UsageError(f"reading '{path.name}' needs the package h5py: pip install 'distk[hdf5]'.") from None
-    return h5py.File(path, "r")
 
 
 def parts(array: Any) -> Iterator[np.ndarray]:

@@ -119,7 +119,9 @@ def _read_archive(path: Path) -> dict[str, np.ndarray]:
                 file = archive.extractfile(member)
                 assert file is not None  # a regular file
                 parts[name] = _records(name, file)
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+    except DistkError:
+        raise
+    except Exception as error:  # tarfile answers a damaged archive with errors of every kind
         raise DistkError(f"cannot read '{path}': {error}.") from error
     if not parts:
         raise DistkError(f"'{path}' holds no data_batch_1.bin: it is not {ARCHIVE} as it is distributed.")

@@ -22,6 +22,7 @@ from typing_extensions import TypeVar
 
 from distk import Dataset, DataSpec, DistkError, Files, UsageError, option, permuted_split
 from distk.console import warn_once
+from distk.memory import afford
 from distk.plugins.datasets.digits28 import Config as DigitsConfig
 from distk.plugins.datasets.digits28 import Digits28
 
@@ -54,6 +55,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
                     f"the header of '{path}' promises {' x '.join(map(str, shape))} values, which does not fit its "
                     f"{size:,} bytes: the file is cut off or damaged."
                 )
+            afford(4 * expected, f"'{path}', {expected:,} bytes when unpacked,")
             values = file.read(expected + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DistkError(f"cannot read '{path}': {error}.") from error

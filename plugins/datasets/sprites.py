@@ -12,7 +12,7 @@ import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from distk import DataSpec, DistkError, Files, UsageError, option
 from distk.console import progress, warn, warn_once
+from distk.plugins.datasets.hdf5 import Array, Hdf5, open_hdf5
 from distk.plugins.datasets.matfile import arrays
 from distk.plugins.datasets.puppets import POSES, Characters, Puppets
 from distk.plugins.datasets.puppets import Config as PuppetsConfig
@@ -129,27 +130,20 @@ def read_characters(paths: list[Path]) -> tuple[Tensor, np.ndarray, Tensor, Tens
 
     Raises UsageError without the package h5py, DistkError naming the file for anything but the expected contents.
     """
-    try:
-        import h5py
-    except ImportError:
-        raise UsageError(f"reading '{paths[0].name}' needs the package h5py: pip install 'distk[hdf5]'.") from None
     images, labels, places = [], [], []
     with progress("reading sprites", len(paths)) as advance:
         for k, path in enumerate(paths):
             try:
-                with h5py.File(path, "r") as file:
-                    cells = _cells(h5py, file, path)
-                    labels.append(_labels(h5py, file, path))
+                with open_hdf5(path, "a MATLAB v7.3 file") as file:
+                    cells = _cells(file, path)
+                    labels.append(_labels(file, path))
                     for a, cell in enumerate(cells):
                         frames = _frames(cell[()], path)
                         images.append(frames)
                         places += [(k, a, f) for f in range(len(frames))]
             except DistkError:
                 raise
-            except OSError as error:
-                what = "does not exist" if not path.exists() else "is not a MATLAB v7.3 file"
-                raise DistkError(f"'{path}' {what} ({_short(error)}).") from error
-            except Exception as error:  # h5py answers a damaged file with errors of every kind
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise DistkError(f"'{path}' is damaged ({_short(error)}).") from error
             advance(1)
     table = torch.tensor(places, dtype=torch.long)
@@ -160,26 +154,25 @@ def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
-def _cells(h5py: Any, file: Any, path: Path) -> list[Any]:
+def _cells(file: Hdf5, path: Path) -> list[Array]:
     """The animations of a character, checked before anything of them is read."""
     cell = file.get("sprites")
-    if not isinstance(cell, h5py.Dataset) or h5py.check_ref_dtype(cell.dtype) is not h5py.Reference:
+    if cell is None or not cell.refers:
         raise DistkError(f"'{path}' has no cell array `sprites`; it holds {', '.join(list(file)[:9]) or 'nothing'}.")
     if not 1 <= cell.size <= ANIMATIONS:
         raise DistkError(f"'{path}' has {cell.size} animations; between 1 and {ANIMATIONS} are read.")
-    found = [file[reference] for reference in cell[()].reshape(-1)]
+    found = [cell.leads_to(k) for k in range(cell.size)]
     for one in found:
-        sound = isinstance(one, h5py.Dataset) and one.ndim == 2 and one.shape[1] == VALUES and 1 <= len(one) <= LONGEST
-        # Values that lie in other files are none of this one's business.
-        if not sound or one.dtype.kind not in "fu" or one.external or one.is_virtual:
-            shape = getattr(one, "shape", "no array")
-            raise DistkError(f"'{path}': an animation is {shape}; expected [frames, {VALUES}] of at most {LONGEST}.")
+        sound = one.ndim == 2 and one.shape[1] == VALUES and 1 <= len(one) <= LONGEST
+        if not sound or one.dtype.kind not in "fu":
+            wanted = f"expected [frames, {VALUES}] of at most {LONGEST}"
+            raise DistkError(f"'{path}': an animation is {one.shape}; {wanted}.")
     return found
 
 
-def _labels(h5py: Any, file: Any, path: Path) -> np.ndarray:
+def _labels(file: Hdf5, path: Path) -> np.ndarray:
     labels = file.get("labels")
-    if not isinstance(labels, h5py.Dataset) or labels.size != len(NAMES) or labels.dtype.kind not in "fiu":
+    if labels is None or labels.size != len(NAMES) or labels.dtype.kind not in "fiu":
         raise DistkError(f"'{path}' has no `labels` of {len(NAMES)} numbers.")
     return np.asarray(labels[()], dtype=np.float64).reshape(-1)
 

@@ -40,10 +40,20 @@ def labels(table: CodeTable) -> tuple[Tensor, str]:
     raise UsageError(f"{table.source or 'this data'} has no categorical factor and no label; its factors are: {there}.")
 
 
-def some_rows(table: CodeTable, seed: int) -> Tensor:
-    """At most 10 000 rows in their order, int64 on the codes' device."""
-    picked = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))[:10_000]
-    return picked.sort().values.to(table.codes.device)
+@dataclass(frozen=True)
+class SampleConfig(Config):
+    """As `Config`, for scores of all rows."""
+
+    sample: int | None = option(None, "score at most so many rows, drawn without replacement; default: all", min=2)
+
+
+def some_rows(table: CodeTable, sample: int | None, seed: int) -> tuple[Tensor, dict[str, str]]:
+    """All rows, or a sample of them in their order, int64 on the codes' device; and what is to be said of that."""
+    if sample is None or sample >= len(table):
+        return torch.arange(len(table), device=table.codes.device), {}
+    picked = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))[:sample]
+    told = {"rows": f"a sample of {sample} of {len(table)} rows, as asked for"}
+    return picked.sort().values.to(table.codes.device), told
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,7 @@ class ClsAcc(Scored[ClsAccConfig]):
     """Unsupervised classification accuracy (Jeong & Song 2019): the discrete code against the label."""
 
     headline = "hungarian"
+    measures = "classes found without labels"
     numbers = {
         "hungarian": higher(0, 1, source="Jeong & Song 2019", form="authors", what="best one-to-one map to labels"),
         "majority": higher(
@@ -83,18 +94,19 @@ class ClsAcc(Scored[ClsAccConfig]):
         return result
 
 
-class BestDimensionAuc(Scored[Config]):
+class BestDimensionAuc(Scored[SampleConfig]):
     """Best single-dimension AUC per attribute value (Ridgeway & Mozer 2017)."""
 
     headline = "mean"
+    measures = "one factor, one code (compactness)"
     numbers = {"mean": higher(0.5, 1, chance=0.5, source="Ridgeway & Mozer 2017", form="authors", what="AUC")}
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         truth = table.factors if table.factors is not None else labels(table)[0].unsqueeze(1)
-        picked = some_rows(table, seed)
+        picked, told = some_rows(table, self.config.sample, seed)
         values, names, left = quantities(codes(table, self.config, seed)[picked], table)
         result = functional.best_dimension_auc(values, truth.to(values.device)[picked])
-        reasons = {**left, **result.pop("reasons", {})}
+        reasons = {**told, **left, **result.pop("reasons", {})}
         how = "AUC of one value against the others of its factor, either direction"
         result |= {"code_names": names, "rows_used": [len(picked)], "estimator": how}
         return {**result, "reasons": reasons} if reasons else result
@@ -116,6 +128,7 @@ class Reconstruction(Metric[ReconstructionConfig]):
     """
 
     headline = "mse_pixel"
+    measures = "items made and bounds"
     numbers = {
         "mse_pixel": lower(0, what="per pixel and channel, of a range of 1"),
         "bce_pixel": lower(0, unit="nats", what="per pixel and channel"),

@@ -33,6 +33,7 @@ class Elbo(Metric[BoundConfig]):
     """
 
     headline = "elbo"
+    measures = "items made and bounds"
     numbers = {
         "elbo": higher(unit="nats", what="bound on log p(x)"),
         "log_p": higher(unit="nats", source="Burda et al. 2016, eq. 8"),

@@ -49,6 +49,7 @@ class HigginsChange(Scored[H]):
     """Higgins score of 2016: which factor changed?"""
 
     headline = "eval"
+    measures = "one code, one factor (modularity)"
     numbers = {
         "train": higher(0, 1, chance="1/K", source="Higgins et al. 2016", what="on the pairs that train"),
         "validation": higher(0, 1, chance="1/K", source="Peychev et al. 2017", what="on the pairs that choose"),

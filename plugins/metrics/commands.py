@@ -13,7 +13,7 @@ from torch import Tensor
 from distk import CodeTable, console, encode_table
 from distk.checkpoint import Header, read_header
 from distk.codefile import table_from_arrays
-from distk.commands.shared import OnRows, require
+from distk.commands.shared import OnRows, require, written_to
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
 from distk.files import write_atomic
@@ -50,6 +50,8 @@ def udr(
 
     Example: distk udr runs/seed-0 runs/seed-1 runs/seed-2 runs/seed-3
     """
+    if out is not None:
+        out = written_to(out, "udr.json")
     files = [path.suffix == ".npz" for path in runs]
     if any(files) and not all(files):
         raise UsageError("give checkpoints or npz files of codes, not both.")

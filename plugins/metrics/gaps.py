@@ -43,6 +43,7 @@ class Jemmig(_Gap):
     """Joint entropy minus mutual information gap (Do & Tran 2020): also counts what a code knows beside its factor."""
 
     headline = "jemmig"
+    measures = "one factor, one code (compactness)"
     numbers = {
         "jemmig": higher(0, 1, source="Do & Tran 2020, eq. 15", form="normalised as in Carbonneau et al. 2022"),
         "jemmig_nats": lower(0, unit="nats", source="Do & Tran 2020, eq. 15", form="authors"),
@@ -55,6 +56,7 @@ class Dcimig(_Gap):
     """DCIMIG, also 3CharM (Sepliarskaia et al. 2019): gaps over factors, the best code of each factor."""
 
     headline = "dcimig"
+    measures = "one factor, one code (compactness)"
     numbers = {"dcimig": higher(0, 1, chance=0.0, source="Sepliarskaia et al. 2019, section 4", form="authors")}
     bars = ("dcimig_per_factor",)
     function = staticmethod(functional.dcimig)
@@ -64,6 +66,7 @@ class MigSup(_Gap):
     """MIG-sup (Li et al. 2020): does each code tell of one factor only."""
 
     headline = "mig_sup"
+    measures = "one code, one factor (modularity)"
     numbers = {"mig_sup": higher(0, 1, source="Li et al. 2020, eq. 4", form="authors")}
     bars = ("mig_sup_per_code",)
     function = staticmethod(functional.mig_sup)
@@ -73,6 +76,7 @@ class DependentGaps(_Gap):
     """DMIG, XMIG, DLIG (Watcharasupat & Lerch 2021): gaps for factors that tell of each other."""
 
     headline = "dmig"
+    measures = "one factor, one code (compactness)"
     numbers = {
         "dmig": higher(None, 1, source="Watcharasupat & Lerch 2021", form="codes matched one to one"),
         "xmig": higher(None, 1, source="Watcharasupat 2021", form="codes matched one to one"),
@@ -97,6 +101,7 @@ class Tad(Scored[TadConfig]):
     """Total AUROC difference (Yeats et al. 2022, NashAE): is each yes-or-no attribute one latent."""
 
     headline = "tad"
+    measures = "one factor, one code (compactness)"
     numbers = {
         "tad": higher(0, unit="attributes", chance=0.0, source="Yeats et al. 2022, section 4.3", form="authors"),
         "captured": count("attributes", "attributes whose best latent exceeds the threshold"),
@@ -124,6 +129,8 @@ class Separation(Scored[SeparationConfig]):
     """SEPIN and WSEPIN (Do & Tran 2020): what a latent says that no other says, from posteriors, no labels needed."""
 
     headline = "wsepin"
+    measures = "dependence among codes, no labels"
+    labelled = False
     numbers = {
         "wsepin": higher(None, unit="nats", source="Do & Tran 2020, section 4", what="weighted by informativeness"),
         "sepin": higher(None, unit="nats", source="Do & Tran 2020, section 4", what="mean over latents"),
@@ -151,6 +158,7 @@ class ZMax(Scored[VotingConfig]):
     """Z-max variance (Kim et al. 2019): change one factor alone, see which code varies most."""
 
     headline = "eval"
+    measures = "one code, one factor (modularity)"
     numbers = {
         "train": higher(
             0, 1, chance="1/K", source="Kim et al. 2019 (Bayes-Factor-VAE)", what="on the votes that train"
@@ -176,6 +184,7 @@ class Ari(Scored[Config]):
     """Adjusted Rand index of the discrete codes, taken together, and the label."""
 
     headline = "ari"
+    measures = "classes found without labels"
     numbers = {"ari": higher(None, 1, chance=0.0, source="Hubert & Arabie 1985")}
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:

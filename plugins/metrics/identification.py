@@ -58,6 +58,7 @@ class Mcc(Scored[NumbersConfig]):
     """
 
     headline = "pearson"
+    measures = "one factor, one code (compactness)"
     numbers = {
         "pearson": higher(0, 1, chance=0.0, source="Hyvarinen & Morioka 2016", form="matched on train, scored on test"),
         "spearman": higher(0, 1, chance=0.0, source="Hyvarinen & Morioka 2016", what="of ranks"),
@@ -90,6 +91,7 @@ class R2(Scored[R2Config]):
     """R^2 of regressing factors on codes: identifiability up to a linear map, or with `mlp` up to a smooth one."""
 
     headline = "r2"
+    measures = "what can be read from the code (explicitness)"
     numbers = {
         "r2": higher(None, 1, chance=0.0, source="von Kugelgen et al. 2021, section 5", what="mean over factors, test"),
         "r2_train": higher(None, 1, what="on the rows that were fitted"),

@@ -26,6 +26,7 @@ class Dci(Scored[DciConfig]):
     """Disentanglement, completeness, informativeness (Eastwood & Williams 2018)."""
 
     headline = "disentanglement"
+    measures = "one code, one factor (modularity)"
     numbers = {
         "disentanglement": higher(0, 1, source="Eastwood & Williams 2018, eq. 2", form="dlib; authors with lasso, rf"),
         "completeness": higher(0, 1, source="Eastwood & Williams 2018, section 2", form="dlib; authors with lasso, rf"),

@@ -35,6 +35,7 @@ class Mig(Scored[MigConfig]):
     """Mutual information gap (Chen et al. 2018)."""
 
     headline = "mig"
+    measures = "one factor, one code (compactness)"
     numbers = {
         "mig": higher(0, 1, chance=0.0, source="Chen et al. 2018, eq. 6", form="dlib; authors with protocol aggregate"),
         "mig_sup": higher(0, 1, source="Li et al. 2020", form="textbook", what="the gap over factors, mean over codes"),
@@ -77,6 +78,7 @@ class Modularity(Scored[BinsConfig]):
     """Modularity (Ridgeway & Mozer 2018)."""
 
     headline = "modularity"
+    measures = "one code, one factor (modularity)"
     numbers = {
         "modularity": higher(0, 1, source="Ridgeway & Mozer 2018, eq. 2", form="dlib"),
         "modularity_active": higher(

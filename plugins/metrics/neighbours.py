@@ -12,12 +12,12 @@ from torch import Tensor
 from distk import CodeTable, UsageError, option
 from distk.meaning import count, higher, neither
 from distk.plugins.metrics import functional
-from distk.plugins.metrics.agreement import labels, some_rows
-from distk.plugins.metrics.table import Config, FactorConfig, Scored, codes, draw
+from distk.plugins.metrics.agreement import SampleConfig, labels, some_rows
+from distk.plugins.metrics.table import Config, FactorConfig, Scored, codes, draw, without
 
 
 @dataclass(frozen=True)
-class RecallConfig(Config):
+class RecallConfig(SampleConfig):
     """Settings of recall@k."""
 
     ks: tuple[int, ...] = option((1, 2, 4, 8), "numbers of neighbours", min=1)
@@ -28,6 +28,7 @@ class Recall(Scored[RecallConfig]):
     """Recall@k (Ridgeway & Mozer 2017): is an item of the same label among the k nearest?"""
 
     headline = "recall@1"
+    measures = "what can be read from the code (explicitness)"
     numbers = {
         "recall@1": higher(0, 1, chance="sum of the squared shares of the classes", source="Ridgeway & Mozer 2017"),
         "recall@*": higher(0, 1, source="Ridgeway & Mozer 2017"),
@@ -36,16 +37,18 @@ class Recall(Scored[RecallConfig]):
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         truth, name = labels(table)
-        picked = some_rows(table, seed)
+        picked, told = some_rows(table, self.config.sample, seed)
         values = codes(table, self.config, seed)[picked]
         result = functional.recall_at_k(values, truth.to(values.device)[picked], self.config.ks, self.config.distance)
-        return {**result, "rows_used": [len(picked)], "estimator": f"{self.config.distance} distance, same {name}"}
+        how = f"{self.config.distance} distance, same {name}"
+        return without(told, {**result, "rows_used": [len(picked)], "estimator": how})
 
 
 class InfoMec(Scored[FactorConfig]):
     """InfoMEC (Hsu et al. 2023): modularity, compactness, explicitness by information."""
 
     headline = "infom"
+    measures = "one code, one factor (modularity)"
     numbers = {
         "infom": higher(None, 1, source="Hsu et al. 2023, eq. 6", form="authors"),
         "infoc": higher(None, 1, source="Hsu et al. 2023, eq. 8", form="authors"),
@@ -81,6 +84,8 @@ class Ksg(Scored[KsgConfig]):
     """
 
     headline = "difference"
+    measures = "dependence among codes, no labels"
+    labelled = False
     numbers = {
         "difference": higher(unit="nats", chance=0.0, source="Whitney & Fergus 2017", what="same - cross"),
         "same": neither(unit="nats", source="Kraskov et al. 2004, eq. 8", what="of a block with its own next state"),

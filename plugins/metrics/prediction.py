@@ -31,6 +31,7 @@ class Prediction(Metric[PredictionConfig]):
     """
 
     headline = "gain"
+    measures = "items made and bounds"
     numbers = {
         "gain": higher(None, 1, chance=0.0, what="1 - error over that of frames that stay"),
         "squared_error": lower(0),

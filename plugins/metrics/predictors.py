@@ -23,6 +23,7 @@ class Sap(Scored[SapConfig]):
     """Separated attribute predictability (Kumar et al. 2018); continuous factors by squared correlation."""
 
     headline = "sap"
+    measures = "one factor, one code (compactness)"
     numbers = {"sap": higher(0, 1, chance=0.0, source="Kumar et al. 2018, section 3", form="dlib")}
     predicts = True
     matrices = {"score_matrix": "heat"}
@@ -41,6 +42,7 @@ class Explicitness(Scored[PredictorConfig]):
     """Explicitness (Ridgeway & Mozer 2018)."""
 
     headline = "explicitness_test"
+    measures = "what can be read from the code (explicitness)"
     numbers = {
         "explicitness_*": higher(0, 1, chance=0.5, source="Ridgeway & Mozer 2018, section 3", form="dlib", what="AUC"),
     }
@@ -67,6 +69,7 @@ class Downstream(Scored[DownstreamConfig]):
     """Accuracy of predicting every factor from N labelled codes (Locatello et al. 2019)."""
 
     headline = "mean_largest"
+    measures = "what can be read from the code (explicitness)"
     numbers = {
         "mean_*": higher(
             0,

@@ -35,6 +35,7 @@ class Irs(Scored[IrsConfig]):
     """Interventional robustness score (Suter et al. 2019)."""
 
     headline = "irs"
+    measures = "one code, one factor (modularity)"
     numbers = {
         "irs": higher(0, 1, source="Suter et al. 2019, eq. 9-11", form="dlib"),
         "active_codes": count("codes", "codes that vary"),
@@ -61,6 +62,8 @@ class Unsupervised(Scored[UnsupervisedConfig]):
     """Dependence among the codes, without labels (Locatello et al. 2019)."""
 
     headline = "gaussian_total_correlation"
+    measures = "dependence among codes, no labels"
+    labelled = False
     numbers = {
         "gaussian_total_correlation": lower(0, unit="nats", source="Locatello et al. 2019, appendix", form="dlib"),
         "gaussian_wasserstein_correlation": lower(0, source="Locatello et al. 2019, appendix", form="dlib"),
@@ -88,6 +91,8 @@ class LinearCorrelation(Scored[LinearConfig]):
     """Linear dependence among the codes (Kageback & Mogren 2016): mapc, cvr, tdv, ud90."""
 
     headline = "mapc"
+    measures = "dependence among codes, no labels"
+    labelled = False
     numbers = {
         "mapc": lower(0, 1, source="Kageback & Mogren 2016", form="authors", what="mean absolute correlation of pairs"),
         "cvr": lower(1, source="Kageback & Mogren 2016", form="authors", what="sum of |covariance| over its trace"),
@@ -118,6 +123,8 @@ class ActiveUnits(Scored[ActiveConfig]):
     """Number of active units (Burda et al. 2016)."""
 
     headline = "active_units"
+    measures = "dependence among codes, no labels"
+    labelled = False
     numbers = {
         "active_units": neither(0, unit="codes", source="Burda et al. 2016, section 5", form="authors", whole=True),
     }

@@ -50,6 +50,7 @@ class Scored(Metric[C]):
     matrices: keys of `[codes, factors]` arrays to draw -> "hinton" or "heat". bars: keys of vectors to draw.
     """
 
+    labelled = True
     matrices: ClassVar[Mapping[str, str]] = {}
     bars: ClassVar[tuple[str, ...]] = ()
 

@@ -56,6 +56,7 @@ class FactorVae(Scored[FactorVaeConfig]):
     """
 
     headline = "eval"
+    measures = "one code, one factor (modularity)"
     numbers = {
         "train": higher(0, 1, chance="1/K", source="Kim & Mnih 2018, section 4", what="on the votes that train"),
         "eval": higher(0, 1, chance="1/K", source="Kim & Mnih 2018, section 4", form="dlib, or as the protocol says"),
@@ -112,6 +113,7 @@ class BetaVae(Scored[VotingConfig]):
     """beta-VAE score (Higgins et al. 2017): which factor do the pairs share?"""
 
     headline = "eval"
+    measures = "one code, one factor (modularity)"
     numbers = {
         "train": higher(0, 1, chance="1/K", source="Higgins et al. 2017", what="on the points that train"),
         "eval": higher(0, 1, chance="1/K", source="Higgins et al. 2017, section 3", form="dlib"),

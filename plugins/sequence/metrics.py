@@ -228,7 +228,7 @@ def mean_kl(p: Tensor, q: Tensor) -> float:
 class JudgeConfig:
     """Which judge, and how many clips it sees."""
 
-    judge: str = option("", "file of the judge (`distk dsvae judge`)")
+    judge: str = option("", "file of the judge (`distk dsvae judge`)", place=True)
     clips: int = option(1008, "test clips, the same number of every motion", min=1, max=1_000_000)
 
 

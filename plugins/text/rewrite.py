@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
+from distk import console
 from distk.commands.arguments import Device, Json
 from distk.commands.shared import opened
-from distk.console import clean, emit_json, note
+from distk.console import emit_json, note
 from distk.errors import DistkError, UsageError
 from distk.files import write_atomic
 from distk.method import Method, can
@@ -186,7 +187,7 @@ def _write(work: Rewriting, made: list[str], output: str, json: bool) -> None:
         return
     if output == "-":
         for line in made:
-            typer.echo(clean(line))  # nor may a word rewrite the terminal
+            console.say(line)  # nor may a word rewrite the terminal
         return
     place = 0
     for suffix, content in work.files:

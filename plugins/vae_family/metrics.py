@@ -37,6 +37,7 @@ class VaeBound(Metric[Config]):
     """
 
     headline = "elbo"
+    measures = "items made and bounds"
     numbers = {
         "elbo": higher(unit="nats"),
         "reconstruction": lower(unit="nats", what="-log p(x|z), summed over pixels"),

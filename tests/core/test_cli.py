@@ -79,7 +79,7 @@ def test_the_run_folder_is_complete(trained) -> None:
     }
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
-    assert {"elbo", "reconstruction", "kl/1", "rate", "seconds"} <= set(rows[0])
+    assert {"loss", "reconstruction", "kl/1", "rate", "seconds"} <= set(rows[0])
     assert "clsacc/hungarian" in rows[1]
     assert "class/1" in rows[-1]
     assert "class/1" not in rows[0]
@@ -294,7 +294,7 @@ def test_a_divergent_run_names_step_and_objective_and_keeps_the_checkpoint(tmp_p
     done = distk(
         "train", "cascadevae", *SMALL, "--steps", "60", "--lr", "1e6", "--out", tmp_path / "r", cwd=tmp_path, code=1
     )
-    assert re.search(r"objective 'elbo' became non-finite at step \d+: lower the learning rate", words(done.stderr))
+    assert re.search(r"objective 'loss' became non-finite at step \d+: lower the learning rate", words(done.stderr))
 
 
 def test_python_says_the_same(trained) -> None:

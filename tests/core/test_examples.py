@@ -391,9 +391,9 @@ LOOKS: dict[str, str] = {
     "interpolate": "",
     "predict": "",
     "embed": "--score --rows 60",
-    "covmap": "--rows 60",
+    "covmap": "",
     "tuning": "",
-    "eval": "--metric all --rows 60",
+    "eval": "--metric dci --metric elbo --metric clsacc --metric reconstruction --rows 60 --no-plots",
 }
 """Commands that serve what many methods train -> options that make them short."""
 FAULTS = re.compile(r"unexpected \w+|Traceback|\b(?!Distk|Usage)\w*(?:Error|Exception): ")

@@ -12,17 +12,17 @@ import pytest
 from distk import checkpoint
 from distk.errors import DistkError
 
-_spec = importlib.util.spec_from_file_location("fuzz", Path(__file__).parents[2] / "benchmarks" / "fuzz.py")
-fuzz = importlib.util.module_from_spec(_spec)
-sys.modules["fuzz"] = fuzz  # dataclasses look their module up
-_spec.loader.exec_module(fuzz)
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import fuzz
 
 NAMES = [
     *("checkpoint", "codes npz", "dsprites npz", "idx", "idx gz", "omniglot zip"),
     *(f"image {suffix}" for suffix in ("png", "jpg", "gif", "bmp", "webp", "tiff", "ppm")),
     *("text tsv", "text gz", "conllu", "json lines", "vectors text", "vectors binary", "vectors gz"),
     *(f"clips {form}" for form in ("npz", "strip", "gif", *(("mp4", "avi") if importlib.util.find_spec("av") else ()))),
-    "transitions npz",
+    *("transitions npz", "mat", "mat packed", "mat splits"),
+    *(("h5", "h5 cells") if importlib.util.find_spec("h5py") else ()),
+    *("arrays npy", "arrays npz", "cifar tar"),
 ]
 
 

@@ -181,3 +181,23 @@ def test_the_index_of_papers_is_the_registry() -> None:
         assert re.findall(r"`([^`]+)`", commands) == words, title
         cards |= set(re.findall(r"\]\(([\w-]+\.md)\)", linked))
     assert cards == {card.name for card in here.glob("*.md")} - {"README.md"}
+
+
+PRINTING = {"print", "typer.echo", "typer.secho", "click.echo", "sys.stdout.write", "sys.stderr.write"}
+SILENT = {"core/console.py", "core/cli.py", "core/study/job.py"}
+"""The one place that prints; `--version`, which is fast because it imports nothing; a job's words to its engine."""
+
+
+def prints(tree: ast.AST) -> list[str]:
+    """Calls that print by another way than `distk.console`."""
+    calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    direct = (".print", "out.file.write", "err.file.write")
+    return [call for call in calls if call in PRINTING or call.endswith(direct)]
+
+
+def test_there_is_one_way_to_print() -> None:
+    """What a stranger's file says reaches the terminal through `console`, which takes control characters out."""
+    assert prints(ast.parse("print(1); typer.echo(x); console.out.print(y); console.say(z)")) != []
+    assert prints(ast.parse("console.say(z); console.table('', (), [])")) == []
+    found = {str(path.relative_to(ROOT)): prints(ast.parse(path.read_text(encoding="utf-8"))) for path in SOURCES}
+    assert {path: calls for path, calls in found.items() if calls and path not in SILENT} == {}

@@ -103,7 +103,7 @@ def test_killed_before_the_first_checkpoint_a_folder_can_be_used_again(tmp_path)
     run = Run(tmp_path / "r", {})
     run.open()
     run.close()
-    (tmp_path / "r/.checkpoint.safetensors.x1.tmp").write_bytes(b"half")
+    (tmp_path / "r/.checkpoint.safetensors.x1234567.tmp").write_bytes(b"half")
     loop.train(settings(steps=1), tmp_path / "r", quiet=True)
     assert not list((tmp_path / "r").glob(".*.tmp"))
     with pytest.raises(UsageError, match="already holds a run"):
@@ -119,7 +119,7 @@ def test_a_log_cut_off_in_the_middle_of_a_line_is_read_and_mended(tmp_path) -> N
     assert [row["step"] for row in Run(tmp_path, {}).log] == [3, 6, 9]
     loop.resume(tmp_path, steps=9, quiet=True)
     assert [row["step"] for row in Run(tmp_path, {}).log] == [3, 6, 9]
-    assert Run(tmp_path, {}).log[-1]["elbo"] > 0
+    assert Run(tmp_path, {}).log[-1]["loss"] > 0
 
 
 def test_only_the_newest_checkpoint_of_a_run_is_continued(tmp_path) -> None:
@@ -193,8 +193,8 @@ def test_links_in_a_strangers_run_folder_lead_no_write_outside(tmp_path) -> None
     for name in (".lock", "log.jsonl", "checkpoint.safetensors.link"):
         (tmp_path / "r" / name).unlink(missing_ok=True)
         (tmp_path / "r" / name).symlink_to(mine)
-        if name == ".lock":
-            with pytest.raises(DistkError, match="cannot write to run folder"):
+        if name in (".lock", "log.jsonl"):
+            with pytest.raises(DistkError, match=r"cannot write to run folder .* no regular file"):
                 loop.resume(tmp_path / "r", steps=2, quiet=True)
             (tmp_path / "r" / name).unlink()
         else:
@@ -210,7 +210,7 @@ def test_a_non_finite_loss_never_overwrites_a_good_checkpoint(tmp_path) -> None:
     trainer = session.trainer
     loss = trainer.objectives[0].loss
     trainer.objectives[0].loss = lambda step: loss(step) / (trainer.index != 7)
-    with pytest.raises(NonFinite, match="objective 'elbo' became non-finite at step 7"):
+    with pytest.raises(NonFinite, match="objective 'loss' became non-finite at step 7"):
         run_to(session, 30)
     model, header = checkpoint.load(tmp_path / "checkpoint.safetensors")
     assert header.step == 4
@@ -228,7 +228,9 @@ def test_a_non_finite_gradient_of_a_finite_loss_is_noticed_before_the_checkpoint
         return loss(step) + ((weight * 0).abs().sum().sqrt() if trainer.index == 7 else 0)
 
     trainer.objectives[0].loss = poisoned
-    with pytest.raises(NonFinite, match=r"parameter '.*' is not finite after step 7, although the losses elbo were"):
+    with pytest.raises(
+        NonFinite, match=r"parameter '.*' is not finite after step 7, although the loss before it was finite"
+    ):
         run_to(session, 30)
     assert checkpoint.read_header(tmp_path / "checkpoint.safetensors").step == 4
 
@@ -311,10 +313,10 @@ def test_training_states_that_do_not_fit_are_refused(tmp_path) -> None:
         {moment: good[moment].flatten()},
         {moment: None},
         {moment + "x": good[moment]},
-        {"optim/elbo/999/exp_avg": good[moment]},
-        {"optim/elbo/word/exp_avg": good[moment]},
+        {"optim/loss/999/exp_avg": good[moment]},
+        {"optim/loss/word/exp_avg": good[moment]},
         {"optim/other/0/exp_avg": good[moment]},
-        {"log/elbo": torch.zeros(2, 2)},
+        {"log/loss": torch.zeros(2, 2)},
         {"surplus": torch.zeros(1)},
     ):
         state = {k: v for k, v in {**good, **change}.items() if v is not None}
@@ -322,7 +324,7 @@ def test_training_states_that_do_not_fit_are_refused(tmp_path) -> None:
         with pytest.raises(DistkError, match="does not fit this run"):
             trainer.load_state(state)
     with pytest.raises(DistkError, match="were written"):
-        trainer.load_state({k: v for k, v in good.items() if k != "log/elbo"})
+        trainer.load_state({k: v for k, v in good.items() if k != "log/loss"})
     trainer.load_state(good)
     trainer.step()
 

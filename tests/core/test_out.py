@@ -66,6 +66,22 @@ def test_the_suffix_decides_or_is_refused(distk_command: Call, run: Path, comman
     assert sorted(path.name for path in Path().iterdir()) == before
 
 
+def test_further_files_that_options_name(distk_command: Call, run: Path) -> None:
+    """`data --preview`, `info --strip`, `tuning --csv`: another suffix and a missing folder are refused, each alike."""
+    for words, suffix in (
+        (["data", "blobs", "--positions", "4", "-n", "2", "--preview"], ".png"),
+        (["info", run, "--strip"], ".safetensors"),
+        (["tuning", run, "--csv"], ".csv"),
+    ):
+        for name, why in (("x.bmp", suffix), (f"none/x{suffix}", "the folder 'none' does not exist")):
+            code, out, err = distk_command(*words, name)
+            assert (code, out) == (2, ""), words
+            assert f"{words[-1]} '{name}'" in " ".join(err.split())
+            assert why in " ".join(err.split())
+        assert distk_command(*words, f"x{suffix}")[0] == 0
+        assert Path(f"x{suffix}").stat().st_size > 0
+
+
 def test_a_folder_and_a_name_without_a_suffix(distk_command: Call, run: Path) -> None:
     Path("pictures").mkdir()
     assert distk_command("sample", run, "--n", 2, "--out", "pictures")[0] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import signal
 import sys
 import types
 from pathlib import Path
@@ -52,6 +53,9 @@ FAULTS = {
     "import": ("import no_such_package_at_all\n", "no_such_package_at_all"),
     "syntax": ("def broken(:\n", "SyntaxError"),
     "exit": ("raise SystemExit(3)\n", "SystemExit"),
+    "interrupt": ("raise KeyboardInterrupt\n", "KeyboardInterrupt"),
+    "strange": ("class Strange(BaseException):\n    pass\nraise Strange('x')\n", "Strange: x"),
+    "generator": ("raise GeneratorExit\n", "GeneratorExit"),
     "signature": ("@hookimpl\ndef distk_run_logged(run, stepp):\n    pass\n", r"takes (run, step, values)"),
     "unknown": ("@hookimpl\ndef distk_register_methodz(register):\n    pass\n", "distk_register_methodz"),
     "unmarked": ("def distk_register_methods(register):\n    pass\n", "@distk.hookimpl"),
@@ -301,3 +305,42 @@ def test_a_command_by_path_and_one_by_app_run_and_are_listed(plugged, monkeypatc
     said = " ".join(out.split())
     assert "app dist-app 1.0 commands acme-app deep, acme-app deeper loggers app" in said
     assert "cascadevae mcf" in said
+
+
+def test_a_plugin_that_takes_long_is_named_while_it_does(discovered, monkeypatch, capfd) -> None:
+    monkeypatch.setattr("distk.guard.PATIENCE", 0.2)
+    discovered(("acme-slow", "1", "slow", "slow_a", "import time\ntime.sleep(0.6)\n" + method("acme-slow")))
+    assert "loading plugin 'slow' (acme-slow 1) ..." in capfd.readouterr().err
+
+
+def test_what_a_plugin_prints_at_import_is_not_a_result(discovered, capsys) -> None:
+    found = discovered(("acme-chatty", "1", "chatty", "chatty_a", "print('hello')\n" + method("acme-chatty")))
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "hello\n")
+    assert found.find("method", "acme-chatty").plugin == "chatty"
+
+
+def test_ctrl_c_while_a_plugin_is_loaded_is_the_users(discovered, monkeypatch) -> None:
+    """A real one, unlike a KeyboardInterrupt that a module raises: it stops, and names what was being loaded."""
+    code = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(5)\n"
+    with pytest.raises(DistkError, match=r"stopped by Ctrl-C while plugin 'hung' \(acme-hung 1\)") as caught:
+        discovered(("acme-hung", "1", "hung", "hung_a", code))
+    assert caught.value.exit_code == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("kind", ["method", "dataset", "metric", "penalty"])
+@pytest.mark.parametrize("path", ["os:system", "math:pi", "pathlib:Path", "distk.config:NoConfig"])
+def test_what_is_registered_must_be_of_its_kind(discovered, kind, path) -> None:
+    hook = {"method": "methods", "dataset": "datasets", "metric": "metrics", "penalty": "penalties"}[kind]
+    code = f"@hookimpl\ndef distk_register_{hook}(register):\n    register('mine', '{path}', 's')\n"
+    found = discovered(("acme-odd", "1", "odd", "odd_a", code))
+    with pytest.raises(DistkError, match=rf"{kind} 'mine' of plugin 'odd' \(acme-odd 1\) is not a subclass of"):
+        found.find(kind, "mine").load()
+
+
+def test_a_command_is_a_function_of_python(discovered) -> None:
+    code = "@hookimpl\ndef distk_register_commands(register):\n    register('mine', 'os:getpid', 's')\n"
+    found = discovered(("acme-odd", "1", "odd", "odd_b", code))
+    with pytest.raises(DistkError, match=r"command 'mine' of plugin 'odd' \(acme-odd 1\) is no function"):
+        found.commands[("", "mine")].load()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 import types
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import distk
 from distk.errors import UsageError
@@ -220,5 +222,72 @@ def test_tensorboard_reads_what_was_written(in_folder) -> None:
     events = EventAccumulator(str(run.path))
     events.Reload()
     rows = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
-    shown = [(e.step, e.value) for e in events.Scalars("elbo")]
-    assert shown == [(row["step"], pytest.approx(row["elbo"], rel=1e-5)) for row in rows]
+    shown = [(e.step, e.value) for e in events.Scalars("loss")]
+    assert shown == [(row["step"], pytest.approx(row["loss"], rel=1e-5)) for row in rows]
+
+
+def _leaves() -> None:
+    raise SystemExit(0)
+
+
+def _presses() -> None:
+    raise KeyboardInterrupt
+
+
+class Strange(BaseException):
+    """No Exception."""
+
+
+def _is_strange() -> None:
+    raise Strange
+
+
+WRONGS: dict[str, tuple[Any, str]] = {
+    "exits": (lambda run: _leaves(), "failed in distk_run_logged: SystemExit: 0"),
+    "interrupts": (lambda run: _presses(), "failed in distk_run_logged: KeyboardInterrupt"),
+    "is strange": (lambda run: _is_strange(), "failed in distk_run_logged: Strange"),
+    "closes the run": (lambda run: run.close(), "closed the run in distk_run_logged: that was put back"),
+    "gradients": (lambda run: torch.set_grad_enabled(False), "switched gradients off in distk_run_logged"),
+    "folder": (lambda run: os.chdir("/"), "changed the working folder in distk_run_logged"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONGS)
+def test_no_hook_ends_or_spoils_a_run(plug, in_folder, capsys, monkeypatch, kind) -> None:
+    """The run is that of a machine without the plugin, and the plugin is named once."""
+    does, words = WRONGS[kind]
+    monkeypatch.setattr("distk.console._warned", set())
+    alone = distk.train("cascadevae-c", steps=4, out="alone", **SMALL)
+    module = types.ModuleType("plugged_wrong")
+
+    def distk_run_logged(run, step, values) -> None:
+        does(run)
+
+    module.distk_run_logged = hookimpl(distk_run_logged)
+    plug("wrong", module)
+    run = distk.train("cascadevae-c", steps=4, out="out", **SMALL)
+    said = capsys.readouterr().err
+    assert said.count("plugin 'wrong' (dist-wrong 1.0)") == 1
+    assert words in " ".join(said.split())
+    assert torch.is_grad_enabled()
+    assert Path.cwd() == in_folder
+    told = [[{k: v for k, v in row.items() if k not in ("seconds", "rate")} for row in r.log] for r in (alone, run)]
+    assert told[0] == told[1]
+    assert [row["step"] for row in run.log] == [2, 4]
+
+
+def test_what_a_hook_prints_does_not_spoil_json(plug, distk_command) -> None:
+    module = types.ModuleType("plugged_chatty")
+
+    def distk_run_logged(run, step, values) -> None:
+        print("hello from a hook")
+
+    module.distk_run_logged = hookimpl(distk_run_logged)
+    plug("chatty", module)
+    small = [f"--{k.replace('_', '-')}={v}" for k, v in SMALL.items() if k not in ("quiet", "scales")]
+    code, out, said = distk_command(
+        "train", "cascadevae-c", *small, "--scales", "5", "--steps", 2, "--json", "--out", "o"
+    )
+    assert code == 0, said
+    assert json.loads(out)["step"] == 2
+    assert "hello from a hook" in said

@@ -33,7 +33,7 @@ def test_names_and_aliases_are_found_with_their_origin() -> None:
     registry.add("one", plugin("fake_one", registers("thing")), "dist-one", "1.2")
     entry = registry.find("method", "thing-alias")
     assert (entry.name, entry.plugin, entry.distribution, entry.version) == ("thing", "one", "dist-one", "1.2")
-    assert entry.load() == __import__("math").pi
+    assert entry.load_from(entry.path) == __import__("math").pi
 
 
 def test_a_clash_names_both_distributions_and_spares_the_rest() -> None:

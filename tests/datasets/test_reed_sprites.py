@@ -171,7 +171,7 @@ def test_the_files_are_read_as_matlab_means_them(folder: Path, capsys: pytest.Ca
         ("nan", "'.*sprites_3.mat' has values outside"),
         ("labels", "'.*sprites_3.mat' has no `labels` of 7 numbers"),
         ("cell", "'.*sprites_3.mat' has no cell array `sprites`; it holds"),
-        ("outside", "an animation is"),
+        ("outside", "lies in another file"),
     ],
 )
 def test_damaged_files_are_named(change: str, words: str, folder: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from distk.plugins.metrics import functional as fn
+from distk.plugins.metrics.functional import checks
 
 
 @pytest.fixture
@@ -124,3 +125,46 @@ def test_all_dead_codes(rng: np.random.Generator) -> None:
     assert fn.mig(codes, factors)["mig"] == 0
     assert fn.modularity(codes, factors)["modularity"] == 0
     assert fn.dci(codes, factors)["disentanglement"] == 0
+
+
+STRANGE = {
+    "text": np.array([["a", "b"]] * 40),
+    "objects": np.array([[object(), object()]] * 40),
+    "complex": np.ones((40, 2), dtype=complex),
+    "dates": np.array([["2020-01-01"] * 2] * 40, dtype="datetime64[D]"),
+    "ragged": [[1.0, 2.0]] * 39 + [[1.0]],
+}
+
+
+@pytest.mark.parametrize("score", SUPERVISED)
+@pytest.mark.parametrize("kind", STRANGE)
+def test_arrays_that_are_no_numbers_are_a_sentence(score: Score, kind: str) -> None:
+    factors = np.arange(40)[:, None] % 2
+    with pytest.raises(ValueError, match=r"must (hold real numbers|be real|be a table of numbers)"):
+        score(STRANGE[kind], factors)
+
+
+@pytest.mark.parametrize("dtype", [">f8", ">i4", "<u2", "<u4", "g", "?", "f2"])
+def test_every_kind_of_number_gives_the_same_table(dtype: str, rng: np.random.Generator) -> None:
+    plain = rng.integers(0, 2, (60, 3))
+    read = checks.tensor(plain.astype(dtype), "codes")
+    assert torch.equal(read.double(), torch.from_numpy(plain).double())
+    assert torch.equal(checks.tensor(torch.from_numpy(plain).bfloat16()).double(), torch.from_numpy(plain).double())
+
+
+@pytest.mark.parametrize("score", [fn.factor_vae, fn.beta_vae, fn.higgins_change, fn.change_one_factor])
+def test_one_factor_cannot_be_told_from_others(score: Callable[..., dict], rng: np.random.Generator) -> None:
+    result = score(rng.normal(size=(200, 3)), factors=np.arange(200)[:, None] % 4)
+    for key in ("train", "eval"):
+        assert np.isnan(result[key])
+        assert "single factor" in result["reasons"][key]
+    grid = score(rng.normal(size=(40, 3)), [40, 1])
+    assert np.isnan(grid["eval"])
+
+
+@pytest.mark.parametrize("score", [fn.factor_vae, fn.beta_vae])
+def test_groups_of_few_rows_are_refused(score: Callable[..., dict], rng: np.random.Generator) -> None:
+    """With two rows per value a code of noise would look as if it told the factors apart."""
+    factors = np.stack([rng.permutation(100) // 2, np.arange(100) % 2], 1)
+    with pytest.raises(ValueError, match=r"factor 0 has 50 values: needs at least 1000 rows, got 100"):
+        score(rng.normal(size=(100, 4)), factors=factors)

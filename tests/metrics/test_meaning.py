@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from distk import CodeTable, Metric, NoConfig, evaluate
+from distk.cli import main
 from distk.evaluation import build_metric
 from distk.meaning import count, find, higher, lower, neither
 from distk.registry import registry
 from distk.study import report
-from distk.study.recipe import Column
+from distk.study.recipe import Column, Recipe
 from distk.testing import synthetic_table
 
+Program = Callable[..., tuple[object, str, str]]
 METRICS = [entry.name for entry in registry().entries("metric") if entry.distribution == "distk"]
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
-def distk(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "distk", *args], capture_output=True, text=True, check=False)
+@pytest.fixture
+def distk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
+    """Run a command line here: (exit code, stdout, stderr)."""
+
+    def run(*args: str) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["distk", *args])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return (stop.value.code or 0, *capsys.readouterr())
+
+    return run
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -86,7 +97,7 @@ def test_a_metric_without_a_table_still_has_a_direction() -> None:
 def test_the_best_of_a_column_is_that_of_its_own_number(ours: str, best: float | None) -> None:
     column = Column("c", ours)
     rows = [{"variant": "a", "seed": s, "c": v} for s, v in enumerate((0.2, 0.9, 0.5))]
-    line = report._line(type("R", (), {"published": {}})(), column, "c", "a", rows)
+    (line,) = report.summary(Recipe("s", "s", "", (column,), (0, 1, 2), ()), rows, ["a"])
     assert line.best == best
 
 
@@ -101,8 +112,8 @@ def test_accuracy_and_error_have_two_names(generator: torch.Generator) -> None:
         assert not [key for key in held if key.startswith(other)]
 
 
-def test_the_list_of_numbers() -> None:
-    said = json.loads(distk("list", "metrics", "--numbers", "--json").stdout)
+def test_the_list_of_numbers(distk: Program) -> None:
+    said = json.loads(distk("list", "metrics", "--numbers", "--json")[1])
     assert said["linear-correlation"]["tdv"]["better"] == "higher"
     assert said["mig"]["mig"] == {
         "better": "higher",
@@ -111,10 +122,10 @@ def test_the_list_of_numbers() -> None:
         "source": "Chen et al. 2018, eq. 6",
         "form": "dlib; authors with protocol aggregate",
     }
-    assert "nrmse_*" in distk("list", "metrics", "--numbers").stdout
-    wrong = distk("list", "methods", "--numbers")
-    assert wrong.returncode == 2
-    assert "belongs to metrics" in wrong.stderr
+    assert "nrmse_*" in distk("list", "metrics", "--numbers")[1]
+    code, _, said = distk("list", "methods", "--numbers")
+    assert code == 2
+    assert "belongs to metrics" in said
 
 
 def test_the_page_of_scores_agrees_with_the_tables() -> None:

@@ -198,14 +198,14 @@ def transfer(model: ICM, other: Dataset, expert_of: np.ndarray, images: int, see
         which = torch.full((len(x),), k, device=x.device)
         moved = model.mixture(x, which, torch.randn(x.shape, generator=generator, device=x.device))
         before[k] = float((moved - x).pow(2).mean())
-        chosen = [s * model.number + int(expert_of[s, k]) for s in range(replicas) if expert_of[s, k] >= 0]
-        if not chosen:
+        having = [s for s in range(replicas) if expert_of[s, k] >= 0]
+        if not having:
             continue
-        experts = model.experts.subset(chosen)
+        experts = model.experts.subset([s * model.number + int(expert_of[s, k]) for s in having])
         restored, clean = experts(moved), experts(x)
-        for s in range(replicas):
-            errors[s, k] = float((restored[:, s] - x).pow(2).mean())
-            found[s, k] = best_shift(x, clean[:, s], model.config.depth + 1)
+        for place, s in enumerate(having):
+            errors[s, k] = float((restored[:, place] - x).pow(2).mean())
+            found[s, k] = best_shift(x, clean[:, place], model.config.depth + 1)
             if mechanism.reach:
                 undone.append(tuple(found[s, k]) == (-mechanism.dx, -mechanism.dy))
     result = {

@@ -107,7 +107,7 @@ def hinton(
     write_atomic(files[1], picture.svg().encode())
     if not on.json:
         lines = draw({**result, "code_names": codes})["importance"].text()  # a terminal's columns have no room for C
-        console.out.print(console.clean(f"{lines}\n{', '.join(factors)}"), markup=False)
+        console.say(f"{lines}\n{', '.join(factors)}")
     on.report(
         files,
         predictor=predictor,

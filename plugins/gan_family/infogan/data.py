@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from distk import DataSpec, DistkError, FactorDataset, Files, UsageError, option
-from distk.arrays import open_npz
+from distk.arrays import open_npy, open_npz
 from distk.console import progress
 from distk.kept import kept
 from distk.plugins.gan_family.infogan.teapot import render
@@ -248,10 +248,7 @@ def read(files: Files) -> tuple[Path, Tensor, Tensor] | None:
 
 def _folder(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Pictures images/im0.jpeg, im1.jpeg, ... beside gts.npy, as many as it has rows."""
-    try:
-        truth = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise DistkError(f"'{path}' is not a valid npy file ({error}).") from error
+    truth = np.array(open_npy(path))
     if truth.ndim != 2 or not len(truth):
         raise DistkError(f"'{path}' holds {truth.dtype} {truth.shape}, expected numbers (N, 5).")
     names = [path.parent / "images" / f"im{i}.jpeg" for i in range(len(truth))]

@@ -54,7 +54,7 @@ def frechet(a: Tensor, b: Tensor) -> float:
 class Config:
     """Which judge, and how many images it is shown."""
 
-    judge: str = option("", "file of a judge (`distk ldf judge`); without it one is trained")
+    judge: str = option("", "file of a judge (`distk ldf judge`); without it one is trained", place=True)
     judge_steps: int = option(4000, "steps of 128 images that a judge is trained for", min=1)
     judge_width: int = option(64, "channels of a judge's first convolution", min=1, max=1024)
     samples: int = option(50_000, "generated images", paper="50000", min=20, max=10_000_000)
@@ -99,6 +99,7 @@ class ClassifierScore(Metric[Config]):
     """
 
     headline = "score"
+    measures = "items made and bounds"
     numbers = {
         "score": higher(1, source="Salimans et al. 2016", form="with our classifier; not the Inception Score"),
         "score_sd": neither(0, what="over parts"),
@@ -139,6 +140,7 @@ class Frechet(Metric[Config]):
     """
 
     headline = "distance"
+    measures = "items made and bounds"
     numbers = {
         "distance": lower(0, source="Heusel et al. 2017, eq. 6", form="with our classifier; not the FID"),
         "halves": neither(0, what="between halves of the test images"),

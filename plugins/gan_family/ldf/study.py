@@ -33,7 +33,7 @@ class RaceConfig:
         "", "variant whose time, of the same seed, limits the scores with pretraining counted where there is no budget"
     )
     evals: int = option(8, "scores on the way", min=1, max=1000)
-    judge: str = option("", "file of a judge (`distk ldf judge`); without it one is trained")
+    judge: str = option("", "file of a judge (`distk ldf judge`); without it one is trained", place=True)
     judge_steps: int = option(4000, "steps of 128 images that a judge is trained for", min=1)
     judge_width: int = option(64, "channels of a judge's first convolution", min=1, max=1024)
     samples: int = option(5000, "generated images of a score", min=20, max=10_000_000)

@@ -271,4 +271,4 @@ def verifier_train(
         console.emit_json({"file": str(out), **told})
     else:
         console.table("", ("on test identities", "value"), list(told.items()))
-        console.out.print(str(out))
+        console.say(out)

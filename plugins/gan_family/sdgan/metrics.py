@@ -31,7 +31,9 @@ class Config:
     """How many pairs, and who judges them."""
 
     verifier: str = option(
-        "", f"file of a verifier ({COMMAND}), or checkpoint of an encoder; empty: one is trained on training identities"
+        "",
+        f"file of a verifier ({COMMAND}), or checkpoint of an encoder; empty: one is trained on training identities",
+        place=True,
     )
     verifier_steps: int = option(600, "steps of that training, 64 images each", min=1, max=1_000_000)
     verifier_width: int = option(32, "channels of its first layer", min=1, max=512)

@@ -10,7 +10,7 @@ from torch import Tensor
 from . import checks
 from .checks import Array, Result
 from .sampling import GridSampler, Sampler
-from .voting import _classified, _Codes, _factors_of_votes, _open, _positive
+from .voting import _classified, _Codes, _factors_of_votes, _open, _positive, _single
 
 COLLISION = 1e-3
 """A pair whose codes differ by less than this everywhere is a code collision."""
@@ -95,8 +95,7 @@ def change_one_factor(
     live = sum(bool(table[:, d].amax() > table[:, d].amin()) for d in range(table.shape[1]))
     result: Result = {"active_codes": float(live), "collisions": float((largest < COLLISION).sum())}
     if len(kept) == 1:
-        reasons = {**sampler.reasons, "eval": "a single factor: nothing to tell apart"}
-        return checks.finish(result | {"train": 1.0, "validation": 1.0, "eval": 1.0, "probe_epochs": 0.0}, reasons)
+        return _single(result | {"probe_epochs": 0.0}, dict(sampler.reasons), "train", "validation", "eval")
     accuracy, taken = _probe(feature, label.to(feature.device), len(kept), epochs)
     return checks.finish(result | accuracy | {"probe_epochs": float(taken)}, dict(sampler.reasons))
 

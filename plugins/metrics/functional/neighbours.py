@@ -84,17 +84,16 @@ def recall_at_k(emb: Array, labels: Array, ks: Sequence[int] = (1, 2, 4, 8), met
     # The rank of the nearest same-label item answers every k at once, with exact ties and without sorting.
     ranks = []
     index = torch.arange(n, device=x.device)
-    for rows in index.split(max(1, CHUNK // n)):
+    for rows in index.split(max(1, CHUNK // 8 // n)):
         if metric == "cosine":
             distance = -(x[rows] @ x.T)
         else:  # differences, not inner products: equal rows must have exactly equal distances
             distance = torch.cdist(x[rows], x, compute_mode="donot_use_mm_for_euclid_dist")
         distance[torch.arange(len(rows), device=x.device), rows] = torch.inf
         same = label[rows, None] == label
-        own = torch.where(same, distance, torch.inf)
-        best, at = own.min(1, keepdim=True)
-        before = (distance < best) | ((distance == best) & (index < at))
-        ranks.append(torch.where(best[:, 0].isinf(), n, before.sum(1)))
+        best, at = distance.masked_fill(~same, torch.inf).min(1, keepdim=True)
+        nearer = (distance < best).sum(1) + ((distance == best) & (index < at)).sum(1)
+        ranks.append(torch.where(best[:, 0].isinf(), n, nearer))
     rank = torch.cat(ranks)
     result: Result = {f"recall@{k}": float((rank < k).double().mean()) for k in ks}
     alone = int((torch.bincount(label)[label] == 1).sum())

@@ -115,6 +115,15 @@ class TableSampler:
         self.counts = [torch.bincount(column, minlength=s) for column, s in zip(columns, self.sizes, strict=True)]
         self.starts = [count.cumsum(0) - count for count in self.counts]
 
+    def demand(self, per_value: int) -> None:
+        """Raise Unfit for a factor that has fewer rows per value, on the mean: groups of few rows share their chance
+        values, which votes then take for the factor's.
+        """
+        for k in self.kept:
+            if self.rows < per_value * self.sizes[k]:
+                wanted = f"needs at least {per_value * self.sizes[k]} rows, got {self.rows}"
+                raise Unfit(f"{{}} has {self.sizes[k]} values: {wanted}", Column("factor", k))
+
     def uniform(self, n: int, generator: torch.Generator) -> Tensor:
         return torch.randint(self.rows, (n,), generator=generator)
 

@@ -185,8 +185,9 @@ def squared_hinge_1d(x: Tensor, y: Tensor, classes: int, c: float = 0.01) -> tup
     s_positive = balanced[targets]
     s_negative = balanced[:1] if classes == 2 else torch.ones_like(balanced)
     weight, bias = x.new_zeros(d, columns), x.new_zeros(d, columns)
-    p_step = max(1, min(columns, CHUNK // n))
-    d_step = max(1, CHUNK // (n * p_step))
+    chunk = CHUNK // 8  # about a dozen arrays of this size live at a time
+    p_step = max(1, min(columns, chunk // n))
+    d_step = max(1, chunk // (n * p_step))
     for d0 in range(0, d, d_step):
         ordered, order = x[:, d0 : d0 + d_step].T.contiguous().sort(1)
         powers = torch.stack([torch.ones_like(ordered), ordered, ordered.square()])

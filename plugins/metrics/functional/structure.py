@@ -33,8 +33,9 @@ def irs(codes: Array, factors: Array, quantile: float = 0.99, bins: int = 20) ->
     reasons = labels.explain("irs")
     if not bool(live.all()):
         reasons["irs_per_code"] = checks.left_out(live)
-    x = c[:, live]
-    largest = (x - x.mean(0)).abs().amax(0)
+    x = c if bool(live.all()) else c[:, live]
+    mean = x.mean(0)
+    largest = torch.maximum(x.amax(0) - mean, mean - x.amin(0))
     spread = torch.stack(
         [_quantile_deviation(x, labels.index[:, k], s, quantile) for k, s in enumerate(labels.sizes)], 1
     )
@@ -69,18 +70,22 @@ def _coarse(factors: Tensor, bins: int) -> Tensor:
 
 
 def _quantile_deviation(x: Tensor, y: Tensor, size: int, quantile: float) -> Tensor:
-    """Mean over the groups of y [n] of the quantile of |x - group mean|, per code: [D]."""
-    counts = torch.bincount(y, minlength=size)
-    means = x.new_zeros(size, x.shape[1]).index_add_(0, y, x) / counts[:, None]
-    ordered, order = (x - means[y]).abs().sort(0)
-    segment = y[order].argsort(dim=0, stable=True)  # deviations stay sorted inside every group
-    ordered = ordered.gather(0, segment)
-    position = quantile * (counts - 1).double()
-    low = position.floor().long()
-    start = counts.cumsum(0) - counts
-    lower = ordered[start + low]
-    upper = ordered[start + (low + 1).minimum(counts - 1)]
-    return (lower + (position - low)[:, None] * (upper - lower)).mean(0)
+    """Mean over the groups of y [n] of the quantile of |x - group mean|, per code: [D].
+
+    The rows are put into groups once; of a group only what lies above the quantile is sorted, code by code, so that
+    time grows with the rows and memory with one column.
+    """
+    order, counts = y.argsort(), torch.bincount(y, minlength=size).tolist()
+    found = []
+    for column in x.T:
+        total = x.new_zeros(())
+        for group in column.contiguous()[order].split(counts):
+            position = quantile * (len(group) - 1)
+            low = math.floor(position)
+            top = (group - group.mean()).abs_().topk(len(group) - low).values  # falling
+            total += top[-1] + (position - low) * (top[-2:][0] - top[-1])
+        found.append(total / size)
+    return torch.stack(found)
 
 
 def unsupervised(codes: Array, bins: int = 20) -> Result:

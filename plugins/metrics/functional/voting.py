@@ -65,11 +65,19 @@ class _Codes:
         return values + noise.to(values.device) * self.std[rows]
 
 
+PER_VALUE = 20
+"""Rows per value of a factor below which groups that share a value are too small to score."""
+
+
 def _open(
-    codebook: Array, sizes: Sequence[int] | None, factors: Array | None, names: Sequence[str] | None
+    codebook: Array,
+    sizes: Sequence[int] | None,
+    factors: Array | None,
+    names: Sequence[str] | None,
+    per_value: int = 0,
 ) -> tuple[Tensor, Sampler]:
-    """The table of codes [N, D] (own dtype and device) and the sampler of its rows."""
-    table = checks.tensor(codebook)
+    """The table of codes [N, D] (own dtype and device) and the sampler of its rows; per_value: see `demand`."""
+    table = checks.tensor(codebook, "codebook")
     table = table[:, None] if table.ndim == 1 else table
     if table.ndim != 2 or table.shape[1] == 0:
         raise ValueError(f"codebook must have shape [rows, codes], got {tuple(table.shape)}")
@@ -87,6 +95,8 @@ def _open(
         raise ValueError(f"codebook has {len(table)} rows but {told} {sampler.rows}")
     if not sampler.kept:
         raise ValueError("every factor is constant: nothing to score")
+    if isinstance(sampler, TableSampler):
+        sampler.demand(per_value)
     return table, sampler
 
 
@@ -110,7 +120,8 @@ def factor_vae(
     """FactorVAE score (Kim & Mnih 2018): fix a factor, see which code varies least.
 
     A vote: rows sharing one value of factor k; d* = argmin_d local variance / global variance (both ddof=1)
-    over active codes, ties to the lowest. The majority table votes[d, k] of the training votes is the
+    over active codes, ties to the lowest. Undefined (NaN) for a single factor; rows with `factors` must be 20 per value
+    or more. The majority table votes[d, k] of the training votes is the
     classifier. In [0, 1], chance 1/K, higher is better.
     codebook: [prod sizes, D] over the grid, or any rows with `factors` [N, K]. discrete: int [N] class index
     that votes as one more code with the Gini variance (n^2 - sum_c n_c^2) / (2 n (n-1)); a constant one is
@@ -125,7 +136,7 @@ def factor_vae(
     """
     checks.one_of(protocol, tuple(PROTOCOLS), "protocol")
     plan = PROTOCOLS[protocol]
-    table, sampler = _open(codebook, sizes, factors, factor_names)
+    table, sampler = _open(codebook, sizes, factors, factor_names, PER_VALUE)
     classes = _discrete_column(discrete, table)
     generator = torch.Generator().manual_seed(seed)
     rows = plan.samples if samples is None else samples
@@ -145,6 +156,8 @@ def factor_vae(
         score = 1 / len(sampler.kept) if protocol == "cascadevae" else 0.0
         reasons["eval"] = f"no active code: {score:g} by the {protocol} protocol"
         return checks.finish(result | {"train": score, "eval": score, "votes": votes.numpy()}, reasons)
+    if len(sampler.kept) == 1:
+        return _single(result | {"votes": votes.numpy()}, reasons, "train", "eval")
     share = torch.where(active, 1 / variance.where(active, torch.ones_like(variance)), torch.inf)
 
     def cast(count: int) -> tuple[Tensor, Tensor]:
@@ -251,6 +264,12 @@ def _votes(
     return torch.cat(winners)
 
 
+def _single(result: Result, reasons: dict[str, str], *keys: str) -> Result:
+    """The result of a score that tells factors apart, where there is one factor: undefined."""
+    told = dict.fromkeys(keys, "undefined for a single factor: there is nothing to tell apart")
+    return checks.finish(result | dict.fromkeys(keys, float("nan")), {**reasons, **told})
+
+
 def _classified(
     features: Tensor, factor: Tensor, n_train: int, sampler: Sampler, table: Tensor, max_iter: int, tol: float
 ) -> Result:
@@ -262,8 +281,7 @@ def _classified(
     result: Result = {"active_codes": float(live)}
     reasons = dict(sampler.reasons)
     if len(sampler.kept) == 1:
-        reasons["eval"] = "a single factor: nothing to tell apart"
-        return checks.finish(result | {"train": 1.0, "eval": 1.0}, reasons)
+        return _single(result, reasons, "train", "eval")
     model = logistic_regression(features[:n_train], label[:n_train], len(sampler.kept), max_iter=max_iter, tol=tol)
     hit = (model.logits(features).argmax(1) == label).double()
     return checks.finish(result | {"train": float(hit[:n_train].mean()), "eval": float(hit[n_train:].mean())}, reasons)
@@ -289,7 +307,7 @@ def beta_vae(
     better. codebook, sizes, factors, std as in `factor_vae`. Keys: train, eval (headline), active_codes (codes
     that vary).
     """
-    table, sampler = _open(codebook, sizes, factors, factor_names)
+    table, sampler = _open(codebook, sizes, factors, factor_names, PER_VALUE)
     codes = _Codes(table, std, seed)
     _positive(pairs=pairs, train_points=train_points, eval_points=eval_points)
     generator = torch.Generator().manual_seed(seed)

@@ -1,13 +1,17 @@
 """Gymnasium environments with discrete or continuous actions: `--data gym:CartPole-v1` (needs `distk[gym]`).
 
 They run on the host, one copy per step, and cannot be stepped twice from one state, so that only `reinforce` learns
-from them.
+from them. Environments are looked up among those that are registered. Gymnasium itself would import MODULE for an id
+`MODULE:ID`, and an id may come from a checkpoint: modules that register environments are named in `$DISTK_GYM`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import math
+import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -58,6 +62,21 @@ def _explained(name: str) -> Iterator[None]:
         raise UsageError(f"Gymnasium cannot make '{name}': {_line(error)}") from error
 
 
+def _look_up(name: str) -> None:
+    """Import the modules of `$DISTK_GYM`. Raises UsageError for one that fails, and for an id that names a module."""
+    for module in filter(None, os.environ.get("DISTK_GYM", "").replace(",", " ").split()):
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # a stranger's program
+            raise UsageError(f"DISTK_GYM names '{module}', which cannot be imported: {_line(error)}") from error
+    module, colon, inner = name.rpartition(":")
+    if colon:
+        raise UsageError(
+            f"'{name}' names a module to be imported, which no data set's name may do: if you trust '{module}', set "
+            f"DISTK_GYM={shlex.quote(module)} and name the environment alone, --data gym:{shlex.quote(inner)}"
+        )
+
+
 def _line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
@@ -78,6 +97,7 @@ class Gym(Dataset[Config]):
         self.id = config.variant
         self._envs: Any = None
         self._walk: Tensor | None = None
+        _look_up(self.id)
         with _explained(self.id):
             probe = gymnasium().make(self.id, render_mode="rgb_array")
         try:

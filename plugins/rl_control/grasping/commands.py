@@ -94,7 +94,7 @@ def make_data(
         console.emit_json({"files": [str(f) for f in files], **told})
     else:
         note(f"{count:,} grasps of {len(names)} objects, labels by {labels}: --data grasps --data-dir {out}")
-        console.out.print(str(out))
+        console.say(out)
 
 
 def from_meshes(folder: Path, reading: meshes.Reading) -> tuple[Shapes, list[str], list[str]]:

@@ -105,6 +105,7 @@ class Grasping(Method[Config]):
     kinds: ClassVar[tuple[str, ...]] = ("grasp",)
     data = "grasps"
     train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 150_000, "batch": 16}
+    least_batch = 2  # normalised over the batch
     own_commands: ClassVar[Mapping[str, str]] = {"reconstruct": "grasping reconstruct"}
     instead: Mapping[str, str] = {
         "traverse": "distk grasping reconstruct",
@@ -361,3 +362,4 @@ class GraspCNN(Grasping):
         "paper": {**Grasping.presets["paper"], "train": {"steps": 50_000, "batch": 16}},
     }
     train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 50_000, "batch": 16}
+    least_batch = 2  # normalised over the batch

@@ -135,4 +135,4 @@ def in_environment(on: OnModel, branching: bool = True) -> tuple[SelectiveMethod
 def _tell(on: OnModel, *lines: str) -> None:
     """Print lines for people, who did not ask for JSON."""
     for line in lines if not on.json else ():
-        console.out.print(line, markup=False)
+        console.say(line)

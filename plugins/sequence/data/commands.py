@@ -31,4 +31,4 @@ def build_lpc(
     if json:
         console.emit_json({"files": [str(f) for f in files]})
     else:
-        console.out.print(f"{len(files)} files in {out}")
+        console.say(f"{len(files)} files in {out}")

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from distk import DataSpec, DistkError, Files, UsageError
-from distk.arrays import open_npz
+from distk.arrays import open_npy, open_npz
 from distk.config import NoConfig
 from distk.console import progress, warn_once
 from distk.plugins.sequence.data.clips import ACTIONS, ATTRIBUTES, FRAMES, ClipDataset, character_split
@@ -192,15 +192,8 @@ def read_npy(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(clips), np.concatenate(factors)
 
 
-def _mapped(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DistkError(f"'{path}' is not a valid npy file ({error}).") from error
-
-
 def _frames(path: Path) -> np.ndarray:
-    array = _mapped(path)
+    array = open_npy(path, "r")
     if array.ndim != 5 or array.shape[1:] != CLIP or array.dtype not in (np.float32, np.float64):
         raise DistkError(f"'{path}' is {array.dtype} {array.shape}, expected float32 (N, 8, 64, 64, 3).")
     clips = np.empty((len(array), FRAMES, 3, SIDE, SIDE), np.uint8)
@@ -214,7 +207,7 @@ def _frames(path: Path) -> np.ndarray:
 
 
 def _attributes(path: Path, n: int, action: int) -> np.ndarray:
-    array = _mapped(path)
+    array = open_npy(path, "r")
     if array.shape != (n, FRAMES, 4, 6) or array.dtype.kind not in "fiu":
         raise DistkError(f"'{path}' is {array.dtype} {array.shape}, expected float32 ({n}, 8, 4, 6).")
     first = np.asarray(array[:, 0])

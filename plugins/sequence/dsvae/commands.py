@@ -237,7 +237,7 @@ def judge_train(
         console.emit_json({"file": str(out), "accuracy": judge.info.accuracy, "steps": steps})
     else:
         console.table("accuracy on the test split", ["head", "accuracy"], list(judge.info.accuracy.items()))
-        console.out.print(str(out))
+        console.say(out)
     if min(judge.info.accuracy.values()) < REQUIRED:
         console.warn(
             f"some head is below {REQUIRED}, so `disagreement` will refuse this judge: train with more --steps"

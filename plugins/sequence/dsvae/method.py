@@ -134,7 +134,7 @@ class DSVAE(Method[Config]):
     # The bound
 
     def objectives(self) -> list[Objective]:
-        return [Objective("elbo", self.elbo, self.parameters(), adam(self.config.lr))]
+        return [Objective("loss", self.elbo, self.parameters(), adam(self.config.lr))]
 
     def schedule(self, step: int) -> dict[str, Any]:
         warmup = self.config.kl_warmup

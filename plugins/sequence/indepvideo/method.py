@@ -130,7 +130,7 @@ class IndepVideo(Method[Config]):
     # The bound
 
     def objectives(self) -> list[Objective]:
-        return [Objective("elbo", self.elbo, self.parameters(), adam(self.config.lr))]
+        return [Objective("loss", self.elbo, self.parameters(), adam(self.config.lr))]
 
     def schedule(self, step: int) -> dict[str, Any]:
         config = self.config

@@ -149,7 +149,9 @@ class DistanceConfig:
     frames: int | None = option(None, "frames of a made clip; default: as trained", min=2, max=10_000)
     threshold: float = option(0.5, "a shape's pixels are brighter than this share of the brightest", min=0, max=0.99)
     redraw: bool = option(False, "draw the content code anew in every frame: what one code per clip is for")
-    embedder: str = option("", "checkpoint whose codes of frames are compared instead of a shape's mean colour")
+    embedder: str = option(
+        "", "checkpoint whose codes of frames are compared instead of a shape's mean colour", place=True
+    )
 
 
 SIDES = ("acd", "moving", "medstep", "colour_spread", "axis_balance")
@@ -273,16 +275,18 @@ class MotionClass(Metric[MotionConfig]):
     """What the codes say of shapes that go along one of two axes, read off the centroid's way from first to last frame.
 
     motion_consistency: of one motion (path and category) with two contents, how often both go along the same axis;
-    chance is 0.5. moving: the share of these clips that travel a quarter of the frame; without it a consistency means
-    little. content_distance: between the mean colours (0..255) of one content in two motions;
-    content_distance_random: of two contents in one motion. accuracy: share of clips that go along the axis of their
-    category, after the best assignment of categories to axes. label_real: share of real clips that go along the axis
-    that their label says (0 vertical, 1 sideways), where there are labels.
+    motion_consistency_random: of two motions with two contents, which is chance: 0.5 where clips go either way alike,
+    another where the contents decide and are few. moving: the share of these clips that travel a quarter of the frame;
+    without it a consistency means little. content_distance: between the mean colours (0..255) of one content in two
+    motions; content_distance_random: of two contents in one motion. accuracy: share of clips that go along the axis of
+    their category, after the best assignment of categories to axes. label_real: share of real clips that go along the
+    axis that their label says (0 vertical, 1 sideways), where there are labels.
     """
 
     headline = "motion_consistency"
     numbers = {
-        "motion_consistency": higher(0, 1, chance=0.5, what="one motion, two contents: the same axis"),
+        "motion_consistency": higher(0, 1, what="one motion, two contents: the same axis"),
+        "motion_consistency_random": neither(0, 1, what="two motions, two contents: the same axis by chance"),
         "moving": higher(0, 1, what="clips whose shape travels a quarter of the frame"),
         "content_distance": lower(0, unit="of 255", what="colours of one content in two motions"),
         "content_distance_random": neither(0, unit="of 255", what="of two contents in one motion"),
@@ -304,7 +308,9 @@ class MotionClass(Metric[MotionConfig]):
             result["label_real"] = float(torch.cat(right).double().mean())
         code = crossed(model, model.prior(c.motions, draw), model.prior(c.contents, draw))
         shapes = look_at(decoded(model, code))
-        result["motion_consistency"] = agreement(axes(shapes).view(c.motions, c.contents))
+        way = axes(shapes).view(c.motions, c.contents)
+        result["motion_consistency"], result["motion_consistency_random"] = agreement(way), chance_agreement(way)
+        result["chance"] = {"motion_consistency": result["motion_consistency_random"]}
         result["moving"] = float(moves(shapes, dataset.spec.shape[-1]).double().mean())
         colours = clip_colours(shapes).view(c.motions, c.contents, 3)
         result["content_distance"] = mean_gap(colours.transpose(0, 1))
@@ -328,6 +334,17 @@ def agreement(axis: Tensor) -> float:
     same = (axis.unsqueeze(2) == axis.unsqueeze(1)) & (axis >= 0).unsqueeze(2)
     pairs = same.triu(1).double().sum((1, 2)) / (contents * (contents - 1) / 2)
     return float(pairs.mean())
+
+
+def chance_agreement(axis: Tensor) -> float:
+    """The same of pairs of two contents in two motions: how often they share an axis where motions say nothing."""
+    motions, contents = axis.shape
+    same = 0.0
+    for k in (0, 1):
+        on = (axis == k).double()
+        # All pairs, less those of one motion and those of one content, each of which holds every clip with itself.
+        same += float(on.sum() ** 2 - (on.sum(1) ** 2).sum() - (on.sum(0) ** 2).sum() + on.sum())
+    return same / (motions * (motions - 1) * contents * (contents - 1))
 
 
 def mean_gap(colours: Tensor) -> float:

@@ -9,7 +9,7 @@ import torch
 import typer
 from torch import Tensor
 
-from distk import UsageError
+from distk import UsageError, console
 from distk.commands.shared import OnModel
 from distk.files import write_atomic
 from distk.plugins.text.attrtransfer.method import AttrTransfer
@@ -51,7 +51,7 @@ def attention(
     else:
         write_atomic(target, picture(words, written, nouns, table))
     if not on.json:
-        typer.echo(model.vocab.join(written))
+        console.say(model.vocab.join(written))
     on.report([target], **values)
 
 

@@ -27,7 +27,7 @@ class TextConfig(CorpusConfig):
     tagger: Literal["none", "auto", "perceptron", "textblob", "builtin"] = option(
         "none", "mark nouns in batches; none: only where the data has tags"
     )
-    tagger_file: str = option("", "tagger trained by `distk text train-tagger`")
+    tagger_file: str = option("", "tagger trained by `distk text train-tagger`", place=True)
 
 
 S = TypeVar("S", bound=TextConfig, default=TextConfig)

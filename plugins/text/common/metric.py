@@ -31,7 +31,9 @@ _trained: weakref.WeakKeyDictionary[SentenceDataset, dict[Any, Evaluator]] = wea
 class Config:
     """How the rewrites are made and judged."""
 
-    evaluator: str = option("", "file of `distk text train-evaluator`; without it one is trained here, for each seed")
+    evaluator: str = option(
+        "", "file of `distk text train-evaluator`; without it one is trained here, for each seed", place=True
+    )
     max_sentences: int = option(0, "test sentences to rewrite; 0: all", min=0)
     unseen: bool = option(False, "leave out sentences that stand word for word in the training split")
     reverse_sentences: int = option(
@@ -40,7 +42,7 @@ class Config:
     beam: int = option(1, "beams of the search; 1 is greedy", min=1, max=100)
     probes: bool = option(True, "train fresh probes for the label on the codes")
     tagger: str = option("auto", "nouns by: auto, perceptron, textblob, builtin (tags in the data come first)")
-    tagger_file: str = option("", "file of `distk text train-tagger`")
+    tagger_file: str = option("", "file of `distk text train-tagger`", place=True)
     ppl_no_eos: bool = option(False, "leave the ends of sentences out of the perplexity, as Shen et al.'s program does")
     lm_hidden: int = option(0, "units of the language model; 0: 512, for under 1,000 words 128", min=0, max=8192)
     lm_epochs: int = option(10, "most epochs of the language model", min=1)

@@ -47,7 +47,7 @@ class ParallelConfig(CorpusConfig):
     tagger: Literal["none", "auto", "perceptron", "textblob", "builtin"] = option(
         "none", "add a column pos: tags of the words of x, where the files have none"
     )
-    tagger_file: str = option("", "tagger trained by `distk text train-tagger`")
+    tagger_file: str = option("", "tagger trained by `distk text train-tagger`", place=True)
 
 
 P = TypeVar("P", bound=ParallelConfig, default=ParallelConfig)

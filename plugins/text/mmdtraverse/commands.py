@@ -11,9 +11,9 @@ import typer
 from safetensors.torch import save as as_safetensors
 from torch import Tensor
 
-from distk import UsageError
-from distk.commands.shared import OnData, OnRows
-from distk.console import clean, emit_json, note
+from distk import UsageError, console
+from distk.commands.shared import OnData, OnRows, written_to
+from distk.console import emit_json, note
 from distk.files import write_atomic
 from distk.options import Bundle, Without
 from distk.plugins.text.common.files import label_index
@@ -130,6 +130,8 @@ def move(
     model = on.open().of(MMDTraverse, "mmdtraverse")
     names = tuple(model.spec.classes)
     wanted = label_index(to, names)
+    if save is not None:
+        save = written_to(save, "codes.safetensors", option="--save")
     given = None if from_ is None else label_index(from_, names, "--from")
     source = _source(sentence, lines)
     with torch.no_grad():
@@ -223,12 +225,12 @@ def described(model: MMDTraverse, made: Journey, clouds: Examples, beam: int) ->
 
 def _show(row: dict[str, Any]) -> None:
     """The layout of the paper's Table 1, with the numbers behind."""
-    typer.echo(f"original  {clean(row['source'])}")
-    typer.echo(f"from z    {clean(row['reconstruction'])}    ({row['from']}, f* {row['witness']:.3f})")
+    console.say(f"original  {row['source']}")
+    console.say(f"from z    {row['reconstruction']}    ({row['from']}, f* {row['witness']:.3f})")
     for stage in row["path"]:
         numbers = f"lambda {stage['lambda']:.2g}, f* {stage['witness']:.3f}, |u| {stage['move']:.2f}"
-        typer.echo(f"from z*   {clean(stage['output'])}    (read as {stage['label']}, {numbers})")
-    typer.echo()
+        console.say(f"from z*   {stage['output']}    (read as {stage['label']}, {numbers})")
+    console.say()
 
 
 def _saved(made: Journey) -> bytes:

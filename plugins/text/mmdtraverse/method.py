@@ -43,7 +43,9 @@ class Config:
     filters: int = option(75, "filters of each height", paper="75", min=1, max=8192)
     heights: tuple[int, ...] = option((1, 2, 3, 4), "words that a filter sees", paper="1,2,3,4", min=1, max=100)
     z_every_step: bool = option(False, "the decoder reads z beside every word, not only as its first state")
-    vectors: str = option("", "word2vec file, text or binary, that the words' vectors begin with", paper="word2vec")
+    vectors: str = option(
+        "", "word2vec file, text or binary, that the words' vectors begin with", paper="word2vec", place=True
+    )
     word_dropout: float = option(
         0.0, "share of the decoder's input words that are hidden while it trains", min=0, max=1
     )

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 import typer
 
-from distk import DistkError, UsageError
+from distk import DistkError, UsageError, console
 from distk.commands.arguments import Device, Json, Seed
 from distk.commands.shared import OnData, opened
-from distk.console import clean, emit_json, note, table
+from distk.console import emit_json, note, table
 from distk.errors import NotServed
 from distk.files import write_atomic
 from distk.options import Bundle, Without
@@ -67,7 +67,7 @@ class Batch(Bundle):
             emit_json(list(rows))
         elif self.output == "-":
             for line in lines:
-                typer.echo(clean(line))
+                console.say(line)
 
 
 def split_arguments(given: list[str], wanted: int, what: str) -> tuple[Path | None, list[str]]:
@@ -100,7 +100,7 @@ def refuse_long(model: NlMultitask, sentences: Sequence[str]) -> None:
     for line in sentences:
         if (size := len(model.vocab.words(line))) > model.vocab.max_len:
             raise UsageError(
-                f"the sentence '{clean(line[:40])}...' has {size} {model.unit}, and the model reads at most "
+                f"the sentence '{line[:40]}...' has {size} {model.unit}, and the model reads at most "
                 f"{model.vocab.max_len}; --input FILE cuts such lines."
             )
 
@@ -148,7 +148,7 @@ def interpolate(
         emit_json({"decoder": decoder, "share": share.tolist(), "lines": lines})
         return
     for a, line in zip(share.tolist(), lines, strict=True):
-        typer.echo(f"{a:.2f}  {clean(line)}")
+        console.say(f"{a:.2f}  {line}")
 
 
 def arithmetic(
@@ -216,7 +216,7 @@ def syntax_clusters(
     heads = ("cluster", *(str(i + 1) for i in range(len(PROTOTYPES))))
     table("the best run", heads, [(str(i + 1), *map(str, row)) for i, row in enumerate(contents.tolist())])
     for file in files:
-        typer.echo(str(file))
+        console.say(str(file))
 
 
 def _ending(path: Path | None, ending: str) -> Path | None:

@@ -51,10 +51,10 @@ class Encoder(nn.Module):
 
     def both(self, read: Tensor, size: Tensor) -> State:
         """Hidden and cell state after the first `size` `[n]` of vectors `[n, T, width]`."""
-        own = self.lstm
-        h = c = read.new_zeros(len(read), own.hidden_size)
+        weights = self.lstm.all_weights[0]
+        h = c = read.new_zeros(len(read), self.lstm.hidden_size)
         for t, symbol in enumerate(read.unbind(1)):
-            after = torch.lstm_cell(symbol, (h, c), own.weight_ih_l0, own.weight_hh_l0, own.bias_ih_l0, own.bias_hh_l0)
+            after = torch.lstm_cell(symbol, (h, c), *weights)
             going = (t < size)[:, None]
             h, c = torch.where(going, after[0], h), torch.where(going, after[1], c)
         return h, c

@@ -38,6 +38,7 @@ class PriorMMD(Metric[Config]):
     """
 
     headline = "mmd2"
+    measures = "dependence among codes, no labels"
     numbers = {
         "mmd2": lower(chance=None, source="Gretton et al. 2012, eq. 3", form="unbiased, either sign"),
         "covariance2": lower(0, what="squared covariances of different dimensions"),

@@ -53,7 +53,7 @@ class BetaTCVAE(GaussianVAE[Config]):
 
     def objectives(self) -> list[Objective]:
         self.items = self.config.dataset_size or self._count()
-        return [Objective("elbo", self.elbo, self.parameters(), optimizer(self.config))]
+        return [Objective("loss", self.elbo, self.parameters(), optimizer(self.config))]
 
     def _count(self) -> int:
         """Items of the training split. Raises UsageError for data that have no number of items."""

@@ -37,3 +37,9 @@ paper.command(
     "Draw where a growing capacity went: KL of each factor or latent against C.",
     was="capacity",
 )
+paper.study(
+    "burgess",
+    "studies/burgess.toml",
+    "latents in use on blobs and coloured dSprites, and where a growing capacity goes",
+    cite="Burgess et al. 2018",
+)

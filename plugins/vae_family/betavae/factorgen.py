@@ -104,7 +104,7 @@ class FactorGen(Method[Config]):
     # One step
 
     def objectives(self) -> list[Objective]:
-        return [Objective("elbo", self.elbo, self.parameters(), self.optimizer)]
+        return [Objective("loss", self.elbo, self.parameters(), self.optimizer)]
 
     def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Adam; the pressure's gradient changes its sign about every step, and Adam divides by its size, so that the

@@ -74,7 +74,7 @@ class VAE(GaussianVAE[V]):
     }
 
     def objectives(self) -> list[Objective]:
-        return [Objective("elbo", self.elbo, self.parameters(), optimizer(self.config))]
+        return [Objective("loss", self.elbo, self.parameters(), optimizer(self.config))]
 
     def elbo(self, step: Step) -> Tensor:
         """Reconstruction (sum over pixels, mean over the batch, nats) + what is charged for the KL."""

@@ -50,7 +50,7 @@ def assign(
         console.emit_json({"file": str(target), **told})
         return
     show_classes("", counts, "images")
-    console.out.print(str(target))
+    console.say(target)
 
 
 @torch.no_grad()

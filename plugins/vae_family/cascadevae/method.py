@@ -128,14 +128,14 @@ class CascadeVAEContinuous(Method[K]):
     def before_step(self, step: int, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
         """The published program makes a new Adam per value of r; zeroing its state in place is the same."""
         if self.config.adam_reset == "relieve" and step > 0 and self.relieved(step) != self.relieved(step - 1):
-            for slots in optimizers["elbo"].state.values():
+            for slots in optimizers["loss"].state.values():
                 for value in slots.values():
                     value.zero_()
 
     # One step
 
     def objectives(self) -> list[Objective]:
-        return [Objective("elbo", self.elbo, self.parameters(), adam(self.config.lr, weight_l2=self.config.weight_l2))]
+        return [Objective("loss", self.elbo, self.parameters(), adam(self.config.lr, weight_l2=self.config.weight_l2))]
 
     def elbo(self, step: Step) -> Tensor:
         """Negative bound: sum over pixels, mean over batch, nats; the L2 term is applied by the optimizer."""

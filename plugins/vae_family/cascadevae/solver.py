@@ -38,6 +38,7 @@ Solver = Literal["auto", "torch", "triton", "scipy", "argmin"]
 UNITS_PER_NAT = 10_000
 SWEEPS = 3  # price sweeps over the classes; more of them replace few exchanges
 FAR = 1 << 61  # "no such arc": two of them still fit int64, and no real path comes near one
+DENSE = 1 << 24  # entries n S S up to which the residual graph is built at once, and all paths are kept
 _LARGEST = 1 << 59  # bound on every real path length and gain, so that FAR minus a path stays far
 
 
@@ -122,7 +123,10 @@ def solve(
         quick = cost.device.type == "cpu" if early_exit is None else early_exit
         length = default_iterations(n) if iterations is None else iterations
         problem = _integer_costs(flat, step)
-        found = _early_exit(*problem) if quick else _fixed(*problem, length)
+        if n * classes * classes > DENSE:
+            found = _sparing(*problem, quick)
+        else:
+            found = _early_exit(*problem) if quick else _fixed(*problem, length)
     else:
         raise ValueError(f"unknown solver {solver!r}: use auto, torch, triton, scipy or argmin")
     return Solution(found[0].view(*batch, n), found[1].view(batch), found[2].view(batch))
@@ -314,6 +318,57 @@ def _early_exit(cost: Tensor, step: int) -> Solution:
             exchanges += improves
             graph = _residual(cost, step, labels)
     return Solution(labels, graph.gain >= 0, exchanges)
+
+
+def _sparing(cost: Tensor, step: int, quick: bool) -> Solution:
+    """As `_early_exit`, one problem after the other, in memory O(n S + S S): for many classes.
+
+    Arcs are gathered item by item, and of all paths only the cheapest into each class are looked for (Bellman-Ford
+    from all classes at once, class s at the price of what it saves by losing a member).
+    Raises ValueError where the host must not be asked.
+    """
+    if not quick:
+        raise ValueError(
+            f"{cost.shape[2]} items and {cost.shape[1]} classes are too many for a step that never reads from the "
+            "device: train on the CPU, or with fewer classes"
+        )
+    found = [_spared(one, step) for one in cost.split(1)]
+    return Solution(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+def _spared(cost: Tensor, step: int) -> Solution:
+    """`_sparing` for one problem, cost [1, S, n]."""
+    labels, exchanges, n = cost.argmin(1), 0, cost.shape[2]
+    while True:
+        arc, item = _arcs(cost[0], labels[0])
+        last = torch.bincount(labels[0], minlength=len(arc)) * step
+        paid, before = -last, torch.full_like(last, -1)
+        while True:
+            reached, source = (paid[:, None] + arc).min(0)
+            shorter = reached < paid
+            if not bool(shorter.any()):
+                break
+            paid, before = torch.where(shorter, reached, paid), torch.where(shorter, source, before)
+        gain, target = (paid + last + step).min(0)
+        if bool(gain >= 0) or exchanges > n:
+            done = gain >= 0
+            return Solution(labels, done.view(1), torch.full_like(done.view(1), exchanges, dtype=torch.int64))
+        t = int(target)
+        while (s := int(before[t])) >= 0:
+            labels[0, item[s, t]] = t
+            t = s
+        exchanges += 1
+
+
+def _arcs(cost: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """`arc` and `item` of `_Residual` for one problem: cost [S, n], labels [n] -> both [S, S] int64."""
+    classes, n = cost.shape
+    moves, owner = cost - cost.gather(0, labels[None]), labels.expand(classes, n)
+    arc = cost.new_full((classes, classes), FAR).scatter_reduce(1, owner, moves, "amin")
+    cheapest = moves == arc.gather(1, owner)
+    places = torch.where(cheapest, torch.arange(n, device=cost.device), n)
+    item = places.new_full((classes, classes), n).scatter_reduce(1, owner, places, "amin")
+    return arc.T + 1, item.T.clamp(max=n - 1)
 
 
 def _fixed(cost: Tensor, step: int, iterations: int) -> Solution:

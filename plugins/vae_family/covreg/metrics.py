@@ -32,6 +32,7 @@ class CovStats(Metric[Config]):
     """The figures of `statistics`; as arrays `covariance` and `correlation` [p, p]."""
 
     headline = "cvr"
+    measures = "dependence among codes, no labels"
     numbers = {
         "cvr": lower(1, source="Kageback & Mogren 2016", form="authors", what="sum of |covariance| over its trace"),
         "mapc": lower(0, 1, source="Kageback & Mogren 2016", form="authors", what="undefined where a unit is constant"),

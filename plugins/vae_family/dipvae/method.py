@@ -107,7 +107,7 @@ class DIPVAE(GaussianVAE[D]):
                 self.register_buffer(name, torch.zeros(shape))
 
     def objectives(self) -> list[Objective]:
-        return [Objective("elbo+dip", self.loss, self.parameters(), adam(self.config.lr))]
+        return [Objective("loss", self.loss, self.parameters(), adam(self.config.lr))]
 
     def schedule(self, step: int) -> dict[str, Any]:
         warmup = self.config.lambda_warmup

@@ -44,6 +44,7 @@ class TotalCorrelation(Metric[Config]):
     """
 
     headline = "gaussian"
+    measures = "dependence among codes, no labels"
     numbers = {
         "gaussian": lower(0, unit="nats", form="textbook", what="of the samples' covariance, a lower bound"),
         "aggregate": lower(unit="nats", source="Chen et al. 2018, eq. 2", form="stratified"),

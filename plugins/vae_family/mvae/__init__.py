@@ -57,3 +57,4 @@ paper.command(
 paper.command("count", "commands:count", "Count objects as the cells with a KL above a threshold.", was="count")
 paper.command("swap", "commands:swap", "Exchange an object between scenes.", was="objects swap")
 paper.command("traverse", "commands:traverse", "Vary the code of one object of a scene.", was="objects traverse")
+paper.study("counting", "studies/counting.toml", "objects counted by the KL map, and exchanged between scenes")

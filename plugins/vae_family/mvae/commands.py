@@ -180,7 +180,7 @@ def klmap(on: OnRows, n: Scenes = 8, image: Image = None) -> None:
     draw(target, {**rows, "again": again.expand(-1, 3, -1, -1)})
     counts = _counts(on.path, on.header, objects)
     if counts is not None and not on.json:
-        console.out.print(f"objects counted: {', '.join(map(str, counts))}")
+        console.say(f"objects counted: {', '.join(map(str, counts))}")
     cells = [[divmod(c, grid) for c in row] for row in objects.cells.tolist()]
     on.report([target], kl=kl[:, 0], cells=cells, counts=counts)
 
@@ -228,7 +228,7 @@ def count(
     confusion = result["confusion"]
     columns = ["objects", *(f"said {k}" for k in range(len(confusion))), "more"]
     console.table("", columns, [(k, *row) for k, row in enumerate(confusion)])
-    console.out.print(str(target))
+    console.say(target)
 
 
 def _slot(model: MVAE, name: str, slot: int) -> int:

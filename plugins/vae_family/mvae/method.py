@@ -217,7 +217,7 @@ class MVAEBaseline(Method[M]):
         return {"lr": self.config.lr * (self.config.lr_last / self.config.lr) ** done}
 
     def objectives(self) -> list[Objective]:
-        return [Objective("elbo", self.elbo, self.parameters(), adam(self.config.lr))]
+        return [Objective("loss", self.elbo, self.parameters(), adam(self.config.lr))]
 
     def elbo(self, step: Step) -> Tensor:
         """Negative bound: sum over pixels and latent dimensions, mean over the batch, nats."""

@@ -22,6 +22,8 @@ from distk.plugins.vae_family.peychev.method import NO_KL, PeychevVAE, salt_and_
 
 CHUNK = 4096
 """Images per member that validation looks at together."""
+BATCHES = 50
+"""Training batches from which the averages of a finished member are taken."""
 
 
 @dataclass(frozen=True)
@@ -147,12 +149,20 @@ class Ensemble:
 
     @torch.no_grad()
     def _judge(self) -> None:
-        """Validation loss with the running averages, on clean images; keeps each member's best state."""
-        terms = torch.zeros_like(self.terms)
-        for part in torch.arange(len(self.validation), device=self.beta.device).split(CHUNK):
+        """Validation loss on clean images, normalised by their own statistics; keeps each member's best state.
+
+        The running averages of momentum 0.001 take some 3,000 updates to settle: judged by them a model would look
+        untrained, and stop. Only validation rows are read, and nothing is learned from them.
+        """
+        terms, buffers = torch.zeros_like(self.terms), self.buffers
+        parts = -(-len(self.validation) // CHUNK)  # of equal size: a batch of one has no statistics
+        for part in torch.arange(len(self.validation), device=self.beta.device).tensor_split(parts):
+            self.buffers = {name: value.clone() for name, value in buffers.items()}
             x = self.dataset.batch(self.validation[part])["x"].expand(len(self.active), *[-1] * len(self._shape))
             noise = self.noise[part].expand(len(self.active), -1, -1)
-            terms += torch.stack(self._run(self._eval, x, x, noise)) * (len(part) / len(self.validation))
+            skeleton = self._train if len(part) > 1 else self._eval
+            terms += torch.stack(self._run(skeleton, x, x, noise)) * (len(part) / len(self.validation))
+        self.buffers = buffers
         loss = terms[0] + self.beta * terms[1]
         better = loss < self.best
         self.best = torch.where(better, loss, self.best)
@@ -191,10 +201,12 @@ class Ensemble:
                 watch(self.epochs, len(self.active))
 
     def _taken(self, m: int) -> PeychevVAE:
-        """The m-th member's model with its best state."""
-        model = self.members[self.active[m]].model
-        model.load_state_dict({name: value[m] for name, value in self.kept.items()})
-        return model.eval()
+        """The m-th member's model with its best state, its averages settled."""
+        member = self.members[self.active[m]]
+        member.model.load_state_dict({name: value[m] for name, value in self.kept.items()})
+        if bool(self.finite[m]):
+            settle(member.model, self.dataset, member.rows, self.batch)
+        return member.model.eval()
 
     def _shrink(self, left: list[int]) -> None:
         """Go on with these members only: their rows of everything, of the optimizer's moments too."""
@@ -213,3 +225,23 @@ class Ensemble:
         self.worse, self.terms, self.finite = self.worse[rows], self.terms[:, rows], self.finite[rows]
         self.generators = [self.generators[m] for m in left]
         self.active = [self.active[m] for m in left]
+
+
+@torch.no_grad()
+def settle(model: PeychevVAE, dataset: Dataset, rows: Tensor, batch: int) -> None:
+    """Set batch normalisation's running averages to the mean of those of clean training batches, at most 50 of them.
+
+    After few updates the averages still hold what they began with, 0 and 1, and earlier weights; codes are read with
+    them. Whatever the training, the averages afterwards belong to these weights.
+    """
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    momentum = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.reset_running_stats()
+        layer.momentum = None  # the plain mean
+    model.train()
+    for part in rows[: len(rows) // batch * batch].split(batch)[:BATCHES]:
+        x = dataset.batch(part)["x"]
+        model(x, x, torch.zeros(len(x), model.config.z, device=x.device, dtype=x.dtype))
+    for layer, value in zip(norms, momentum, strict=True):
+        layer.momentum = value

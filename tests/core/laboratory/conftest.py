@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import distk
-from distk.evaluation import evaluate, write_results
+from distk.evaluation import evaluate
+from distk.results import measured, write
 
 SEEDS = 4
 
@@ -36,7 +37,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
             if seed < 3:
                 result = evaluate(distk.load(run.checkpoint, "cpu"), ["covstats", "reconstruction"], seed=seed)
-                write_results(out / "checkpoint.eval.json", {"checkpoint": str(run.checkpoint), **result})
+                told = {"checkpoint": str(run.checkpoint), **result}
+                write(out / "checkpoint.eval.json", told, measured(result["provenance"], step=30))
     return folder
 
 

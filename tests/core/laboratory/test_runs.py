@@ -228,6 +228,16 @@ def test_damaged_and_hostile_folders_do_not_hide_the_others(distk_command, folde
     assert {r.path.name: r.scores for r in distk.runs("runs")}["slow-1"] == {}
 
 
+def test_scores_of_an_earlier_step_are_not_those_of_the_run(folder: Path, score) -> None:
+    file = folder / "slow-0" / "checkpoint.eval.json"
+    told = json.loads(file.read_text())
+    told["metrics"]["covstats"]["measured"]["step"] = 20
+    file.write_text(json.dumps(told))
+    record = next(r for r in distk.runs("runs") if r.path.name == "slow-0")
+    assert {key.partition(".")[0] for key in record.scores} == {"reconstruction"}
+    assert record.problem == "covstats was scored at step 20: score it again"
+
+
 def test_a_study_is_listed_by_its_runs(folder: Path) -> None:
     study = folder / "study-x" / "runs" / "a" / "s0"
     (folder / "slow-0").rename(study.parent.mkdir(parents=True) or study)

@@ -84,7 +84,7 @@ def test_two_processes_give_the_result_of_one(tmp_path) -> None:
     rows = [Run(tmp_path / name, {}).log for name in ("one", "two")]
     assert len(rows[0]) == len(rows[1]) == 3
     for a, b in zip(*rows, strict=True):
-        assert a["elbo"] == pytest.approx(b["elbo"], rel=1e-5), "the log shows the mean over the whole batch"
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5), "the log shows the mean over the whole batch"
     assert processes[1].said() == "", "only the first process prints"
 
 

@@ -1,7 +1,7 @@
 """What is learnt in a small run, and what the ablations do not learn.
 
 Measured at 600 steps: accuracy .619 with seed 0, .604 with seed 1 (10,544 pairs: the standard error is .005), where the
-silhouettes agreed by .48. The .70 and .75 that were planned are not reached at this size.
+silhouettes agreed by .48. The true grid of 16 voxels itself agrees by .67.
 """
 
 import pytest
@@ -30,6 +30,20 @@ def test_outcomes_are_foretold_from_view_shape_and_pose(tmp_path):
     found = scores(tmp_path / "run", "grasping", 600, supervise_3d=1.0)
     assert found["accuracy"] >= 0.58
     assert found["mask_iou"] >= 0.42
+
+
+@pytest.mark.slow
+def test_the_grasps_of_one_object_are_learnt_by_heart(tmp_path):
+    """So that view, shape and pose do reach the prediction: 1.00 after 240 steps with seed 0."""
+    data = {"objects": 2, "categories": ("bottle",), "scenes": 1, "azimuths": 2, "size": 32, "voxels": 16}
+    grasps = {"demos": 4, "kept": 8, "per_view": 16}
+    model = {"units": 48, "width": 0.25, "local_size": 12, "local_samples": 8, "samples": 24, "lr": 2e-3}
+    run = distk.train(
+        "grasping", steps=240, batch=4, seed=0, device="cpu", quiet=True, out=tmp_path / "run", shape_share=0.5,
+        **data, **grasps, **model,
+    )  # fmt: skip
+    found = distk.evaluate(distk.load(run.checkpoint, "cpu"), ["grasp-accuracy"], part="train")["metrics"]
+    assert found["grasp-accuracy"]["accuracy"] > 0.95
 
 
 @pytest.mark.slow

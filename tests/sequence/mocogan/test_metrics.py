@@ -28,7 +28,14 @@ from distk import (
 from distk.config import NoConfig
 from distk.latents import one_hot
 from distk.plugins.sequence.mocogan import metrics, shapes
-from distk.plugins.sequence.mocogan.metrics import ContentDistance, DistanceConfig, MotionClass, MotionConfig
+from distk.plugins.sequence.mocogan.metrics import (
+    ContentDistance,
+    DistanceConfig,
+    MotionClass,
+    MotionConfig,
+    agreement,
+    chance_agreement,
+)
 
 
 def squares(colours: Tensor, corners: Tensor, side: int = 64, size: int = 8) -> Tensor:
@@ -230,6 +237,8 @@ def test_motion_class_tells_a_model_that_separates_from_one_that_mixes(data: Dat
     assert good["content_distance_random"] > 60
     mixing = MotionClass(config).compute(table_of(Known(2, mixes=True), data), 0)
     assert mixing["motion_consistency"] < 0.75
+    assert mixing["motion_consistency"] == pytest.approx(mixing["motion_consistency_random"], abs=0.25)
+    assert good["motion_consistency_random"] < 1
     assert mixing["accuracy"] < 0.75
     still = MotionClass(config).compute(table_of(Known(2, still=True), data), 0)
     assert (still["motion_consistency"], still["accuracy"], still["moving"]) == (0, 0, 0)
@@ -237,6 +246,19 @@ def test_motion_class_tells_a_model_that_separates_from_one_that_mixes(data: Dat
     assert math.isnan(plain["accuracy"])
     assert plain["reasons"]["accuracy"] == "the model has no categories"
     assert plain["motion_consistency"] == 1
+
+
+def test_chance_is_what_two_motions_with_two_contents_share(generator: torch.Generator) -> None:
+    axis = torch.randint(-1, 2, (5, 7), generator=generator)
+    same = [
+        axis[i, a] == axis[j, b] >= 0
+        for i, j in itertools.permutations(range(5), 2)
+        for a, b in itertools.permutations(range(7), 2)
+    ]
+    assert chance_agreement(axis) == pytest.approx(sum(map(bool, same)) / len(same), abs=1e-12)
+    # Where the contents decide, a motion "keeps" its axis exactly as often as chance has it.
+    decided = torch.tensor([0, 1, 1, 1, 1, 0, 1]).expand(5, 7)
+    assert agreement(decided) == pytest.approx(chance_agreement(decided)) == pytest.approx(11 / 21)
 
 
 def test_data_without_shapes_and_models_without_clips_are_refused(data: Dataset) -> None:

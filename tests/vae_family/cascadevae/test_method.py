@@ -170,13 +170,13 @@ def test_adam_restarts_when_a_dimension_is_relieved_and_not_when_d_starts() -> N
     counts = []
     for _ in range(9):
         t.step()
-        counts.append(int(next(iter(t.optimizers["elbo"].state.values()))["step"]))
+        counts.append(int(next(iter(t.optimizers["loss"].state.values()))["step"]))
     assert [t.model.relieved(s) for s in range(9)] == [1, 1, 2, 2, 2, 2, 3, 3, 4]
     assert counts == [1, 2, 1, 2, 3, 4, 1, 2, 1]
     never = trainer(warmup=4, relieve_every=2, adam_reset="never")
     for _ in range(9):
         never.step()
-    assert int(next(iter(never.optimizers["elbo"].state.values()))["step"]) == 9
+    assert int(next(iter(never.optimizers["loss"].state.values()))["step"]) == 9
 
 
 def test_kl_and_likelihood_formulas(seed) -> None:

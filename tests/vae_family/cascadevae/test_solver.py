@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -397,3 +398,29 @@ def test_a_captured_graph_follows_new_costs(solver: mcf.Solver) -> None:
         best = grid_value(cost, slots(cost, 1e-3), 1e-3)
         assert bool(captured.converged)
         assert grid_value(cost, captured.assignment.cpu(), 1e-3) == best
+
+
+@pytest.mark.parametrize(("n", "classes", "pair_cost"), [(20, 6, 0.3), (30, 30, 0.05), (12, 40, 1.0), (40, 3, 0.001)])
+def test_the_solver_for_many_classes_finds_what_scipy_finds(seed, monkeypatch, n, classes, pair_cost) -> None:
+    monkeypatch.setattr(mcf, "DENSE", 0)
+    cost = torch.rand(3, n, classes, generator=torch.Generator().manual_seed(seed))
+    found, reference = mcf.solve(cost, pair_cost), mcf.solve(cost, pair_cost, "scipy")
+    assert found.converged.all()
+    ours, theirs = (mcf.grid_objective(cost, one.assignment, pair_cost) for one in (found, reference))
+    assert torch.equal(ours, theirs)
+    with pytest.raises(ValueError, match="too many for a step"):
+        mcf.solve(cost, pair_cost, early_exit=False)
+
+
+@pytest.mark.slow
+def test_a_thousand_items_and_classes_fit_into_memory(seed) -> None:
+    """At a price above every cost each class gets one item: an ordinary assignment, which scipy solves in O(n S)."""
+    cost = torch.rand(1024, 1024, generator=torch.Generator().manual_seed(seed))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = mcf.solve(cost, 2.0)
+    # KiB: a graph of n S S moves would take 8 GiB, that of S S arcs takes 8 MiB an array
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20
+    assert bool(found.converged)
+    units = (cost.double() * mcf.UNITS_PER_NAT).round()
+    rows, columns = linear_sum_assignment(units.numpy())
+    assert int(mcf.grid_objective(cost, found.assignment, 2.0)) == int(units[rows, columns].sum())

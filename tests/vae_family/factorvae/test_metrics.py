@@ -161,7 +161,7 @@ def test_factorvae_on_the_command_line(distk, in_folder) -> None:
 
 def test_dipvae_on_the_command_line(distk, in_folder) -> None:
     distk("train", "dipvae-ii", *SMALL, "--lambda-od", "5", "--cov-decay", "0.5")
-    assert {"elbo+dip", "dip", "covariances", "variances", "reconstruction", "kl/3"} <= set(last_row(in_folder))
+    assert {"loss", "dip", "covariances", "variances", "reconstruction", "kl/3"} <= set(last_row(in_folder))
     distk("resume", "run", "--steps", "6")
     assert last_row(in_folder)["step"] == 6
     one = ("train", "dipvae", "--preset", "demo", "--batch", "1", "--steps", "1", "--device", "cpu")

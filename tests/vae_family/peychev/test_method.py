@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from distk import Dataset, DataSpec, open_dataset
-from distk.device import Ranks, initialised
+from distk.device import Ranks, initialised, stream
 from distk.method import Step
 from distk.plugins.vae_family.peychev.ensemble import Ensemble, Member, Plan
 from distk.plugins.vae_family.peychev.method import (
@@ -195,7 +195,8 @@ def test_models_side_by_side_are_the_models_alone(cls: type, denoise: bool, doub
     ensemble.epoch()
     ensemble.epoch()
     for m, member in enumerate(alone):
-        model, generator = member.model.train(), torch.Generator().manual_seed(member.seed)
+        model = member.model.train()
+        generator = torch.Generator().manual_seed(stream(member.seed, "training"))
         adam = torch.optim.Adam(model.parameters(), lr=1e-3)
         for _ in range(2):
             order = torch.randperm(70, generator=generator)
@@ -211,8 +212,7 @@ def test_models_side_by_side_are_the_models_alone(cls: type, denoise: bool, doub
         for name, value in model.state_dict().items():
             stacked = ensemble._state()[name][m]
             assert torch.allclose(stacked.double(), value.double(), rtol=1e-7, atol=1e-9), name
-        model.eval()
-        x = data.batch(data.rows("validation")[:40])["x"]
+        x = data.batch(data.rows("validation")[:40])["x"]  # judged by the statistics of these images
         with torch.no_grad():
             terms = model(x, x, ensemble.noise)
         if int(ensemble.worse[m]) == 0:
@@ -243,7 +243,57 @@ def test_members_stop_by_themselves_and_keep_their_best(double: None) -> None:
         assert found[i].reconstruction == pytest.approx(lonely.reconstruction, rel=1e-8)
         for a, b in zip(found[i].model.state_dict().values(), lonely.model.state_dict().values(), strict=True):
             assert torch.allclose(a.double(), b.double(), rtol=1e-6, atol=1e-8)
-    assert int(found[1].model.state_dict()["encoder.2.num_batches_tracked"]) == 2  # its state after the first epoch
+    short = dict(zip([1], [trained([1])[1]], strict=True))[1]  # its state after the first epoch
+    for a, b in zip(found[1].model.parameters(), short.model.parameters(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-6, atol=1e-8)
+
+
+def test_the_judge_reads_validation_rows_only_and_learns_nothing_from_them(double: None) -> None:
+    """With noise for test images the same states are kept; with another validation set the training is the same."""
+
+    def trained(poison: bool, validation: slice) -> Ensemble:
+        made, data = members(PeychevFC, [1.0], 70)
+        if poison:
+            original, test = data.batch, data.rows("test")
+
+            def batch(rows: torch.Tensor) -> dict[str, torch.Tensor]:
+                x = original(rows)["x"]
+                return {"x": torch.where(torch.isin(rows, test).view(-1, 1, 1, 1), torch.rand_like(x), x)}
+
+            data.batch = batch
+        ensemble = Ensemble(made, data, data.rows("validation")[validation], Plan(batch=32, lr=1e-3, epochs=3))
+        for _ in range(3):
+            ensemble.epoch()
+        return ensemble
+
+    one, poisoned, other = (
+        trained(False, slice(40)),
+        trained(True, slice(40)),
+        trained(False, slice(40, 80)),
+    )
+    assert all(torch.equal(one.kept[name], poisoned.kept[name]) for name in one.kept)
+    assert all(torch.equal(value, other.parameters[name]) for name, value in one.parameters.items())
+    assert all(torch.equal(value, other.buffers[name]) for name, value in one.buffers.items())
+
+
+def test_a_short_training_is_judged_by_what_the_network_does(double: None) -> None:
+    """Five updates: with running averages of momentum 0.001, which still are 0 and 1, the loss would look worse than at
+    the start. The model that is handed out has averages that fit its weights: it reconstructs as in training mode."""
+    made, data = members(PeychevFC, [1.0], 64)
+    rows, x = made[0].rows, data.batch(made[0].rows)["x"]
+    ensemble = Ensemble(made, data, data.rows("validation")[:40], Plan(batch=32, lr=1e-3, epochs=5, patience=0))
+    (outcome,) = dict(ensemble.train()).values()
+    assert outcome.epochs == 5, "each epoch was better than the one before"
+    noise = torch.zeros(64, 3)
+    with torch.no_grad():
+        settled = float(outcome.model.eval()(x, x, noise)[0])
+        seen = float(outcome.model.train()(x, x, noise)[0])
+        for layer in outcome.model.modules():
+            if isinstance(layer, torch.nn.BatchNorm1d):
+                layer.reset_running_stats()
+        unsettled = float(outcome.model.eval()(x, x, noise)[0])
+    assert abs(settled - seen) < 0.1 * abs(unsettled - seen)
+    assert len(rows) == 64
 
 
 def test_a_diverged_member_leaves_and_harms_nobody(double: None) -> None:

@@ -37,7 +37,7 @@ class VAE(Method[C]):
         self.decoder = mlp((config.z, config.hidden, pixels))
 
     def objectives(self) -> list[Objective]:
-        return [Objective("elbo", self.elbo, self.parameters(), adam(self.config.lr))]
+        return [Objective("loss", self.elbo, self.parameters(), adam(self.config.lr))]
 
     def gaussian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, each `[n, z]`."""

@@ -1,0 +1,266 @@
+"""A soak over methods and misfortunes: kills, a full disk, too little memory, a clock set back; seeds and studies.
+
+    python benchmarks/soaks.py [--methods all|a,b,c] [--kills 3] [--minutes 60] [--csv results/soaks-cpu.csv]
+
+Every row is one run: left alone once, and once killed or starved and taken up again with what distk itself offers. It
+is right when both end the same: every tensor, every row of the log (but the times), every picture, and nothing
+unfinished is left in the folder. What is not right is said in the last column.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import soak
+import torch
+from soak import Process
+
+from distk import checkpoint
+from distk.registry import registry
+
+STEPS, EVERY = 12, 2
+COLUMNS = ("what", "misfortune", "times", "seconds", "result")
+PATIENCE = 300
+"""Seconds that a process may take."""
+
+
+def train_of(method: str) -> list[str]:
+    """A short run of a method, by its smallest preset."""
+    presets = registry().find("method", method).load().presets
+    chosen = ["--preset", "demo"] if "demo" in presets else []
+    return ["train", method, *chosen, "--steps", str(STEPS), "--checkpoint-every", str(EVERY), "--log-every", "3",
+            "--batch", "4", "--device", "cpu"]  # fmt: skip
+
+
+def left_over(run: Path) -> list[str]:
+    """Unfinished files of a folder."""
+    return [f"left {path.name}" for path in run.rglob("*.tmp")]
+
+
+def pictures(a: Path, b: Path) -> list[str]:
+    """Pictures in which two runs differ."""
+    one, other = ({p.name: p.read_bytes() for p in (run / "samples").iterdir() if p.suffix == ".png"} for run in (a, b))
+    return [f"picture {name}" for name in sorted(set(one) | set(other)) if one.get(name) != other.get(name)]
+
+
+def ended(process: Process) -> int:
+    """Its exit code."""
+    return process.wait(PATIENCE)
+
+
+def killed(folder: Path, train: list[str], kills: int, took: float, rng: random.Random) -> tuple[Path, int]:
+    """A run that is killed at random moments and taken up until it ends: its folder, and how often it was killed."""
+    run, done = folder / "killed", 0
+    while True:
+        whole = (run / "checkpoint.safetensors").exists()
+        process = Process(["resume", str(run)] if whole else [*train, "--out", str(run)], folder)
+        if done < kills:
+            time.sleep(rng.uniform(0.1, 1) * took)
+            if process.poll() is None:
+                process.kill()
+                done += 1
+                if (run / "checkpoint.safetensors").exists():
+                    checkpoint.load(run / "checkpoint.safetensors")
+                continue
+        if (code := ended(process)) != 0:
+            raise RuntimeError(f"ended with {code}: {process.said()[-200:]}")
+        return run, done
+
+
+def disk() -> None:
+    """Files of at most 40 kB: the checkpoint does not fit."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+
+
+def memory() -> None:
+    """A few MB more than what is taken now."""
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + (48 << 20), now + (48 << 20)))
+
+
+def clock() -> None:
+    """A clock that goes back by a day after it was asked ten times."""
+    real, asked = time.time, iter(range(1 << 60))
+    time.time = lambda: real() - (86400 if next(asked) > 10 else 0)
+
+
+MISFORTUNES: dict[str, Callable[[], None]] = {"full disk": disk, "little memory": memory, "clock set back": clock}
+
+
+def starved(folder: Path, train: list[str], kind: str) -> tuple[Path, int]:
+    """A run that is begun, taken up under a misfortune, which may end it in a sentence, and taken up again."""
+    run, steps = folder / "starved", train.index("--steps") + 1
+    half = [*train[:steps], str(STEPS // 2), *train[steps + 1 :]]
+    first = Process([*half, "--out", str(run)], folder)
+    if ended(first) != 0:
+        raise RuntimeError(f"ended with {first.code}: {first.said()[-200:]}")
+    again = Process(["resume", str(run), "--steps", str(STEPS)], folder, MISFORTUNES[kind])
+    code = ended(again)
+    if code not in (0, 1, 2) or "unexpected" in again.said() or "Traceback" in again.said():
+        raise RuntimeError(f"ended with {code}: {again.said()[-200:]}")
+    checkpoint.load(run / "checkpoint.safetensors")
+    last = Process(["resume", str(run), "--steps", str(STEPS)], folder)
+    if ended(last) != 0:
+        raise RuntimeError(f"ended with {last.code}: {last.said()[-200:]}")
+    return run, int(code != 0)
+
+
+def row(what: str, misfortune: str, make: Callable[[Path], tuple[int, list[str]]]) -> dict[str, Any]:
+    """One row of the table: `make` gives how often it struck, and what is wrong."""
+    folder, began = Path(tempfile.mkdtemp(prefix="soaks-")), time.monotonic()
+    try:
+        times, wrong = make(folder)
+        result = "; ".join(wrong[:5]) or "the same"
+    except (RuntimeError, TimeoutError) as error:
+        times, result = 0, " ".join(str(error).split())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    made = {"what": what, "misfortune": misfortune, "times": times, "seconds": round(time.monotonic() - began)}
+    return {**made, "result": result}
+
+
+def of_method(method: str, kind: str, kills: int, rng: random.Random) -> Callable[[Path], tuple[int, list[str]]]:
+    """A run of a method under a misfortune, held against one that is left alone."""
+
+    def make(folder: Path) -> tuple[int, list[str]]:
+        train, began = train_of(method), time.monotonic()
+        alone = Process([*train, "--out", str(folder / "alone")], folder)
+        if ended(alone) != 0:
+            raise RuntimeError(f"alone it ended with {alone.code}: {alone.said()[-200:]}")
+        took = time.monotonic() - began
+        run, times = killed(folder, train, kills, took, rng) if kind == "kill" else starved(folder, train, kind)
+        a = folder / "alone"
+        # A run that was begun with fewer steps saves at the half of them, too.
+        drawn = pictures(a, run) if kind == "kill" else []
+        return times, [*soak.differences(a, run), *drawn, *left_over(run)]
+
+    return make
+
+
+def of_seeds(kills: int, rng: random.Random) -> Callable[[Path], tuple[int, list[str]]]:
+    """`--seeds 0:2`, its parent killed; each seed taken up again."""
+
+    def make(folder: Path) -> tuple[int, list[str]]:
+        train, began = [*train_of("cascadevae"), "--seeds", "0:2", "--out"], time.monotonic()
+        if ended(alone := Process([*train, str(folder / "alone")], folder)) != 0:
+            raise RuntimeError(f"alone: {alone.said()[-200:]}")
+        took, out, wrong = time.monotonic() - began, folder / "killed", []
+        process = Process([*train, str(out)], folder)
+        time.sleep(rng.uniform(0.4, 0.9) * took)
+        process.kill()
+        time.sleep(5)  # the children save and end
+        for seed in range(2):
+            run = out / f"s{seed}"
+            whole = (run / "checkpoint.safetensors").exists()
+            single = [*train_of("cascadevae"), "--seed", str(seed), "--out", str(run)]
+            if ended(last := Process(["resume", str(run)] if whole else single, folder)) != 0:
+                raise RuntimeError(f"seed {seed}: {last.said()[-200:]}")
+            wrong += [*soak.differences(folder / "alone" / f"s{seed}", run), *left_over(run)]
+        return 1, wrong
+
+    return make
+
+
+RECIPE = f"""
+title = "Two methods"
+columns = ["mig"]
+seeds = 2
+[train]
+steps = {STEPS}
+batch = 4
+checkpoint_every = {EVERY}
+[data]
+size = 32
+scales = [5]
+orientations = 1
+positions = 6
+[[variants]]
+label = "a"
+method = "cascadevae"
+model = {{ z = 2, hidden = 8, warmup = 0 }}
+[[variants]]
+label = "b"
+method = "cascadevae-c"
+model = {{ z = 2, hidden = 8 }}
+"""
+
+
+def of_study(kills: int, rng: random.Random) -> Callable[[Path], tuple[int, list[str]]]:
+    """A study on the local engine, killed and repeated: its table is that of an undisturbed one."""
+
+    def make(folder: Path) -> tuple[int, list[str]]:
+        (folder / "two.toml").write_text(RECIPE)
+        command, began = ["study", "run", "./two.toml", "--device", "cpu", "--out"], time.monotonic()
+        if ended(alone := Process([*command, str(folder / "alone")], folder)) != 0:
+            raise RuntimeError(f"alone: {alone.said()[-200:]}")
+        took, done = time.monotonic() - began, 0
+        for _ in range(kills):
+            process = Process([*command, str(folder / "killed")], folder)
+            time.sleep(rng.uniform(0.2, 0.7) * took)
+            if process.poll() is None:
+                process.kill()
+                done += 1
+        if ended(last := Process([*command, str(folder / "killed")], folder)) != 0:
+            raise RuntimeError(last.said()[-200:])
+        one, other = (values(folder / name / "results.csv") for name in ("alone", "killed"))
+        return done, [*([] if one == other else ["another table"]), *left_over(folder / "killed")]
+
+    return make
+
+
+def values(path: Path) -> list[tuple[str, ...]]:
+    """What a study found, without when and how fast."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return sorted(tuple(v for k, v in row.items() if "second" not in k and k not in ("run", "when")) for row in rows)
+
+
+def rows(methods: list[str], kills: int, rng: random.Random) -> Iterator[dict[str, Any]]:
+    """The table, row by row: first every method once, then the misfortunes in turn."""
+    for method in methods:
+        yield row(method, f"kill -9, at most {kills}", of_method(method, "kill", kills, rng))
+    yield row("cascadevae --seeds 0:2", "kill -9 of the parent", of_seeds(kills, rng))
+    yield row("study, engine local", f"kill -9, {kills}", of_study(kills, rng))
+    for k, method in enumerate(methods):
+        kind = list(MISFORTUNES)[k % len(MISFORTUNES)]
+        yield row(method, kind, of_method(method, kind, kills, rng))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", default="all", help="names, divided by commas")
+    parser.add_argument("--kills", type=int, default=3, help="kills of each run")
+    parser.add_argument("--minutes", type=float, default=600, help="no row is begun after so many")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--csv", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    soak.warm()
+    every = [entry.name for entry in registry().entries("method") if not entry.load().closed_form]
+    methods = every if arguments.methods == "all" else arguments.methods.split(",")
+    began, made = time.monotonic(), []
+    for found in rows(methods, arguments.kills, random.Random(arguments.seed)):
+        made.append(found)
+        print(", ".join(f"{found[column]}" for column in COLUMNS), flush=True)
+        if arguments.csv:
+            with arguments.csv.open("w", newline="") as file:
+                table = csv.DictWriter(file, COLUMNS)
+                table.writeheader()
+                table.writerows(made)
+        if time.monotonic() - began > 60 * arguments.minutes:
+            break
+    sys.exit(1 if any(found["result"] != "the same" for found in made) else 0)
+
+
+if __name__ == "__main__":
+    main()

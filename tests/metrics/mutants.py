@@ -1,0 +1,160 @@
+# ruff: noqa: E501
+"""Wrong formulas, put into the metrics one at a time: which test notices each?
+
+    python tests/metrics/mutants.py            # all of them, some minutes
+    python tests/metrics/mutants.py 3 17       # these alone
+
+Each is a text of a file and what stands there instead, with the tests that should fail. A mutant that no test kills ends
+the script with 1. The package is copied into a temporary folder; the sources here are not touched.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+FUNCTIONAL = "plugins/metrics/functional/"
+
+
+class Mutant(NamedTuple):
+    """file: below the repository; old -> new: a text that stands there once; tests: a file and a `-k` expression."""
+
+    file: str
+    old: str
+    new: str
+    tests: str
+    only: str
+
+
+def _of(file: str, tests: str, *rows: tuple[str, str, str]) -> list[Mutant]:
+    return [Mutant(FUNCTIONAL + file, old, new, f"tests/metrics/{tests}", only) for old, new, only in rows]
+
+
+MUTANTS = [
+    *_of(
+        "voting.py",
+        "test_biting.py",
+        ("variance[:codes].sqrt() >= threshold", "variance[:codes] >= threshold", "pruning"),
+        ("values > threshold", "values >= 0 * threshold", "pruning"),
+        ('Protocol(64, 10_000, 5_000, 10_000, "std", 0.05)', 'Protocol(64, 10_000, 5_000, 10_000, "std", 0.5)', "pruning"),
+        ("ratio.argmin(1)", "ratio.argmax(1)", "noise_does_not_win"),
+        ("local * share", "local", "spread_of_a_code"),
+        ("(votes.argmax(1)[code] == factor)", "(votes.argmax(1)[code] >= factor)", "fresh_votes"),
+        ("held_out = train\n    if n_eval:", "held_out = train\n    if not n_eval:", "fresh_votes"),
+        ("(codes(a) - codes(b)).abs().mean(1)", "(codes(a) - codes(b)).mean(1).abs()", "absolute"),
+        ('"eval": float(hit[n_train:].mean())', '"eval": float(hit[:n_train].mean())', "fresh_points"),
+        ("(n.square() - counts.square().sum(-1))", "(n.square() + counts.square().sum(-1))", "gini"),
+        ('dict.fromkeys(keys, float("nan"))', "dict.fromkeys(keys, 1.0)", "one_factor"),
+        ("generator=self.generator, dtype", "generator=torch.Generator().manual_seed(0), dtype", "noise_of_its_own"),
+    ),
+    *_of(
+        "information.py",
+        "test_biting.py",
+        ("return top[0] - top[1] if", "return top[0] + top[1] if", "mig_of"),
+        ("gaps = _gap(information) / entropies", "gaps = _gap(information)", "mig_of"),
+        ("_gap(relative.T)[informed].mean()", "_gap(relative.T).mean()", "mig_sup"),
+        ("square = information.square()", "square = information", "modularity_of"),
+        ("square.sum(1) - best", "square.sum(1)", "modularity_of"),
+        ("torch.ones_like(best)) * others", "torch.ones_like(best)) * (others + 1)", "modularity_of"),
+        ("overall = float(scores.mean())", "overall = float(scores[informed].mean())", "dead_codes_count"),
+    ),
+    *_of(
+        "importance.py",
+        "test_biting.py",
+        ("rows, columns, total = r.sum(1), r.sum(0)", "rows, columns, total = r.sum(1) * 0 + 1, r.sum(0)", "weighted"),
+        ("scipy_entropy(r.T + floor, base=k)", "scipy_entropy(r.T + floor, base=d)", "base_of"),
+        ("scipy_entropy(r + floor, base=d)", "scipy_entropy(r + floor, base=k)", "base_of"),
+        ("columns / total if smooth", "columns * 0 + 1 / k if smooth", "weighted"),
+        ("int(np.argmin(errors))", "int(np.argmax(errors))", "depth_is_chosen"),
+        ("errors = [float(np.square(m.predict(inputs[cut:]) - targets[cut:, k]).mean())",
+         "errors = [float(np.square(m.predict(inputs_test) - targets_test[:, k]).mean())", "depth_is_chosen"),
+        ("sd = target.std(0, correction=0)\n    return (error / sd", "sd = target.std(0, correction=0) ** 2\n    return (error / sd", "nrmse_has_no_scale"),
+    ),
+    *_of(
+        "boosting.py",
+        "test_biting.py",
+        ("gain.mul_(m / (k * (m - k)))", "gain.mul_(1 / k)", "boosting"),
+        ("(last + following) / 2", "last", "midway"),
+        ("bottom = float((own * (1 - own)).sum())", "bottom = float(own.sum())", "boosting"),
+    ),
+    *_of(
+        "predictors.py",
+        "test_biting.py",
+        ("return ordered[0] - ordered[1] if", "return ordered[0] - ordered[-1] if", "sap_takes"),
+        ("matrix = _squared_correlation(c, f)[:, kept]", "matrix = _squared_correlation(c, f)[:, kept].sqrt()", "sap_takes"),
+        ("best = int(accuracy.argmax())", "best = int(accuracy.argmin())", "strength_is_chosen"),
+        ("mean, low = accuracy.mean(1), accuracy.amin(1)", "mean, low = accuracy.mean(1), accuracy.amax(1)", "worst_factor"),
+        ('result.get("mean_100", np.nan) / result', '1 / result.get("mean_100", np.nan) * result', "efficiency"),
+    ),
+    *_of(
+        "neighbours.py",
+        "test_biting.py",
+        ("(rank < k).double()", "(rank <= k).double()", "recall_counts"),
+        ("torch.arange(len(rows), device=x.device), rows] = torch.inf", "torch.arange(len(rows), device=x.device), rows] = 0", "recall_counts"),
+        ("weight = (len(y) / (classes * counts))[y]", "weight = torch.ones_like(y, dtype=torch.float64)", "classes_count_alike"),
+        ("(span >= span.max() / 20)", "(span >= span.max() / 2)", "narrow_codes"),
+        ("(ratio.mean() - 1 / size) / (1 - 1 / size)", "ratio.mean()", "uniform"),
+        ("infom = _concentration(live, 1)", "infom = _concentration(live, 0)", "uniform"),
+    ),
+    *_of(
+        "structure.py",
+        "test_biting.py",
+        ("(largest * best[live]).sum() / largest.sum()", "best[live].mean()", "irs_of"),
+        ("position = quantile * (len(group) - 1)", "position = quantile * len(group) - 1", "irs_of"),
+        ("correlation.triu(1).sum()) * 2", "correlation.sum())", "mapc_of"),
+        ("variance.sort(descending=True)", "variance.sort(descending=False)", "largest_variances"),
+        ("- table.trace()", "", "pairs_of_different"),
+    ),
+    *_of(
+        "agreement.py",
+        "test_biting.py",
+        ("linear_sum_assignment(-table)", "linear_sum_assignment(table)", "hungarian"),
+        ("table.max(1).sum()", "table.max(0).sum()", "hungarian"),
+        ("torch.maximum(area, 1 - area)", "area", "either_direction"),
+    ),
+]  # fmt: skip
+
+
+def tried(folder: Path, mutant: Mutant) -> str:
+    """What became of a mutant: "killed by TEST", "SURVIVED" or why it could not be tried."""
+    path = folder / mutant.file
+    sound = path.read_text(encoding="utf-8")
+    if sound.count(mutant.old) != 1:
+        return f"STALE: its text stands {sound.count(mutant.old)} times in {mutant.file}"
+    path.write_text(sound.replace(mutant.old, mutant.new), encoding="utf-8")
+    line = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", mutant.tests, "-k", mutant.only]
+    try:
+        done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
+    finally:
+        path.write_text(sound, encoding="utf-8")
+    failed = [word for text in done.stdout.splitlines() if text.startswith("FAILED") for word in text.split()[1:2]]
+    if done.returncode == 1 and failed:
+        return f"killed by {failed[0].rpartition('::')[2]}"
+    return "SURVIVED" if done.returncode == 0 else f"STALE: no test ran ({done.stdout[-200:].strip()})"
+
+
+def main() -> None:
+    """Try the mutants that are named by number, or all."""
+    chosen = [int(word) for word in sys.argv[1:]] or range(len(MUTANTS))
+    bad = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name in ("core", "plugins", "tests"):
+            shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        (folder / "src").mkdir()
+        (folder / "src" / "distk").symlink_to("../core")
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        for number in chosen:
+            outcome = tried(folder, MUTANTS[number])
+            bad += not outcome.startswith("killed")
+            print(f"{number:3} {outcome:60} {MUTANTS[number].old.splitlines()[0][:60]}", flush=True)
+    sys.exit(bool(bad))
+
+
+if __name__ == "__main__":
+    main()
