@@ -156,7 +156,7 @@ def hostile_array(content: bytes, rng: random.Random) -> bytes:
 
 def targets(folder: Path) -> list[Target]:
     """A sound file of every kind, made in `folder`, and what reads it."""
-    found = [_checkpoint(folder), _codes(), *_dsprites(), *_idx(), _omniglot(), *_images(), *_arrays()]
+    found = [_checkpoint(folder), _codes(), *_dsprites(), *_idx(), _omniglot(), *_images(), *_arrays(), *_tables()]
     found += [*_text(), *_clips(), _transitions()]
     found += [Target(*kind) for kind in arrayfiles.kinds(mutate, hostile_array)]
     return [target for target in found if target is not None]
@@ -281,6 +281,25 @@ def _arrays() -> Iterator[Target]:
         for name, value in members.items():
             file[name] = value.tolist() if value.dtype.kind == "U" else value
     yield Target("items h5", made.getvalue(), read, "a.h5")
+
+
+def _tables() -> Iterator[Target]:
+    from distk import open_dataset
+
+    def read(path: Path) -> None:
+        open_dataset("table", {"on_bad": "skip"}, folder=path)
+
+    rows = [f"{i},{i / 7},{'ab'[i % 2]}" for i in range(60)]
+    content = "\n".join(["x,y,label", *rows]).encode()
+    yield Target("table csv", content, read, "a.csv")
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        return
+    made = io.BytesIO()
+    parquet.write_table(pa.table({"x": [1.0] * 60, "y": list(range(60)), "label": ["a", "b"] * 30}), made)
+    yield Target("table parquet", made.getvalue(), read, "a.parquet")
 
 
 def _packed(members: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from distk.data import Dataset, open_dataset
 from distk.device import choose_device
+from distk.handed import hold_to_spec
 from distk.method import Method
 from distk.models import open_model
 from distk.registry import registry
@@ -41,9 +42,12 @@ def load(path: str | Path | None = None, device: str = "auto") -> Method:
     """A trained model in eval mode: `model.encode(x)`, `model.decode(code)`, `model.sample(n, generator)`.
 
     path: a checkpoint or a run folder; without it the newest run under ./runs. `model.dataset()` opens its data.
-    Raises DistkError for a missing or damaged file.
+    Raises DistkError for a missing or damaged file. `encode` and `decode` raise UsageError for what is not of the
+    model's shape, range or device, or not finite.
     """
-    return open_model(find_checkpoint(Path(path) if path is not None else None), device)[0]
+    model = open_model(find_checkpoint(Path(path) if path is not None else None), device)[0]
+    hold_to_spec(model)
+    return model
 
 
 def dataset(name: str, *, device: str = "auto", data_dir: str | Path | None = None, **options: Any) -> Dataset:

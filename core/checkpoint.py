@@ -45,7 +45,7 @@ class Header:
     method: str
     config: dict[str, Any]
     data: dict[str, Any]
-    """`spec`, and how the training data was opened: `name`, `options`, `folder`, `origin`."""
+    """`spec`, and how the training data was opened: `name`, `options`, `folder`, `origin`, `identity`."""
     step: int
     seed: int
     plugin: str = ""

@@ -16,7 +16,14 @@ AXES, SIDE = 6, 1 << 20
 _TEXTS = ("method", "plugin", "distribution", "version")
 _NUMBERS = ("step", "seed", "format")
 _TABLES = ("config", "data", "train", "metrics")
-_DATA: dict[str, Any] = {"name": str, "options": dict, "folder": (str, type(None)), "origin": str, "spec": dict}
+_DATA: dict[str, Any] = {
+    "name": str,
+    "options": dict,
+    "folder": (str, type(None)),
+    "origin": str,
+    "spec": dict,
+    "identity": dict,
+}
 
 
 def parsed(text: str) -> dict[str, Any]:

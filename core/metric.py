@@ -29,7 +29,8 @@ class CodeTable:
 
     codes: float `[N, D]`, posterior means; a categorical group is one column with its most probable class.
     names, kinds: of the D columns; kind is "continuous" or "categorical".
-    factors: `[N, K]` or None: int64 values of each factor, or float64 where some are real numbers.
+    factors: `[N, K]` or None: int64 values of each factor, or float64 where some are real numbers. Data without factors
+        whose label has named classes have the one factor `label`.
     factor_names, factor_sizes, factor_kinds: of the K factors.
     grid: whether the rows are every factor combination once, the last factor fastest.
     std: float `[N, D]` posterior standard deviations, NaN in columns without one; None without a posterior.
@@ -203,7 +204,17 @@ def encode_table(
         table.factor_names, table.factor_sizes = dataset.factor_names, dataset.factor_sizes
         table.factor_kinds = dataset.factor_kinds
         table.grid = whole and dataset.is_grid and chosen is None
+    elif (label := labels_of(dataset)) is not None:
+        table.factors, table.factor_names = label[index].unsqueeze(1), ("label",)
+        table.factor_sizes, table.factor_kinds = (len(dataset.spec.classes),), ("categorical",)
     return table
+
+
+def labels_of(dataset: Dataset) -> Tensor | None:
+    """The label of each row, int64 `[N]`, of data without factors whose label has named classes; else None."""
+    label = getattr(dataset, "label", None)
+    held = isinstance(label, Tensor) and label.shape == (len(dataset),) and not label.is_floating_point()
+    return label if held and len(dataset.spec.classes) > 1 else None
 
 
 def _refuse_half(model: Method, code: Code) -> None:

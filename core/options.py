@@ -7,9 +7,11 @@ import inspect
 import typing
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from typing import Annotated, Any, Literal, Self
 
 import typer
+import typer.core
 
 from distk.config import flag, hints, split_optional
 from distk.errors import DistkError
@@ -80,6 +82,23 @@ def given(config: type, values: Mapping[str, Any], taken: Iterable[str] = (), pr
             value = next((choice for choice in typing.get_args(inner) if str(choice) == str(value)), value)
         found[field.name] = value
     return found
+
+
+asked: ContextVar[frozenset[str] | None] = ContextVar("asked", default=None)
+"""Names of the options that the user gave to the command that runs; None outside of commands."""
+
+
+class Command(PlainCommand):
+    """Remembers while it runs which options the user gave, so that a default can give way to what there is."""
+
+    def invoke(self, ctx: Any) -> Any:
+        sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+        given = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
+        token = asked.set(frozenset(given))
+        try:
+            return super().invoke(ctx)
+        finally:
+            asked.reset(token)
 
 
 class Bundle:
@@ -172,9 +191,7 @@ def command(
     run.__annotations__ = {p.name: p.annotation for p in taken}
     run.__name__, run.__doc__ = name, help_text or function.__doc__
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(
-        name, help=help_text, cls=cls or PlainCommand, context_settings={"help_option_names": ["-h", "--help"]}
-    )(run)
+    app.command(name, help=help_text, cls=cls or Command, context_settings={"help_option_names": ["-h", "--help"]})(run)
     made = typer.main.get_command(app)
     made.name = name
     return made

@@ -178,7 +178,7 @@ def _in_mode(image: Image.Image, form: Form, seen: Seen) -> Image.Image:
     if image.mode not in ("L", "RGB", "LA", "RGBA") or clear:
         image = image.convert("RGBA" if clear else "L" if image.mode == "1" else "RGB")
     if clear and form.channels in (1, 3):
-        if image.getextrema()[3][0] < 255:  # type: ignore[index]
+        if np.asarray(image.getchannel("A")).min() < 255:
             seen["transparent"] += 1
             grey = grey and len(set(form.background)) == 1
         image = Image.alpha_composite(Image.new("RGBA", image.size, (*form.background, 255)), image).convert("RGB")

@@ -7,6 +7,7 @@ left out and counted, too, so that a stranger's folder or archive reads nothing 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import os
@@ -43,12 +44,12 @@ class Entry:
     @property
     def parts(self) -> tuple[str, ...]:
         """The folders, then the file's own name."""
-        return PurePosixPath(self.name).parts
+        return tuple(self.name.split("/"))
 
     @property
     def suffix(self) -> str:
         """In small letters, with the dot."""
-        return PurePosixPath(self.name).suffix.lower()
+        return os.path.splitext(self.name)[1].lower()
 
     def open(self) -> IO[bytes]:
         """The content, seekable. Raises DistkError for an archive's member that is damaged or too large."""
@@ -102,7 +103,7 @@ def opened(root: Path, suffixes: Collection[str]) -> Iterator[Tree]:
         raise UsageError(f"'{root}' is neither a file nor a folder.")
     low = root.name.lower()
     if not low.endswith(ARCHIVES):
-        yield Tree(root, [_plain(root, root.name)] if root.suffix.lower() in suffixes else [])
+        yield Tree(root, [_plain(root, root.name, root.stat())] if root.suffix.lower() in suffixes else [])
         return
     tree = _archive(root, suffixes, low.endswith(".zip"))
     try:
@@ -128,8 +129,9 @@ def _below(root: Path, suffixes: Collection[str]) -> Tree:
             raise DistkError(f"folder '{folder}' cannot be read: {error.strerror or error}.") from error
         for item in found:
             inside = (*parts, item.name)
-            wanted = Path(item.name).suffix.lower() in suffixes
-            real = os.path.realpath(item.path)
+            wanted = os.path.splitext(item.name)[1].lower() in suffixes
+            # Asking the system for the real path of every one of 50,000 files would take longer than all else here.
+            real = os.path.realpath(item.path) if item.is_symlink() else os.path.join(above[-1], item.name)
             if item.is_symlink() and not Path(real).is_relative_to(base):
                 tree.outside += 1
             elif item.is_dir():
@@ -142,7 +144,7 @@ def _below(root: Path, suffixes: Collection[str]) -> Tree:
             elif is_hidden(inside):
                 tree.hidden += wanted
             elif wanted:
-                tree.entries.append(_plain(Path(item.path), "/".join(inside)))
+                tree.entries.append(_plain(item.path, "/".join(inside), item.stat()))
             else:
                 tree.others += 1
     tree.entries.sort(key=lambda entry: entry.parts)
@@ -153,9 +155,8 @@ def _count(folder: Path, suffixes: Collection[str]) -> int:
     return sum(Path(name).suffix.lower() in suffixes for _, _, names in os.walk(folder) for name in names)
 
 
-def _plain(path: Path, name: str) -> Entry:
-    held = path.stat()
-    return Entry(name, 0, f"{held.st_size} {held.st_mtime_ns}", lambda: path.open("rb"))
+def _plain(path: str | Path, name: str, held: os.stat_result) -> Entry:
+    return Entry(name, 0, f"{held.st_size} {held.st_mtime_ns}", lambda: Path(path).open("rb"))
 
 
 def _archive(root: Path, suffixes: Collection[str], zipped: bool) -> Tree:
@@ -200,7 +201,7 @@ def _zip_members(root: Path, tree: Tree) -> Iterator[Member]:
                 info.filename,
                 info.file_size,
                 info.header_offset,
-                lambda info=info: _content(root, info.filename, info.file_size, lambda: archive.open(info)),
+                functools.partial(_content, root, info.filename, info.file_size, functools.partial(archive.open, info)),
             )
 
 
@@ -213,7 +214,7 @@ def _tar_members(root: Path, tree: Tree) -> Iterator[Member]:
                 info.name.removeprefix("./"),
                 info.size,
                 info.offset,
-                lambda info=info: _content(root, info.name, info.size, lambda: archive.extractfile(info)),
+                functools.partial(_content, root, info.name, info.size, functools.partial(archive.extractfile, info)),
             )
         elif not info.isdir():
             tree.outside += 1

@@ -19,7 +19,6 @@ from distk.device import choose_device
 from distk.errors import DistkError, UsageError
 from distk.evaluation import check_options, codes_cache, expand, own_words
 from distk.evaluation import evaluate as score
-from distk.helping import PlainCommand
 from distk.metric import Picture
 from distk.options import Bundle
 from distk.registry import registry
@@ -29,7 +28,7 @@ HOW = "How to score"
 _SETTING = "distk.setting."
 
 
-class EvalCommand(PlainCommand):
+class EvalCommand(options.Command):
     """Offers every setting of the metrics that the command line names as an option: `--metric recall --ks 1,5`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

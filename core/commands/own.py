@@ -9,12 +9,12 @@ from typing import Any
 from distk.checkpoint import read_header
 from distk.commandline import loaded
 from distk.errors import UsageError, nearest
-from distk.helping import PlainCommand
+from distk.options import Command
 from distk.registry import registry
 from distk.run import find_checkpoint
 
 
-class OwnCommand(PlainCommand):
+class OwnCommand(Command):
     """Hands what was typed to the command that the checkpoint's method names for this one, if it names one
     (`Method.own_commands`)."""
 

@@ -22,7 +22,7 @@ from distk.fitting import fitting_data
 from distk.latents import Code
 from distk.method import Method, can
 from distk.models import open_model
-from distk.options import Bundle
+from distk.options import Bundle, asked
 from distk.run import find_checkpoint
 from distk.video import write_clips
 
@@ -157,7 +157,8 @@ class OnRows(OnData):
         if a is None or b is None:
             if (a is None) != (b is None):
                 raise UsageError("give both --a and --b, or neither for random pairs.")
-            return self.rows(dataset, 2 * pairs).view(-1, 2)
+            drawn = self.rows(dataset, 2 * pairs)
+            return drawn[: len(drawn) // 2 * 2].view(-1, 2)
         self.one_of(dataset, a, "--a"), self.one_of(dataset, b, "--b")
         if a == b:
             raise UsageError(f"--a and --b are both {a}: name two different rows.")
@@ -213,13 +214,22 @@ def require(model: Method, header: Header, command: str, *abilities: str) -> Non
 
 
 def choose_rows(dataset: Dataset, n: int, seed: int, split: str) -> Tensor:
-    """`n` different rows of a split, drawn from `seed`."""
+    """`n` different rows of a split, drawn from `seed`; where nobody asked for so many, as many as there are."""
     rows = dataset.rows(split)
     total = len(dataset) if rows is None else len(rows)
+    if n > total and not _asked("n", "pairs", "rows", "over"):
+        note(f"the {split} split has {total:,} items, so {total:,} are taken instead of {n:,}")
+        n = total
     if n > total:
         raise UsageError(f"--n {n} is more than the {total:,} items of the {split} split.")
     drawn = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:n].to(dataset.device)
     return drawn if rows is None else rows[drawn]
+
+
+def _asked(*names: str) -> bool:
+    """Whether the user gave one of these options on the command line; true where there is none."""
+    given = asked.get()
+    return given is None or bool(given & set(names))
 
 
 def beside(path: Path, out: Path | None, name: str, *also: str) -> Path:

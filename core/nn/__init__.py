@@ -11,6 +11,7 @@ from distk.nn.adversarial import (
     squared_slope,
 )
 from distk.nn.average import Average
+from distk.nn.canvas import Canvas, canvas
 from distk.nn.classify import cross_entropies, fit_classifier
 from distk.nn.gaussian import (
     gaussian_kl,
@@ -27,10 +28,12 @@ from distk.nn.stacks import down, he_truncated_, mlp, up
 __all__ = [
     "GAMES",
     "Average",
+    "Canvas",
     "Game",
     "bernoulli_nll",
     "call_fake",
     "call_real",
+    "canvas",
     "cross_entropies",
     "down",
     "fit_classifier",

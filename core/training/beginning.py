@@ -20,13 +20,15 @@ from distk.method import Method, eval_mode
 from distk.registered import Registration
 from distk.registry import registry
 from distk.settings import Settings, TrainConfig
+from distk.training.soundness import check_items
 from distk.training.trainer import Trainer
 
 
 def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Dataset | None = None) -> Trainer:
     """Data set (or the one given), model and trainer of these settings.
 
-    Raises UsageError when the method does not take this kind of data.
+    Raises UsageError when the method does not take this kind of data, DistkError for items that are not what the data
+    set says.
     """
     if dataset is None:
         dataset = opened(settings, device)
@@ -36,6 +38,7 @@ def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Datas
         # An item, what is made of it, and the gradient: no method gets along with less.
         what, n = f"a batch of {settings.train.batch:,} items of {list(dataset.spec.shape)}", settings.train.batch
         afford(3 * n * item, what, "use a smaller --batch")
+    check_items(dataset)
     with initialised(settings.train.seed, device):
         try:
             model = settings.method(settings.model, dataset.spec).to(device)

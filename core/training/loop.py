@@ -21,6 +21,7 @@ from distk.data import Dataset
 from distk.device import Ranks, choose_device, describe, join_ranks
 from distk.errors import DistkError, UsageError
 from distk.fitting import differences
+from distk.identity import changes, identity
 from distk.registry import registry
 from distk.run import RUNS, Run, new_folder
 from distk.settings import Settings, TrainConfig
@@ -146,10 +147,12 @@ def _taken_up(run: Run, file: Path, asked_for: Mapping[str, Mapping[str, Any]], 
             f"the data set '{settings.data}' is no longer what '{file}' was trained on: {'; '.join(others)}."
         )
     before, now = header.data.get("origin"), trainer.dataset.origin
-    if ranks.first and isinstance(before, str) and before and before != now:
+    told = [f"they were {before[:300]}, and are {now}"] if isinstance(before, str) and before and before != now else []
+    told += changes(header.data.get("identity"), identity(trainer.dataset))
+    if ranks.first and told:
         warn(
-            f"the data changed since this run began: they were {before[:300]}, and are {now}. Rows and splits may be "
-            "others now, so that items that were kept for the test are trained on."
+            f"the data changed since this run began: {'; '.join(told)}. Rows and splits may be others now, so that "
+            "items that were kept for the test are trained on."
         )
     try:
         trainer.model.load_state_dict(model.state_dict())
@@ -379,6 +382,7 @@ def save(session: Session, path: Path | None = None, checked: bool = False) -> N
         "options": settings.data_options,
         "folder": settings.data_dir,
         "origin": trainer.dataset.origin,
+        "identity": identity(trainer.dataset),
     }
     train_config = session.run.config["train"]
     header = checkpoint.header_for(

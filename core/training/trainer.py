@@ -25,6 +25,7 @@ from distk.source import Source
 from distk.stored import Clock
 from distk.training.capture import Captured
 from distk.training.resume_state import collect, restore
+from distk.training.soundness import unsound_item
 
 
 class NonFinite(DistkError):
@@ -275,9 +276,14 @@ class Trainer:
         for name, first in sorted(zip(self.first_bad, read, strict=True), key=lambda pair: pair[1]):
             if first >= 0:
                 raise NonFinite(
-                    f"objective '{name}' became non-finite at step {first}: lower the learning rate. "
+                    f"objective '{name}' became non-finite at step {first}: {self._cure()}. "
                     "The last good checkpoint is kept."
                 )
+
+    def _cure(self) -> str:
+        """What to do about a loss that is no number: a wrong item is named before the learning rate is blamed."""
+        problem = unsound_item(self.dataset)
+        return f"{problem} in data set '{self.dataset.name}'" if problem else "lower the learning rate"
 
     def check_parameters(self) -> None:
         """Raise NonFinite if a parameter is no longer finite: a finite loss can have a gradient that is not."""
@@ -287,7 +293,7 @@ class Trainer:
             if not finite:
                 raise NonFinite(
                     f"parameter '{name}' is not finite after step {self.index - 1}, although the "
-                    f"{' and the '.join(self.first_bad)} before it was finite: lower the learning rate. The last good "
+                    f"{' and the '.join(self.first_bad)} before it was finite: {self._cure()}. The last good "
                     "checkpoint is kept."
                 )
 

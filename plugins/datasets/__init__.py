@@ -76,6 +76,13 @@ DATASETS = (
     ),
     ("folder", "folder:Folder", "any pictures, a folder, zip or tar: --data folder --data-dir DIR", "", "image labels"),
     (
+        "table",
+        "table:Table",
+        "vectors in a CSV, TSV or Parquet file, with columns of factors, labels, splits: --data table --data-dir FILE",
+        "",
+        "vector factors labels",
+    ),
+    (
         "clips",
         "clips:ClipFiles",
         "any clips: npz, folders of frames, strips, GIF, MP4: --data clips --data-dir DIR",

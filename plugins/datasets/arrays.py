@@ -13,8 +13,9 @@ Items out of .npz and HDF5 are unpacked once and kept (`distk.kept`).
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from distk import Dataset, DataSpec, DistkError, FactorDataset, Files, UsageError, option, permuted_split
 from distk.data import levels
@@ -37,35 +39,42 @@ WHOLE = 65535
 
 
 @dataclass(frozen=True)
-class Config:
-    """Where the items are, and how they are split."""
+class SplitConfig:
+    """How the items are split."""
 
-    images: str = option("", "name of the array of items; default: images, vectors or clips, or the only one that fits")
     test: float = option(0.1, "share of the items kept for the test split, where the file names none", above=0, max=0.9)
 
 
-class Arrays(Dataset[Config]):
-    """Items of a file; with factors in it, `ArraysWithFactors`."""
+@dataclass(frozen=True)
+class Config(SplitConfig):
+    """Where the items are, and how they are split."""
+
+    images: str = option("", "name of the array of items; default: images, vectors or clips, or the only one that fits")
+
+
+Held = TypeVar("Held", bound=SplitConfig, default=SplitConfig)
+
+
+class HeldItems(Dataset[Held]):
+    """Items with what is known of them, as arrays by name; see `held`."""
 
     counted = True
-    reads = "a file of arrays, .npy, .npz or .h5, with images [N, H, W, C], vectors [N, D] or clips [N, T, H, W, C]"
 
-    def __new__(cls, config: Config, device: torch.device, files: Files) -> Arrays:
-        """An instance that has factors, where the file has."""
-        with opened(_place(files)) as held:
-            return super().__new__(ArraysWithFactors if "factors" in held else cls)
+    @contextlib.contextmanager
+    def held(self, files: Files) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+        """The file, and its arrays by the names above."""
+        raise NotImplementedError
 
-    def __init__(self, config: Config, device: torch.device, files: Files) -> None:
+    def __init__(self, config: Held, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
-        path = _place(files)
-        with opened(path) as held:
-            found = find(path, held, config.images)
+        with self.held(files) as (path, held):
+            found = find(path, held, getattr(config, "images", ""))
             n = len(found.items)
             self.label, classes = _label(path, held, n, device)
             self.parts = _splits(path, held, n, config, device)
             self._take_factors(path, held, n)
             spare = [name for name in held if name and name not in (found.name, *KNOWN)]
-        self.told = (*found.told, *([f"not read in '{path}': {', '.join(spare)[:200]}"] if spare else []))
+        self.told += (*found.told, *([f"not read in '{path}': {', '.join(spare)[:200]}"] if spare else []))
         self.found = found
         # With the file closed: that the device has no room is not the file's fault.
         self.pixels = Stored(found.items, device, files.where)
@@ -103,8 +112,8 @@ class Arrays(Dataset[Config]):
         return {"x": x} if self.label is None else {"x": x, "label": self.label[rows]}
 
 
-class ArraysWithFactors(Arrays, FactorDataset[Config]):
-    """Items of a file whose factors it holds too."""
+class HeldFactors(HeldItems[Held], FactorDataset[Held]):
+    """Items whose factors are known, too."""
 
     def _take_factors(self, path: Path, held: Mapping[str, Any], n: int) -> None:
         given = _factors(path, held, n)
@@ -122,6 +131,27 @@ class ArraysWithFactors(Arrays, FactorDataset[Config]):
         self.factor_names, self.factor_kinds = tuple(names), tuple(kinds)
         self.table, self.factor_sizes = levels(values)
         self.real_values = values if "continuous" in kinds else None
+
+
+class Arrays(HeldItems[Config]):
+    """Items of a file; with factors in it, `ArraysWithFactors`."""
+
+    reads = "a file of arrays, .npy, .npz or .h5, with images [N, H, W, C], vectors [N, D] or clips [N, T, H, W, C]"
+
+    def __new__(cls, config: Config, device: torch.device, files: Files) -> Arrays:
+        """An instance that has factors, where the file has."""
+        with opened(_place(files)) as held:
+            return super().__new__(ArraysWithFactors if "factors" in held else cls)
+
+    @contextlib.contextmanager
+    def held(self, files: Files) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+        path = _place(files)
+        with opened(path) as arrays:
+            yield path, arrays
+
+
+class ArraysWithFactors(Arrays, HeldFactors[Config]):
+    """Items of a file whose factors it holds, too."""
 
 
 KNOWN = ("label", "labels", "classes", "factors", "factor_names", "factor_kinds", "split")
@@ -189,7 +219,9 @@ def _words(path: Path, held: Mapping[str, Any], name: str, n: int) -> list[str]:
     return [word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word) for word in array]
 
 
-def _splits(path: Path, held: Mapping[str, Any], n: int, config: Config, device: torch.device) -> dict[str, Tensor]:
+def _splits(
+    path: Path, held: Mapping[str, Any], n: int, config: SplitConfig, device: torch.device
+) -> dict[str, Tensor]:
     words = _words(path, held, "split", n)
     if not words:
         return permuted_split(n, config.test, 0, device) if n > 1 else {}

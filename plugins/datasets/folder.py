@@ -108,11 +108,12 @@ class Folder(Dataset[Config]):
             self.parts = {name: rows[which == i].to(self.device) for i, name in enumerate(names)}
         elif len(files := torch.unique(of_file)) > 1:
             # A file's frames are alike, so that it is files that are drawn for the test.
-            drawn = permuted_split(len(files), self.config.test, 0, torch.device("cpu"))
-            self.parts = {
-                name: torch.isin(of_file, files[chosen]).nonzero()[:, 0].to(self.device)
-                for name, chosen in drawn.items()
-            }
+            drawn, parts = permuted_split(len(files), self.config.test, 0, torch.device("cpu")), {}
+            for name, chosen in drawn.items():
+                taken = torch.zeros(int(files[-1]) + 1, dtype=torch.bool)
+                taken[files[chosen]] = True
+                parts[name] = taken[of_file].nonzero()[:, 0].to(self.device)
+            self.parts = parts
 
     def __len__(self) -> int:
         return len(self.images)

@@ -106,8 +106,9 @@ def _kind(name: str, shape: tuple[int, ...]) -> str | None:
 def _layout(where: str, kind: str, shape: tuple[int, ...]) -> tuple[bool, tuple[int, ...]]:
     """Whether channels come last, and the shape of an item with the channels before height and width."""
     inside = shape[1:] if kind == "image" else shape[2:]
+    sides: tuple[int, ...]
     if len(inside) == 2:
-        channels, last, sides = 1, False, inside
+        channels, last, sides = 1, False, tuple(inside)
     else:
         last = inside[2] in CHANNELS and inside[0] not in CHANNELS
         channels, sides = (inside[2], inside[:2]) if last else (inside[0], inside[1:])
@@ -190,8 +191,8 @@ def _vectors(name: str, where: str, array: Any, shape: tuple[int, ...], key: str
     told = (
         () if array.dtype.kind != "f" or array.dtype.itemsize <= 4 else (f"'{name or 'the array'}' is kept as float32",)
     )
-    if isinstance(array, np.memmap) and array.dtype == np.float32:
-        items: np.ndarray = array
+    if isinstance(array, np.ndarray) and array.dtype == np.float32:
+        items = array
     else:
 
         def fill(made: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from distk import CodeTable, option
+from distk import CodeTable, UsageError, option
 from distk.errors import unknown
 from distk.meaning import count, higher
 from distk.plugins.metrics import functional
@@ -39,6 +39,10 @@ def where(table: CodeTable, config: VotingConfig) -> dict[str, Any]:
     left_out = set(config.ignore_factors)
     if surplus := sorted(left_out - set(table.factor_names)):
         raise unknown("factor to ignore", surplus[0], table.factor_names)
+    table.needs_factors()
+    if len(set(table.factor_names) - left_out) < 2:
+        told = f"'{table.factor_names[0]}' is the only factor" if len(table.factor_names) == 1 else "one factor is left"
+        raise UsageError(f"{told}, and a vote among one is always right: this score needs two or more.")
     if table.grid and not left_out:
         return {"sizes": table.factor_sizes, "factor_names": table.factor_names}
     kept = [k for k, name in enumerate(table.factor_names) if name not in left_out]

@@ -10,28 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk import DataSpec
-from distk.nn import down, he_truncated_, mlp, up
-
-
-def _channels(spec: DataSpec) -> tuple[int, list[int]]:
-    """Input channels and the widths of the stride-2 convolutions down to 4x4.
-
-    Raises ValueError for images that are not square of 32 or 64 pixels.
-    """
-    channels, height, width = spec.shape
-    if height != width or height not in (32, 64):
-        raise ValueError(f"this architecture takes images of 32x32 or 64x64 pixels, not {height}x{width}")
-    return channels, [32, 32, 64, 64] if height == 64 else [32, 32, 64]
+from distk.nn import Canvas, canvas, down, he_truncated_, mlp, up
 
 
 class SnuEncoder(nn.Module):
-    """Convolutional encoder of Jeong & Song (2019): images `[n, c, s, s]` -> mean and std, each `[n, z]`, std > 0."""
+    """Convolutional encoder of Jeong & Song (2019): images `[n, c, h, w]` -> mean and std, each `[n, z]`, std > 0."""
 
     def __init__(self, spec: DataSpec, z: int, hidden: int = 256) -> None:
         super().__init__()
-        channels, widths = _channels(spec)
-        layers = down([channels, *widths])
-        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(1024, hidden), nn.ReLU(), nn.Linear(hidden, 2 * z))
+        place = _canvas(spec, "snu")
+        widths, _ = _down_plan("snu", place.halvings)
+        corner = widths[-1] * math.prod(place.map)
+        layers = [*place.onto(), *down([spec.shape[0], *widths]), nn.Flatten()]
+        self.body = nn.Sequential(*layers, nn.Linear(corner, hidden), nn.ReLU(), nn.Linear(hidden, 2 * z))
         he_truncated_(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,21 +31,23 @@ class SnuEncoder(nn.Module):
 
 
 class SnuDecoder(nn.Module):
-    """Convolutional decoder of Jeong & Song (2019): code `[n, code]` -> logits `[n, c, s, s]`."""
+    """Convolutional decoder of Jeong & Song (2019): code `[n, code]` -> logits `[n, c, h, w]`."""
 
     def __init__(self, spec: DataSpec, code: int, hidden: int = 256) -> None:
         super().__init__()
-        channels, widths = _channels(spec)
+        place = _canvas(spec, "snu")
+        widths = _up_plan("snu", place.halvings)
         self.first = nn.Linear(code, hidden)
-        first = [nn.ReLU(), nn.Linear(hidden, 1024), nn.ReLU(), nn.Unflatten(1, (64, 4, 4))]
-        self.rest = nn.Sequential(*first, *up([*reversed(widths), channels]))
+        corner = (widths[0], *place.map)
+        first = [nn.ReLU(), nn.Linear(hidden, math.prod(corner)), nn.ReLU(), nn.Unflatten(1, corner)]
+        self.rest = nn.Sequential(*first, *up([*widths, spec.shape[0]]), *place.off())
         he_truncated_(self)
 
     def forward(self, code: Tensor) -> Tensor:
         return self.rest(self.first(code))
 
     def per_class(self, z: Tensor, classes: int) -> Tensor:
-        """Decode every z `[n, m]` with every one-hot class in the last `classes` inputs -> `[n, classes, c, s, s]`.
+        """Decode every z `[n, m]` with every one-hot class in the last `classes` inputs -> `[n, classes, c, h, w]`.
 
         The first layer is linear, so z passes it once and each class only adds its column.
         """
@@ -77,7 +70,8 @@ class _Convolutional:
     deconvolutions: tuple[int, ...]
 
 
-# For 64x64 images.
+# As published for 64x64 images. Others have as many halvings as they allow, of 28x28 two, and stand on the next canvas
+# that can be halved so often (`distk.nn.canvas`).
 _CONVOLUTIONAL = {
     # Burgess et al. 2018, A.1
     "burgess": _Convolutional(((32, 4),) * 4, (256, 256), (256, 256), (32, 32, 32, 32)),
@@ -98,21 +92,18 @@ _SMALL_DECODER = {"snu": slice(1, 4), "dupont": slice(1, 4)}
 def encoder(arch: Architecture, spec: DataSpec, outputs: int) -> nn.Sequential:
     """An encoder: items `[n, *spec.shape]` -> `[n, outputs]`, linear at the end.
 
-    burgess, locatello, factor, snu, dupont: square images of 32 or 64 pixels. higgins-fc: anything, flattened,
-    1200-1200 ReLU (Higgins et al. 2017). mlp: anything, flattened, 64-64 ReLU, for vectors and small checks.
+    burgess, locatello, factor, snu, dupont: images of 8x8 pixels or more. higgins-fc: anything, flattened, 1200-1200
+    ReLU (Higgins et al. 2017). mlp: anything, flattened, 64-64 ReLU, for vectors and small checks.
 
     Raises ValueError for images that the architecture does not take.
     """
     if arch in ("higgins-fc", "mlp"):
         width = 1200 if arch == "higgins-fc" else 64
         return nn.Sequential(nn.Flatten(), mlp([math.prod(spec.shape), width, width, outputs]))
-    channels, size = _square(spec, arch)
-    plan = _CONVOLUTIONAL["snu" if arch == "factor" and channels == 3 else arch]
-    widths, kernels = zip(
-        *(plan.convolutions if size == 64 else plan.convolutions[_SMALL_ENCODER.get(arch, slice(1, 4))]), strict=True
-    )
-    layers = down([channels, *widths], kernels)
-    return nn.Sequential(*layers, nn.Flatten(), mlp([widths[-1] * 16, *plan.encoder, outputs]))
+    place, plan = _canvas(spec, arch), _plan(arch, spec)
+    widths, kernels = _down_plan(arch, place.halvings)
+    layers = [*place.onto(), *down([spec.shape[0], *widths], kernels), nn.Flatten()]
+    return nn.Sequential(*layers, mlp([widths[-1] * math.prod(place.map), *plan.encoder, outputs]))
 
 
 def decoder(arch: Architecture, spec: DataSpec, code: int) -> nn.Sequential:
@@ -127,18 +118,39 @@ def decoder(arch: Architecture, spec: DataSpec, code: int) -> nn.Sequential:
         return nn.Sequential(mlp([code, 1200, 1200, 1200, math.prod(spec.shape)], nn.Tanh), shape)
     if arch == "mlp":
         return nn.Sequential(mlp([code, 64, 64, math.prod(spec.shape)]), shape)
-    channels, size = _square(spec, arch)
-    plan = _CONVOLUTIONAL["snu" if arch == "factor" and channels == 3 else arch]
-    widths = plan.deconvolutions if size == 64 else plan.deconvolutions[_SMALL_DECODER.get(arch, slice(3))]
-    first = [mlp([code, *plan.decoder, widths[0] * 16]), nn.ReLU(), nn.Unflatten(1, (widths[0], 4, 4))]
-    return nn.Sequential(*first, *up([*widths, channels]))
+    place, plan = _canvas(spec, arch), _plan(arch, spec)
+    widths = _up_plan(arch, place.halvings)
+    corner = (widths[0], *place.map)
+    first = [mlp([code, *plan.decoder, math.prod(corner)]), nn.ReLU(), nn.Unflatten(1, corner)]
+    return nn.Sequential(*first, *up([*widths, spec.shape[0]]), *place.off())
 
 
-def _square(spec: DataSpec, arch: str) -> tuple[int, int]:
-    """Channels and side of square images. Raises ValueError for other data."""
-    if len(spec.shape) != 3 or spec.shape[1:] not in ((32, 32), (64, 64)):
+def _plan(arch: Architecture, spec: DataSpec) -> _Convolutional:
+    """`factor` has the widths of `snu` for images with three channels."""
+    return _CONVOLUTIONAL["snu" if arch == "factor" and spec.shape[0] == 3 else arch]
+
+
+def _down_plan(arch: Architecture, halvings: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Widths and kernels of the encoder's convolutions; fewer than three are the last of those at 32x32, more than four
+    begin with more like the first."""
+    every = _CONVOLUTIONAL[arch].convolutions
+    small = every[_SMALL_ENCODER.get(arch, slice(1, 4))]
+    chosen = small[3 - halvings :] if halvings < 4 else (every[0],) * (halvings - 4) + every
+    widths, kernels = zip(*chosen, strict=True)
+    return widths, kernels
+
+
+def _up_plan(arch: Architecture, halvings: int) -> tuple[int, ...]:
+    """Widths of the maps before each transposed convolution; fewer than three are the first of those at 32x32, more
+    than four end with more like the last."""
+    every = _CONVOLUTIONAL[arch].deconvolutions
+    small = every[_SMALL_DECODER.get(arch, slice(3))]
+    return small[:halvings] if halvings < 4 else every + (every[-1],) * (halvings - 4)
+
+
+def _canvas(spec: DataSpec, arch: str) -> Canvas:
+    """Raises ValueError for data that are no images, and for images of fewer than 8 pixels a side."""
+    if len(spec.shape) != 3 or min(spec.shape[1:]) < 8:
         found = "x".join(map(str, spec.shape[1:] if len(spec.shape) == 3 else spec.shape))
-        raise ValueError(
-            f"--arch {arch} takes images of 32x32 or 64x64 pixels, not {found}; --arch higgins-fc and mlp take any size"
-        )
-    return spec.shape[0], spec.shape[1]
+        raise ValueError(f"--arch {arch} takes images of 8x8 pixels or more, not {found}; --arch mlp takes any data")
+    return canvas(*spec.shape[1:])

@@ -338,7 +338,8 @@ def test_what_keep_can_never_keep_is_refused_before_a_folder_is_made(tmp_path: P
     """Without factors, without classes, without an encoder, and with settings of the metric: nothing is trained."""
     tiny = {"steps": 1, "batch": 4, "device": "cpu", "quiet": True}
     cases = (
-        ("betavae", {"data": "digits"}, "mig", "has no ground-truth factors"),
+        ("betavae", {"data": "deadleaves"}, "mig", "has no ground-truth factors"),
+        ("betavae", {"data": "digits"}, "factorvae", "'label' is the only factor"),
         ("betavae", {"data": "blobs", "positions": 4}, "clsacc", "no discrete code"),
         ("betavae", {"data": "blobs", "positions": 4}, "icm", "scores models of method 'icm'"),
         ("factorgen", {"data": "blobs", "positions": 4}, "mig", "has no encoder"),

@@ -26,6 +26,7 @@ NEED_FILES = {
     "ud",
     "folder",
     "arrays",
+    "table",
     "cars3d",
     "mpi3d",
     "smallnorb",

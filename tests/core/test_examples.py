@@ -101,6 +101,7 @@ MY_RUN = {
 
 NEEDS_FILES = {
     "arrays",
+    "table",
     "cars3d",
     "mpi3d",
     "smallnorb",

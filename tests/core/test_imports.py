@@ -32,6 +32,7 @@ EXTRAS = {
     "sacrebleu": "text",
     "tensorboard": "tensorboard",
     "textblob": "text",
+    "pyarrow": "tables",
     "trimesh": "mesh",
     "triton": "CUDA builds of torch",
 }

@@ -137,18 +137,15 @@ class InfoGAN(Method[AConfig]):
 
     def _build(self, c: Config, shape: tuple[int, ...]) -> None:
         """Generator, trunk, head `critic` and head `recognition`: K means, K log variances, logits of each class."""
-        channels, height, breadth = shape
+        if min(shape[1:]) < 8:
+            raise ValueError(f"the networks take images of 8x8 pixels or more, not {shape[1]}x{shape[2]}")
         width = sum(group.size for group in self.latents)
         self.outputs = [c.codes, c.codes if c.q_std == "learned" else 0, *c.categories]
         if c.network == "residual":
-            if height != breadth:
-                raise ValueError(f"the residual networks take square images, not {height}x{breadth}")
             self.drawn_range = (-1.0, 1.0)
-            self.generator: nn.Module = ResidualGenerator(width, channels, height, c.dim)
-            self.trunk: ResidualTrunk | PlainTrunk = ResidualTrunk(channels, height, c.dim, NORMS[self.norm])
+            self.generator: nn.Module = ResidualGenerator(width, shape, c.dim)
+            self.trunk: ResidualTrunk | PlainTrunk = ResidualTrunk(shape, c.dim, NORMS[self.norm])
         else:
-            if height % 4 or breadth % 4 or min(height, breadth) < 8:
-                raise ValueError(f"the plain networks take sides of 8, 12, 16, ... pixels, not {height}x{breadth}")
             self.drawn_range = (0.0, 1.0)
             self.generator = PlainGenerator(width, shape, c.dim, c.hidden)
             self.trunk = PlainTrunk(shape, c.dim, c.hidden, self.norm, c.slope)

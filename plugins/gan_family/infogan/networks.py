@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distk.nn import canvas
+
 Norm = Callable[[int], nn.Module]
 SMALLEST = 4
-"""Side of the map that the residual networks begin and end with."""
+"""The shorter side of the map that the residual networks begin and end with is this, or less than twice this."""
 WIDEST = 8
 """Times `dim`: the most channels of a residual network."""
 
@@ -30,20 +32,6 @@ def layer_norm(channels: int) -> nn.Module:
 
 
 NORMS: dict[str, Norm] = {"layer": layer_norm, "batch": nn.BatchNorm2d}
-
-
-def blocks(size: int) -> int:
-    """How often images of this side are halved down to 4 pixels.
-
-    Raises ValueError for a side that is no power of two from 16.
-    """
-    times = round(math.log2(size / SMALLEST)) if size > 0 else 0
-    if size < 4 * SMALLEST or SMALLEST << times != size:
-        raise ValueError(
-            f"the residual networks take sides of 16, 32, 64 or 128 pixels (powers of two), not {size}; "
-            "--network plain takes any multiple of 4"
-        )
-    return times
 
 
 class Up(nn.Module):
@@ -81,41 +69,45 @@ class Down(nn.Module):
 
 
 class ResidualGenerator(nn.Module):
-    """Inputs `[n, width]` -> images `[n, channels, size, size]` in [-1, 1]."""
+    """Inputs `[n, width]` -> images `[n, channels, h, w]` in [-1, 1]."""
 
-    def __init__(self, width: int, channels: int, size: int, dim: int) -> None:
+    def __init__(self, width: int, shape: tuple[int, ...], dim: int) -> None:
         super().__init__()
-        times = blocks(size)
+        self.place = canvas(shape[1], shape[2], SMALLEST)
+        times = self.place.halvings
         wide = [dim * min(WIDEST, 2 ** (times - i)) for i in range(times + 1)]
-        self.first = nn.Linear(width, wide[0] * SMALLEST**2)
+        self.first = nn.Linear(width, wide[0] * math.prod(self.place.map))
         self.blocks = nn.Sequential(*(Up(a, b) for a, b in itertools.pairwise(wide)))
         self.norm = nn.BatchNorm2d(dim)
-        self.last = nn.Conv2d(dim, channels, 3, padding=1)
+        self.last = nn.Conv2d(dim, shape[0], 3, padding=1)
+        self.cut = nn.Sequential(*self.place.off())
         start_residual(self)
 
     def forward(self, z: Tensor) -> Tensor:
-        h = self.blocks(self.first(z).view(len(z), -1, SMALLEST, SMALLEST))
-        return torch.tanh(self.last(F.relu(self.norm(h))))
+        h = self.blocks(self.first(z).view(len(z), -1, *self.place.map))
+        return torch.tanh(self.cut(self.last(F.relu(self.norm(h)))))
 
 
 class ResidualTrunk(nn.Module):
-    """Images `[n, channels, size, size]` in [-1, 1] -> features `[n, features]`, shared by critic and recognition.
+    """Images `[n, channels, h, w]` in [-1, 1] -> features `[n, features]`, shared by critic and recognition.
 
     There is neither a normalisation nor an activation behind the last block, as in the authors' source.
     """
 
-    def __init__(self, channels: int, size: int, dim: int, norm: Norm) -> None:
+    def __init__(self, shape: tuple[int, ...], dim: int, norm: Norm) -> None:
         super().__init__()
-        times = blocks(size)
+        place = canvas(shape[1], shape[2], SMALLEST)
+        times = place.halvings
         wide = [dim * min(WIDEST, 2**i) for i in range(times + 1)]
-        self.first = nn.Conv2d(channels, dim, 3, padding=1)
+        self.grown = nn.Sequential(*place.onto())
+        self.first = nn.Conv2d(shape[0], dim, 3, padding=1)
         self.blocks = nn.Sequential(*(Down(a, b, norm) for a, b in itertools.pairwise(wide)))
-        self.features = wide[-1] * SMALLEST**2
+        self.features = wide[-1] * math.prod(place.map)
         start_residual(self)
         glorot_(self.first)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(self.first(x)).flatten(1)
+        return self.blocks(self.first(self.grown(x))).flatten(1)
 
 
 def uniform_(layer: nn.Linear | nn.Conv2d, gain: float) -> None:
@@ -143,12 +135,12 @@ def start_residual(network: nn.Module) -> None:
 
 
 class PlainGenerator(nn.Module):
-    """Inputs `[n, width]` -> images `[n, channels, h, w]` in [0, 1]; sides are multiples of 4."""
+    """Inputs `[n, width]` -> images `[n, channels, h, w]` in [0, 1]."""
 
     def __init__(self, width: int, shape: tuple[int, ...], dim: int, hidden: int) -> None:
         super().__init__()
-        channels, height, breadth = shape
-        self.place = (2 * dim, height // 4, breadth // 4)
+        channels, place = shape[0], canvas(shape[1], shape[2], halvings=2)
+        self.place = (2 * dim, *place.map)
         flat = math.prod(self.place)
         self.dense = nn.Sequential(
             *(nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU()),
@@ -156,7 +148,7 @@ class PlainGenerator(nn.Module):
         )
         self.grow = nn.Sequential(
             *(nn.ConvTranspose2d(2 * dim, dim, 4, 2, 1), nn.BatchNorm2d(dim), nn.ReLU()),
-            nn.ConvTranspose2d(dim, channels, 4, 2, 1),
+            *(nn.ConvTranspose2d(dim, channels, 4, 2, 1), *place.off()),
         )
         start_plain(self)
 
@@ -169,11 +161,12 @@ class PlainTrunk(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], dim: int, hidden: int, norm: str, slope: float) -> None:
         super().__init__()
-        channels, height, breadth = shape
+        channels, place = shape[0], canvas(shape[1], shape[2], halvings=2)
         self.net = nn.Sequential(
+            *place.onto(),
             *(nn.Conv2d(channels, dim, 4, 2, 1), nn.LeakyReLU(slope)),
             *(nn.Conv2d(dim, 2 * dim, 4, 2, 1), NORMS[norm](2 * dim), nn.LeakyReLU(slope)),
-            *(nn.Flatten(), nn.Linear(2 * dim * (height // 4) * (breadth // 4), hidden)),
+            *(nn.Flatten(), nn.Linear(2 * dim * math.prod(place.map), hidden)),
             *(vector_norm(norm, hidden), nn.LeakyReLU(slope)),
         )
         self.features = hidden

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from distk.nn import he_truncated_, squared_slope
+from distk.nn import Canvas, he_truncated_, squared_slope
 
 HIDDEN = 512
 """Units of the last hidden layer of encoder and decoder, through which shortcut reconstructions go."""
@@ -43,26 +43,44 @@ PLANS = {
     # Dumoulin et al. 2017, their network for CIFAR-10
     32: Plan(((5, 1, 32), (4, 2, 64), (4, 1, 128), (4, 2, 256), (4, 1, 512)), (256, 128, 64, 32, 32)),
     64: Plan(((5, 1, 32), (4, 2, 64), (4, 2, 128), (4, 1, 256), (4, 2, 512), (4, 1, 512)), (512, 256, 128, 64, 32, 32)),
+    128: Plan(
+        ((5, 2, 32), (4, 2, 64), (4, 2, 128), (4, 1, 256), (5, 2, 512), (4, 1, 512)), (512, 256, 128, 64, 32, 32)
+    ),
+    256: Plan(
+        ((5, 2, 32), (5, 2, 32), (4, 2, 64), (4, 2, 128), (4, 1, 256), (4, 2, 512), (4, 1, 512)),
+        (512, 256, 128, 64, 32, 32, 32),
+    ),
 }
-"""By the side of a piece. Those of 16 and 64 are ours, made like the one of 32."""
+"""By the side of the square on which a piece stands. All but that of 32 are ours, made like it."""
 
 
 def plan_of(shape: tuple[int, ...], arch: str) -> Plan | None:
     """The plan of a piece `(channels, height, width)`; None for a fully connected network.
 
-    arch: "conv" takes a plan and nothing else, "auto" a plan where there is one, "mlp" none. Raises ValueError for
-    "conv" and a piece without a plan.
+    arch: "conv" takes the plan of the smallest square on which the piece can stand, "auto" only where the piece is such
+    a square, "mlp" none. Raises ValueError for "conv" and a piece that is larger than any.
     """
     _, height, width = shape
-    plan = PLANS.get(height) if height == width else None
+    side = side_of(shape)
+    plan = PLANS.get(side) if arch == "conv" or (height, width) == (side, side) else None
     if arch == "mlp" or (arch == "auto" and plan is None):
         return None
     if plan is None:
         raise ValueError(
-            f"pieces of {height}x{width} pixels have no convolutional network, only squares of "
-            f"{', '.join(map(str, PLANS))} do; take another --grid, or --arch auto for fully connected ones"
+            f"pieces of {height}x{width} pixels have no convolutional network, which goes up to {max(PLANS)} pixels; "
+            "take a larger --grid, or --arch auto for fully connected ones"
         )
     return plan
+
+
+def side_of(shape: tuple[int, ...]) -> int:
+    """Side of the smallest square with a plan on which a piece can stand, 0 where it is larger than all."""
+    return min((side for side in PLANS if side >= max(shape[1:])), default=0)
+
+
+def place_of(shape: tuple[int, ...]) -> Canvas:
+    """That square."""
+    return Canvas(shape[1], shape[2], 0, (side_of(shape),) * 2)
 
 
 class Maxout(nn.Module):
@@ -112,6 +130,7 @@ class Encoder(nn.Module):
             fan_in = hidden
         else:
             fan_in = shape[0]
+            layers += place_of(shape).onto()
             for kernel, stride, channels in plan.down:
                 channels = scaled(channels, width)
                 layers += _normed(nn.Conv2d(fan_in, channels, kernel, stride, bias=False), channels)
@@ -145,7 +164,7 @@ class Decoder(nn.Module):
                 *_normed(nn.Linear(hidden, hidden, bias=False), hidden, True), nn.Linear(hidden, pixels)
             )
         else:
-            sides = plan.sides(shape[1])[::-1]
+            sides = plan.sides(side_of(shape))[::-1]
             layers: list[nn.Module] = [nn.Unflatten(1, (hidden, 1, 1))]
             fan_in = hidden
             for (kernel, stride, _), channels, side, larger in zip(
@@ -158,7 +177,7 @@ class Decoder(nn.Module):
                 fan_in = channels
             last = scaled(32, width)
             layers += _normed(nn.Conv2d(fan_in, last, 1, bias=False), last)
-            self.body = nn.Sequential(*layers, nn.Conv2d(last, shape[0], 1))
+            self.body = nn.Sequential(*layers, nn.Conv2d(last, shape[0], 1), *place_of(shape).off())
         small_normal_(self)
 
     def tail(self, hidden: Tensor) -> Tensor:
@@ -181,7 +200,7 @@ class _Column(nn.Module):
             flat = [nn.Flatten(), *layer(nn.Linear, math.prod(shape), self.features)]
             self.body = nn.Sequential(*flat, *layer(nn.Linear, self.features, self.features))
             return
-        fan_in, layers = shape[0], []
+        fan_in, layers = shape[0], place_of(shape).onto()
         for kernel, stride, channels in plan.down:
             layers += layer(nn.Conv2d, fan_in, scaled(channels, width), kernel, stride)
             fan_in = scaled(channels, width)

@@ -1,8 +1,8 @@
 """Generators and Siamese discriminators of DCGAN (Radford et al. 2016) and BEGAN (Berthelot et al. 2017).
 
-Images are float `[..., channels, side, side]` in [-1, 1]. A tuple is the k images of one identity, `[n, k, c, s, s]`;
-its images always pass a network together, as one batch of n * k. Nothing here sees more than one side of the game: real
-and made tuples never share a batch normalisation.
+Images are float `[..., channels, height, width]` in [-1, 1]. A tuple is the k images of one identity,
+`[n, k, c, h, w]`; its images always pass a network together, as one batch of n * k. Nothing here sees more than one
+side of the game: real and made tuples never share a batch normalisation.
 """
 
 from __future__ import annotations
@@ -11,50 +11,35 @@ import math
 
 from torch import Tensor, nn
 
-from distk.nn import down
+from distk.nn import Canvas, canvas, down
 
 SLOPE = 0.2
 """Of the leaky ReLUs of DCGAN's discriminator."""
 
 
-def halvings(side: int, smallest: int) -> int:
-    """How often a side is halved until the next half would be below `smallest`.
-
-    Raises ValueError for a side that is odd before the maps are smaller than twice that.
-    """
-    count = 0
-    while side % 2 == 0 and side // 2 >= smallest:
-        side, count = side // 2, count + 1
-    if side < smallest or side >= 2 * smallest:
-        raise ValueError(
-            f"images of {side << count} pixels cannot be halved down to maps of {smallest} to {2 * smallest - 1}; "
-            "16, 28, 32, 48, 64 and 128 can"
-        )
-    return count
-
-
-def square(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Channels and side of images `(c, s, s)`. Raises ValueError for others."""
-    if len(shape) != 3 or shape[1] != shape[2]:
-        raise ValueError(f"the networks take square images, not {' x '.join(map(str, shape[1:]))}")
-    return shape[0], shape[1]
+def placed(shape: tuple[int, ...], smallest: int) -> tuple[int, Canvas]:
+    """Channels of images `(c, h, w)`, and the canvas on which they are halved down to maps of `smallest` to
+    `2 smallest - 1`. Raises ValueError for other data, and for images that are too small."""
+    if len(shape) != 3 or min(shape[1:]) < 8:
+        raise ValueError(f"the networks take images of 8x8 pixels or more, not {'x'.join(map(str, shape[1:]))}")
+    return shape[0], canvas(shape[1], shape[2], smallest)
 
 
 # DCGAN
 
 
 class DCGenerator(nn.Module):
-    """Codes `[..., z]` -> images `[..., c, s, s]` in [-1, 1]: a linear layer, transposed convolutions 5/2, tanh.
+    """Codes `[..., z]` -> images `[..., c, h, w]` in [-1, 1]: a linear layer, transposed convolutions 5/2, tanh.
 
     At side 64 and width 64: 512x4x4, 256x8x8, 128x16x16, 64x32x32, each with batch normalisation and ReLU.
     """
 
     def __init__(self, z: int, shape: tuple[int, ...], width: int) -> None:
         super().__init__()
-        channels, side = square(shape)
-        steps = halvings(side, 4)
+        channels, place = placed(shape, 4)
+        steps = place.halvings
         widths = [width << i for i in reversed(range(steps))]
-        self.map = (widths[0], side >> steps, side >> steps)
+        self.map = (widths[0], *place.map)
         self.first = nn.Sequential(
             nn.Linear(z, math.prod(self.map), bias=False),
             nn.Unflatten(1, self.map),
@@ -69,7 +54,7 @@ class DCGenerator(nn.Module):
                 nn.ConvTranspose2d(fan_in, channels if last else widths[i + 1], 5, 2, 2, output_padding=1, bias=last)
             )
             layers += [nn.Tanh()] if last else [nn.BatchNorm2d(widths[i + 1]), nn.ReLU()]
-        self.body = nn.Sequential(*layers)
+        self.body = nn.Sequential(*layers, *place.off())
         dc_start(self)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -77,7 +62,7 @@ class DCGenerator(nn.Module):
 
 
 class DCDiscriminator(nn.Module):
-    """Tuples `[n, k, c, s, s]` -> logits of "real" `[n]`.
+    """Tuples `[n, k, c, h, w]` -> logits of "real" `[n]`.
 
     Every image goes through the same convolutions 5/2; the k maps are stacked on their channels, a convolution 3/2
     compares them, and a linear layer decides. k = 1 has no such convolution (plain DCGAN). siamese=False: the images
@@ -87,8 +72,8 @@ class DCDiscriminator(nn.Module):
 
     def __init__(self, k: int, shape: tuple[int, ...], width: int, siamese: bool = True, norm: bool = True) -> None:
         super().__init__()
-        channels, side = square(shape)
-        steps = halvings(side, 4)
+        channels, place = placed(shape, 4)
+        steps = place.halvings
         self.k, self.siamese = k, siamese
 
         def normed(features: int) -> nn.Module:
@@ -96,13 +81,15 @@ class DCDiscriminator(nn.Module):
             return nn.BatchNorm2d(features, track_running_stats=False) if norm else nn.GroupNorm(1, features)
 
         widths = [channels if siamese else k * channels, *(width << i for i in range(steps))]
-        self.encoder = nn.Sequential(*down(widths, 5, activation=lambda: nn.LeakyReLU(SLOPE), norm=normed))
-        top, small = widths[-1], side >> steps
+        self.encoder = nn.Sequential(
+            *place.onto(), *down(widths, 5, activation=lambda: nn.LeakyReLU(SLOPE), norm=normed)
+        )
+        top, corner = widths[-1], place.map
         self.compare: nn.Module = nn.Identity()
         if k > 1 and siamese:
             self.compare = nn.Sequential(nn.Conv2d(k * top, top, 3, 2, 1, bias=False), normed(top), nn.LeakyReLU(SLOPE))
-            small = (small + 1) // 2
-        self.decide = nn.Linear(top * small * small, 1)
+            corner = ((corner[0] + 1) // 2, (corner[1] + 1) // 2)
+        self.decide = nn.Linear(top * math.prod(corner), 1)
         dc_start(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -126,7 +113,7 @@ def dc_start(network: nn.Module) -> None:
 
 
 class BEDecoder(nn.Module):
-    """Codes `[..., z]` -> images `[..., c, s, s]`, linear at the end, so that values may leave [-1, 1].
+    """Codes `[..., z]` -> images `[..., c, h, w]`, linear at the end, so that values may leave [-1, 1].
 
     A linear layer to width x 8 x 8, blocks of two convolutions 3 with ELU, the sides doubled by nearest neighbour after
     each block but the last. It is generator and decoder alike.
@@ -134,15 +121,15 @@ class BEDecoder(nn.Module):
 
     def __init__(self, z: int, shape: tuple[int, ...], width: int) -> None:
         super().__init__()
-        channels, side = square(shape)
-        steps = halvings(side, 8)
-        self.map = (width, side >> steps, side >> steps)
+        channels, place = placed(shape, 8)
+        steps = place.halvings
+        self.map = (width, *place.map)
         layers: list[nn.Module] = [nn.Linear(z, math.prod(self.map)), nn.Unflatten(1, self.map)]
         for block in range(steps + 1):
             layers += [*_conv(width, width), *_conv(width, width)]
             if block < steps:
                 layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
-        self.body = nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1))
+        self.body = nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1), *place.off())
         be_start(self)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -150,20 +137,20 @@ class BEDecoder(nn.Module):
 
 
 class BEEncoder(nn.Module):
-    """Images `[n, c, s, s]` -> hidden codes `[n, z]`: block i has i * width channels and ends, but for the last, in a
+    """Images `[n, c, h, w]` -> hidden codes `[n, z]`: block i has i * width channels and ends, but for the last, in a
     convolution of stride 2."""
 
     def __init__(self, z: int, shape: tuple[int, ...], width: int) -> None:
         super().__init__()
-        channels, side = square(shape)
-        steps = halvings(side, 8)
-        layers, fan_in = _conv(channels, width), width
+        channels, place = placed(shape, 8)
+        steps = place.halvings
+        layers, fan_in = [*place.onto(), *_conv(channels, width)], width
         for block in range(1, steps + 2):
             layers += [*_conv(fan_in, block * width), *_conv(block * width, block * width)]
             if block <= steps:
                 layers += _conv(block * width, block * width, 2)
             fan_in = block * width
-        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(fan_in * (side >> steps) ** 2, z))
+        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(fan_in * math.prod(place.map), z))
         be_start(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -171,7 +158,7 @@ class BEEncoder(nn.Module):
 
 
 class BEAutoencoder(nn.Module):
-    """Tuples `[n, k, c, s, s]` -> their reconstructions: the discriminator of BEGAN, made Siamese.
+    """Tuples `[n, k, c, h, w]` -> their reconstructions: the discriminator of BEGAN, made Siamese.
 
     One encoder for all images; the k hidden codes together pass a linear bottleneck of `bottleneck` numbers and are
     widened again, so that what the images of a tuple share need be told once; one decoder. k = 1 has no bottleneck.

@@ -18,7 +18,7 @@ from typing_extensions import TypeVar
 
 from distk import Code, DataSpec, DistkError, Latent, LatentSpace, Method, Objective, Step, adam, option, seeded
 from distk.console import warn_once
-from distk.nn import bernoulli_nll, kl_to_prior, reparameterise
+from distk.nn import Canvas, bernoulli_nll, kl_to_prior, reparameterise
 
 WIDTH = 32
 CANDIDATE = 24
@@ -60,18 +60,18 @@ class Config:
 class GridEncoder(nn.Module):
     """Images `[n, c, s, s]` -> a map `[n, 24, grid, grid]` of candidate objects, linear at the end.
 
-    Four 3x3 convolutions, of which the first log2(s / grid) are followed by max pooling; two channels with the place of
-    each cell in [-1, 1]; two more convolutions. ELU in between. Without the place a kept cell could not tell where it
-    was, since choosing cells forgets it.
+    Four 3x3 convolutions, or as many as it needs, of which the first log2(s / grid) are followed by max pooling; two
+    channels with the place of each cell in [-1, 1]; two more convolutions. ELU in between. Without the place a kept
+    cell could not tell where it was, since choosing cells forgets it.
     """
 
     place: Tensor
 
-    def __init__(self, channels: int, size: int, grid: int) -> None:
+    def __init__(self, channels: int, size: int, grid: int, place: Canvas) -> None:
         super().__init__()
         pools = int(math.log2(size // grid))
-        layers: list[nn.Module] = []
-        for i, width in enumerate((WIDTH, WIDTH, 2 * WIDTH, 2 * WIDTH)):
+        layers = place.onto()
+        for i, width in enumerate((WIDTH, WIDTH, *(2 * WIDTH,) * max(2, pools - 2))):
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ELU()]
             layers += [nn.MaxPool2d(2)] if i < pools else []
             channels = width
@@ -103,7 +103,14 @@ def object_network(code: int, size: int) -> nn.Sequential:
     ]
     layers += [*_doubled(doublings > 0), nn.Conv2d(16, WIDTH, 3, padding=1), nn.ELU()]
     layers += [*_doubled(doublings > 1), nn.Conv2d(WIDTH, WIDTH, 3, padding=1)]
+    for _ in range(2, doublings):  # images of more than 64 pixels
+        layers += [nn.ELU(), *_doubled(True), nn.Conv2d(WIDTH, WIDTH, 3, padding=1)]
     return nn.Sequential(*layers)
+
+
+def side_of(height: int, width: int) -> int:
+    """Side of the square on which images stand, since cells and doublings want a power of two from 16."""
+    return max(16, 1 << (max(height, width) - 1).bit_length())
 
 
 def render_network(channels: int) -> nn.Sequential:
@@ -179,14 +186,14 @@ class MVAEBaseline(Method[M]):
     def __init__(self, config: M, data: DataSpec) -> None:
         super().__init__(config, data)
         channels, height, width = data.shape
-        if height != width or height not in (16, 32, 64):
-            raise ValueError(f"images must be of 16x16, 32x32 or 64x64 pixels, not {height}x{width}")
+        side = side_of(height, width)
+        place = Canvas(height, width, 0, (side, side))
         if data.range[0] < 0 or data.range[1] > 1:
             raise ValueError(f"pixels must lie in [0, 1], and these go from {data.range[0]:g} to {data.range[1]:g}")
-        self.encoder = GridEncoder(channels, height, config.grid)
-        self.render = render_network(channels)
+        self.encoder = GridEncoder(channels, side, config.grid, place)
+        self.render = nn.Sequential(*render_network(channels), *place.off())
         self._looked = False
-        self._build(height)
+        self._build(side)
 
     def _build(self, size: int) -> None:
         assert isinstance(self.config, BaselineConfig)  # a subclass with other settings builds otherwise

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk import DataSpec, LatentSpace, Method, Objective, Step, adam, option
-from distk.nn import kl_to_prior, reparameterise
+from distk.nn import canvas, kl_to_prior, reparameterise
 from distk.plugins.vae_family.gaussian import GaussianVAE
 
 NO_KL = 1e-3
@@ -114,10 +114,10 @@ class PeychevFC(PeychevVAE):
 
 
 class PeychevConv(PeychevVAE):
-    """Convolutional: two 3x3 convolutions of stride 2 and one full layer; for images whose sides 4 divides.
+    """Convolutional: two 3x3 convolutions of stride 2 and one full layer; other images stand on a canvas.
 
-    Large images (32x32 and more, sides divisible by 8) have three transposed convolutions of stride 2, smaller ones two
-    of stride 2 and one of stride 1.
+    Large images (32x32 and more, on sides divisible by 8) have three transposed convolutions of stride 2, smaller ones
+    (on sides divisible by 4) two of stride 2 and one of stride 1.
     """
 
     presets: ClassVar[Mapping[str, Any]] = {
@@ -131,18 +131,18 @@ class PeychevConv(PeychevVAE):
 
     def networks(self, large: bool) -> tuple[nn.Sequential, nn.Sequential]:
         config, (channels, height, width) = self.config, self.spec.shape
+        place = canvas(height, width, halvings=3 if large else 2)
         divisor = 8 if large else 4
-        if height % divisor or width % divisor:
-            raise ValueError(f"images of {height}x{width} pixels cannot be halved evenly; peychev-fc takes any size")
+        height, width = place.map[0] * divisor, place.map[1] * divisor
         first, second = (16, 32) if large else (8, 16)
         full = config.hidden or (1024 if large else 512)
         corner = second * (height // 4) * (width // 4)
-        encoder = [*self._down(channels, first), *self._down(first, second), nn.Flatten()]
+        encoder = [*place.onto(), *self._down(channels, first), *self._down(first, second), nn.Flatten()]
         encoder += [*self._full(corner, full, nn.ReLU), nn.Linear(full, 2 * config.z)]
         start = (64 if large else 16, height // divisor, width // divisor)
         decoder = [*self._full(config.z, full, nn.Tanh), *self._full(full, math.prod(start), nn.Tanh)]
         decoder += [nn.Unflatten(1, start), *self._up(start[0], first), *self._up(first, 4)]
-        decoder += [Upwards(4, channels, bias=True) if large else nn.Conv2d(4, channels, 3, 1, 1)]
+        decoder += [Upwards(4, channels, bias=True) if large else nn.Conv2d(4, channels, 3, 1, 1), *place.off()]
         return nn.Sequential(*encoder), nn.Sequential(*decoder)
 
     def _down(self, inputs: int, outputs: int) -> list[nn.Module]:

@@ -551,8 +551,8 @@ def test_ways_between_draws_lead_along_the_noise(seed: int) -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot be cut into 3 x 3"):
         make(0, IMAGES, grid=3)
-    with pytest.raises(ValueError, match="pieces of 4x4 pixels have no convolutional network"):
-        make(0, IMAGES, arch="conv")
+    with pytest.raises(ValueError, match="pieces of 300x300 pixels have no convolutional network"):
+        make(0, DataSpec("image", (1, 600, 600)), arch="conv")
     assert plan_of((2, 4, 4), "auto") is None
     assert plan_of((2, 16, 16), "auto") is not None
 

@@ -117,10 +117,10 @@ def test_other_sides_fit(side: int, k: int, generator: torch.Generator) -> None:
     assert BEAutoencoder(k, 5, 7, shape, 2)(made).shape == made.shape
 
 
-@pytest.mark.parametrize("shape", [(3, 20, 24), (3, 17, 17), (3, 34, 34), (3, 3, 3)])
-def test_sides_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", [(3, 7, 7), (3, 32, 3)])
+def test_images_that_are_too_small_are_refused(shape: tuple[int, ...]) -> None:
     for build in (lambda: DCGenerator(4, shape, 2), lambda: BEEncoder(4, shape, 2)):
-        with pytest.raises(ValueError, match=r"halved down|square"):
+        with pytest.raises(ValueError, match="8x8 pixels or more"):
             build()
 
 

@@ -201,8 +201,8 @@ def test_data_that_do_not_fit_are_refused() -> None:
         ValueError, match=r"\[0, 1\] for the Bernoulli likelihood.* 0 to 255: use --likelihood gaussian"
     ):
         settings.method(settings.model, DataSpec("image", (1, 64, 64), (0.0, 255.0)))
-    small = resolve("betavae", options={"data": {"name": "digits", "size": 28}, "train": {"device": "cpu"}})
-    with pytest.raises(UsageError, match="--arch burgess takes images of 32x32 or 64x64 pixels, not 28x28"):
+    small = resolve("betavae", options={"data": {"name": "dimred"}, "train": {"device": "cpu"}})
+    with pytest.raises(UsageError, match="8x8 pixels or more, not 10; --arch mlp takes any data"):
         build(small, torch.device("cpu"), Ranks())
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distk import UsageError
+from distk import DataSpec, UsageError
 from distk.device import Ranks, seeded
 from distk.nn import bernoulli_nll, gaussian_kl
 from distk.settings import resolve
@@ -242,7 +242,7 @@ def test_beta_l_above_beta_h_is_warned_about(capsys) -> None:
     assert "beta_l 30.5 is above beta_h" in capsys.readouterr().err
 
 
-def test_images_of_another_size_are_refused() -> None:
-    settings = resolve("cascadevae", options={"data": {"name": "digits", "size": 28}, "train": {"device": "cpu"}})
-    with pytest.raises(UsageError, match="32x32 or 64x64 pixels, not 28x28"):
-        build(settings, torch.device("cpu"), Ranks())
+def test_images_that_are_too_small_are_refused() -> None:
+    settings = resolve("cascadevae")
+    with pytest.raises(ValueError, match="8x8 pixels or more, not 4x4"):
+        settings.method(settings.model, DataSpec("image", (1, 4, 4)))
