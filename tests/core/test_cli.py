@@ -250,7 +250,9 @@ def test_a_killed_run_leaves_a_checkpoint_that_resumes(tmp_path) -> None:
     many = ["train", "cascadevae", *SMALL, "--steps", "300", "--checkpoint-every", "20"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     distk(*many, "--out", straight, cwd=tmp_path)
-    process = subprocess.Popen([sys.executable, "-m", "distk", *many, "--out", str(killed)], cwd=tmp_path)
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as `distk` here: more threads sum in another order
+    command = [sys.executable, "-m", "distk", *many, "--out", str(killed)]
+    process = subprocess.Popen(command, cwd=tmp_path, env=one_thread)
     _until((killed / "log.jsonl"), 15)
     process.kill()
     process.wait(timeout=60)
