@@ -43,6 +43,7 @@ from distk.errors import DistkError
 from distk.models import trained_data
 from distk.settings import resolve
 from distk.training import loop
+from distk.training.changes import settings_of
 
 CHUNK, SECONDS = 100, 300
 """Files that one child reads, and the time that it has for them."""
@@ -170,7 +171,7 @@ def _checkpoint(folder: Path) -> Target:
     def read(path: Path) -> None:
         model, header = checkpoint.load(path)
         trained_data(header, torch.device("cpu"))
-        loop.settings_of(header, path)
+        settings_of(header, path)
         trainer.model.load_state_dict(model.state_dict())
         trainer.load_state(checkpoint.load_training(path))
         trainer.step()

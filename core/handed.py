@@ -19,16 +19,26 @@ SLACK = 1e-5
 def hold_to_spec(model: Method) -> None:
     """Make `encode` and `decode` of this one model check what they are given."""
     if type(model).encode is not Method.encode:
-        setattr(model, "encode", _checked(model, model.encode, items_problem))  # noqa: B010 (mypy: a method)
+        setattr(model, "encode", _checked(model, "encode", items_problem))  # noqa: B010 (mypy: a method)
     if can(model, "decode"):
-        setattr(model, "decode", _checked(model, model.decode, code_problem))  # noqa: B010
+        setattr(model, "decode", _checked(model, "decode", code_problem))  # noqa: B010
 
 
-def _checked(model: Method, inner: Callable[..., Any], problem: Callable[[Method, Any], str]) -> Callable[..., Any]:
+class Shape(str):
+    """A problem of another shape: some models take more than one, so that it counts only where the model fails."""
+
+
+def _checked(model: Method, name: str, problem: Callable[[Method, Any], str]) -> Callable[..., Any]:
     def call(given: Any, *rest: Any, **named: Any) -> Any:
-        if told := problem(model, given):
-            raise UsageError(f"{inner.__name__}: {told}.")
-        return inner(given, *rest, **named)
+        told = problem(model, given)
+        if told and not isinstance(told, Shape):
+            raise UsageError(f"{name}: {told}.")
+        try:
+            return getattr(type(model), name)(model, given, *rest, **named)
+        except (RuntimeError, ValueError, IndexError) as error:
+            if told:
+                raise UsageError(f"{name}: {told}.") from error
+            raise
 
     return call
 
@@ -38,8 +48,9 @@ def items_problem(model: Method, x: Any) -> str:
     spec = model.spec
     if not isinstance(x, Tensor):
         return f"items are a tensor [n, {', '.join(map(str, spec.shape))}], not {type(x).__name__}"
-    if x.dim() != len(spec.shape) + 1 or tuple(x.shape[1:]) != tuple(spec.shape):
-        return f"items have the shape {list(x.shape)}, the model takes [n, {', '.join(map(str, spec.shape))}]"
+    if tuple(x.shape[1:]) != tuple(spec.shape):
+        told = f"items have the shape {list(x.shape)}, the model takes [n, {', '.join(map(str, spec.shape))}]"
+        return Shape(told) if x.dim() == len(spec.shape) + 1 else told
     if x.device != model.device:
         return f"items are on {x.device}, the model on {model.device}"
     if spec.kind not in ("image", "video", "vector"):
@@ -60,7 +71,8 @@ def code_problem(model: Method, code: Code | Any) -> str:
         shape = groups[name].shape
         if not isinstance(value, Tensor) or tuple(value.shape[1:]) != tuple(shape):
             found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            return f"'{name}' is {found}, the model takes [n, {', '.join(map(str, shape))}]"
+            told = f"'{name}' is {found}, the model takes [n, {', '.join(map(str, shape))}]"
+            return Shape(told) if isinstance(value, Tensor) else told
         if value.device != model.device:
             return f"'{name}' is on {value.device}, the model on {model.device}"
         if told := _values_problem(value, None, f"row of '{name}',"):

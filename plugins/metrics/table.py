@@ -101,6 +101,7 @@ def _without_factor(table: CodeTable, k: int) -> CodeTable:
         factor_kinds=tuple(table.factor_kinds[i] for i in keep),
         factors_test=None if test is None else test[:, keep],
         grid=False,
+        extra={**table.extra, "left": (*table.extra.get("left", ()), table.factor_names[k])},
     )
 
 

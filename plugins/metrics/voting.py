@@ -37,9 +37,10 @@ class FactorVaeConfig(VotingConfig):
 def where(table: CodeTable, config: VotingConfig) -> dict[str, Any]:
     """The table as the array functions want it: a full grid by its sizes, anything else by its factors."""
     left_out = set(config.ignore_factors)
-    if surplus := sorted(left_out - set(table.factor_names)):
+    if surplus := sorted(left_out - {*table.factor_names, *table.extra.get("left", ())}):
         raise unknown("factor to ignore", surplus[0], table.factor_names)
-    table.needs_factors()
+    if not table.factor_names:
+        table.needs_factors()
     if len(set(table.factor_names) - left_out) < 2:
         told = f"'{table.factor_names[0]}' is the only factor" if len(table.factor_names) == 1 else "one factor is left"
         raise UsageError(f"{told}, and a vote among one is always right: this score needs two or more.")

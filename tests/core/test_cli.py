@@ -177,7 +177,7 @@ WRONG = [
     (["train", "cascadevae", "--steps", "-1"], 2, "below the smallest allowed value 0"),
     (["train", "cascadevae", "--z", "0"], 2, "method 'cascadevae', 'z': 0 is below"),
     (["train", "cascadevae", "--data", "dspirtes"], 2, "Did you mean 'dsprites'?"),
-    (["train", "cascadevae", "--data-dir", "nowhere"], 2, "--data-dir 'nowhere' does not exist"),
+    (["train", "cascadevae", "--data-dir", "nowhere"], 2, "nowhere' does not exist"),
     (["train", "cascadevae", "--preset", "demmo"], 2, "unknown preset of 'cascadevae' 'demmo'. Did you mean 'demo'?"),
     (["train", "cascadevae", "--config", "no.toml"], 2, "config file 'no.toml' does not exist"),
     (["train", "cascadevae", "--device", "cuda:9"], 2, "--device cuda:9"),

@@ -345,7 +345,7 @@ def run(line: str, place: str, runs: Runs, extra: tuple[str, ...] = ()) -> tuple
 def test_there_are_examples(program: Any) -> None:
     assert examples(program) == []
     assert lines_of(program, ["traverse"]) == ["distk traverse runs/my-run --columns 12 --span=-3:3"]
-    assert len(lines_of(program, ["eval"])) == 3
+    assert len(lines_of(program, ["eval"])) == 4
     assert len(places()) > 100
 
 

@@ -20,6 +20,7 @@ NAMES = [
     *(f"image {suffix}" for suffix in ("png", "jpg", "gif", "bmp", "webp", "tiff", "ppm")),
     *(f"images {form}" for form in ("zip", "tar", "tar.gz")),
     *(f"items {form}" for form in ("npz", "npy", *(("h5",) if importlib.util.find_spec("h5py") else ()))),
+    *("table csv", *(("table parquet",) if importlib.util.find_spec("pyarrow") else ())),
     *("text tsv", "text gz", "conllu", "json lines", "vectors text", "vectors binary", "vectors gz"),
     *(f"clips {form}" for form in ("npz", "strip", "gif", *(("mp4", "avi") if importlib.util.find_spec("av") else ()))),
     *("transitions npz", "mat", "mat packed", "mat splits"),

@@ -137,7 +137,7 @@ def test_places_that_do_not_fit(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"nothing")
     with pytest.raises(UsageError, match=r"found a.npz, b.npy"):
         open_dataset("arrays", folder=tmp_path)
-    for name, match in (("a.npz", "is not a valid npz file"), ("b.npy", "cannot be read")):
+    for name, match in (("a.npz", "is not a valid npz file"), ("b.npy", "is not a valid npy file")):
         with pytest.raises(DistkError, match=match):
             open_dataset("arrays", folder=tmp_path / name)
 
@@ -161,7 +161,7 @@ def test_npz_files_that_claim_what_they_do_not_hold(tmp_path: Path) -> None:
     np.savez(tmp_path / "packed.npz", images=IMAGES)
     (tmp_path / "packed.npz").rename(tmp_path / "packed.npy")
     for name in ("huge.npz", "no_array.npz", "alone.npz", "packed.npy"):
-        with pytest.raises(DistkError, match=r"cannot be|is not a valid npz file"):
+        with pytest.raises(DistkError, match=r"cannot be|is not a valid np[yz] file"):
             open_dataset("arrays", folder=tmp_path / name)
 
 

@@ -169,7 +169,7 @@ def test_files_of_another_form(small, tmp_path: Path, seed: int) -> None:
         with pytest.raises(DistkError, match=said):
             open_dataset("shapes3d", folder=path)
     path.write_bytes(b"no HDF5")
-    with pytest.raises(DistkError, match="cannot be read"):
+    with pytest.raises(DistkError, match=r"cannot be read|is not an HDF5 file"):
         open_dataset("shapes3d", folder=path)
     with pytest.raises(UsageError, match=r"3dshapes\.h5"):
         open_dataset("shapes3d", folder=tmp_path.parent / "nowhere")

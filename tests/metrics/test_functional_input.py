@@ -81,7 +81,7 @@ def test_single_messages(rng: np.random.Generator) -> None:
         ("given together", lambda: fn.sap(codes, factors, codes)),
         ("test rows have 2 codes", lambda: fn.dci(codes, factors, codes[:, :2], factors)),
         ("quantile", lambda: fn.irs(codes, factors, quantile=0)),
-        ("bins must be at least 2", lambda: fn.mig(codes, factors, bins=1)),
+        ("bins must be in 2", lambda: fn.mig(codes, factors, bins=1)),
         ("d must be in 1..3", lambda: fn.linear_correlation(codes, d=4)),
         ("mean has shape", lambda: fn.mig_aggregate(codes, codes[:, :2], factors)),
         ("must be equal", lambda: fn.reconstruction(np.ones((3, 4)), np.ones((3, 5)))),

@@ -140,7 +140,7 @@ def test_test_rows_posterior_and_kinds_of_a_file(distk, codes) -> None:
         ({"codes": np.zeros((4, 2)), "factors": np.zeros((4, 1)), "codes_test": np.zeros((4, 2))}, "go together"),
         ({"codes": np.zeros((4, 2)), "code_names": ["a"]}, "must hold 2 words"),
         ({"codes": np.zeros((4, 2)), "code_kinds": ["a", "b"]}, "out of continuous, ordinal, categorical"),
-        ({"codes": np.array([{}], dtype=object)}, "cannot read codes"),
+        ({"codes": np.array([{}], dtype=object)}, "cannot be in this file or is not read"),
     ],
 )
 def test_files_of_codes_that_do_not_fit(tmp_path, members, words) -> None:

@@ -85,7 +85,7 @@ def _quantile_deviation(x: Tensor, y: Tensor, size: int, quantile: float) -> Ten
             top = (group - group.mean()).abs_().topk(len(group) - low).values  # falling
             total += top[-1] + (position - low) * (top[-2:][0] - top[-1])
         found.append(total / size)
-    return torch.stack(found)
+    return torch.stack(found) if found else x.new_zeros(0)
 
 
 def unsupervised(codes: Array, bins: int = 20) -> Result:

@@ -164,8 +164,8 @@ on = "validation"
 [data]
 name = "dsprites"
 size = 32
-scales = [5]
-orientations = 1
+scales = [0, 1, 2, 3]
+orientations = 3
 positions = 4
 holdout = 0.25
 [train]

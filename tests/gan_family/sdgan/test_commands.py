@@ -244,7 +244,6 @@ def test_pictures_that_are_none_are_refused(runs, distk_command, in_folder: Path
 def test_training_refuses_what_cannot_be_paired(distk_command, in_folder: Path) -> None:
     for arguments, message in (
         (("--data", "blobs"), "no labels"),
-        (("--data", "idfaces", "--size", 18), "halved down"),
         (("--data", "idfaces", "--size", 16, "--observations", 2, "--tuple-k", 3), "fewer than 3 images"),
         (("--identity", 0), "identity"),
     ):

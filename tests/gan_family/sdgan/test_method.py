@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distk import Dataset, DataSpec, Files, Step, UsageError
 from distk.config import from_dict
-from distk.device import initialised
+from distk.device import initialised, seeded, stream
 from distk.plugins.gan_family.sdgan.method import BEGAN, DCGAN, SDBEGAN, SDDCGAN, PairGAN
 from distk.plugins.gan_family.sdgan.networks import BEAutoencoder, BEDecoder, BEEncoder, DCDiscriminator, DCGenerator
 from distk.plugins.gan_family.sdgan.tuples import identities
@@ -368,7 +368,7 @@ def test_both_gradients_come_before_either_step(double: None, seed: int) -> None
     old = {name: value.detach().clone() for name, value in model.state_dict().items()}
     twin = make(SDBEGAN, seed, rate=0.5)
     twin.load_state_dict(old)
-    draw = torch.Generator().manual_seed(seed)
+    draw = seeded(stream(seed, "training"), CPU)
     x = twin.collect(Source(run.dataset, 3, draw))["x"]
     step = a_step(x, 0)
     step.generator = draw

@@ -95,13 +95,13 @@ def test_images_are_rounded_as_in_files() -> None:
 
 def test_it_learns_to_tell_new_identities_apart() -> None:
     data = open_dataset("idfaces", {"size": 16, "identities": 400})
-    trained = train_verifier(data, 100, batch=32, width=8, size=32, lr=3e-3, seed=1)
+    trained = train_verifier(data, 400, batch=32, width=8, size=32, lr=3e-3, seed=1)
     assert not trained.training
     with initialised(1, CPU):
         untrained = Verifier(VerifierInfo((3, 16, 16), 8, 32)).eval()
     test = held_out(data)[1]
     areas = []
-    for embed in (trained, untrained):  # measured: 0.71 and 0.61
+    for embed in (trained, untrained):  # measured, seeds 0 to 3: 0.71 to 0.78, and 0.58 to 0.64
         side = real_side(data, test, 1000, embed, seeded(0, CPU))
         areas.append(scores.area(side.matched, side.unmatched))
     assert areas[0] > areas[1] + 0.05

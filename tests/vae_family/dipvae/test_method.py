@@ -249,7 +249,7 @@ def test_settings_out_of_range(options, message) -> None:
 
 @pytest.mark.parametrize("options", [{"cov": "batch"}, {}, {"cov_grad": "literal", "unbiased": True}])
 def test_a_batch_of_one_has_no_covariance(options) -> None:
-    with pytest.raises(UsageError, match="a covariance needs at least 2 samples"):
+    with pytest.raises(UsageError, match="batches of 2 items or more"):
         trainer(batch=1, **options).step()
 
 

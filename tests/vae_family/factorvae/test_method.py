@@ -286,7 +286,7 @@ def test_settings_out_of_range(model, message) -> None:
 
 
 def test_batches_that_are_too_small(capsys) -> None:
-    with pytest.raises(UsageError, match="needs --batch 2 or more"):
+    with pytest.raises(UsageError, match="use --batch 2"):
         trainer(batch=1).step()
     trainer(batch=31).step()
     assert "batch 31 is small" in capsys.readouterr().err

@@ -86,4 +86,4 @@ def test_losses_of_other_data_train_too(distk_command, in_folder: Path) -> None:
         assert code == 0, err
     code, out, _ = distk_command("embed", in_folder / "histogram", "--rows", 50, "--json")
     assert code == 0
-    assert json.loads(out)["tensors"] == {"z": [50, 22], "label": [50]}
+    assert json.loads(out)["tensors"] == {"z": [50, 22], "label": [50], "factors": [50, 1]}
