@@ -11,6 +11,8 @@ import numpy as np
 
 from distk import DistkError, UsageError
 from distk.arrays import Npz, open_npy, open_npz
+from distk.console import progress
+from distk.kept import of_files
 from distk.plugins.datasets.hdf5 import open_hdf5
 
 KINDS = (".npy", ".npz", ".h5", ".hdf5")
@@ -101,3 +103,17 @@ def parts(array: Any) -> Iterator[np.ndarray]:
         return
     for start in range(0, len(array), AT_ONCE):
         yield array[start : start + AT_ONCE]
+
+
+def unpacked(name: str, path: Path, array: Any) -> np.ndarray:
+    """An array of an opened file as it is, unpacked once and kept under `name` (`distk.kept`), memory-mapped."""
+
+    def fill(out: np.ndarray) -> None:
+        at = 0
+        with progress(f"reading {path.name}", len(out)) as advance:
+            for part in parts(array):
+                out[at : at + len(part)] = part
+                at += len(part)
+                advance(len(part))
+
+    return of_files(name, [path], path.parent, tuple(array.shape), array.dtype, fill)

@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 
 from distk import DataSpec, DistkError, FactorDataset, Files, UsageError, option, permuted_split
-from distk.console import progress
-from distk.kept import of_files
-from distk.plugins.datasets.arrayfile import opened, parts
+from distk.plugins.datasets.arrayfile import opened, unpacked
 from distk.stored import Stored
 
 FILES = {
@@ -32,7 +30,6 @@ GRIDS = {
     "real": (6, 6, 2, 3, 3, 40, 40),
     "complex": (4, 4, 2, 3, 3, 40, 40),
 }
-COLOURS = ("white", "green", "red", "blue", "brown", "olive")
 SHAPES = {
     "toy": ("cone", "cube", "cylinder", "hexagonal", "pyramid", "sphere"),
     "complex": ("mug", "ball", "banana", "cup"),
@@ -100,13 +97,4 @@ def read(path: Path, count: int) -> np.ndarray:
             raise DistkError(f"'{path}': expected images uint8 {shape}, found {there}.")
         if name == "":
             return held[name]
-
-        def fill(out: np.ndarray) -> None:
-            at = 0
-            with progress("reading mpi3d", count) as advance:
-                for part in parts(held["images"]):
-                    out[at : at + len(part)] = part
-                    at += len(part)
-                    advance(len(part))
-
-        return of_files(f"mpi3d: {path.name}", [path], path.parent, shape, np.uint8, fill)
+        return unpacked(f"mpi3d: {path.name}", path, held["images"])

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from distk import DataSpec, DistkError, FactorDataset, Files, option, permuted_split
 from distk.console import progress
-from distk.kept import kept, of_files
-from distk.plugins.datasets.arrayfile import opened, parts
+from distk.kept import kept
+from distk.plugins.datasets.arrayfile import opened, unpacked
 from distk.stored import Stored
 
 FILE = "3dshapes.h5"
@@ -129,16 +129,7 @@ def read(path: Any) -> np.ndarray:
         if wrong.any():
             row = int(wrong.argmax())
             raise DistkError(f"'{path}': labels are not the published grid, first in row {row}: {found[row].tolist()}.")
-
-        def fill(out: np.ndarray) -> None:
-            at = 0
-            with progress("reading 3dshapes", count) as advance:
-                for part in parts(held["images"]):
-                    out[at : at + len(part)] = part
-                    at += len(part)
-                    advance(len(part))
-
-        return of_files("shapes3d", [path], path.parent, (count, SIDE, SIDE, 3), np.uint8, fill)
+        return unpacked("shapes3d", path, held["images"])
 
 
 def layers(size: int, device: torch.device | None = None) -> Tensor:
