@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from distk.errors import DistkError
 from distk.method import Method
+from distk.optimizers import light
 
 
 class InTraining(Protocol):
@@ -159,6 +160,6 @@ def _slots(optimizer: torch.optim.Optimizer) -> set[str] | None:
     settings: dict[str, Any] = {
         k: v.clone() if isinstance(v, Tensor) else v for k, v in optimizer.defaults.items() if k in known
     }
-    twin = kind([probe], **settings)
+    twin = light(kind, [probe], **settings)
     twin.step()
     return {slot for slot, value in twin.state[probe].items() if isinstance(value, Tensor)}

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from distk.optimizers import light
+
 from . import checks
 from .checks import Array, Result
 from .sampling import GridSampler, Sampler
@@ -118,7 +120,7 @@ def _probe(x: Tensor, y: Tensor, classes: int, epochs: int) -> tuple[dict[str, f
     (x_train, x_valid, _), (y_train, y_valid, _) = x.tensor_split(cut), y.tensor_split(cut)
     target = torch.nn.functional.one_hot(y_train, classes).to(x.dtype) / len(x_train)
     theta = torch.zeros(x.shape[1] + 1, classes, device=x.device, requires_grad=True)
-    adam = torch.optim.Adam([theta], lr=1e-3)
+    adam = light(torch.optim.Adam, [theta], lr=1e-3)
     best, loss_best, worse, taken = theta.detach().clone(), torch.inf, 0, 0
     with torch.no_grad():
         while taken < epochs and worse <= 20:
