@@ -37,7 +37,7 @@ from distk.registry import registry
 from distk.version import __version__
 
 NO_MEMORY = "there is not enough memory for it: score fewer --rows"
-SLOW = 10.0
+SLOW = 2.0
 """Seconds after which it is said which score is being computed."""
 CODES_KEPT = 30 * 86400
 """Seconds after which codes in the cache folder are removed."""
