@@ -391,7 +391,7 @@ LOOKS: dict[str, str] = {
     "interpolate": "",
     "predict": "",
     "embed": "--score --rows 60",
-    "covmap": "",
+    "covmap": "--rows 60",
     "tuning": "",
     "eval": "--metric dci --metric elbo --metric clsacc --metric reconstruction --rows 60 --no-plots",
 }
