@@ -41,10 +41,10 @@ def answers(request: dict[str, Any], content: bytes) -> Iterator[tuple[dict[str,
     except DistkError as error:
         yield {"error": str(error)[:SAID], "usage": isinstance(error, UsageError)}, []
     except MemoryError:
-        yield {"error": f"reading it needs more than {MEMORY >> 30} GB of memory."}, []
+        yield {"error": f"'{request['asked']['where']}' needs more than {MEMORY >> 30} GB of memory to be read."}, []
     except Exception as error:  # what nobody foresaw is told, too, so that the next file is read
         text = " ".join(str(error).split())[:200]
-        yield {"error": f"a file cannot be read: {type(error).__name__} {text}"}, []
+        yield {"error": f"'{request['asked']['where']}' cannot be read: {text}", "odd": type(error).__name__}, []
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:

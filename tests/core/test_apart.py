@@ -134,8 +134,8 @@ def test_answers_come_in_order_while_files_are_sent_ahead(work: str, seed: int) 
         ("lies", "'it' is damaged: reading it was given up (an array |u1 [1099511627776])."),
         ("words", "'it' is damaged: reading it was given up (an array |O [1])."),
         ("refuses", "it is bad."),
-        ("odd", "a file cannot be read: KeyError 'x'"),
-        ("greedy", "reading it needs more than 6 GB of memory."),
+        ("odd", "'it' cannot be read: 'x'"),
+        ("greedy", "'it' needs more than 6 GB of memory to be read."),
     ],
 )
 def test_whatever_a_file_does_to_its_reader_is_an_error_about_it(
