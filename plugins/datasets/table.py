@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import importlib.util
 import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 
 from distk import DistkError, Files, UsageError, option
+from distk.apart import apart
 from distk.console import counted, progress
 from distk.errors import nearest
 from distk.plugins.datasets.arrays import HeldFactors, HeldItems, SplitConfig
@@ -32,6 +34,8 @@ WIDEST = 1 << 16
 """Columns that are believed."""
 LONGEST = 1 << 20
 """Characters of one cell that are believed."""
+LARGEST = 1 << 31
+"""Bytes of a Parquet file that are read."""
 LABELS, SPLIT = ("label", "class", "target"), ("split",)
 """Columns that are taken for labels and splits without being named."""
 SHOWN = 5
@@ -273,15 +277,13 @@ def _as_text(raw: IO[bytes]) -> Iterator[io.TextIOWrapper]:
 
 
 def _parquet(entry: Entry, where: str) -> Iterator[tuple[list[str], list[Any]]]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise UsageError(f"reading '{where}' needs the package pyarrow: pip install 'distk[tables]'.") from None
+    """The names of the columns and, chunk by chunk, their cells; another process reads them."""
+    if importlib.util.find_spec("pyarrow") is None:
+        raise UsageError(f"reading '{where}' needs the package pyarrow: pip install 'distk[tables]'.")
     with entry.open() as raw:
-        try:
-            file = parquet.ParquetFile(raw)
-            for batch in file.iter_batches(CHUNK):
-                yield list(batch.schema.names), [column.to_pylist() for column in batch.columns]
-        except Exception as error:  # damaged files raise a family of their own
-            reason = " ".join(str(error).split())[:200]
-            raise DistkError(f"'{where}' cannot be read as Parquet: {reason}.") from error
+        content = raw.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise DistkError(f"'{where}' has more than {LARGEST:,} bytes, which are not read as Parquet.")
+    for told, numbers in apart("distk.plugins.datasets.parquet:rows", where, content, most=CHUNK):
+        arrays = iter(numbers)
+        yield told["names"], [next(arrays) if cells is None else cells for cells in told["cells"]]
