@@ -170,6 +170,15 @@ def _from_file(file: Path, entry: Registration) -> dict[str, Any]:
     return content
 
 
+def sorted_out(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Flat settings that may change in a run, by section: those of the trainer, and others as the model's."""
+    train = {field.name for field in dataclasses.fields(TrainConfig)}
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in changes.items():
+        sections.setdefault("train" if name in train else "model", {})[name] = value
+    return sections
+
+
 def split_options(
     cls: type[Method], dataset: type[Dataset] | None, given: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
