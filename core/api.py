@@ -55,8 +55,10 @@ def train(
     name = named(options.get("data", cls.data), "train: a data set")
     data = registry().find("dataset", name.partition(":")[0]).load()
     sections = split_options(cls, data, options)
+    if {"steps", "epochs"} <= sections["train"].keys():
+        raise UsageError("train: steps and epochs exclude each other.")
     file = path_of(config, "train: a config file") if config is not None else None
-    settings = resolve(method, preset=preset, file=file, options=sections)
+    settings = resolve(method, preset=preset, file=file, options=sections, typed="train: '{}'".format)
     return loop.train(settings, path_of(out, "train: the run folder") if out is not None else None, quiet)
 
 

@@ -56,8 +56,9 @@ def table_from_arrays(
     where, suffix = f"'{path}'", path.suffix.lower()
     if not path.is_file():
         raise DistkError(f"file of codes '{path}' does not exist.")
+    held: dict[str, Any]
     if suffix in TABLES:
-        held = _of_table(path, columns, names, every=beside is None)
+        held = dict(_of_table(path, columns, names, every=beside is None))
         columns = None
     elif suffix == ".safetensors":
         held = _tensors(path)

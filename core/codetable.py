@@ -132,8 +132,8 @@ def _add_factors(table: CodeTable, held: Mapping[str, Any], where: str) -> None:
     both = train
     if table.codes_test is not None:
         test = _columns(where, held, "factors_test", len(table.codes_test), k)
-        both = np.concatenate([train.astype(object), test.astype(object)]) if train.dtype != test.dtype else None
-        both = np.concatenate([train, test]) if both is None else both
+        alike = train.dtype == test.dtype
+        both = np.concatenate([train, test] if alike else [train.astype(object), test.astype(object)])
     if both.dtype.kind in "fiub":
         values = numbers(where, {"factors": both}, "factors")
         kinds = ["ordinal" if bool(w) else "continuous" for w in (values == values.round()).all(0)]

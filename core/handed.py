@@ -45,7 +45,7 @@ if TYPE_CHECKING:
             **given: Any,
         ) -> Code: ...
 
-        def sample(
+        def sample(  # type: ignore[override]  # what a group is called is never `grad`
             self,
             n: int,
             generator: torch.Generator | int | None = None,

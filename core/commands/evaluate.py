@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from distk import console, options
+from distk import completing, console, options
 from distk.asked import Asked, asked
 from distk.codefile import table_from_arrays
 from distk.commands.scorefiles import subject_of, target_of, written
@@ -129,7 +129,10 @@ def evaluate(
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            "--metric", "-m", help="Metric, repeatable, or METRIC:KEY=VALUE,split=SPLIT,label=NAME; `all` for all."
+            "--metric",
+            "-m",
+            help="Metric, repeatable, or METRIC:KEY=VALUE,split=SPLIT,label=NAME; `all` for all.",
+            autocompletion=completing.metrics,
         ),
     ] = None,
     codes: Annotated[

@@ -28,8 +28,9 @@ def runs(folder: str | Path = RUNS, *, where: Sequence[str] = (), sort: str = "-
 def compare(*paths: str | Path | Run | Sequence[Any], metrics: Sequence[str] = ()) -> Comparison:
     """Settings in which runs differ (`.settings`), scores (`.scores`), and of two groups their `.differences`.
 
-    paths: runs, their folders or checkpoints, or folders with runs below them, one by one or as one list. Runs that differ in their seed alone are one of
-    `.groups`, whose scores have a mean and, from three runs, a 95 per cent bootstrap interval over seeds.
+    paths: runs, their folders or checkpoints, or folders with runs below them, one by one or as one list. Runs that
+    differ in their seed alone are one of `.groups`, whose scores have a mean and, from three runs, a 95 per cent
+    bootstrap interval over seeds.
     metrics: these alone. Raises DistkError for a path without a run or a metric by which none was scored.
     """
     if len(paths) == 1 and isinstance(paths[0], (list, tuple)):
