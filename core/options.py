@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import typer
 import typer.core
 
-from distk import completing
+from distk import completing, look
 from distk.config import flag, hints, split_optional
 from distk.errors import DistkError
 from distk.helping import PlainCommand
@@ -121,7 +121,8 @@ class Command(PlainCommand):
         given = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
         token = asked.set(frozenset(given))
         try:
-            return super().invoke(ctx)
+            with look.unchosen():
+                return super().invoke(ctx)
         finally:
             asked.reset(token)
 

@@ -13,7 +13,7 @@ from distk.asked import Asked, asked
 from distk.codefile import table_from_arrays
 from distk.commands.scorefiles import subject_of, target_of, written
 from distk.commands.scoretable import show
-from distk.commands.shared import UNFIT, OnRows, require, written_to
+from distk.commands.shared import UNFIT, Look, OnRows, require, titled, written_to
 from distk.config import assignments
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
@@ -152,6 +152,7 @@ def evaluate(
     fit: Annotated[
         str | None, typer.Option(help="Split on which predictors (dci, sap, ...) are fitted; --split tests them.")
     ] = None,
+    look: Look = Look(),
     plots: Annotated[
         bool | None,
         typer.Option(
@@ -210,7 +211,8 @@ def evaluate(
     drawn: dict[str, dict[str, Picture]] = {}
     unwritten: DistkError | None = None
     for split, result in results.items():
-        drawn[split] = {} if plots is False else _drawn(result["metrics"])
+        subject_words = _subject(on, codes, split, result)
+        drawn[split] = {} if plots is False else _drawn(result["metrics"], subject_words)
         result["provenance"] = {**subject, **result["provenance"]}
         named = {"checkpoint": str(path), **result}
         try:
@@ -279,12 +281,22 @@ def _reads_codes(name: str) -> bool:
         return True
 
 
-def _drawn(results: dict[str, Any]) -> dict[str, Picture]:
+def _subject(on: OnRows, codes: Path | None, split: str, result: dict[str, Any]) -> str:
+    """What pictures of these scores say of what was scored."""
+    if codes is not None:
+        return f"codes of {codes.name}"
+    told_of = result["provenance"]
+    return titled(on.header, f"{told_of.get('data')}, {split} split" if split != "all" else str(told_of.get("data")))
+
+
+def _drawn(results: dict[str, Any], subject: str) -> dict[str, Picture]:
     """The pictures of all metrics, by "metric.picture"."""
     drawn: dict[str, Picture] = {}
     for name, values in results.items():
         if "error" not in values:
-            pictures = registry().find("metric", values.get("metric", name)).load().pictures(values)
+            pictures = (
+                registry().find("metric", values.get("metric", name)).load().pictures({**values, "subject": subject})
+            )
             drawn |= {f"{UNFIT.sub('-', name)}.{key}": picture for key, picture in pictures.items()}
     return drawn
 
