@@ -42,6 +42,7 @@ class Config:
 class Cars3D(FactorDataset[Config]):
     """Factors elevation 4, azimuth 24, object 183; cars in the order of their files' names."""
 
+    counted = True
     reads = "cars/*.mat, 183 files"
     factor_names = ("elevation", "azimuth", "object")
     factor_kinds = ("ordinal", "circular", "categorical")
