@@ -68,7 +68,8 @@ class CorpusDataset(Dataset[S]):
         self.encoding = self.charset if config.encoding == "auto" else config.encoding
         known = files.model
         self.model = known if known is not None and known.kind == "sentence" and "vocab" in known.extra else None
-        parts, classes, self.origin = self.read(files)
+        with on_disk(files) as there:
+            parts, classes, self.origin = self.read(there)
         self._build(parts, classes)
 
     def read(self, files: Files) -> tuple[dict[str, Part], tuple[str, ...], str]:
