@@ -129,7 +129,8 @@ def _unpack(tree: Tree, place: Path, about: dict[str, object], total: int) -> Pa
     except OSError as error:
         if _sound(place, about):  # another process was quicker
             return place
-        raise DistkError(f"'{tree.root}' cannot be unpacked into '{place.parent}' ({error.strerror or error}).") from error
+        reason = error.strerror or error
+        raise DistkError(f"'{tree.root}' cannot be unpacked into '{place.parent}' ({reason}).") from error
     finally:
         os.close(lock)
         shutil.rmtree(made, ignore_errors=True)

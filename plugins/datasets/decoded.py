@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +13,9 @@ from PIL import Image
 
 from distk import DistkError, Files
 from distk.console import progress
-from distk.kept import of_stamp
+from distk.kept import kept, of_stamp
 from distk.pictures import Form, Seen, open_picture, pixels
+from distk.plugins.datasets.folder import COUNTED
 from distk.tree import ARCHIVES, Entry, Tree
 
 WINDOW = 64
@@ -49,34 +49,46 @@ def decoded(name: str, tree: Tree, entries: Sequence[Entry], form: Form, crop: i
     """Pictures in the order of `entries`, uint8 `[n, channels, height, width]`, and what was changed in them.
 
     name: of whose pictures these are. crop: pixels of a square that is cut from the middle first; 0 cuts nothing.
-    Pictures are decoded by a thread for each core, and kept for the next start, when nothing is said of them any more.
+    Pictures are decoded by a thread for each core; many are kept for the next start, with what is to be said of them.
     Raises DistkError naming a file that is no picture, or smaller than what is to be cut.
     """
-    seen = Seen()
+    key = f"{name} {tree.root.resolve()} {form} {crop}"
+    stamp = Tree(tree.root, list(entries)).stamp
+    counts = np.zeros(len(COUNTED), np.int64)
 
     def fill(images: np.ndarray) -> None:
-        order = sorted(range(len(entries)), key=lambda i: entries[i].place)  # an archive is read in one pass
-
-        def one(i: int, content: IO[bytes]) -> Counter[str]:
-            images[i], changed = read(content, shown(tree, entries[i]), form, crop)
-            return changed
-
-        with (
-            ThreadPoolExecutor(os.cpu_count() or 1) as pool,
-            progress("reading pictures", len(entries)) as advance,
-        ):
-            for start in range(0, len(order), WINDOW):
-                # An archive is no place for two readers at once: its members are unpacked here, and decoded there.
-                part = [(i, entries[i].open()) for i in order[start : start + WINDOW]]
-                for changed in pool.map(lambda work: one(*work), part):
-                    seen.update(changed)
-                for _, content in part:
-                    content.close()
-                advance(len(part))
+        seen = _read_all(images, tree, entries, form, crop)
+        counts[:] = [seen[what] for what in COUNTED]
 
     shape = (len(entries), form.channels, *form.size)
-    key = f"{name} {tree.root.resolve()} {form} {crop}"
-    return of_stamp(key, Tree(tree.root, list(entries)).stamp, shape, np.uint8, fill), seen
+    images = of_stamp(key, stamp, shape, np.uint8, fill)
+    if isinstance(images, np.memmap):
+
+        def note_down(array: np.ndarray) -> None:
+            array[:] = counts
+
+        counts = kept(f"{key} counts", {"files": stamp, "version": 1}, counts.shape, np.int64, note_down)
+    return images, Seen(dict(zip(COUNTED, counts.tolist(), strict=True)))
+
+
+def _read_all(images: np.ndarray, tree: Tree, entries: Sequence[Entry], form: Form, crop: int) -> Seen:
+    """Fill `images`; what was changed in them."""
+    seen, order = Seen(), sorted(range(len(entries)), key=lambda i: entries[i].place)  # an archive is read in one pass
+
+    def one(i: int, content: IO[bytes]) -> Seen:
+        images[i], changed = read(content, shown(tree, entries[i]), form, crop)
+        return changed
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool, progress("reading pictures", len(entries)) as advance:
+        for start in range(0, len(order), WINDOW):
+            # An archive is no place for two readers at once: its members are unpacked here, and decoded there.
+            part = [(i, entries[i].open()) for i in order[start : start + WINDOW]]
+            for changed in pool.map(lambda work: one(*work), part):
+                seen.update(changed)
+            for _, content in part:
+                content.close()
+            advance(len(part))
+    return seen
 
 
 def read(content: IO[bytes], where: str, form: Form, crop: int = 0) -> tuple[np.ndarray, Seen]:
