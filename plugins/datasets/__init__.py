@@ -136,6 +136,13 @@ DATASETS = (
         "vector factors labels",
     ),
     (
+        "hf",
+        "hf:Saved",
+        "pictures, arrays or numbers that Hugging Face's datasets saved to a folder: --data hf:FOLDER",
+        "",
+        "image vector factors labels",
+    ),
+    (
         "clips",
         "clips:ClipFiles",
         "any clips: npz, folders of frames, strips, GIF, MP4: --data clips --data-dir DIR",

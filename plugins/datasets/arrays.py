@@ -69,7 +69,7 @@ class HeldItems(Dataset[Held]):
     def __init__(self, config: Held, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
         with self.held(files) as (path, held):
-            found = find(path, held, getattr(config, "images", ""))
+            found = self._items(path, held)
             n = len(found.items)
             self.label, classes = _label(path, held, n, device)
             self.parts = _splits(path, held, n, config, device)
@@ -83,6 +83,10 @@ class HeldItems(Dataset[Held]):
         self.spec = DataSpec(found.kind, found.shape, self._range(files, found), classes=classes)
         what = {"image": "images", "vector": "vectors", "video": "clips"}[found.kind]
         self.origin = f"{n:,} {what} of '{path}'"
+
+    def _items(self, path: Path, held: Mapping[str, Any]) -> Found:
+        """The items, and how they are kept."""
+        return find(path, held, getattr(self.config, "images", ""))
 
     def _range(self, files: Files, found: Found) -> tuple[float, float]:
         """Of pixels 0 to 1; of vectors what the model was built for, or else the smallest and the largest value."""

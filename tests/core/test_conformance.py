@@ -33,6 +33,8 @@ NEED_FILES = {
     "cifar100",
     "dsprites-scream",
     "falcor3d",
+    "hf",
+    "text-table",
     "isaac3d",
     "mpi3d",
     "smallnorb",

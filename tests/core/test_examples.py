@@ -108,6 +108,8 @@ NEEDS_FILES = {
     "cifar100",
     "dsprites-scream",
     "falcor3d",
+    "hf",
+    "text-table",
     "isaac3d",
     "mpi3d",
     "smallnorb",

@@ -1,11 +1,13 @@
-"""Sentences out of a table: a CSV, TSV or Parquet file with a column of text, and one of labels where there is one."""
+"""Sentences out of a table: a CSV, TSV or Parquet file, or a folder that Hugging Face's `datasets` saved, with a column
+of text, and one of labels where there is one."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distk import DistkError, Files, UsageError, option
 from distk.console import counted, progress
@@ -13,6 +15,8 @@ from distk.errors import nearest
 from distk.plugins.text.common.corpus import SentenceDataset, TextConfig
 from distk.plugins.text.common.files import Part, folder_of
 from distk.plugins.text.common.splits import completed, described
+from distk.saved import is_saved, open_saved
+from distk.saved import table as cells_of
 from distk.tables import SUFFIXES, TableFile, mostly_numbers
 from distk.tree import Entry, opened
 
@@ -51,17 +55,16 @@ class TextTable(SentenceDataset[TableConfig]):
     Rows without a label are the split `unsup`. `train.csv`, `dev.csv` and `test.csv` in a folder or archive are splits.
     """
 
-    reads = "a CSV, TSV or Parquet file with a row for each sentence, or train.csv and test.csv in a folder, zip or tar"
+    reads = (
+        "a CSV, TSV or Parquet file with a row for each sentence, or train.csv and test.csv in a folder, zip or tar, "
+        "or a folder of Hugging Face's save_to_disk"
+    )
 
     def read(self, files: Files) -> tuple[dict[str, Part], tuple[str, ...], str]:
         root = folder_of(files, "train.csv")
         if not files.required:
             raise UsageError("data set 'text-table' needs a file: add --data-dir FILE.csv (or .tsv, .parquet).")
-        with opened(root, SUFFIXES) as tree:
-            tables = {
-                part: _Sentences(self.config, root if entry.name == root.name else root / entry.name).read(entry)
-                for part, entry in _parts(root, tree.entries).items()
-            }
+        tables = self._saved(root) if root.is_dir() and is_saved(root) else self._of_files(root)
         self.told += tuple(dict.fromkeys(itertools.chain.from_iterable(table.told for table in tables.values())))
         labels = sorted({label for table in tables.values() for label in table.labels if label}, key=_in_order)
         if len(labels) > MOST:
@@ -75,6 +78,25 @@ class TextTable(SentenceDataset[TableConfig]):
             raise DistkError(f"'{root}' has no row with text.")
         parts, remark = completed(parts, self.model is not None)
         return parts, tuple(labels), f"{described(parts)} from '{root}'{remark}"
+
+    def _of_files(self, root: Path) -> dict[str, _Sentences]:
+        found = {}
+        with opened(root, SUFFIXES) as tree:
+            for split, entry in _parts(root, tree.entries).items():
+                where = root if entry.name == root.name else root / entry.name
+                file = TableFile(entry, str(where))
+                found[split] = _Sentences(self.config, where).take(file.chunks(), file.told)
+        return found
+
+    def _saved(self, root: Path) -> dict[str, _Sentences]:
+        """Of a folder that Hugging Face's `datasets` saved."""
+        found = {}
+        for name, part in open_saved(root).items():
+            split = SPLITS.get(name.lower(), "") if name else ""
+            if name and not split:
+                raise UsageError(f"'{root}' has a split '{name}', not train, dev, validation or test.")
+            found[split] = _Sentences(self.config, root / name).take(cells_of(part), [])
+        return found
 
 
 def _in_order(label: str) -> tuple[bool, float, str]:
@@ -108,18 +130,20 @@ class _Sentences:
         self.splits: list[str] = []
         self.text = self.label = self.split = ""
 
-    def read(self, entry: Entry) -> _Sentences:
-        file = TableFile(entry, str(self.where))
-        chunks, empty = file.chunks(), 0
-        names, first = next(chunks)
-        self._roles(names, first)
+    def take(self, chunks: Iterator[tuple[list[str], list[Any]]], told: list[str]) -> _Sentences:
+        """Read all rows. told: what their file has to say once it is open."""
+        empty, first = 0, True
         with progress(f"reading {self.where.name}", 0) as advance:
-            for _, columns in itertools.chain([(names, first)], chunks):
-                table = dict(zip(names, columns, strict=True))
-                texts = [_line(cell) for cell in table[self.text]]
+            for names, columns in chunks:
+                if first:
+                    self._roles(names, columns)
+                    self.told += told
+                    first = False
+                cells = dict(zip(names, columns, strict=True))
+                texts = [_line(cell) for cell in cells[self.text]]
                 self.texts += texts
                 for name, held in ((self.label, self.labels), (self.split, self.splits)):
-                    held += [_line(cell) for cell in table[name]] if name else [""] * len(texts)
+                    held += [_line(cell) for cell in cells[name]] if name else [""] * len(texts)
                 empty += texts.count("")
                 advance(len(texts))
         if empty:
