@@ -1,7 +1,7 @@
 """An archive as a folder, for readers that need files: unpacked once into the cache folder, where it stays.
 
 What may be in an archive, and how, is `distk.tree`'s to say. A kept folder counts only where a note beside its files
-agrees with the archive as it is now and with the files' sizes; else it is made anew.
+agrees with the archive as it is now and with sizes and times of the files; else it is made anew.
 """
 
 from __future__ import annotations
@@ -93,14 +93,20 @@ def _size(entry: Entry) -> int:
 
 
 def _sound(place: Path, about: dict[str, object]) -> bool:
-    """Whether a kept folder is of the archive as it is now, with every file in its size."""
+    """Whether a kept folder is of the archive as it is now, with every file as it was written."""
     try:
         note = json.loads(read_bytes(place / NOTE, SMALL))
         if {key: note.get(key) for key in about} != about:
             return False
-        return all((place / name).lstat().st_size == size for name, size in note["files"].items())
+        return all(_mark(place / name) == mark for name, mark in note["files"].items())
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return False
+
+
+def _mark(path: Path) -> list[int]:
+    """Size and time of change."""
+    held = path.lstat()
+    return [held.st_size, held.st_mtime_ns]
 
 
 def _unpack(tree: Tree, place: Path, about: dict[str, object], total: int) -> Path:
@@ -137,8 +143,8 @@ def _unpack(tree: Tree, place: Path, about: dict[str, object], total: int) -> Pa
     return place
 
 
-def _written(tree: Tree, made: Path) -> dict[str, int]:
-    """Sizes of the files by their names."""
+def _written(tree: Tree, made: Path) -> dict[str, list[int]]:
+    """Write every member; `_mark` of each by its name."""
     files = {}
     with progress(f"unpacking {tree.root.name}", len(tree.entries)) as advance:
         for entry in sorted(tree.entries, key=lambda entry: entry.place):
@@ -146,7 +152,7 @@ def _written(tree: Tree, made: Path) -> dict[str, int]:
             path.parent.mkdir(parents=True, exist_ok=True)
             with entry.open() as content, path.open("xb") as file:
                 shutil.copyfileobj(content, file)
-            files[entry.name] = path.stat().st_size
+            files[entry.name] = _mark(path)
             advance(1)
     return files
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from distk import Dataset, DataSpec, Files, UsageError, option, permuted_split
 from distk.plugins.datasets.cifar_binary import Form, find, labels, read
+from distk.stored import Stored
 
 FORM = Form(
     title="CIFAR-100",
@@ -55,6 +56,7 @@ class Config:
 class Cifar100(Dataset[Config]):
     """Colour photographs 32x32 with labels."""
 
+    counted = True
     reads = FORM.reads
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
@@ -69,7 +71,9 @@ class Cifar100(Dataset[Config]):
         records = np.concatenate([parts[name] for name in FORM.names if name in parts])
         coarse, fine = (labels(FORM, found, records, at, n) for at, n in ((0, len(GROUPS)), (1, len(CLASSES))))
         self.label = torch.from_numpy(fine if config.labels == "fine" else coarse).to(device)
-        self.images = torch.from_numpy(records[:, FORM.labels :].reshape(-1, 3, 32, 32).copy()).to(device)
+        images = records[:, FORM.labels :].reshape(-1, 3, 32, 32).copy()
+        self.images = Stored(images, device, files.where)
+        self.stored = (self.images,)
         self.spec = DataSpec("image", (3, 32, 32), classes=CLASSES if config.labels == "fine" else GROUPS)
         part = "" if len(records) == 60_000 else ", a part of the data set"
         self.origin = f"{len(records):,} images read from {found}{part}"

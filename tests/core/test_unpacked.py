@@ -54,7 +54,7 @@ def test_unpacked_once_and_anew(tmp_path: Path, ending: str) -> None:
     with on_disk(path, {".txt"}) as again:
         assert again == folder
         assert (again / "2.txt").stat().st_mtime_ns == before
-        (again / "2.txt").write_bytes(b"longer")
+        (again / "2.txt").write_bytes(b"owt")
     with on_disk(path, {".txt"}) as mended:
         assert (mended / "2.txt").read_bytes() == b"two"
     packed(path, {"top/2.txt": b"new", "top/4.txt": b"four"})
