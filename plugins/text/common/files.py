@@ -76,7 +76,8 @@ NO_TEXT = frozenset(
 
 def texts(paths: Iterable[Path]) -> tuple[list[Path], tuple[str, ...]]:
     """Those of the files that may hold a sentence a line, and what is to be said of the others."""
-    kept, spare = [], []
+    kept: list[Path] = []
+    spare: list[Path] = []
     for path in sorted(paths):
         plain = Path(path.name.removesuffix(".gz"))
         no_text = plain.suffix.lower() in NO_TEXT or plain.name.endswith("~") or not path.is_file()
