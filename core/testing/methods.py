@@ -29,6 +29,7 @@ from distk.testing.data import (
     run,
     same,
 )
+from distk.testing.pages import check_page
 from distk.testing.reads import NoHostReads, scalars_read, unwatched
 from distk.training.beginning import build
 from distk.training.trainer import Trainer
@@ -76,6 +77,7 @@ def method_checks(name: str, steps: int = 3, batch: int = 8, **options: Mapping[
             "a checkpoint gives the same model": probe.round_trip,
             "encode and decode agree with the latent space": probe.shapes,
             "every latent can be walked": probe.walks,
+            "its page can be made, or it says why not": lambda: check_page(probe.trainer()),
             "what it foretells has the shape that was asked for": probe.foretells,
         }
     )
