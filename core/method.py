@@ -333,7 +333,7 @@ class Method(nn.Module, Configured[C]):
         """Items of a sentence method (token ids `[n, T]`) as readable lines."""
         raise NotImplementedError
 
-    def read(self, sentences: list[str]) -> Tensor:
+    def tokens(self, sentences: list[str]) -> Tensor:
         """Lines as items of a sentence method, token ids `[n, T]`: the inverse of `text`."""
         raise NotImplementedError
 

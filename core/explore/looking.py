@@ -1,6 +1,6 @@
 """A trained model as a page shows it: what can be moved, and what the model makes of what was moved.
 
-Everything is asked of `Method`'s own protocol (latents, `encode`, `decode`, `changed`, `interpolate`, `read`,
+Everything is asked of `Method`'s own protocol (latents, `encode`, `decode`, `changed`, `interpolate`, `tokens`,
 `rewrite`), so that it serves every method. What there is to read is read when an `Explorer` is made; answering reads
 nothing.
 """
@@ -65,7 +65,7 @@ class Explorer:
         self.notes = list(notes)
         self._started = lru_cache(KEPT)(self._start)
         self.draws = self._can_draw()
-        self.reads = can(model, "read") and can(model, "encode")
+        self.reads = can(model, "tokens") and can(model, "encode")
         if not (self.rows or self.draws or self.reads):
             raise NotServed(f"there is nothing to start from: {' '.join(self.notes) or 'no item and no prior.'}")
 
@@ -194,7 +194,7 @@ class Explorer:
         elif start.sentence is not None:
             if not self.reads:
                 raise UsageError(f"method '{self.header.method}' reads no sentences.")
-            x = model.read([start.sentence])
+            x = model.tokens([start.sentence])
             code, source = start_of(model, {"x": x}), shown(model, x)
         else:
             if not model.drawable:
