@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import os
 import signal
 import socket
@@ -20,7 +21,7 @@ from typing import Any
 from distk import option
 from distk.console import warn
 from distk.errors import DistkError, UsageError
-from distk.plugins.engines.work import in_worker
+from distk.plugins.engines.worker import in_worker
 from distk.study.job import LOG, ending, threads
 from distk.study.protocol import Ended, Engine, Site
 from distk.study.signs import sign
@@ -81,8 +82,7 @@ class Ray(Engine[Config]):
         self.dropped.clear()
         while self.waiting and (self.site.jobs is None or len(self.tasks) < self.site.jobs):
             folders = self.waiting.pop(0)
-            name = f"ray {'/'.join(folders[0].parts[-2:])}"
-            task = self.work.remote([str(folder) for folder in folders], os.getcwd(), threads(), name)
+            task = self.work.remote([str(folder) for folder in folders], os.getcwd(), threads())
             self.tasks[task] = folders
         if self.tasks:
             ready, _ = self.ray.wait(list(self.tasks), num_returns=len(self.tasks), timeout=0)
@@ -93,7 +93,7 @@ class Ray(Engine[Config]):
     def waits(self) -> Mapping[str, int]:
         """See the base: a task waits until its first run gives a sign of life."""
         waiting = sum(not ((found := sign(folders[0])) and found.fresh) for folders in self.tasks.values())
-        asked = f"{self.config.cpus:g} free cores" + (f" and {self.gpus:g} of a GPU" if self.gpus else "")
+        asked = f"a place with {self.config.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
         return {asked: waiting} if waiting else {}
 
     def cancel(self, number: int) -> None:
@@ -167,7 +167,7 @@ def _connected(address: str) -> Any:
                 **given,
                 runtime_env={"env_vars": {**variables, "OMP_NUM_THREADS": str(threads())}},
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 ignore_reinit_error=False,
             )
     except Exception as error:  # of grpc, of redis, of Ray itself, differently in each version

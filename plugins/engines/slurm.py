@@ -174,10 +174,10 @@ class Slurm(Engine[Config]):
         """Settings as submitit takes them."""
         config = self.config
         gpus = config.gpus if config.gpus is not None else int(self.site.device.startswith("cuda"))
-        common = {"timeout_min": config.time, "gpus_per_node": gpus}
+        common: dict[str, Any] = {"timeout_min": config.time, "gpus_per_node": gpus}
         if config.cluster == "local":
             return {**common, **({"local_setup": [config.setup]} if config.setup else {})}
-        given = {"partition": config.partition, "account": config.account, "qos": config.qos}
+        given: dict[str, Any] = {"partition": config.partition, "account": config.account, "qos": config.qos}
         given |= {"constraint": config.constraint, "setup": [config.setup] if config.setup else None}
         given |= {"array_parallelism": self.site.jobs or config.array, "signal_delay_s": config.grace}
         given |= {"additional_parameters": {"requeue": True, **self.extra}}

@@ -1,6 +1,4 @@
-"""What runs on a node: the part of the engines that is sent there. It imports neither torch nor an engine's package
-before it is called.
-"""
+"""What submitit runs on a node. It imports no torch: the job does, in a process of its own."""
 
 from __future__ import annotations
 
@@ -10,12 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from distk.files import own_file
-from distk.study.signs import FAILURE, NAME, standing, tell
+from distk.study.signs import NAME, standing, tell
 
 LOG = "job.log"
 LOOK = 0.1
@@ -94,50 +92,3 @@ def _name() -> str:
     if os.environ.get("SUBMITIT_EXECUTOR") == "local":
         return local
     return f"{array}_{task}" if array else job
-
-
-def in_worker(folders: Sequence[str], cwd: str, threads: int, name: str) -> tuple[int, str]:
-    """Jobs of a study, as a worker of Ray calls it: (exit code of the job, what is wrong with this machine).
-
-    The jobs run in the worker itself, so that a worker which takes several imports torch once.
-    """
-    for folder in folders:
-        if not (Path(folder) / "job.json").is_file():
-            return 1, f"the machine '{os.uname().nodename}' does not see '{folder}'"
-    with contextlib.suppress(OSError):
-        os.chdir(cwd)
-    os.environ |= {"OMP_NUM_THREADS": str(threads), NAME: name}
-    import torch
-
-    from distk.study import job
-
-    torch.set_num_threads(threads)
-    with _into(Path(folders[0]) / LOG):
-        return job.main(list(folders)), ""
-
-
-@contextlib.contextmanager
-def _into(path: Path) -> Iterator[None]:
-    """Send what this process prints to a file."""
-    kept = os.dup(1), os.dup(2)
-    with open(path, "a", opener=own_file) as log:
-        _flush()
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    try:
-        yield
-    finally:
-        _flush()
-        for old, number in zip(kept, (1, 2), strict=True):
-            os.dup2(old, number)
-            os.close(old)
-
-
-def _flush() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-
-
-def failed(folder: Path) -> bool:
-    """Whether a job said why it failed."""
-    return (folder / FAILURE).exists()
