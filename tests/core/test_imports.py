@@ -34,6 +34,8 @@ EXTRAS = {
     "tensorboard": "tensorboard",
     "textblob": "text",
     "pyarrow": "tables",
+    "ray": "ray",
+    "submitit": "slurm",
     "trimesh": "mesh",
     "triton": "CUDA builds of torch",
 }
