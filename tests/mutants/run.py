@@ -19,12 +19,14 @@ a test score, a mean instead of a sum, a detach, a schedule that is off by one, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import importlib.util
 import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -149,31 +151,61 @@ def copied(folder: Path) -> None:
     subprocess.run(line, cwd=folder, check=True)
 
 
-def pytest(folder: Path, arguments: Sequence[str]) -> tuple[int | None, str]:
-    """Exit status and output of the tests, run on the copy; the status is None where they took too long."""
-    own = {
-        "OMP_NUM_THREADS": "1",
-        "DISTK_TEST_SEED": SEED,
-        **os.environ,
-        "PYTHONPATH": str(folder / "src"),  # goes before the installed package
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"]
-    started = subprocess.Popen(
-        [*line, *arguments],
-        cwd=folder,
-        env=own,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        process_group=0,
-    )
+def run_tests(folder: Path, arguments: Sequence[str]) -> tuple[int | None, str]:
+    """Exit status and output of the tests, run on the copy; the status is None where they took too long.
+
+    In a fork of this process, which has imported what takes long and is none of ours (`preload`).
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as told:
+        sys.stdout.flush()
+        child = os.fork()
+        if not child:
+            _child(folder, arguments, told.fileno())
+        ended = _wait(child)
+        told.seek(0)
+        return ended, told.read()
+
+
+def _child(folder: Path, arguments: Sequence[str], told: int) -> None:
+    """Never returns."""
+    status = 3
     try:
-        told = started.communicate(timeout=LIMIT)[0]
-    except subprocess.TimeoutExpired:
-        os.killpg(started.pid, 9)
-        return None, started.communicate()[0]
-    return started.returncode, told
+        os.setpgid(0, 0)
+        os.chdir(folder)
+        for number in (1, 2):
+            os.dup2(told, number)
+        sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))
+        os.environ.setdefault("DISTK_TEST_SEED", SEED)
+        os.environ |= {"PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+        sys.path.insert(0, str(folder / "src"))  # goes before the installed package
+        sys.dont_write_bytecode = True
+        import pytest
+
+        status = int(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow", *arguments]))
+        sys.stdout.flush()
+    finally:
+        os._exit(status)
+
+
+def _wait(child: int) -> int | None:
+    """The exit status of a process, None where it took too long; whatever it has started ends with it."""
+    until = time.monotonic() + LIMIT
+    done, status = 0, 0
+    while not done and time.monotonic() < until:
+        done, status = os.waitpid(child, os.WNOHANG)
+        time.sleep(0.05)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
+    if not done:
+        os.waitpid(child, 0)
+        return None
+    return os.waitstatus_to_exitcode(status)
+
+
+def preload() -> None:
+    """Import what every test needs and takes long, nothing of the program's own."""
+    for name in ("matplotlib", "pytest", "rich", "safetensors.torch", "scipy.stats", "sklearn.linear_model", "typer"):
+        importlib.import_module(name)
 
 
 def failures(told: str) -> list[str]:
@@ -191,7 +223,7 @@ def tried(folder: Path, mutant: Mutant) -> dict[str, Any]:
     path.write_text(sound.replace(mutant.old, mutant.new), encoding="utf-8")
     began = time.monotonic()
     try:
-        status, told = pytest(folder, ["-x", *mutant.tests, *(["-k", mutant.only] if mutant.only else [])])
+        status, told = run_tests(folder, ["-x", *mutant.tests, *(["-k", mutant.only] if mutant.only else [])])
     finally:
         path.write_text(sound, encoding="utf-8")
     seconds = round(time.monotonic() - began, 1)
@@ -205,7 +237,7 @@ def tried(folder: Path, mutant: Mutant) -> dict[str, Any]:
 
 def unsound(folder: Path, tests: Sequence[str]) -> set[str]:
     """Those of these tests that fail without an error in the program."""
-    status, told = pytest(folder, sorted(set(tests))) if tests else (0, "")
+    status, told = run_tests(folder, sorted(set(tests))) if tests else (0, "")
     return set(tests) if status not in (0, 1) else set(failures(told))
 
 
@@ -215,6 +247,8 @@ def try_all(mine: Sequence[Mutant]) -> dict[str, dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="distk-mutants-") as temporary:
         folder = Path(temporary)
         copied(folder)
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        preload()
         for mutant in mine:
             outcome = tried(folder, mutant)
             found[mutant.name] = {"digest": mutant.digest, "kind": mutant.kind, **outcome}
@@ -286,7 +320,8 @@ def main() -> None:
         print("\n".join(f"{m.name:28} {m.kind:16} {m.file}: {m.old.splitlines()[0].strip()[:70]}" for m in mine))
         return
     if not given.table:
-        held |= try_all(mine)
+        found = try_all(mine)
+        held = known(every) | found  # read again: another call may have ended meanwhile
         written(every, held)
     for of in ("area", "kind"):
         print(f"\n{table(every, held, of)}")

@@ -102,3 +102,37 @@ def test_the_terms_add_up(seed: int, generator: torch.Generator) -> None:
     terms = made("vae", seed, z=2, arch="mlp").bound(x, generator)
     assert torch.allclose(terms["elbo"], -(terms["reconstruction"] + terms["kl"].sum(1)))
     assert terms["kl"].shape == (3, 2)
+
+
+BOUNDED = (
+    *("vae", "betavae", "annealedvae", "betatcvae", "cascadevae", "cascadevae-c", "dipvae", "dipvae-ii"),
+    *("factorvae", "jointvae", "peychev-fc", "peychev-conv", "mvae", "mvae-baseline"),
+)
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_the_posterior_is_the_one_whose_kl_the_bound_charges(name: str, seed: int, generator: torch.Generator) -> None:
+    """Mean and standard deviation as `posterior` gives them, by torch's own KL of two normal distributions."""
+    from distk.settings import resolve
+
+    torch.manual_seed(seed)
+    settings = resolve(name, preset="demo")
+    size = settings.data_options.get("size", 32)
+    channels = 3 if settings.data == "sprites-scenes" else 1
+    spec = DataSpec("image", (channels, size, size))
+    model: Any = settings.method(settings.model, spec).eval()
+    for parameter in model.parameters():
+        parameter.data.mul_(1.5)
+    x = torch.rand(3, *spec.shape, generator=generator)
+    with torch.no_grad():
+        charged = model.bound(x, generator)["kl"]
+        pairs = model.posterior(x).values()
+        mean, std = (torch.cat([pair[k].flatten(1) for pair in pairs], 1).double() for k in (0, 1))
+    told = torch.distributions.kl_divergence(
+        torch.distributions.Normal(mean, std), torch.distributions.Normal(torch.zeros_like(mean), 1.0)
+    )
+    assert float(told.sum()) > 1e-3, "a posterior that is not the prior"
+    # float32 rounds each term of a dimension to 6e-8 of its size, and terms cancel where mean^2 + var - log var is near 1
+    size = mean.shape[1] * 1e-6 * (1 + (mean.square() + std.square() + std.log().abs()).amax(1))
+    size += 2e-8 * (1 / std).sum(1)  # cascadevae adds 1e-8 to the standard deviation before its logarithm is taken
+    assert bool(((charged.double().sum(1) - told.sum(1)).abs() < size).all())
