@@ -174,7 +174,7 @@ def _child(folder: Path, arguments: Sequence[str], told: int) -> None:
         os.chdir(folder)
         for number in (1, 2):
             os.dup2(told, number)
-        sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))
+        sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))  # noqa: SIM115
         os.environ.setdefault("DISTK_TEST_SEED", SEED)
         os.environ |= {"PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
         sys.path.insert(0, str(folder / "src"))  # goes before the installed package

@@ -110,9 +110,8 @@ BOUNDED = (
 )
 
 
-@pytest.mark.parametrize("name", BOUNDED)
-def test_the_posterior_is_the_one_whose_kl_the_bound_charges(name: str, seed: int, generator: torch.Generator) -> None:
-    """Mean and standard deviation as `posterior` gives them, by torch's own KL of two normal distributions."""
+def small(name: str, seed: int) -> tuple[Any, DataSpec]:
+    """A method with the networks of its preset `demo`, enlarged, and what it takes."""
     from distk.settings import resolve
 
     torch.manual_seed(seed)
@@ -121,8 +120,27 @@ def test_the_posterior_is_the_one_whose_kl_the_bound_charges(name: str, seed: in
     channels = 3 if settings.data == "sprites-scenes" else 1
     spec = DataSpec("image", (channels, size, size))
     model: Any = settings.method(settings.model, spec).eval()
-    for parameter in model.parameters():
+    for parameter in model.parameters():  # large enough that the posterior is not the prior
         parameter.data.mul_(1.5)
+    return model, spec
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_every_bound_is_the_sum_of_what_is_charged(name: str, seed: int, generator: torch.Generator) -> None:
+    """Reconstruction, KL, and of a discrete variable its KL to the uniform prior: of a point mass the log of S."""
+    model, spec = small(name, seed)
+    with torch.no_grad():
+        terms = model.bound(torch.rand(3, *spec.shape, generator=generator), generator)
+    discrete = terms["kl_discrete"].sum(1) if "kl_discrete" in terms else math.log(3) * (name == "cascadevae")
+    charged = terms["reconstruction"] + terms["kl"].sum(1) + discrete
+    assert torch.allclose(terms["elbo"], -charged, rtol=1e-6)  # the same sums in float32, maybe in another order
+    assert float(terms["kl"].sum(1).min()) > 1e-5 * float(charged.max()), "else nothing of it would show"
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_the_posterior_is_the_one_whose_kl_the_bound_charges(name: str, seed: int, generator: torch.Generator) -> None:
+    """Mean and standard deviation as `posterior` gives them, by torch's own KL of two normal distributions."""
+    model, spec = small(name, seed)
     x = torch.rand(3, *spec.shape, generator=generator)
     with torch.no_grad():
         charged = model.bound(x, generator)["kl"]
@@ -132,7 +150,7 @@ def test_the_posterior_is_the_one_whose_kl_the_bound_charges(name: str, seed: in
         torch.distributions.Normal(mean, std), torch.distributions.Normal(torch.zeros_like(mean), 1.0)
     )
     assert float(told.sum()) > 1e-3, "a posterior that is not the prior"
-    # float32 rounds each term of a dimension to 6e-8 of its size, and terms cancel where mean^2 + var - log var is near 1
+    # float32 rounds each term of a dimension to 6e-8 of its size, and terms cancel where they add up to nearly 0
     size = mean.shape[1] * 1e-6 * (1 + (mean.square() + std.square() + std.log().abs()).amax(1))
     size += 2e-8 * (1 / std).sum(1)  # cascadevae adds 1e-8 to the standard deviation before its logarithm is taken
     assert bool(((charged.double().sum(1) - told.sum(1)).abs() < size).all())
