@@ -1,4 +1,5 @@
-"""How every method trains, held to values that are written down: optimizers with all their settings, clipping, cadence.
+"""How every method trains, held to values that are written down: optimizers with all their settings, clipping, cadence;
+and on which rows.
 
 The settings are those that a method has without a preset, on the small data of its preset `demo`.
 """
@@ -80,3 +81,37 @@ def test_a_method_trains_as_it_is_written_down(name: str) -> None:
 
 def test_nothing_is_written_down_that_is_not_there() -> None:
     assert set(WRITTEN) == set(METHODS)
+
+
+LEARNT = ("train", "unsup", "y", "dev", "validation")
+"""Splits that training may read: sentences without labels, a second set; those that choices are made by."""
+LATER = {
+    **{"ldf": {"bottom_steps": 2}, "mmdtraverse": {"phase1": 2}, "icm": {"identity_iters": 2}},
+    **{"attrtransfer": {"warmup": 2}, "cascadevae": {"warmup": 2, "relieve_every": 2}},
+}
+"""Settings with which a second stage begins within a few steps."""
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_row_that_is_kept_for_a_test_is_trained_on(name: str) -> None:
+    """Every row that a few steps ask their data set for, whichever way the method draws its batches."""
+    made = trainer(name, **LATER.get(name, {}))
+    data = made.dataset
+    held = [rows for split, rows in data.parts.items() if split not in LEARNT]
+    if not held:
+        pytest.skip(f"'{data.name}' keeps nothing for a test here")
+    asked: list[torch.Tensor] = []
+    for reader in ("batch", "items"):
+        original = getattr(data, reader)
+
+        def noted(rows: torch.Tensor, *more: Any, read: Any = original) -> Any:
+            asked.append(rows.flatten())
+            return read(rows, *more)
+
+        setattr(data, reader, noted)
+    for _ in range(4):
+        made.step()
+    if not asked:
+        pytest.skip(f"'{data.name}' makes batches without rows")
+    kept = torch.cat(held)
+    assert not bool(torch.isin(torch.cat(asked).cpu(), kept.cpu()).any())

@@ -133,7 +133,7 @@ def chosen(words: Sequence[str], every: Sequence[Mutant]) -> list[Mutant]:
         return list(every)
     found = []
     for word in words:
-        mine = [m for m in every if word in (m.name, m.kind, m.group, *m.group.split("/"))]
+        mine = [m for m in every if word in (m.name, m.kind, m.kind.replace(" ", "-"), m.group, *m.group.split("/"))]
         if not mine:
             areas = dict.fromkeys(m.name.split("/")[0] for m in every)
             sys.exit(f"error: '{word}' names no mutant, group, area ({', '.join(areas)}) or kind ({', '.join(KINDS)}).")
