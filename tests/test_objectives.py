@@ -86,8 +86,11 @@ def test_nothing_is_written_down_that_is_not_there() -> None:
 LEARNT = ("train", "unsup", "y", "dev", "validation")
 """Splits that training may read: sentences without labels, a second set; those that choices are made by."""
 LATER = {
-    **{"ldf": {"bottom_steps": 2}, "mmdtraverse": {"phase1": 2}, "icm": {"identity_iters": 2}},
-    **{"attrtransfer": {"warmup": 2}, "cascadevae": {"warmup": 2, "relieve_every": 2}},
+    "ldf": {"bottom_steps": 2},
+    "mmdtraverse": {"phase1": 2},
+    "icm": {"identity_iters": 2},
+    "attrtransfer": {"warmup": 2},
+    "cascadevae": {"warmup": 2, "relieve_every": 2},
 }
 """Settings with which a second stage begins within a few steps."""
 
