@@ -241,8 +241,8 @@ def unsound(folder: Path, tests: Sequence[str]) -> set[str]:
     return set(tests) if status not in (0, 1) else set(failures(told))
 
 
-def try_all(mine: Sequence[Mutant]) -> dict[str, dict[str, Any]]:
-    """The outcome of each mutant by its name, told as it comes."""
+def try_all(mine: Sequence[Mutant], every: Sequence[Mutant]) -> dict[str, dict[str, Any]]:
+    """The outcome of each mutant by its name, told and kept as it comes."""
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="distk-mutants-") as temporary:
         folder = Path(temporary)
@@ -254,6 +254,7 @@ def try_all(mine: Sequence[Mutant]) -> dict[str, dict[str, Any]]:
             found[mutant.name] = {"digest": mutant.digest, "kind": mutant.kind, **outcome}
             more = outcome.get("by", outcome.get("why", mutant.old.splitlines()[0].strip()[:70]))
             print(f"{mutant.name:28} {outcome['outcome']:9} {mutant.kind:16} {more}", flush=True)
+            written(every, known(every) | {mutant.name: found[mutant.name]})  # read again: another call may go on
         killing = [one["by"] for one in found.values() if one["outcome"] == "killed"]
         groups = [killing[i : i + 40] for i in range(0, len(killing), 40)]  # a few at a time stay below the limit
         failing = set().union(*(unsound(folder, part) for part in groups)) if killing else set()
@@ -320,8 +321,8 @@ def main() -> None:
         print("\n".join(f"{m.name:28} {m.kind:16} {m.file}: {m.old.splitlines()[0].strip()[:70]}" for m in mine))
         return
     if not given.table:
-        found = try_all(mine)
-        held = known(every) | found  # read again: another call may have ended meanwhile
+        found = try_all(mine, every)
+        held = known(every) | {name: one for name, one in found.items() if one["outcome"] == "invalid"}
         written(every, held)
     for of in ("area", "kind"):
         print(f"\n{table(every, held, of)}")
