@@ -26,7 +26,7 @@ from distk.registry import registry
 from distk.run import RUNS, Run, new_folder
 from distk.settings import Settings, TrainConfig
 from distk.training.beginning import begin, build, check_kept, score_files
-from distk.training.changes import recorded, wanted
+from distk.training.changes import other_threads, recorded, wanted
 from distk.training.snapshots import picture, snapshot
 from distk.training.trainer import Trainer
 
@@ -154,6 +154,8 @@ def _taken_up(run: Run, file: Path, asked_for: Mapping[str, Mapping[str, Any]], 
             f"the data changed since this run began: {'; '.join(told)}. Rows and splits may be others now, so that "
             "items that were kept for the test are trained on."
         )
+    if ranks.first and device.type == "cpu" and (others := other_threads(header)):
+        warn(others)
     try:
         trainer.model.load_state_dict(model.state_dict())
     except RuntimeError as error:
@@ -388,7 +390,9 @@ def save(session: Session, path: Path | None = None, checked: bool = False) -> N
     header = checkpoint.header_for(
         trainer.model, settings.entry, data, trainer.index, settings.train.seed, train_config
     )
-    header.metrics = {k: v for k, v in (("best", session.best), ("changes", session.changes)) if v}
+    threads = torch.get_num_threads() if trainer.device.type == "cpu" else 0
+    told = (("best", session.best), ("changes", session.changes), ("threads", threads))
+    header.metrics = {k: v for k, v in told if v}
     path = path or session.run.checkpoint
     checkpoint.save(path, trainer.model, header, trainer.state())
     snapshot(trainer.model, trainer.dataset, session.run.path / "samples", trainer.index)
