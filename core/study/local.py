@@ -20,7 +20,7 @@ from distk.device import choose_device
 from distk.files import read_text
 from distk.study.job import FAILURE, LOG, done, read
 from distk.study.protocol import Ended
-from distk.training.replicas import end_with_parent
+from distk.training.parents import end_with_parent
 
 TOGETHER = 8
 """Runs that train side by side on CUDA."""

@@ -4,15 +4,14 @@ On CUDA they share one process. A small network's captured step leaves most of a
 of its own and their graphs run at the same time; one data set serves them all. (Stacking the replicas into one batched
 network would save launches, too, but changes the order of sums and asks every method for it.) On the CPU each replica
 is a process with one thread, as many at a time as there are cores: networks this small gain little from a second
-thread, and a process has no interpreter to share. docs/reliability.md has the measurement.
+thread, and a process has no interpreter to share. They are forks of one process that has imported torch and the method,
+so that short runs are not all start-up (`distk.training.forks`). docs/reliability.md has the measurement.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -28,10 +27,13 @@ from distk.config import to_toml
 from distk.console import note, progress
 from distk.device import Ranks, choose_device, describe, own_randomness, randomness
 from distk.errors import DistkError, UsageError
+from distk.registry import registry
 from distk.run import Run, new_folder
 from distk.settings import Settings
+from distk.training import forks
 from distk.training.beginning import opened
 from distk.training.loop import Interrupted, Session, Stop, running, start, steps, stopping
+from distk.training.parents import end_with_parent
 
 
 @dataclass
@@ -149,11 +151,12 @@ def in_processes(settings: Sequence[Settings], folders: Sequence[Path | None], q
         note(f"{len(waiting)} seeds of {settings[0].entry.name}, {at_once} processes of {threads} thread(s) at a time")
     outcome, stop = Outcome(), Stop()
     going: list[_Worker] = []
+    server = forks.begun(_environment(threads), _needed(settings[0]))
     try:
         with stopping(stop), progress("training seeds", len(waiting), 0, quiet) as advance:
             while (waiting and not stop.signal) or going:
                 while waiting and len(going) < at_once and not stop.signal:
-                    going.append(waiting.pop(0).begin())
+                    going.append(waiting.pop(0).begin(server))
                 time.sleep(0.05)
                 if stop.signal:
                     for worker in going:
@@ -165,8 +168,21 @@ def in_processes(settings: Sequence[Settings], folders: Sequence[Path | None], q
     finally:
         for worker in going:
             worker.kill()
+        if server is not None:
+            server.close()
     outcome.waiting = [worker.seed for worker in waiting]
     return outcome.done(stop)
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """That of a replica's process: so many threads, and messages in one line."""
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "COLUMNS": "1000"}
+
+
+def _needed(settings: Settings) -> list[str]:
+    """The modules that every replica imports."""
+    data = registry().find("dataset", settings.data.partition(":")[0]).load()
+    return ["distk.commands.train", "distk.training.loop", settings.method.__module__, data.__module__]
 
 
 class _Worker:
@@ -175,28 +191,30 @@ class _Worker:
     def __init__(self, settings: Settings, folder: Path | None, threads: int) -> None:
         self.seed, self.threads, self.settings = settings.train.seed, threads, settings
         self.path = new_folder(settings.entry.name, self.seed, folder)
-        self.process: subprocess.Popen | None = None
+        self.process: subprocess.Popen | forks.Run | None = None
         self._said: IO[bytes] | None = None
         self._config: Path | None = None
         self._passed = False
 
-    def begin(self) -> _Worker:
-        """Start the process."""
+    def begin(self, server: forks.Server | None) -> _Worker:
+        """Start the process: a fork of the server's, where there is one."""
         handle, name = tempfile.mkstemp(prefix="distk-", suffix=".toml")
         self._config = Path(name)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(to_toml(self.settings.to_dict(), {"method": self.settings.entry.name}))
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (read when the process has ended)
-        command = [sys.executable, "-m", "distk", "train", self.settings.entry.name]
-        command += ["--config", name, "--out", str(self.path)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "COLUMNS": "1000"}
+        self._said = tempfile.NamedTemporaryFile(prefix="distk-")  # noqa: SIM115 (read when the process has ended)
+        arguments = ["train", self.settings.entry.name, "--config", name, "--out", str(self.path)]
+        if server is not None:
+            with contextlib.suppress(OSError):  # it was killed: the usual way
+                self.process = server.begin(arguments, Path(self._said.name))
+                return self
         # A group of its own: Ctrl-C reaches only us, and we pass it on once.
         self.process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", "distk", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._said,
-            env=environment,
+            env=_environment(self.threads),
             process_group=0,
             preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
@@ -237,12 +255,3 @@ class _Worker:
             self.process.wait()
         if self._config is not None:
             self._config.unlink(missing_ok=True)
-
-
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: after a fork it might deadlock
-
-
-def end_with_parent() -> None:
-    """In the child: receive SIGTERM, and so save and stop, when the parent dies (prctl PR_SET_PDEATHSIG, Linux)."""
-    assert _LIBC is not None  # asked for on Linux only
-    _LIBC.prctl(1, signal.SIGTERM)
