@@ -25,7 +25,7 @@ from torch import Tensor
 from distk import chance, places
 from distk.asked import OWN, Asked, asked
 from distk.config import assignments, from_dict, hints, to_dict
-from distk.console import note
+from distk.console import counted, note
 from distk.data import Dataset, Split
 from distk.errors import DistkError, UsageError, nearest, no_memory
 from distk.files import own_file, write_atomic
@@ -248,7 +248,7 @@ def evaluate(
             for _, place in places.settings(_loads(one.metric).Config, settings) if settings else ():
                 places.name(place)
             size = " x ".join(f"{n:,}" for n in source.codes.shape)
-            with told_if_slow(f"scoring {one.label}: codes {size}, {repeats or 'its own number of'} repeats", SLOW):
+            with told_if_slow(f"scoring {one.label}: codes {size}, {_repeats(repeats)}", SLOW):
                 results[one.label] = score(source, one.metric, settings, seed, repeats, (baseline, ci))
             if one.split:
                 results[one.label]["split"] = part
@@ -261,6 +261,10 @@ def evaluate(
     where = {"split": split, **({"fit": fit} if fit is not None else {}), "options": dict(options)}
     ordered = {one.label: results[one.label] for one in wanted}
     return {"metrics": ordered, "provenance": {**told, **where}}
+
+
+def _repeats(repeats: int | None) -> str:
+    return "its own number of repeats" if repeats is None else counted(repeats, "repeat")
 
 
 def _tables(
@@ -303,7 +307,7 @@ def check_options(names: list[str], options: Mapping[str, Any]) -> None:
 def own_words() -> frozenset[str]:
     """What `evaluate` calls its own arguments, which no setting of a metric can be called. One that is an option of
     `distk eval` as well is reached by `--set METRIC.NAME=VALUE`."""
-    return frozenset(inspect.signature(evaluate).parameters) - {"options"}
+    return (frozenset(inspect.signature(evaluate).parameters) | {"on_error"}) - {"options"}
 
 
 def _loads(name: str) -> Any:
@@ -345,7 +349,9 @@ def _share_out(names: list[str], options: Mapping[str, Any]) -> tuple[dict[str, 
 def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
     """What a figure depends on besides the model: data, rows, seed, versions, device. rows: how many the table of codes
     has; None without one, where a metric draws what it looks at by itself (its `settings` say how much)."""
+    told = {"told": table.extra["told"]} if table.extra.get("told") else {}
     return {
+        **told,
         "data": getattr(table.dataset, "name", "") or table.source,
         "origin": getattr(table.dataset, "origin", ""),
         "data_settings": to_dict(table.dataset.config) if table.dataset is not None else {},

@@ -92,6 +92,21 @@ class Picture(Protocol):
         """Lines for a terminal; empty where it has no such form."""
 
 
+def contents(picture: Picture, suffix: str) -> bytes:
+    """A drawing as the contents of a file of this suffix.
+
+    Raises UsageError for a PDF of a drawing that has no method `pdf`.
+    """
+    if suffix == ".svg":
+        return picture.svg().encode()
+    if suffix == ".pdf":
+        made = getattr(picture, "pdf", None)
+        if made is None:
+            raise UsageError("this metric's pictures have no PDF: use --format svg.")
+        return bytes(made())
+    return picture.png()
+
+
 class Metric(Configured[C]):
     """A score of a representation. Subclasses define `compute`; settings as in `class Mine(Metric[Config])`.
 
@@ -155,7 +170,10 @@ class Metric(Configured[C]):
 
     @classmethod
     def pictures(cls, result: Mapping[str, Any]) -> Mapping[str, Picture]:
-        """Drawings of what `compute` returned, by a short name for the file; `distk eval` writes them."""
+        """Drawings of what `compute` returned, by a short name for the file; `distk eval` writes them.
+
+        result: beside that, `subject` may say in words what was scored, for a title.
+        """
         return {}
 
 

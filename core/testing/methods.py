@@ -31,6 +31,7 @@ from distk.testing.data import (
     run,
     same,
 )
+from distk.testing.pages import check_page
 from distk.testing.reads import NoHostReads, scalars_read, unwatched
 from distk.training.beginning import build
 from distk.training.trainer import Trainer
@@ -79,6 +80,7 @@ def method_checks(name: str, steps: int = 3, batch: int = 8, **options: Mapping[
             "encode and decode agree with the latent space": probe.shapes,
             "a table of codes runs each network once": probe.one_pass,
             "every latent can be walked": probe.walks,
+            "its page can be made, or it says why not": lambda: check_page(probe.trainer()),
             "what it foretells has the shape that was asked for": probe.foretells,
         }
     )

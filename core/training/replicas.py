@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -24,9 +25,10 @@ from typing import IO, Any
 import torch
 
 from distk.config import to_toml
-from distk.console import note, progress
+from distk.console import counted, note, progress
 from distk.device import Ranks, choose_device, describe, own_randomness, randomness
 from distk.errors import DistkError, UsageError
+from distk.files import own_file, own_folder
 from distk.registry import registry
 from distk.run import Run, new_folder
 from distk.settings import Settings
@@ -34,6 +36,7 @@ from distk.training import forks
 from distk.training.beginning import opened
 from distk.training.loop import Interrupted, Session, Stop, running, start, steps, stopping
 from distk.training.parents import end_with_parent
+from distk.training.record import COMMAND, command
 
 
 @dataclass
@@ -89,9 +92,9 @@ def side_by_side(
         session.stop = stop
         replicas[one.train.seed] = _Replica(session, device)
     if not quiet:
-        note(f"{len(replicas)} seeds of {first.entry.name} side by side on {describe(device)}")
+        note(f"{counted(len(replicas), 'seed')} of {first.entry.name} side by side on {describe(device)}")
         note(f"data {dataset.name}: {dataset.origin}")
-    total = sum(s.train.steps for s in settings)
+    total = sum(replica.session.config.steps for replica in replicas.values())
     with stopping(stop), progress("training seeds", total, 0, quiet) as advance:
         while replicas:
             for seed, replica in list(replicas.items()):
@@ -148,7 +151,8 @@ def in_processes(settings: Sequence[Settings], folders: Sequence[Path | None], q
     waiting = [_Worker(one, folder, threads) for one, folder in zip(settings, folders, strict=True)]
     at_once = max(1, min(len(waiting), cores // threads))
     if not quiet:
-        note(f"{len(waiting)} seeds of {settings[0].entry.name}, {at_once} processes of {threads} thread(s) at a time")
+        busy = f"{counted(at_once, 'process', 'processes')} of {counted(threads, 'thread')} at a time"
+        note(f"{counted(len(waiting), 'seed')} of {settings[0].entry.name}, {busy}")
     outcome, stop = Outcome(), Stop()
     going: list[_Worker] = []
     server = forks.begun(_environment(threads), _needed(settings[0]))
@@ -156,7 +160,12 @@ def in_processes(settings: Sequence[Settings], folders: Sequence[Path | None], q
         with stopping(stop), progress("training seeds", len(waiting), 0, quiet) as advance:
             while (waiting and not stop.signal) or going:
                 while waiting and len(going) < at_once and not stop.signal:
-                    going.append(waiting.pop(0).begin(server))
+                    worker = waiting.pop(0)
+                    try:
+                        going.append(worker.begin(server))
+                    except DistkError as error:  # the others go on
+                        outcome.failed[worker.seed] = str(error)
+                        advance(1)
                 time.sleep(0.05)
                 if stop.signal:
                     for worker in going:
@@ -176,7 +185,7 @@ def in_processes(settings: Sequence[Settings], folders: Sequence[Path | None], q
 
 def _environment(threads: int) -> dict[str, str]:
     """That of a replica's process: so many threads, and messages in one line."""
-    return {**os.environ, "OMP_NUM_THREADS": str(threads), "COLUMNS": "1000"}
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "COLUMNS": "1000", COMMAND: command()}
 
 
 def _needed(settings: Settings) -> list[str]:
@@ -197,20 +206,26 @@ class _Worker:
         self._passed = False
 
     def begin(self, server: forks.Server | None) -> _Worker:
-        """Start the process: a fork of the server's, where there is one."""
-        handle, name = tempfile.mkstemp(prefix="distk-", suffix=".toml")
-        self._config = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(to_toml(self.settings.to_dict(), {"method": self.settings.entry.name}))
-        self._said = tempfile.NamedTemporaryFile(prefix="distk-")  # noqa: SIM115 (read when the process has ended)
-        arguments = ["train", self.settings.entry.name, "--config", name, "--out", str(self.path)]
+        """Start the process: a fork of the server's, where there is one. Raises DistkError where its folder cannot be
+        written."""
+        # A name by which whoever takes the folder, the process itself first, removes it: a kill leaves none behind.
+        self._config = self.path / f".config.toml.{secrets.token_hex(8)}.tmp"
+        text = to_toml(self.settings.to_dict(), {"method": self.settings.entry.name})
+        try:
+            own_folder(self.path)
+            with open(self._config, "x", encoding="utf-8", opener=own_file) as file:
+                file.write(text)
+        except OSError as error:
+            raise DistkError(f"cannot write to run folder '{self.path}': {error.strerror or error}.") from error
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (read when the process has ended)
+        words = ["train", self.settings.entry.name, "--config", str(self._config), "--out", str(self.path)]
         if server is not None:
             with contextlib.suppress(OSError):  # it was killed: the usual way
-                self.process = server.begin(arguments, Path(self._said.name))
+                self.process = server.begin(words, Path(f"/proc/{os.getpid()}/fd/{self._said.fileno()}"))
                 return self
         # A group of its own: Ctrl-C reaches only us, and we pass it on once.
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "distk", *arguments],
+            [sys.executable, "-m", "distk", *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._said,

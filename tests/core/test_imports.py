@@ -26,6 +26,7 @@ TABLE = Path(__file__).with_name("imports_inside_functions.txt")
 
 EXTRAS = {
     "av": "video",
+    "datasets": "hf",
     "gymnasium": "gym",
     "h5py": "hdf5",
     "mujoco": "physics",
@@ -33,6 +34,8 @@ EXTRAS = {
     "tensorboard": "tensorboard",
     "textblob": "text",
     "pyarrow": "tables",
+    "ray": "ray",
+    "submitit": "slurm",
     "trimesh": "mesh",
     "triton": "CUDA builds of torch",
 }

@@ -38,7 +38,7 @@ def higgins_change(
     Feature = |z1 - z2| / max_d |z1 - z2|_d of one pair that differs in factor k only; the zero vector
     where no code moves. Multinomial logistic regression (L2, C = 1) to convergence. Accuracy, chance 1/K,
     higher is better. A pure rotation of the codes scores 1: the score does not measure axis alignment.
-    codebook, sizes, factors, std as in `factor_vae`. Keys: train, eval (headline), active_codes (codes that vary).
+    codebook, sizes, factors, std as in `factor_vae`. Keys: train, eval (headline), codes_used (codes that vary).
     """
     table, sampler = _open(codebook, sizes, factors, factor_names)
     codes = _Codes(table, std, seed)
@@ -75,7 +75,7 @@ def change_one_factor(
     same: tells of rows [m], [m] which show identical items, bool [m]; such pairs are drawn again. Their codes are
     equal, so that only collisions are asked about and every model of one seed sees the same pairs.
     codebook, sizes, factors, std as in `factor_vae`. Keys: train, validation, eval (headline), collisions,
-    active_codes, probe_epochs.
+    codes_used, probe_epochs.
     """
     table, sampler = _open(codebook, sizes, factors, factor_names)
     if pairs < 20 or epochs < 1:
@@ -99,7 +99,7 @@ def change_one_factor(
     largest = difference.amax(1, keepdim=True)
     feature = torch.where(largest < COLLISION, 0.0, difference / largest.clamp_min(COLLISION)).float()
     live = sum(bool(table[:, d].amax() > table[:, d].amin()) for d in range(table.shape[1]))
-    result: Result = {"active_codes": float(live), "collisions": float((largest < COLLISION).sum())}
+    result: Result = {"codes_used": float(live), "collisions": float((largest < COLLISION).sum())}
     if len(kept) == 1:
         return _single(result | {"probe_epochs": 0.0}, dict(sampler.reasons), "train", "validation", "eval")
     accuracy, taken = _probe(feature, label.to(feature.device), len(kept), epochs)

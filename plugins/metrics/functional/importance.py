@@ -66,7 +66,7 @@ def dci(
     zero column C_k = 0. codes [n, D], factors [n, K]; without test rows 2/3 : 1/3 in order.
     Keys: disentanglement, completeness, informativeness_train and informativeness_test (gbt) or nrmse_train and
     nrmse_test (lasso, rf), disentanglement_per_code [D], completeness_per_factor [K], importance [D, K], code_weight
-    [D], informativeness_per_factor or nrmse_per_factor [K] (test), active_codes, weights [D, K] (lasso, signed).
+    [D], informativeness_per_factor or nrmse_per_factor [K] (test), codes_used, weights [D, K] (lasso, signed).
     further: name -> (codes, factors) of other rows, for lasso and rf, scored by the same predictors; each adds
     nrmse_NAME, nrmse_NAME_per_factor [K], the error over the deviation of these rows, and
     rmse_NAME_per_factor [K], over that of the training rows.
@@ -97,7 +97,7 @@ def dci(
         f"{read}_test": float(fit.test.mean()),
         f"{read}_per_factor": labels.widen(fit.test),
         "importance": labels.widen(fit.importance),
-        "active_codes": float(checks.live_codes(c).sum()),
+        "codes_used": float(checks.live_codes(c).sum()),
     }
     if fit.weights is not None:
         result["weights"] = labels.widen(fit.weights)

@@ -27,15 +27,6 @@ has_triton = importlib.util.find_spec("triton") is not None
 needs_triton = pytest.mark.skipif(not has_triton, reason="triton is not installed")
 
 
-@pytest.fixture(autouse=True)
-def seed() -> int:
-    """Fresh inputs in every run; pytest shows the seed when a test fails. MCF_SEED repeats one."""
-    value = int(os.environ.get("MCF_SEED", 0)) or int.from_bytes(os.urandom(4), "little")
-    print(f"MCF_SEED={value}")
-    torch.manual_seed(value)
-    return value
-
-
 def random_cost(n: int, classes: int, kind: float | str) -> Tensor:
     """[n, S] float32, nats, on an offset like that of a reconstruction cost."""
     if kind == "equal":
