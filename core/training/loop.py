@@ -22,6 +22,7 @@ from distk.device import Ranks, choose_device, describe, join_ranks
 from distk.errors import DistkError, UsageError
 from distk.fitting import differences
 from distk.identity import changes, identity
+from distk.memory import keep_heap
 from distk.registry import registry
 from distk.run import RUNS, Run, new_folder
 from distk.settings import Settings, TrainConfig
@@ -292,6 +293,8 @@ def steps(session: Session) -> Iterator[None]:
     a run that is killed early can be resumed. After a signal the step is finished, saved, and iteration ends.
     """
     trainer, config = session.trainer, session.config
+    if trainer.device.type == "cpu":
+        keep_heap()
     save_every = config.checkpoint_every or max(1, -(-config.steps // 10))
     began, last = time.monotonic(), trainer.index
     saved = trainer.index

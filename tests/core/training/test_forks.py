@@ -49,7 +49,7 @@ def test_a_run_in_a_fork_ends_as_a_program_does(server: forks.Server, tmp_path: 
     wrong, said = begin(server, tmp_path, "train", "betavae", "--steps", "-1")
     wrong.wait()
     assert wrong.returncode == 2
-    assert "'steps': -1 is below" in said.read_text()
+    assert "-1 is below the smallest" in said.read_text()
     assert "Traceback" not in said.read_text()
 
 
@@ -82,7 +82,7 @@ def test_runs_save_and_stop_when_their_server_is_killed(tmp_path: Path) -> None:
     made.process.kill()
     until(lambda: "everything is saved" in said.read_text())
     assert run.poll() is not None
-    with pytest.raises(OSError, match=""):
+    with pytest.raises(BrokenPipeError):
         begin(made, tmp_path, "list")
     made.close()
     assert checkpoint.read_header(tmp_path / "r/checkpoint.safetensors").step > 0
