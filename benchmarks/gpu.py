@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from distk.registry import registry
+
 METHODS: dict[str, list[str]] = {
     "cascadevae": ["factorvae", "clsacc", "reconstruction"],
     "cascadevae-c": ["factorvae", "reconstruction"],
@@ -138,8 +140,7 @@ def train(method: str, seed: int, out: Path, seconds: float) -> dict[str, Any]:
         code, _ = call("-m", "distk", "resume", str(folder), "--json", seconds=seconds)
     else:
         arguments = [
-            "--preset",
-            "paper",
+            *(["--preset", "paper"] if "paper" in registry().find("method", method).load().presets else []),
             "--stand-in",
             "--seed",
             str(seed),

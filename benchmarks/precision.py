@@ -3,8 +3,8 @@
     python benchmarks/precision.py [METHOD ...] [--preset paper] [--device cuda] [--json FILE]
 
 On CUDA all of them are captured as graphs, the bare loop, too, so that its ratio is the toolkit's own share and not
-that of launches. Columns are alternated in one process; the median of the rounds counts. A method whose data are not here
-takes what stands in for them.
+that of launches. Columns are alternated in one process; the median of the rounds counts. A method whose data are not
+here takes what stands in for them.
 """
 
 from __future__ import annotations
