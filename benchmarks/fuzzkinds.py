@@ -239,7 +239,7 @@ def _tables() -> Iterator[Target]:
     made = io.BytesIO()
     parquet.write_table(pa.table({"x": [1.0] * 60, "y": list(range(60)), "label": ["a", "b"] * 30}), made)
     yield Target("table parquet", made.getvalue(), read, "a.parquet", None, True)
-    from distk.plugins.datasets.parquet import rows
+    from distk.parquet import rows
 
     read_rows = functools.partial(_decoded, rows, most=4096)
     yield Target("decoder parquet", made.getvalue(), read_rows, "a.parquet", None, True)

@@ -41,12 +41,14 @@ Source = str | os.PathLike[str] | IO[bytes]
 @dataclass(frozen=True)
 class Form:
     """What pictures become. size: (height, width). channels: 1 grey, 2 grey and opacity, 3 colour, 4 colour and
-    opacity. fit: cut to the shape from the middle, fill up with the background, or stretch. background: a colour."""
+    opacity. fit: cut to the shape from the middle, fill up with the background, or stretch. background: a colour.
+    average: a pixel is the mean of the rectangle that it covers, instead of Lanczos' filter."""
 
     size: tuple[int, int]
     channels: int = 3
     fit: Fitting = "crop"
     background: tuple[int, int, int] = (255, 255, 255)
+    average: bool = False
 
 
 class Seen(Counter[str]):
@@ -274,11 +276,12 @@ def _sized(image: Image.Image, form: Form) -> Image.Image:
     height, width = form.size
     if image.size == (width, height):
         return image
+    how = Image.Resampling.BOX if form.average else Image.Resampling.LANCZOS
     if form.fit == "crop":
-        return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+        return ImageOps.fit(image, (width, height), how)
     if form.fit == "stretch":
-        return image.resize((width, height), Image.Resampling.LANCZOS)
-    return ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color=_filling(image.mode, form))
+        return image.resize((width, height), how)
+    return ImageOps.pad(image, (width, height), how, color=_filling(image.mode, form))
 
 
 def _filling(mode: str, form: Form) -> Any:

@@ -26,7 +26,7 @@ from typing import IO, Any
 import torch
 
 from distk.config import to_toml
-from distk.console import note, progress
+from distk.console import counted, note, progress
 from distk.device import Ranks, choose_device, describe, own_randomness, randomness
 from distk.errors import DistkError, UsageError
 from distk.files import own_file, own_folder
@@ -34,6 +34,7 @@ from distk.run import Run, new_folder
 from distk.settings import Settings
 from distk.training.beginning import opened
 from distk.training.loop import Interrupted, Session, Stop, running, start, steps, stopping
+from distk.training.record import COMMAND, command
 
 
 @dataclass
@@ -89,9 +90,9 @@ def side_by_side(
         session.stop = stop
         replicas[one.train.seed] = _Replica(session, device)
     if not quiet:
-        note(f"{len(replicas)} seeds of {first.entry.name} side by side on {describe(device)}")
+        note(f"{counted(len(replicas), 'seed')} of {first.entry.name} side by side on {describe(device)}")
         note(f"data {dataset.name}: {dataset.origin}")
-    total = sum(s.train.steps for s in settings)
+    total = sum(replica.session.config.steps for replica in replicas.values())
     with stopping(stop), progress("training seeds", total, 0, quiet) as advance:
         while replicas:
             for seed, replica in list(replicas.items()):
@@ -148,7 +149,8 @@ def in_processes(settings: Sequence[Settings], folders: Sequence[Path | None], q
     waiting = [_Worker(one, folder, threads) for one, folder in zip(settings, folders, strict=True)]
     at_once = max(1, min(len(waiting), cores // threads))
     if not quiet:
-        note(f"{len(waiting)} seeds of {settings[0].entry.name}, {at_once} processes of {threads} thread(s) at a time")
+        busy = f"{counted(at_once, 'process', 'processes')} of {counted(threads, 'thread')} at a time"
+        note(f"{counted(len(waiting), 'seed')} of {settings[0].entry.name}, {busy}")
     outcome, stop = Outcome(), Stop()
     going: list[_Worker] = []
     try:
@@ -199,12 +201,12 @@ class _Worker:
         except OSError as error:
             raise DistkError(f"cannot write to run folder '{self.path}': {error.strerror or error}.") from error
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 (read when the process has ended)
-        command = [sys.executable, "-m", "distk", "train", self.settings.entry.name]
-        command += ["--config", str(self._config), "--out", str(self.path)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "COLUMNS": "1000"}
+        words = [sys.executable, "-m", "distk", "train", self.settings.entry.name]
+        words += ["--config", str(self._config), "--out", str(self.path)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "COLUMNS": "1000", COMMAND: command()}
         # A group of its own: Ctrl-C reaches only us, and we pass it on once.
         self.process = subprocess.Popen(
-            command,
+            words,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._said,

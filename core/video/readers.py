@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ import numpy as np
 from distk.apart import only
 from distk.console import progress
 from distk.errors import UsageError
+from distk.unpacked import on_disk
 from distk.video.clips import Clips, Fit, Labels, classes_of, gather, natural, told
 from distk.video.movies import DEMUXERS, needed
 from distk.video.npz import read_npz
@@ -20,6 +21,8 @@ from distk.video.npz import read_npz
 Layout = Literal["auto", "npz", "frames", "strips", "files"]
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+SUFFIXES = frozenset({*PICTURES, *DEMUXERS, ".gif", ".npz"})
+"""Of all files that clips may lie in."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ def read_clips(
 ) -> Clips:
     """All clips of a file or a folder.
 
-    path: an npz (`distk.video.npz.ARRAYS`), a movie, a strip, or a folder of such, or of folders of frames; one level
-    of folders above them names the classes.
+    path: an npz (`distk.video.npz.ARRAYS`), a movie, a strip, or a folder, zip or tar of such, or of folders of frames;
+    one level of folders above them names the classes.
     layout: which of these; auto looks, and takes pictures that are twice as long as they are wide for strips.
     labels: from the outermost folder, from the one that the clip lies in (`parent`, as in SUBJECT/CLASS/CLIP), or from
     the file's name before its last underscore (as `walk_3`) or after its first one without digits at the end (as
@@ -51,6 +54,10 @@ def read_clips(
     fit = fit or Fit()
     if not path.exists():
         raise UsageError(f"'{path}' does not exist.")
+    with on_disk(path, SUFFIXES) as folder:
+        if folder != path:
+            packed = read_clips(folder, fit, layout, labels, frame)
+            return replace(packed, told=packed.told.replace(str(folder), str(path)))
     chosen, files = _look(path, layout)
     if chosen == "npz":
         return read_npz(files[0], fit, labels)

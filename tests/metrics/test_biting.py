@@ -15,11 +15,6 @@ from distk.plugins.metrics.functional import importance, neighbours, voting
 from distk.plugins.metrics.functional.boosting import gradient_boosting
 
 
-@pytest.fixture
-def rng(seed: int) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
 def grid(*sizes: int) -> np.ndarray:
     return np.stack(np.meshgrid(*map(range, sizes), indexing="ij"), -1).reshape(-1, len(sizes))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -12,13 +10,6 @@ from scipy.stats import entropy, norm
 from sklearn.metrics import mutual_info_score
 
 from distk.plugins.metrics import functional as fn
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    seed = int.from_bytes(os.urandom(4), "little")
-    print(f"seed {seed}")
-    return np.random.default_rng(seed)
 
 
 def _arrays(rng: np.random.Generator, n: int = 2000) -> tuple[np.ndarray, np.ndarray]:

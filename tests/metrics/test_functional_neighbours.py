@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 
 import numpy as np
 import pytest
@@ -15,13 +14,6 @@ from sklearn.metrics import roc_auc_score
 
 from distk.plugins.metrics import functional as fn
 from distk.plugins.metrics.functional import neighbours
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    seed = int.from_bytes(os.urandom(4), "little")
-    print(f"seed {seed}")
-    return np.random.default_rng(seed)
 
 
 @pytest.mark.parametrize("variant", [1, 2])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
@@ -13,13 +11,6 @@ from sklearn.metrics import mutual_info_score
 from sklearn.preprocessing import StandardScaler
 
 from distk.plugins.metrics import functional as fn
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    seed = int.from_bytes(os.urandom(4), "little")
-    print(f"seed {seed}")
-    return np.random.default_rng(seed)
 
 
 def _bin(x: np.ndarray, bins: int = 20) -> np.ndarray:

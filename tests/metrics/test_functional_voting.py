@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -12,14 +10,6 @@ from sklearn.linear_model import LogisticRegression
 from distk.plugins.metrics import functional as fn
 from distk.plugins.metrics.functional import voting
 from distk.plugins.metrics.functional.sampling import GridSampler, TableSampler
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    seed = int.from_bytes(os.urandom(4), "little")
-    print(f"seed {seed}")
-    return np.random.default_rng(seed)
-
 
 SIZES = (4, 1, 5, 6)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from distk import CodeTable, Latent, LatentSpace, UsageError
+from distk import CodeTable, DataSpec, Latent, LatentSpace, Source, UsageError, open_dataset
+from distk.plugins.vae_family.covreg.method import ConvConfig, CovregConv, CovregLinear, LinearConfig, to_signed
 from distk.plugins.vae_family.covreg.metrics import Config as StatsConfig
 from distk.plugins.vae_family.covreg.metrics import CovStats, correlation, statistics
 from distk.plugins.vae_family.covreg.penalty import (
@@ -229,3 +230,21 @@ def test_categorical_columns_are_left_out_and_groups_can_be_chosen(generator) ->
     with pytest.raises(UsageError, match="no continuous code"):
         CovStats(StatsConfig()).compute(table(values[:, :1], ["categorical"]), 0)
     assert bool(correlation(torch.zeros(2, 2)).isnan().all())
+
+
+def test_pixels_go_to_both_ends_of_tanh_and_back(generator) -> None:
+    assert to_signed(torch.tensor([0.0, 0.25, 1.0]), (0.0, 1.0)).tolist() == [-1.0, -0.5, 1.0]
+    assert to_signed(torch.tensor([0.0, 255.0]), (0.0, 255.0)).tolist() == [-1.0, 1.0]
+    model = CovregConv(ConvConfig(code=5), DataSpec("image", (1, 16, 16), range=(-3.0, 5.0)))
+    code = torch.randn(4, 5, generator=generator)
+    made = model.decode({"code": code})
+    assert torch.allclose(to_signed(made, (-3.0, 5.0)), model.net.decoder(code), atol=1e-6)
+
+
+def test_a_batch_of_all_items_is_the_training_split_once_in_order() -> None:
+    data = open_dataset("dimred", {"items": 12, "test": 7})
+    model = CovregLinear(LinearConfig(code=2), data.spec)
+    for batch in (12, 50):
+        source = Source(data, batch, torch.Generator().manual_seed(0))
+        assert torch.equal(model.collect(source)["x"], data.batch(data.rows_of("train"))["x"])
+    assert model.collect(Source(data, 11, torch.Generator().manual_seed(0)))["x"].shape == (11, 10)

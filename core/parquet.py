@@ -1,4 +1,4 @@
-"""Rows of a Parquet file, in the process that calls: `table` has another one do it."""
+"""Rows of a Parquet file, in the process that calls: `tabular` has another one do it."""
 
 from __future__ import annotations
 
