@@ -84,7 +84,9 @@ def _applied_to_data(
     make_folder(folder)
     target = folder / f"{dataset.name}.expert{'s' if chosen is None else chosen}.png"
     pairs = torch.cat([moved, outputs], 2)  # each image above its output
-    Sheet(pictures.enlarge(pairs), min(n, 16), captions=[f"expert {winner}" for winner in winners]).write(target)
+    Sheet(pictures.enlarge(pairs), min(len(rows), 16), captions=[f"expert {winner}" for winner in winners]).write(
+        target
+    )
     return [
         {"row": row, "expert": winner, "file": str(target)} for row, winner in zip(rows.tolist(), winners, strict=True)
     ]

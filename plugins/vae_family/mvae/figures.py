@@ -22,16 +22,6 @@ def images_of(dataset: Dataset, rows: Tensor) -> Tensor:
     return checked(dataset.batch(rows.to(dataset.device))["x"], f"data set '{dataset.name}'")
 
 
-def pairs_of(dataset: Dataset, a: int | None, b: int | None) -> Tensor:
-    """Rows of scenes A and B, int64 `[1, 2]`. Raises UsageError for one alone, and for a row that is none."""
-    if a is None or b is None:
-        raise UsageError("give both --a and --b, or neither for random pairs.")
-    for name, row in (("--a", a), ("--b", b)):
-        if row >= len(dataset):
-            raise UsageError(f"{name} {row} is outside the data set's rows 0 to {len(dataset) - 1}.")
-    return torch.tensor([[a, b]], device=dataset.device)
-
-
 def read_image(path: Path, model: MVAE) -> Tensor:
     """A picture as the model takes it, float32 `[1, c, s, s]` in [0, 1]; what is transparent becomes black.
 
