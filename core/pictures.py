@@ -109,25 +109,31 @@ def frames_of(source: Source, where: str) -> int:
     return int(only("distk.pictures:count_here", where, content, path=path)[0]["frames"])
 
 
-def read_frames(source: Source, where: str, form: Form, seen: Seen, most: int = 1) -> Iterator[np.ndarray]:
+def read_frames(
+    source: Source, where: str, form: Form, seen: Seen, most: int = 1, crop: int = 0
+) -> Iterator[np.ndarray]:
     """The first `most` frames of a file, each uint8 `[channels, height, width]`; counts in `seen` what was changed.
+
+    crop: pixels of a square that is cut from the middle first; 0 cuts nothing.
 
     Raises DistkError naming the file, for one that is damaged and for depths whose range nobody knows.
     """
     content, path = _given(source)
-    asked = {"path": path, "form": asdict(form), "most": most}
+    asked = {"path": path, "form": asdict(form), "most": most, "crop": crop}
     for told, (picture,) in apart("distk.pictures:frames_here", where, content, **asked):
         seen.update({str(key): int(n) for key, n in told["seen"].items()})
         yield picture
 
 
-def read_many(files: Iterable[tuple[Source, str, int]], form: Form, seen: Seen) -> Iterator[tuple[int, np.ndarray]]:
+def read_many(
+    files: Iterable[tuple[Source, str, int]], form: Form, seen: Seen, crop: int = 0
+) -> Iterator[tuple[int, np.ndarray]]:
     """`read_frames` of many files, (source, name, most frames) each, sent ahead: (number of the file, frame)."""
 
     def requests() -> Iterator[Request]:
         for source, where, most in files:
             content, path = _given(source)
-            yield where, content, {"path": path, "form": asdict(form), "most": most}
+            yield where, content, {"path": path, "form": asdict(form), "most": most, "crop": crop}
 
     for k, told, (picture,) in each("distk.pictures:frames_here", requests()):
         seen.update({str(key): int(n) for key, n in told["seen"].items()})
@@ -152,6 +158,14 @@ def plain(
         yield picture
 
 
+def _cut(image: Image.Image, side: int, where: str) -> Image.Image:
+    """The square in the middle."""
+    if min(image.size) < side:
+        raise DistkError(f"'{where}' has {image.width}x{image.height} pixels, from which no {side} can be cut.")
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
 def _given(source: Source) -> tuple[bytes, str]:
     """What the process that decodes gets: the bytes of an open file, or the path of one."""
     if isinstance(source, (str, os.PathLike)):
@@ -172,16 +186,18 @@ def count_here(content: bytes, where: str, path: str) -> Iterator[Answer]:
         yield {"frames": frames}, []
 
 
-def frames_here(content: bytes, where: str, path: str, form: dict[str, Any], most: int) -> Iterator[Answer]:
+def frames_here(
+    content: bytes, where: str, path: str, form: dict[str, Any], most: int, crop: int = 0
+) -> Iterator[Answer]:
     """The frames one by one, for `read_frames`."""
-    wanted = Form(tuple(form["size"]), form["channels"], form["fit"], tuple(form["background"]))
+    wanted = Form(**{**form, "size": tuple(form["size"]), "background": tuple(form["background"])})
     with open_picture(path or io.BytesIO(content), where) as image:
         several = int(getattr(image, "n_frames", 1)) > most
         for i in range(most):
             if i:
                 image.seek(i)
             seen = Seen({"several": int(several and not i)})
-            picture = pixels(image, where, wanted, seen)
+            picture = pixels(_cut(image, crop, where) if crop else image, where, wanted, seen)
             yield {"seen": seen}, [picture]
 
 

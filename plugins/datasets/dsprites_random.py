@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from distk import DataSpec, DistkError, FactorDataset, Files, UsageError, option
 from distk.data import Split
-from distk.pictures import open_picture
+from distk.pictures import plain
 from distk.plugins.datasets.dsprites import NPZ, SHAPES, DSprites
 from distk.plugins.datasets.dsprites import Config as PlainConfig
 from distk.stored import uniform_at
@@ -152,9 +153,10 @@ def painting(path: Path, size: int) -> Tensor:
 
     Raises DistkError for what is no picture, or too small to cut pieces from.
     """
-    with open_picture(path, str(path)) as image:
-        plain = image.convert("RGB")
-        plain.thumbnail((CANVAS[0] * size // SIDE, CANVAS[1] * size // SIDE))
-        if min(plain.size) <= size:
-            raise DistkError(f"'{path}' has {image.width}x{image.height} pixels; more than {size} a side are needed.")
-        return torch.from_numpy(np.array(plain)).movedim(-1, 0).float() / 255
+    (whole,) = plain([(path, str(path))], "RGB")
+    image = Image.fromarray(whole)
+    image.thumbnail((CANVAS[0] * size // SIDE, CANVAS[1] * size // SIDE))
+    if min(image.size) <= size:
+        height, width = whole.shape[:2]
+        raise DistkError(f"'{path}' has {width}x{height} pixels; more than {size} a side are needed.")
+    return torch.from_numpy(np.array(image)).movedim(-1, 0).float() / 255
