@@ -86,7 +86,7 @@ def load(path: str | Path | Run | None = None, device: str | torch.device = "aut
 
     path: a run, its folder or a checkpoint; without it the newest run under ./runs. `model.dataset()` opens its data.
     What the model gives carries no gradients, so that `.numpy()` works; `model.encode(x, grad=True)` has them.
-    The model may be copied and pickled; distk itself never reads a pickle.
+    The model may be copied and pickled; no pickle is ever read here.
     Raises DistkError for a missing or damaged file, WrongType (a TypeError) for what names no file. `encode` and
     `decode` raise UsageError for what is not of the model's shape, range or device, or not finite.
     """
