@@ -12,11 +12,11 @@ import platform
 import statistics
 import time
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
@@ -37,7 +37,7 @@ from distk.registry import registry
 from distk.version import __version__
 
 NO_MEMORY = "there is not enough memory for it: score fewer --rows"
-SLOW = 10.0
+SLOW = 2.0
 """Seconds after which it is said which score is being computed."""
 CODES_KEPT = 30 * 86400
 """Seconds after which codes in the cache folder are removed."""
@@ -349,8 +349,6 @@ def _share_out(names: list[str], options: Mapping[str, Any]) -> tuple[dict[str, 
 def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
     """What a figure depends on besides the model: data, rows, seed, versions, device. rows: how many the table of codes
     has; None without one, where a metric draws what it looks at by itself (its `settings` say how much)."""
-    import sklearn
-
     told = {"told": table.extra["told"]} if table.extra.get("told") else {}
     return {
         **told,
@@ -365,8 +363,8 @@ def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
             "distk": __version__,
             "torch": torch.__version__,
             "numpy": np.__version__,
-            "scipy": scipy.__version__,
-            "scikit-learn": sklearn.__version__,
+            "scipy": version("scipy"),
+            "scikit-learn": version("scikit-learn"),
             "python": platform.python_version(),
         },
     }

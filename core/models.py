@@ -65,5 +65,7 @@ def check_places(header: checkpoint.Header, source: str, folder: str | Path | No
     cls = registry().find("dataset", base).load()
     if folder is None and data.get("folder"):
         places.check(data["folder"], source, f"distk data {base} --data-dir")
-    for setting, place in places.settings(cls.Config, data.get("options", {})):
+    variant = data["name"].partition(":")[2]  # which may be a place, too, as of `hf:FOLDER`
+    values = {**data.get("options", {}), **({"variant": variant} if variant else {})}
+    for setting, place in places.settings(cls.Config, values):
         places.check(place, source, f"distk data {base} {flag(setting)}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import importlib.util
 import io
 import itertools
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from distk.apart import apart
 from distk.errors import DistkError, UsageError
 from distk.tree import Entry
 
@@ -24,6 +26,8 @@ WIDEST = 1 << 16
 """Columns that are believed."""
 LONGEST = 1 << 20
 """Characters of one cell that are believed."""
+LARGEST = 1 << 31
+"""Bytes of a Parquet file that are read."""
 
 
 def chunks(entry: Entry, where: str, told: list[str]) -> Iterator[tuple[list[str], list[Any]]]:
@@ -73,18 +77,16 @@ def _of_rows(rows: Iterator[list[str]], names: list[str], where: str) -> Iterato
 
 
 def _parquet(entry: Entry, where: str) -> Iterator[tuple[list[str], list[Any]]]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise UsageError(f"reading '{where}' needs the package pyarrow: pip install 'distk[tables]'.") from None
+    """The names of the columns and, chunk by chunk, their cells; another process reads them."""
+    if importlib.util.find_spec("pyarrow") is None:
+        raise UsageError(f"reading '{where}' needs the package pyarrow: pip install 'distk[tables]'.")
     with entry.open() as raw:
-        try:
-            file = parquet.ParquetFile(raw)
-            for batch in file.iter_batches(CHUNK):
-                yield list(batch.schema.names), [column.to_pylist() for column in batch.columns]
-        except Exception as error:  # damaged files raise a family of their own
-            reason = " ".join(str(error).split())[:200]
-            raise DistkError(f"'{where}' cannot be read as Parquet: {reason}.") from error
+        content = raw.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise DistkError(f"'{where}' has more than {LARGEST:,} bytes, which are not read as Parquet.")
+    for told, numbers in apart("distk.parquet:rows", where, content, most=CHUNK):
+        arrays = iter(numbers)
+        yield told["names"], [next(arrays) if cells is None else cells for cells in told["cells"]]
 
 
 @contextlib.contextmanager

@@ -24,13 +24,14 @@ def covmap(
     look: Look = Look(),
     layer: Annotated[str, typer.Option(help="code for all continuous groups, or the name of one.")] = "code",
     split: Split = "all",
+    rows: Annotated[int | None, typer.Option(help="At most so many items, drawn once; default: all.", min=2)] = None,
 ) -> None:
     """Draw the covariance and the correlation of a code's units, and write the covariance as CSV beside it.
 
     Example: distk covmap runs/my-run --out cov.png
     """
     model = on.open("covmap", "encode").model
-    table = encode_table(model, on.dataset(), split=split)
+    table = encode_table(model, on.dataset(), rows=rows, split=split)
     columns = columns_of(table, layer)
     names = [table.names[i] for i in columns]
     c = torch.cov(table.codes[:, columns].double().T).reshape(len(columns), -1)

@@ -165,6 +165,7 @@ def _class_counts(dataset: "Dataset") -> dict[str, Any]:
     if not isinstance(label, torch.Tensor) or label.shape != (len(dataset),) or len(classes) > LISTED:
         return {}
     parts = {"all": label, **{part: label[rows] for part, rows in dataset.parts.items()}}
+    parts = {part: held[held >= 0] for part, held in parts.items()}  # -1 is no label
     return {
         "class counts": {
             part: dict(zip(classes, torch.bincount(held, minlength=len(classes)).tolist(), strict=False))

@@ -32,6 +32,9 @@ from distk.training.changes import recorded, wanted
 from distk.training.snapshots import picture, snapshot
 from distk.training.trainer import Trainer
 
+PASSED_ON = 10.0
+"""Seconds within which a second SIGTERM is the first one, passed on by whoever started the process."""
+
 
 class Interrupted(DistkError):
     """The user or the system asked the run to stop; everything is saved."""
@@ -414,9 +417,16 @@ def save(session: Session, path: Path | None = None, checked: bool = False) -> N
 
 @contextlib.contextmanager
 def stopping(stop: Stop) -> Iterator[None]:
-    """SIGINT and SIGTERM finish the step and save; a second one stops at once."""
+    """SIGINT and SIGTERM finish the step and save; a second one stops at once. A SIGTERM soon after another is the same
+    one, since a queue sends it to a job and to the job's launcher, which passes it on."""
+    since = 0.0
 
     def handle(number: int, frame: Any) -> None:
+        nonlocal since
+        now = time.monotonic()
+        if stop.signal == number == signal.SIGTERM and now - since < PASSED_ON:
+            return
+        since = now
         if stop.signal:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

@@ -19,14 +19,13 @@ from distk.commands.shared import Look, OnData, OnModel, present, titled
 from distk.device import choose_device
 from distk.errors import NotServed
 from distk.files import write_atomic
+from distk.pictures import SUFFIXES, Form, Seen, read_frames
 from distk.plugins.gan_family.sdgan import scores
 from distk.plugins.gan_family.sdgan.inversion import Found, invert
 from distk.plugins.gan_family.sdgan.method import PairGAN
 from distk.plugins.gan_family.sdgan.metrics import held_out, real_side
 from distk.plugins.gan_family.sdgan.tuples import identities
 from distk.plugins.gan_family.sdgan.verifier import FILE, load_verifier, steps_for, train_verifier
-from distk.video.clips import Fit
-from distk.video.readers import PICTURES, read_picture
 
 LARGEST_CODES = 1 << 26
 """Bytes of a file of codes that are read."""
@@ -218,13 +217,14 @@ def read_subjects(paths: list[Path], model: PairGAN[Any]) -> tuple[Tensor, Tenso
     pictures together one. Raises UsageError for what is no picture and no folder of pictures."""
     groups: dict[Path | None, list[Path]] = {}  # by folder, so that two folders of one name are two subjects
     for path in paths:
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES) if path.is_dir() else [path]
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
         if not inside or not inside[0].is_file():
             raise UsageError(f"--images '{path}' is no picture and no folder with pictures.")
         groups.setdefault(path if path.is_dir() else None, []).extend(inside)
     channels, size, _ = model.spec.shape
     low, high = model.spec.range
-    read = [[read_picture(file, Fit(size, channels))[0] for file in files] for files in groups.values()]
+    form = Form((size, size), channels, average=True)  # as `identity-folder` has them
+    read = [[next(read_frames(file, str(file), form, Seen())) for file in files] for files in groups.values()]
     x = torch.cat([torch.stack([torch.from_numpy(array.copy()) for array in part]) for part in read]).float() / 255
     owner = torch.cat([torch.full((len(part),), i) for i, part in enumerate(read)])
     short = Counter(path.name for path in groups if path)
