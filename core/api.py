@@ -109,19 +109,19 @@ def dataset(
     return open_dataset(named(name, "a data set"), options, device=choose_device(str(device)), folder=folder)
 
 
-def codes(source: Any, factors: Any = None, **members: Any) -> CodeTable:
+def codes(codes: Any, factors: Any = None, **members: Any) -> CodeTable:
     """Codes of any program as a table that `evaluate` scores.
 
-    source: a file that `distk eval --codes` reads, or an array `[n, D]`. factors: `[n, K]`, numbers or words.
+    codes: a file that `distk eval --codes` reads, or an array `[n, D]`. factors: `[n, K]`, numbers or words.
     members: as in such a file (`code_names`, `factor_names`, `factor_kinds`, `codes_test`, `factors_test`, ...); of a
     CSV or Parquet file `columns` and `factors` are lists of column names.
     Raises DistkError for what does not fit.
     """
-    if isinstance(source, (str, Path)):
+    if isinstance(codes, (str, Path)):
         if strange := set(members) - {"columns", "device"}:
             raise UsageError(f"codes: of a file only columns and factors are chosen, not '{min(strange)}'.")
-        return table_from_arrays(Path(source), factors=factors, **members)
-    return table_of({"codes": source, "factors": factors, **members})
+        return table_from_arrays(Path(codes), factors=factors, **members)
+    return table_of({"codes": codes, "factors": factors, **members})
 
 
 def evaluate(

@@ -14,8 +14,13 @@ from torch.utils.data import DataLoader
 
 import distk
 from distk.errors import DistkError, UsageError
-from distk.handed import Handed
+from distk.handed import Handed, as_it_is
+from distk.method import can
+from distk.registry import registry
 from distk.run import Run
+from distk.settings import resolve
+from distk.testing.data import same
+from distk.testing.methods import _Probe
 
 ROOT = Path(__file__).parents[2]
 DEMO: dict[str, Any] = {"steps": 3, "seed": 0, "device": "cpu", "quiet": True}
@@ -122,14 +127,14 @@ def test_one_item_is_told_how_to_be_a_batch(model: Any) -> None:
 def test_evaluate_takes_what_names_a_model_and_raises(run: Run, model: Any, seed: int) -> None:
     options: dict[str, Any] = {"rows": 300, "seed": 0}
     ours = distk.evaluate(model, "mig", **options)["metrics"]["mig"]["mig"]
-    for same in (run, run.path, str(run.checkpoint)):
-        assert distk.evaluate(same, ["mig"], **options)["metrics"]["mig"]["mig"] == ours
+    for one in (run, run.path, str(run.checkpoint)):
+        assert distk.evaluate(one, ["mig"], **options)["metrics"]["mig"]["mig"] == ours
     assert distk.evaluate(model, ["mig"], data="dsprites", **options)["metrics"]["mig"]["mig"] == ours
     rng = np.random.default_rng(seed)
     held = {"codes": rng.normal(size=(200, 3)), "factors": rng.integers(0, 4, (200, 2))}
     scored = distk.evaluate(held, ["mig"])["metrics"]["mig"]["mig"]
     assert scored == distk.evaluate(distk.codes(held["codes"], held["factors"]), ["mig"])["metrics"]["mig"]["mig"]
-    with pytest.raises(DistkError, match="metric 'perplexity' could not be computed: .*on_error='row'"):
+    with pytest.raises(DistkError, match=r"metric 'perplexity' could not be computed: .*on_error='row'"):
         distk.evaluate(model, ["mig", "perplexity"], **options)
     kept = distk.evaluate(model, ["mig", "perplexity"], on_error="row", **options)["metrics"]
     assert kept["mig"]["mig"] == ours
@@ -162,6 +167,35 @@ def test_traverse_gives_items_and_values(model: Any, run: Run) -> None:
         distk.traverse(model, row=768)
     with pytest.raises(UsageError, match="leave x and row out"):
         distk.traverse(model, row=1, start="prior")
+
+
+FEW_GRASPS = {"objects": 4, "categories": ("cup", "mug"), "scenes": 2, "size": 32, "voxels": 8, "demos": 2, "kept": 8}
+SMALLER: dict[str, dict] = {
+    **{name: {"poses": 2} for name in ("fstat", "triplet", "histloss", "bindev")},
+    "factorgen": {"orientations": 2, "positions": 4},
+    "nlmultitask": {"sentences": 600},
+    **dict.fromkeys(("grasping", "graspcnn"), FEW_GRASPS),
+    **{name: {"clips": 60, "held_out": 20} for name in ("ldf", "joint-gan")},
+}
+"""Data that are drawn quickly."""
+METHODS = [entry.name for entry in registry().entries("method") if entry.distribution == "distk"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_loaded_model_can_be_copied_and_pickled(name: str, tmp_path: Path) -> None:
+    cls = registry().find("method", name).load()
+    options = {"data": SMALLER.get(name, {}), "train": {"device": "cpu", "batch": 8, "steps": 0}}
+    settings = resolve(name, preset="demo" if "demo" in cls.presets else None, options=options)
+    probe = _Probe(settings, 0)
+    trainer = probe.bare()
+    probe._save(trainer, tmp_path / "c.safetensors")
+    model = distk.load(tmp_path / "c.safetensors", "cpu")
+    x = trainer.dataset.sample(4, torch.Generator().manual_seed(0), bucket=trainer.dataset.bucket(0, 0))
+    for made in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        same(model.state_dict(), made.state_dict(), "the model and its copy")
+        if can(model, "encode"):
+            with as_it_is(), torch.no_grad():
+                same(model.encode_batch(x), made.encode_batch(x), "codes of the model and its copy")
 
 
 # Data sets
