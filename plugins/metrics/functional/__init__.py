@@ -7,6 +7,7 @@ or was left out.
 """
 
 from .agreement import best_dimension_auc, reconstruction, unsupervised_accuracy
+from .capacity import dci_es
 from .change import change_one_factor, higgins_change
 from .detection import tad
 from .gaps import dcimig, dependent_gaps, jemmig, mig_sup
@@ -27,6 +28,7 @@ __all__ = [
     "beta_vae",
     "change_one_factor",
     "dci",
+    "dci_es",
     "dcimig",
     "dependent_gaps",
     "downstream",
