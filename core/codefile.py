@@ -29,12 +29,15 @@ MEMBERS = {
     "code_kinds": "[D]",
     "factor_names": "[K]",
     "factor_kinds": "[K]",
+    "slots": "[n, S, height, width] or [n, height, width]",
+    "objects": "[n, height, width]",
 }
-"""The members of an npz of codes; only `codes` is required."""
+"""The members of an npz of codes; only `codes` is required, and that not beside `slots`."""
 LARGEST = 1 << 28
 """Numbers in a file of codes; each takes eight bytes, several times."""
 
 
+MOST_SLOTS = 1 << 12
 LONGEST_WORDS = 1 << 20
 """Characters that a list of names in the metadata may have."""
 
@@ -44,11 +47,16 @@ def table_from_arrays(path: Path, device: torch.device | str = "cpu") -> CodeTab
     codes may be called `z` and the words stand in the metadata as JSON lists, as `distk embed` writes them.
 
     `codes_test` and `factors_test` are rows for testing predictors; `std` and `kl` describe a Gaussian posterior;
+    `slots` (the slot of each pixel, or weights of S slots, of which the largest counts) and `objects` (the object of each
+    pixel, 0 the background) go together; without `codes` they are the share of the pixels in each slot.
     kinds of codes are "continuous", "ordinal" or "categorical" (a column of class indices), those of factors as in
     CodeTable.
     Raises DistkError for a file that is neither, holds pickled members, lacks `codes`, or whose members do not fit.
     """
     arrays = _tensors(path) if path.suffix.lower() == ".safetensors" else _members(path)
+    pixels = _pixels(path, arrays)
+    if "codes" not in arrays and pixels:
+        arrays = {**arrays, "codes": _shares(pixels["slots"])}
     if "codes" not in arrays:
         raise DistkError(f"'{path}' must hold a numeric array 'codes' of shape [n, D].")
     codes = _numbers(path, arrays, "codes")
@@ -60,6 +68,10 @@ def table_from_arrays(path: Path, device: torch.device | str = "cpu") -> CodeTab
     table.kinds = _words(path, arrays, "code_kinds", d, ("continuous", "ordinal", "categorical")) or table.kinds
     if "std" in arrays:
         table.std = _numbers(path, arrays, "std", (n, d)).to(device)
+    if pixels:
+        if len(pixels["objects"]) != n:
+            raise DistkError(f"'{path}': 'codes' has {n} rows but 'objects' {len(pixels['objects'])}.")
+        table.extra |= {name: values.to(device) for name, values in pixels.items()}
     if "kl" in arrays:
         table.kl = _numbers(path, arrays, "kl", (d, 1)).squeeze(1).to(device)
     if "factors" in arrays:
@@ -88,7 +100,7 @@ def _members(path: Path) -> dict[str, np.ndarray]:
     if not zipfile.is_zipfile(path):
         raise DistkError(f"'{path}' is not an npz file; write one with numpy.savez(path, codes=..., factors=...).")
     with open_npz(path) as file:
-        if "codes" not in file.names:
+        if "codes" not in file.names and "slots" not in file.names:
             strange = [name for name in file.names if name not in MEMBERS]
             if strange:
                 raise DistkError(f"'{path}' holds no 'codes' but '{strange[0]}'; members: {', '.join(MEMBERS)}.")
@@ -115,9 +127,41 @@ def _tensors(path: Path) -> dict[str, np.ndarray]:
                     found[name] = np.array([str(word) for word in json.loads(text)])
     except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise DistkError(f"'{path}' is not a valid safetensors file of codes ({type(error).__name__}).") from error
-    if "codes" not in found:
+    if "codes" not in found and "slots" not in found:
         raise DistkError(f"'{path}' holds no 'codes' and no 'z'; members: {', '.join(MEMBERS)}.")
     return found
+
+
+def _pixels(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """`slots` float64 or int64 [n, (S,) height, width] and `objects` int64 [n, height, width]; empty without them."""
+    if "slots" not in arrays and "objects" not in arrays:
+        return {}
+    if "slots" not in arrays or "objects" not in arrays:
+        raise DistkError(f"'{path}': 'slots' and 'objects' go together.")
+    slots, objects = arrays["slots"], arrays["objects"]
+    weights = slots.ndim == objects.ndim + 1
+    shape = (*slots.shape[:1], *slots.shape[2:]) if weights else slots.shape
+    if objects.ndim < 2 or shape != objects.shape or 0 in slots.shape:
+        told = f"'slots' in '{path}' is {slots.shape} and 'objects' {objects.shape}"
+        raise DistkError(f"{told}; expected [n, height, width], slots also [n, S, height, width].")
+    for name, array in (("slots", slots), ("objects", objects)):
+        whole = name == "objects" or not weights
+        sound = array.dtype.kind in "fiub" and bool(np.isfinite(array).all())
+        if not sound or (whole and (bool((array < 0).any()) or bool((array != np.round(array)).any()))):
+            what = "whole numbers from 0" if whole else "finite numbers"
+            raise DistkError(f"'{name}' in '{path}' must hold {what}.")
+    kind = np.float64 if weights else np.int64
+    return {"slots": torch.from_numpy(slots.astype(kind)), "objects": torch.from_numpy(objects.astype(np.int64))}
+
+
+def _shares(slots: Tensor) -> np.ndarray:
+    """The share of a picture's pixels in each slot, float64 [n, S]."""
+    taken = slots.argmax(1) if slots.is_floating_point() else slots
+    count = slots.shape[1] if slots.is_floating_point() else int(slots.max()) + 1
+    if count > MOST_SLOTS:
+        raise DistkError(f"'slots' numbers {count:,} slots; at most {MOST_SLOTS:,} are read.")
+    flat = taken.flatten(1)
+    return np.stack([(flat == s).double().mean(1).numpy() for s in range(count)], 1)
 
 
 def _numbers(

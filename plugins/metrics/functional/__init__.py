@@ -9,7 +9,9 @@ or was left out.
 from .agreement import best_dimension_auc, reconstruction, unsupervised_accuracy
 from .capacity import dci_es
 from .change import change_one_factor, higgins_change
+from .combinations import combinations
 from .detection import tad
+from .fairness import fairness
 from .gaps import dcimig, dependent_gaps, jemmig, mig_sup
 from .identification import mcc, r2
 from .importance import dci
@@ -17,6 +19,7 @@ from .information import mig, mig_aggregate, modularity
 from .neighbours import info_mec, ksg, recall_at_k
 from .partition import rand_index, slots
 from .predictors import downstream, explicitness, sap
+from .reasoning import reasoning
 from .separation import sepin
 from .structure import active_units, irs, linear_correlation, udr, unsupervised
 from .varying import z_max
@@ -27,6 +30,7 @@ __all__ = [
     "best_dimension_auc",
     "beta_vae",
     "change_one_factor",
+    "combinations",
     "dci",
     "dci_es",
     "dcimig",
@@ -34,6 +38,7 @@ __all__ = [
     "downstream",
     "explicitness",
     "factor_vae",
+    "fairness",
     "higgins_change",
     "info_mec",
     "irs",
@@ -47,6 +52,7 @@ __all__ = [
     "modularity",
     "r2",
     "rand_index",
+    "reasoning",
     "recall_at_k",
     "reconstruction",
     "sap",

@@ -20,12 +20,14 @@ from .shapley import Predict, sage
 FEATURES = (0, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 WIDTHS = (0, 2, 4, 8, 16, 32, 64, 128, 256)
 DEPTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
+NEAR = 0.01
+"""Loss above the best at which a smaller probe serves as well."""
 PROBES = ("rff", "mlp", "rf")
 
 
 class Curve(NamedTuple):
-    """capacity [P], growing; loss [P, K] on test rows as a share of a constant guess's; predict: the best probe of each
-    factor, standardised codes [m, D] -> [m, K, T]."""
+    """capacity [P], growing; loss [P, K] on test rows as a share of a constant guess's; predict: for each factor the
+    smallest probe whose loss is within 0.01 of the best, standardised codes [m, D] -> [m, K, T]."""
 
     capacity: Tensor
     loss: Tensor
@@ -57,9 +59,10 @@ def dci_es(
     program has it; explicitness_relative has l_b - l* instead of l_b, so that a straight line down from the guess to l*
     has 0. 1: the smallest probe reads all that can be read; so it does from a code that tells NOTHING, so that E
     means nothing without informativeness. informativeness = 1 - l*; size = K / D (K kept factors, D codes), which may
-    exceed 1. Disentanglement and completeness are those of `dci` with the Shapley values of the best probes.
+    exceed 1. Disentanglement and completeness are those of `dci` with the Shapley values of the smallest probes
+    that read as well as the best (within 0.01).
     probe: 'rff' (least squares on the codes and random Fourier features, capacity = log of the weights), 'mlp' (linear,
-    then one hidden layer of growing width, log of the weights), 'rf' (random forests, depth). categorical: columns
+    then one hidden layer of growing width, log of the weights with one output), 'rf' (random forests, depth). categorical: columns
     whose values have no order, foretold by indicators. Without test rows 2/3 : 1/3 in order. Keys: those, loss [P, K],
     capacity [P], importance [D, K], disentanglement_per_code [D], explicitness_per_factor, informativeness_per_factor,
     completeness_per_factor [K].
@@ -76,8 +79,9 @@ def dci_es(
     }
     curve = makers[probe]()
     loss = curve.loss.cummin(0).values
-    explicit, relative = explicitness(curve.capacity, loss)
-    importance = sage(curve.predict, xt, y.test, seed=seed).clamp_min(0).cpu().numpy()
+    # A reader may always guess: a loss above that of a guess is not counted.
+    explicit, relative = explicitness(curve.capacity, loss.clamp_max(1))
+    importance = sage(curve.predict, xt, y.test, seed=seed, orderings=16, others=16).clamp_min(0).cpu().numpy()
     scores, reasons = concentration(importance, smooth=False)
 
     def wide(values: Tensor | np.ndarray) -> np.ndarray:
@@ -106,12 +110,12 @@ def dci_es(
 
 def explicitness(capacity: Tensor, loss: Tensor, guess: float = 1.0) -> tuple[Tensor, Tensor]:
     """E of loss-capacity curves that do not rise, loss [P, K] over capacity [P]: with `guess`, and with `guess` minus
-    the best loss, in the denominator. The latter is NaN where the best loss is no better than the guess."""
+    the best loss, in the denominator. The latter is NaN where the best loss is within 0.01 of the guess."""
     above = loss - loss[-1]
     area = torch.trapezoid(above, capacity, dim=0)
     length = capacity[-1] - capacity[0]
     gain = guess - loss[-1]
-    relative = torch.where(gain > 1e-9, 1 - 2 * area / (length * gain.clamp_min(1e-9)), torch.nan)
+    relative = torch.where(gain > NEAR, 1 - 2 * area / (length * gain.clamp_min(NEAR)), torch.nan)
     return 1 - 2 * area / (length * guess), relative
 
 
@@ -141,9 +145,10 @@ def _loss(foretold: Tensor, target: Tensor) -> Tensor:
 
 
 def _curve(capacity: Sequence[float], probes: Sequence[Predict], xt: Tensor, y: Targets) -> Curve:
-    """The curve of fitted probes; its `predict` takes for each factor the probe that is best for it."""
+    """The curve of fitted probes. For importances a larger probe than needed would be asked about codes that never
+    occur together, of which it knows nothing and says anything."""
     loss = torch.stack([_loss(probe(xt), y.test) for probe in probes])
-    best = loss.argmin(0).tolist()
+    best = (loss <= loss.amin(0) + NEAR).double().argmax(0).tolist()
 
     def predict(x: Tensor) -> Tensor:
         made = {i: probes[i](x) for i in set(best)}
@@ -167,7 +172,7 @@ def _fourier(x: Tensor, y: Targets, xt: Tensor, seed: int) -> Curve:
 
     def fitted(size: int) -> Predict:
         z = features(x, size)
-        gram = z.T @ z + 1e-6 * n * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+        gram = z.T @ z + 1e-5 * n * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
         weight = torch.linalg.solve(gram, z.T @ y.train.flatten(1))
         return lambda part: (features(part, size) @ weight).view(len(part), count, width)
 
@@ -177,11 +182,10 @@ def _fourier(x: Tensor, y: Targets, xt: Tensor, seed: int) -> Curve:
 
 def _networks(x: Tensor, y: Targets, xt: Tensor, seed: int) -> Curve:
     """A linear map, then networks of one hidden layer of growing width, one for each factor."""
-    d, width = x.shape[1], y.train.shape[2]
+    d = x.shape[1]
     probes = [networks(x, y.train, seed=seed, hidden=w, layers=1 if w else 0) for w in WIDTHS]
-    weights = [(d + 1) * width if w == 0 else (d + 1) * w + (w + 1) * width for w in WIDTHS]
-    order = sorted(range(len(WIDTHS)), key=lambda i: weights[i])
-    return _curve([math.log(weights[i]) for i in order], [probes[i] for i in order], xt, y)
+    weights = [(d + 1) * w + w + 1 if w else d + 1 for w in WIDTHS]
+    return _curve([math.log(count) for count in weights], probes, xt, y)
 
 
 def _forests(x: Tensor, y: Targets, xt: Tensor, seed: int) -> Curve:
