@@ -47,8 +47,8 @@ def table_from_arrays(path: Path, device: torch.device | str = "cpu") -> CodeTab
     codes may be called `z` and the words stand in the metadata as JSON lists, as `distk embed` writes them.
 
     `codes_test` and `factors_test` are rows for testing predictors; `std` and `kl` describe a Gaussian posterior;
-    `slots` (the slot of each pixel, or weights of S slots, of which the largest counts) and `objects` (the object of each
-    pixel, 0 the background) go together; without `codes` they are the share of the pixels in each slot.
+    `slots` (the slot of each pixel, or weights of S slots, of which the largest counts) and `objects` (the object of
+    each pixel, 0 the background) go together; without `codes` they are the share of the pixels in each slot.
     kinds of codes are "continuous", "ordinal" or "categorical" (a column of class indices), those of factors as in
     CodeTable.
     Raises DistkError for a file that is neither, holds pickled members, lacks `codes`, or whose members do not fit.

@@ -13,7 +13,7 @@ from distk.metric import CodeTable
 ROWS, SHUFFLES, BINS = 20_000, 20, 10
 """Rows that are looked at, shuffles that say what chance gives, bins of a factor that is a real number."""
 FAR = 5.0
-"""Deviations of the shuffles above their mean at which dependence is reported: with hundreds of pairs none by chance."""
+"""Deviations above their mean at which dependence is reported: by chance in none of hundreds of pairs."""
 
 
 @dataclass(frozen=True)

@@ -62,10 +62,10 @@ def dci_es(
     exceed 1. Disentanglement and completeness are those of `dci` with the Shapley values of the smallest probes
     that read as well as the best (within 0.01).
     probe: 'rff' (least squares on the codes and random Fourier features, capacity = log of the weights), 'mlp' (linear,
-    then one hidden layer of growing width, log of the weights with one output), 'rf' (random forests, depth). categorical: columns
-    whose values have no order, foretold by indicators. Without test rows 2/3 : 1/3 in order. Keys: those, loss [P, K],
-    capacity [P], importance [D, K], disentanglement_per_code [D], explicitness_per_factor, informativeness_per_factor,
-    completeness_per_factor [K].
+    then one hidden layer of growing width, log of the weights with one output), 'rf' (random forests, depth).
+    categorical: columns whose values have no order, foretold by indicators. Without test rows 2/3 : 1/3 in order. Keys:
+    those, loss [P, K], capacity [P], importance [D, K], disentanglement_per_code [D], explicitness_per_factor,
+    informativeness_per_factor, completeness_per_factor [K].
     """
     checks.one_of(probe, PROBES, "probe")
     c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test)
@@ -159,7 +159,7 @@ def _curve(capacity: Sequence[float], probes: Sequence[Predict], xt: Tensor, y: 
 
 def _fourier(x: Tensor, y: Targets, xt: Tensor, seed: int) -> Curve:
     """Least squares on the codes and cos(w.x + b), w ~ N(0, 1 / D): the first features are the same for every size."""
-    d, (n, count, width) = x.shape[1], y.train.shape
+    n, d = x.shape
     generator = torch.Generator().manual_seed(seed)
     # Drawn feature by feature, so that a smaller probe is a part of a larger one.
     drawn = torch.randn(FEATURES[-1], d + 1, generator=generator, dtype=torch.float64).to(x.device)
@@ -171,19 +171,25 @@ def _fourier(x: Tensor, y: Targets, xt: Tensor, seed: int) -> Curve:
         return torch.cat([part, waves, torch.ones_like(part[:, :1])], 1)
 
     def fitted(size: int) -> Predict:
-        z = features(x, size)
-        gram = z.T @ z + 1e-5 * n * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-        weight = torch.linalg.solve(gram, z.T @ y.train.flatten(1))
-        return lambda part: (features(part, size) @ weight).view(len(part), count, width)
+        read = _least_squares(features(x, size), y.train)
+        return lambda part: read(features(part, size))
 
     capacity = [math.log(d + size + 1) for size in sizes]
     return _curve(capacity, [fitted(size) for size in sizes], xt, y)
 
 
+def _least_squares(z: Tensor, y: Tensor) -> Predict:
+    """y [n, K, T] by a linear map of z [n, D]; a hair of ridge for codes that are copies."""
+    gram = z.T @ z + 1e-5 * len(z) * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+    weight = torch.linalg.solve(gram, z.T @ y.flatten(1))
+    return lambda part: (part @ weight).view(len(part), *y.shape[1:])
+
+
 def _networks(x: Tensor, y: Targets, xt: Tensor, seed: int) -> Curve:
     """A linear map, then networks of one hidden layer of growing width, one for each factor."""
     d = x.shape[1]
-    probes = [networks(x, y.train, seed=seed, hidden=w, layers=1 if w else 0) for w in WIDTHS]
+    probes = [_least_squares(x, y.train)]
+    probes += [networks(x, y.train, seed=seed, hidden=w, layers=1) for w in WIDTHS[1:]]
     weights = [(d + 1) * w + w + 1 if w else d + 1 for w in WIDTHS]
     return _curve([math.log(count) for count in weights], probes, xt, y)
 
@@ -194,7 +200,9 @@ def _forests(x: Tensor, y: Targets, xt: Tensor, seed: int) -> Curve:
 
     def fitted(depth: int) -> Predict:
         models = [
-            RandomForestRegressor(10, max_depth=depth, random_state=seed).fit(inputs, goal[:, k])
+            RandomForestRegressor(10, max_depth=depth, random_state=seed).fit(
+                inputs, goal[:, k].squeeze(1) if goal.shape[2] == 1 else goal[:, k]
+            )
             for k in range(goal.shape[1])
         ]
 

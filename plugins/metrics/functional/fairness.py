@@ -38,15 +38,16 @@ def fairness(
     """Unfairness of predictors that read one factor from codes [n, D] when another factor changes; LOWER is better.
 
     For each target factor i a predictor ('gbt': boosted trees, 'lr': logistic regression) is fitted on `train` rows.
-    unfair_ij = mean over the values v of the sensitive factor j, weighted by their rows, of the total variation distance
-    1/2 sum_y |p(y | v) - p(y)| of its predictions. unfairness = mean over i != j; worst = the largest over pairs of the
-    largest over v. Both in [0, 1].
+    unfair_ij = mean over the values v of the sensitive factor j, weighted by their rows, of the total variation
+    distance 1/2 sum_y |p(y | v) - p(y)| of its predictions. unfairness = mean over i != j; worst = the largest over
+    pairs of the largest over v. Both in [0, 1].
     sizes: the codes are a full grid of these factors, row-major, last factor fastest; then `points` random rows have
     factor j set to every value in turn and keep all others (an intervention). Without: factors [n, K], and the groups
     are the test rows that have the value (without test rows 2/3 : 1/3 in order); there factors that depend on each
     other make even true predictions unfair, and a distance of few rows is above 0 by chance.
-    Keys: unfairness, worst, accuracy (of the predictors, mean over factors; on grid rows of their own), unfairness_matrix
-    [K, K] (target, sensitive; NaN on the diagonal and for dropped constant factors). Raises ValueError for one factor.
+    Keys: unfairness, worst, accuracy (of the predictors, mean over factors; on a grid, on rows of their own),
+    unfairness_matrix [K, K] (target, sensitive; NaN on the diagonal and for dropped constant factors). Raises
+    ValueError for one factor.
     """
     checks.one_of(predictor, ("gbt", "lr"), "predictor")
     if sizes is not None:
@@ -101,11 +102,12 @@ def _grid(
     sampler = GridSampler(sizes)
     if sampler.rows != len(codes):
         raise ValueError(f"a grid of sizes {list(sizes)} has {sampler.rows} rows, but codes {len(codes)}")
+    train = min(train, sampler.rows)  # more draws of a small grid would repeat its rows
     generator = torch.Generator().manual_seed(seed)
     digits = torch.stack(
         [torch.arange(sampler.rows) // s % n for s, n in zip(sampler.strides, sampler.sizes, strict=True)], 1
     )
-    rows, held = sampler.uniform(train, generator), sampler.uniform(train // 2, generator)
+    rows, held = sampler.uniform(train, generator), sampler.uniform(max(1, train // 2), generator)
     labels = checks.discrete(digits[rows].double(), rows=train)
     parts, groups, at = [], {}, 0
     for j, k in enumerate(labels.kept):

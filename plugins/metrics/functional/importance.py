@@ -69,14 +69,14 @@ def dci(
     last ninth of the training rows): the paper's, for continuous factors; codes and targets standardised by
     the training rows; nrmse = their error over the
     factor's deviation, mean over factors, LOWER is better; a zero row has D_d = NaN and weight 0; a
-    zero column C_k = 0. predictor 'mlp' (Eastwood et al. 2023): the same with a network of two hidden layers of `hidden`
-    units for each factor, and for importances the Shapley values of its squared error on test rows (`shapley.sage`; at
-    least 0). codes [n, D], factors [n, K]; without test rows 2/3 : 1/3 in order.
+    zero column C_k = 0. predictor 'mlp' (Eastwood et al. 2023): the same with a network of two hidden layers of
+    `hidden` units for each factor, and for importances the Shapley values of its squared error on test rows
+    (`shapley.sage`; at least 0). codes [n, D], factors [n, K]; without test rows 2/3 : 1/3 in order.
     Keys: disentanglement, completeness, informativeness_train and informativeness_test (gbt) or nrmse_train and
-    nrmse_test (lasso, rf, mlp), disentanglement_per_code [D], completeness_per_factor [K], importance [D, K], code_weight
-    [D], informativeness_per_factor or nrmse_per_factor [K] (test), active_codes, weights [D, K] (lasso, signed).
-    further: name -> (codes, factors) of other rows, for lasso, rf and mlp, scored by the same predictors; each adds
-    nrmse_NAME, nrmse_NAME_per_factor [K], the error over the deviation of these rows, and
+    nrmse_test (lasso, rf, mlp), disentanglement_per_code [D], completeness_per_factor [K], importance [D, K],
+    code_weight [D], informativeness_per_factor or nrmse_per_factor [K] (test), active_codes, weights [D, K] (lasso,
+    signed). further: name -> (codes, factors) of other rows, for lasso, rf and mlp, scored by the same predictors; each
+    adds nrmse_NAME, nrmse_NAME_per_factor [K], the error over the deviation of these rows, and
     rmse_NAME_per_factor [K], over that of the training rows.
     """
     checks.one_of(predictor, ("gbt", "lasso", "rf", "mlp"), "predictor")

@@ -69,13 +69,15 @@ def networks(
 ) -> Callable[[Tensor], Tensor]:
     """K networks side by side, one for each target: x `[n, D]` -> y `[n, K, T]` by squared error; it takes `[m, D]`.
 
-    `layers` hidden layers of `hidden` units and ReLU each; both sides standardised by the caller. As `mlp`, but each
+    `layers` hidden layers of `hidden` units and ReLU each; both sides standardised by the caller. Few rows come in
+    smaller batches, so that they make enough steps. As `mlp`, but each
     network keeps the weights that foretold its own target best on every ninth row, and they share nothing but the order
     of the rows: each is the network that it would be alone with the same weights to begin with.
     """
     generator = torch.Generator().manual_seed(seed)
     device, inputs, targets = x.device, x.float(), y.float()
     count, outputs = y.shape[1], y.shape[2]
+    batch = min(batch, max(32, len(x) // 32))
     held = torch.arange(len(x), device=device) % 9 == 8
     if not bool(held.any()):
         held[-1] = True

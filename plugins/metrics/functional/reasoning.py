@@ -46,8 +46,8 @@ def reasoning(
     """Accuracy of a relational network on matrices whose panels are codes [n, D] (van Steenkiste et al. 2019).
 
     A problem: 3 x 3 panels, of which one to three factors keep their value within each row; the others vary freely. Of
-    six answers one keeps the rule. The network (a Wild Relation Network, Barrett et al. 2018: the same small network on
-    every ordered pair of panels with their places, their mean, a second network to a score) sees codes alone, which stay
+    six answers one keeps the rule. The network (a Wild Relation Network, Barrett et al. 2018: one small network on
+    every ordered pair of panels with their places, the mean, a second network to a score) sees codes alone, which stay
     as they are. sizes: the codes are a full grid, row-major; or factors [n, K]: any rows among which every combination
     of the (coarsened) values occurs. A factor of more than `values` values is coarsened to as many, evenly spaced.
     answers: 'easy' (other values at random, wrong in at least one active factor; what the published program draws) or
@@ -220,8 +220,8 @@ def _wrong(
 class Relations(nn.Module):
     """The relational network: context [B, 8, D] and answers [B, 6, D] -> a score of each answer [B, 6].
 
-    An answer's score is f(mean over ordered pairs (i, j) of the nine panels of g(panel_i, panel_j)), each panel with its
-    place as indicators. Pairs within the context are the same for all answers and are computed once.
+    An answer's score is f(mean over ordered pairs (i, j) of the nine panels of g(panel_i, panel_j)), each panel with
+    its place as indicators. Pairs within the context are the same for all answers and are computed once.
     """
 
     def __init__(self, width: int, hidden: int, generator: torch.Generator) -> None:
