@@ -9,19 +9,19 @@ or was left out.
 from .agreement import best_dimension_auc, reconstruction, unsupervised_accuracy
 from .capacity import dci_es
 from .change import change_one_factor, higgins_change
-from .combinations import combinations
 from .detection import tad
-from .fairness import fairness
 from .gaps import dcimig, dependent_gaps, jemmig, mig_sup
 from .identification import mcc, r2
 from .importance import dci
 from .information import mig, mig_aggregate, modularity
+from .matrices import reasoning
 from .neighbours import info_mec, ksg, recall_at_k
 from .partition import rand_index, slots
 from .predictors import downstream, explicitness, sap
-from .reasoning import reasoning
+from .sensitive import fairness
 from .separation import sepin
 from .structure import active_units, irs, linear_correlation, udr, unsupervised
+from .unseen import combinations
 from .varying import z_max
 from .voting import beta_vae, factor_vae
 

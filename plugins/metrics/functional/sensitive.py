@@ -14,6 +14,9 @@ from .checks import Array, Result
 from .sampling import GridSampler
 from .solvers import contingency, logistic_regression
 
+SMALL = 1000
+"""Rows that are drawn of a grid that has fewer."""
+
 
 class _Asked(NamedTuple):
     """Rows whose predictions are compared: codes [m, D], value of the sensitive factor int64 [m] for each sensitive
@@ -102,7 +105,7 @@ def _grid(
     sampler = GridSampler(sizes)
     if sampler.rows != len(codes):
         raise ValueError(f"a grid of sizes {list(sizes)} has {sampler.rows} rows, but codes {len(codes)}")
-    train = min(train, sampler.rows)  # more draws of a small grid would repeat its rows
+    train = min(train, max(sampler.rows, SMALL))  # more draws of a small grid would only repeat its rows
     generator = torch.Generator().manual_seed(seed)
     digits = torch.stack(
         [torch.arange(sampler.rows) // s % n for s, n in zip(sampler.strides, sampler.sizes, strict=True)], 1
