@@ -22,6 +22,7 @@ class DciConfig(PredictorConfig):
     exact: bool = option(False, "scikit-learn's boosting instead of our own, which tries the same splits (minutes)")
     alpha: float = option(0.02, "strength of the lasso", min=0)
     importances: Literal["impurity", "splits"] = option("impurity", "of forests: impurity, or the share of splits")
+    hidden: int = option(64, "width of the two layers of the networks", min=1, max=4096)
 
 
 class Dci(Scored[DciConfig]):
