@@ -108,10 +108,7 @@ def side_by_side(codes: np.ndarray, table: Table, dlib: Callable[[str], Any]) ->
     modularity = float(dlib("modularity_explicitness").modularity(information))
     return {
         "mig": (fn.mig(c, f)["mig"], theirs_mig),
-        "modularity": (
-            fn.modularity(c, f)["modularity"],
-            float(dlib("modularity_explicitness").modularity(information)),
-        ),
+        "modularity": (fn.modularity(c, f)["modularity"], modularity),
         "dci disentanglement": (ours["disentanglement"], float(dci.disentanglement(importance))),
         "dci completeness": (ours["completeness"], float(dci.completeness(importance))),
         "dci informativeness": (ours["informativeness_test"], float(accuracy)),

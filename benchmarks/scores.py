@@ -285,6 +285,15 @@ def _table(codes: Tensor, factors: Tensor, grid: bool) -> CodeTable:
     )
 
 
+SETTINGS = {"fairness": {"predictor": "lr"}, "downstream": {"sizes": (10, 100, 1000)}}
+"""What is not the default, to be done in minutes."""
+
+
+def settings(name: str) -> dict[str, Any]:
+    """As options of `evaluate`."""
+    return {f"{name}.{key}": value for key, value in SETTINGS.get(name, {}).items()}
+
+
 def scored() -> list[str]:
     """The scores of a table of continuous codes."""
     names = [entry.name for entry in registry().entries("metric") if entry.plugin == "metrics"]
@@ -298,7 +307,7 @@ def codes_table(only: list[str]) -> list[dict[str, Any]]:
     for kind, table in tables().items():
         for name in only or scored():
             start = time.perf_counter()
-            values = evaluate(table, [name], repeats=1)["metrics"][name]
+            values = evaluate(table, [name], repeats=1, **settings(name))["metrics"][name]
             seconds = time.perf_counter() - start
             headline = registry().find("metric", name).load().headline
             keys = [headline, *(k.partition(".")[2] for k in EXPECTED if k.startswith(f"{name}."))]
@@ -324,7 +333,7 @@ def _cost(name: str, rows: int, width: int, factors: int, line: Any) -> None:
     registry().find("metric", name).load()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    values = evaluate(table, [name], repeats=1)["metrics"][name]
+    values = evaluate(table, [name], repeats=1, **settings(name))["metrics"][name]
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     line.send({"seconds": round(seconds, 2), "mib": round((peak - before) / 1024), "error": values.get("error", "")})
@@ -374,6 +383,7 @@ def main() -> None:
             "load_average": list(os.getloadavg()),
             "machine": platform.machine(),
             "torch": torch.__version__,
+            "not_default": SETTINGS,
             "scores": rows,
         }
         options.out.parent.mkdir(parents=True, exist_ok=True)
