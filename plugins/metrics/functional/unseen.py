@@ -128,8 +128,8 @@ def _kept_back(
             fit, rest, shut = open_rows[:cut], open_rows[cut : cut + train], mask.nonzero()[:, 0][:train]
             if not len(shut) or not len(rest):
                 continue  # rows that hold none of these pairs, or nothing else
-            parts = [(c[rows], labels.index[rows]) for rows in (fit, rest, shut)]
-            trials.append(_Trial(*parts, [a, b]))
+            fitted, seen, unseen = ((c[rows], labels.index[rows]) for rows in (fit, rest, shut))
+            trials.append(_Trial(fitted, seen, unseen, [a, b]))
     if not trials:
         raise ValueError("too few rows: none of the combinations that would be kept back occurs")
     return trials, cells
