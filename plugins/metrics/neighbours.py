@@ -64,10 +64,10 @@ class InfoMec(Scored[InfoMecConfig]):
         "infoe": higher(
             None, 1, chance=0.0, source="Hsu et al. 2023, eq. 9", form="authors", what="read from all codes"
         ),
-        "infoe_active": higher(
+        "infoe_pruned": higher(
             None, 1, chance=0.0, source="Hsu et al. 2023, eq. 9", form="pruned", what="read from the active codes"
         ),
-        "active_codes": count("codes", "codes whose range is above 1/20 of the largest; discrete ones that vary"),
+        "codes_used": count("codes", "codes whose range is above 1/20 of the largest; discrete ones that vary"),
     }
     matrices = {"nmi": "heat"}
     bars = ("infoe_per_factor",)

@@ -57,7 +57,7 @@ def test_discrete_latents(rng: np.random.Generator) -> None:
     for key, value in _expected(factors, codes, True).items():
         # A factor that is read without error has no best weights: its loss goes on towards 0.
         assert ours[key] == pytest.approx(value, abs=5e-3), key
-    assert ours["active_codes"] == 2
+    assert ours["codes_used"] == 2
     assert np.isnan(ours["nmi"][2]).all()
 
 
@@ -79,9 +79,9 @@ def test_a_narrow_code_is_read_by_infoe_and_not_by_the_pruned_one(rng: np.random
     )
     ours = fn.info_mec(codes, factors)
     alone = fn.info_mec(codes[:, :1], factors)
-    assert ours["active_codes"] == 1
-    assert ours["infoe_active"] == pytest.approx(alone["infoe"], abs=1e-6)
-    assert ours["infoe"] > ours["infoe_active"] + 0.2
+    assert ours["codes_used"] == 1
+    assert ours["infoe_pruned"] == pytest.approx(alone["infoe"], abs=1e-6)
+    assert ours["infoe"] > ours["infoe_pruned"] + 0.2
 
 
 def test_columns_by_number_and_what_is_refused(rng: np.random.Generator) -> None:

@@ -20,12 +20,13 @@ from .partition import rand_index, slots
 from .predictors import downstream, explicitness, sap
 from .sensitive import fairness
 from .separation import sepin
-from .structure import active_units, irs, linear_correlation, udr, unsupervised
+from .structure import ACTIVE, active_units, irs, linear_correlation, udr, unsupervised
 from .unseen import combinations
 from .varying import z_max
 from .voting import beta_vae, factor_vae
 
 __all__ = [
+    "ACTIVE",
     "active_units",
     "best_dimension_auc",
     "beta_vae",

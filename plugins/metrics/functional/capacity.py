@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.ensemble import RandomForestRegressor
 from torch import Tensor
 
 from . import checks
@@ -196,6 +195,8 @@ def _networks(x: Tensor, y: Targets, xt: Tensor, seed: int) -> Curve:
 
 def _forests(x: Tensor, y: Targets, xt: Tensor, seed: int) -> Curve:
     """Random forests of ten trees, one for each factor, of growing depth."""
+    from sklearn.ensemble import RandomForestRegressor
+
     inputs, goal = x.cpu().numpy(), y.train.cpu().numpy()
 
     def fitted(depth: int) -> Predict:

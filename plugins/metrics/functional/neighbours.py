@@ -119,10 +119,10 @@ def info_mec(
     nearest-neighbour estimator (Ross 2014), for a discrete one by counting. Pruned (NaN rows): a continuous code whose
     range is below 1/20 of the largest, a discrete code that is constant. infom = (mean_d max_k NMI / sum_k NMI -
     1/K) / (1 - 1/K) over active codes; infoc the same over codes per factor. infoe = mean_k 1 - CE(linear probe) /
-    log S_k over ALL codes, as the authors' program has it; infoe_active: over the active ones alone. The probe is an
+    log S_k over ALL codes, as the authors' program has it; infoe_pruned: over the active ones alone. The probe is an
     unpenalised, class-balanced multinomial regression on standardised codes, and on the indicators of discrete ones;
-    both cross-entropies are those of the rows that it was fitted to. Keys: infom, infoc, infoe, infoe_active, nmi
-    [D, K], infoe_per_factor [K], active_codes. infom needs 2 factors and infoc 2 active codes, else NaN.
+    both cross-entropies are those of the rows that it was fitted to. Keys: infom, infoc, infoe, infoe_pruned, nmi
+    [D, K], infoe_per_factor [K], codes_used. infom needs 2 factors and infoc 2 active codes, else NaN.
     """
     c, f = checks.paired(codes, factors)
     if neighbours < 1:
@@ -134,9 +134,9 @@ def info_mec(
     reasons = labels.explain("infom")
     nmi = torch.full((c.shape[1], len(labels.kept)), torch.nan, dtype=torch.float64, device=c.device)
     if not bool(active.any()):
-        scores = ("infom", "infoc", "infoe", "infoe_active")
+        scores = ("infom", "infoc", "infoe", "infoe_pruned")
         reasons |= dict.fromkeys(scores, "every code is constant")
-        empty = {**dict.fromkeys(scores, nan), "nmi": labels.widen(nmi), "active_codes": 0.0}
+        empty = {**dict.fromkeys(scores, nan), "nmi": labels.widen(nmi), "codes_used": 0.0}
         return checks.finish(empty | {"infoe_per_factor": labels.widen(nmi[0])}, reasons)
     smooth, counted = active & ~indices, active & indices
     if bool(smooth.any()):
@@ -156,10 +156,10 @@ def info_mec(
         "infom": infom,
         "infoc": infoc,
         "infoe": float(everything.mean()),
-        "infoe_active": float(pruned.mean()),
+        "infoe_pruned": float(pruned.mean()),
         "nmi": labels.widen(nmi),
         "infoe_per_factor": labels.widen(everything),
-        "active_codes": float(active.sum()),
+        "codes_used": float(active.sum()),
     }
     return checks.finish(result, reasons)
 
