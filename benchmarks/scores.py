@@ -22,7 +22,6 @@ import multiprocessing
 import os
 import platform
 import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -365,7 +364,9 @@ def cost_table(only: list[str], limit: float) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("codes", "cost"))
-    parser.add_argument("--out", type=Path, help="keep the figures here, as JSON")
+    parser.add_argument(
+        "--out", type=Path, help="keep the figures here, as JSON, beside those of other scores that stand there"
+    )
     parser.add_argument("--metric", action="append", default=[], help="this score alone; repeatable")
     parser.add_argument("--limit", type=float, default=120, help="seconds for a score of `cost`")
     options = parser.parse_args()
@@ -376,8 +377,12 @@ def main() -> None:
     }
     rows = parts[options.part]()
     if options.out:
+        if options.out.exists():  # the figures of other scores stay
+            ours = {row["score"] for row in rows}
+            earlier = json.loads(options.out.read_text(encoding="utf-8"))["scores"]
+            rows = [*(row for row in earlier if row["score"] not in ours), *rows]
         about = {
-            "command": " ".join(["python", *sys.argv]),
+            "command": f"python benchmarks/scores.py {options.part}",
             "cores": os.cpu_count(),
             "threads": 1,
             "load_average": list(os.getloadavg()),
