@@ -95,7 +95,10 @@ class How(Bundle):
         typer.Option(help="mean (default), or sample: draws from the posterior.", rich_help_panel=HOW),
     ] = None
     predictor: Annotated[
-        str | None, typer.Option(help="Of dci: gbt, lasso, rf; of downstream: lr, gbt, svm.", rich_help_panel=HOW)
+        str | None,
+        typer.Option(
+            help="Of dci: gbt, lasso, rf, mlp; of downstream: lr, gbt, svm; of r2: linear, mlp.", rich_help_panel=HOW
+        ),
     ] = None
     bins: Annotated[
         int | None,
