@@ -122,7 +122,7 @@ def celeba(folder: Path, share: float) -> Written:
     lines = [f"{i + 1:06}.jpg {' '.join(map(str, row))}" for i, row in enumerate(yes)]
     names = " ".join(f"Attribute_{k}" for k in range(40))
     (folder / "list_attr_celeba.txt").write_text("\n".join([str(n), names, *lines]))
-    parts = "".join(f"{i + 1:06}.jpg {min(2, i * 10 // (8 * n))}\n" for i in range(n))
+    parts = "".join(f"{i + 1:06}.jpg {(i >= 0.8 * n) + (i >= 0.9 * n)}\n" for i in range(n))
     (folder / "list_eval_partition.txt").write_text(parts)
     with zipfile.ZipFile(folder / "img_align_celeba.zip", "w") as archive:
         for i in range(n):
