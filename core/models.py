@@ -18,9 +18,18 @@ from distk.registry import registry
 def open_model(path: Path, device: str = "auto") -> tuple[Method, checkpoint.Header]:
     """A trained model in eval mode, with `model.dataset()` to open the data that it was trained on."""
     model, header = checkpoint.load(path, choose_device(device))
-    target = model.device
-    model.opens = lambda: trained_data(header, target)
+    model.opens = ItsData(model, header)
     return model, header
+
+
+class ItsData:
+    """Opens the data that a model was trained on, where the model is now. No closure: users may pickle a model."""
+
+    def __init__(self, model: Method, header: checkpoint.Header) -> None:
+        self.model, self.header = model, header
+
+    def __call__(self) -> Dataset:
+        return trained_data(self.header, self.model.device)
 
 
 def trained_data(header: checkpoint.Header, device: torch.device, folder: str | None = None) -> Dataset:

@@ -82,7 +82,7 @@ def rows(part: Any, columns: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
 
 
 def table(part: Any) -> Iterator[tuple[list[str], list[list[Any]]]]:
-    """As `distk.tables.TableFile.chunks`: the columns of words, numbers and classes, the latter by their names."""
+    """As `distk.tabular.chunks`: the columns of words, numbers and classes, the latter by their names."""
     found = kinds(part)
     names = [name for name, kind in found.items() if kind in ("word", "number", "class")]
     for chunk in rows(part, names):

@@ -21,7 +21,7 @@ from distk.console import counted, progress
 from distk.errors import nearest
 from distk.plugins.datasets.arrays import HeldFactors, HeldItems, SplitConfig
 from distk.plugins.datasets.folder import SPLITS
-from distk.tables import SUFFIXES, TableFile, floats, mostly_numbers
+from distk.tabular import SUFFIXES, chunks, factor_values, floats, mostly_numbers
 from distk.tree import Entry, opened
 
 LABELS, SPLIT = ("label", "class", "target"), ("split",)
@@ -100,15 +100,13 @@ class _Rows:
         self.bad: list[str] = []
 
     def read(self, entry: Entry) -> _Rows:
-        file = TableFile(entry, self.where)
-        chunks = file.chunks()
-        names, first = next(chunks)
-        self.told += file.told
+        pieces = chunks(entry, self.where, self.told)
+        names, first = next(pieces)
         self._roles(names, first)
         words: dict[str, list[np.ndarray]] = {name: [] for name in self.words}
         numbers, at = [], 1
         with progress(f"reading {Path(entry.name).name}", 0) as advance:
-            for _, columns in itertools.chain([(names, first)], chunks):
+            for _, columns in itertools.chain([(names, first)], pieces):
                 table = dict(zip(names, columns, strict=True))
                 kept, x = self._numbers(table, at)
                 numbers.append(x[kept])
@@ -175,7 +173,7 @@ def _joined(config: Config, tables: Mapping[str, _Rows]) -> dict[str, Any]:
     elif split := every[0].split:
         held["split"] = np.array([SPLITS.get(str(word).lower(), str(word)) for word in words[split]])
     if config.factors:
-        values, kinds = zip(*(_factor(words[name]) for name in config.factors), strict=True)
+        values, kinds = zip(*(factor_values(words[name]) for name in config.factors), strict=True)
         held |= {
             "factors": np.stack(values, 1),
             "factor_names": np.array(config.factors),
@@ -191,11 +189,3 @@ def _whole_or_words(cells: np.ndarray) -> np.ndarray:
         if np.isfinite(values).all() and (values == values.round()).all() and values.min() >= 0
         else cells.astype(str)
     )
-
-
-def _factor(cells: np.ndarray) -> tuple[np.ndarray, str]:
-    """Values float64 `[n]` of a factor, and its kind: words are categorical, whole numbers ordinal."""
-    values = floats(cells)
-    if not np.isfinite(values).all():
-        return np.unique(cells.astype(str), return_inverse=True)[1].astype(np.float64), "categorical"
-    return values, "ordinal" if (values == values.round()).all() else "continuous"

@@ -17,12 +17,6 @@ from distk import DistkError, UsageError
 from distk.data import open_dataset
 from distk.plugins.datasets import cars3d, mpi3d, smallnorb
 
-
-@pytest.fixture
-def rng(seed: int) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
 # MPI3D
 
 

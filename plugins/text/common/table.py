@@ -17,7 +17,7 @@ from distk.plugins.text.common.files import Part, folder_of
 from distk.plugins.text.common.splits import completed, described
 from distk.saved import is_saved, open_saved
 from distk.saved import table as cells_of
-from distk.tables import SUFFIXES, TableFile, mostly_numbers
+from distk.tabular import SUFFIXES, chunks, mostly_numbers
 from distk.tree import Entry, opened
 
 TEXTS = ("text", "sentence", "review", "content", "body")
@@ -84,8 +84,8 @@ class TextTable(SentenceDataset[TableConfig]):
         with opened(root, SUFFIXES) as tree:
             for split, entry in _parts(root, tree.entries).items():
                 where = root if entry.name == root.name else root / entry.name
-                file = TableFile(entry, str(where))
-                found[split] = _Sentences(self.config, where).take(file.chunks(), file.told)
+                told: list[str] = []
+                found[split] = _Sentences(self.config, where).take(chunks(entry, str(where), told), told)
         return found
 
     def _saved(self, root: Path) -> dict[str, _Sentences]:
