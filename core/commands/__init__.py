@@ -34,7 +34,9 @@ _STUDY = (
     ("list", "listing:studies", "List the studies of all plugins."),
     ("show", "study:show", "Show what a study would run, and in what its variants differ; nothing is trained."),
     ("run", "study:run", "Run a study, or go on with one: train, score, compare with what was published."),
-    ("status", "study:status", "Show how far the runs of a study are."),
+    ("status", "study:status", "Show how far the runs of a study are: queued, running, done, failed and why."),
+    ("cancel", "study:cancel", "Stop the runs of a study, from any machine that sees its folder."),
+    ("logs", "study:logs", "Show what the jobs of one run said."),
     ("report", "study:report", "Show a study's results again, and draw its figures anew."),
 )
 
