@@ -85,8 +85,11 @@ def _open_torch_export(content: bytes) -> Runner:
 
 def _script_of(module: Any, material: Material, about: str, batch: int | None) -> bytes:
     given, _ = _traced(material, batch)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", torch.jit.TracerWarning)
         made = torch.jit.trace(module, given, check_trace=False)
+    if any("Python boolean" in str(each.message) for each in told):  # the file would hold one branch of several
+        raise RuntimeError("a branch is data-dependent")
     held = io.BytesIO()
     torch.jit.save(made, held, _extra_files={ABOUT: about})
     return held.getvalue()

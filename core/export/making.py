@@ -19,6 +19,9 @@ CLOSE = 1e-4
 """Largest difference from the model, relative to the largest number that it gives, at least 1: float32 sums in another
 order are about 1e-6 apart, a wrong layer is far off."""
 
+BRANCHES = "its program branches on what it computes"
+"""Begins the reason where Python asks for a value on the way."""
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -52,7 +55,8 @@ def export(model: Method, header: Header, what: What, form: str, batch: int | No
         except DistkError as error:
             failures.append(str(error))
     else:
-        hint = "" if batch else "; --batch N makes a file for batches of N items, which may be possible"
+        sizes_matter = not batch and not any(told.startswith(BRANCHES) for told in failures)
+        hint = "; --batch N makes a file for batches of N items, which may be possible" if sizes_matter else ""
         raise DistkError(f"the {what} of method '{name}' cannot be exported as {form}: {failures[0]}{hint}.")
     shapes = material.inputs(1, seed)
     with torch.no_grad():
@@ -135,10 +139,8 @@ def _reason(error: BaseException) -> str:
     text = str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if "data-dependent" in text:
-        return (
-            f"its program branches on what it computes, as a loop that ends when all sentences have ({lines[0][:120]})"
-        )
-    if "specialized it to be a constant" in text:
+        return f"{BRANCHES}, as a loop does that ends when all sentences have ended"
+    if "Constraints violated" in text:
         return "its program is made for one batch size, as `len` of a tensor makes it"
     told = lines[-1] if "TorchScript interpreter" in text else lines[0] if lines else ""
     return f"{type(error).__name__}: {told[:300]}".rstrip(".: ")
