@@ -16,6 +16,7 @@ from torch import Tensor
 
 from distk.errors import DistkError, UsageError
 from distk.export.parts import SEED, Material, as_tuple
+from distk.testing.reads import HostRead, NoHostReads
 
 Runner = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
 """What runs a file: inputs -> outputs."""
@@ -85,11 +86,8 @@ def _open_torch_export(content: bytes) -> Runner:
 
 def _script_of(module: Any, material: Material, about: str, batch: int | None) -> bytes:
     given, _ = _traced(material, batch)
-    with torch.no_grad(), warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always", torch.jit.TracerWarning)
+    with torch.no_grad():
         made = torch.jit.trace(module, given, check_trace=False)
-    if any("Python boolean" in str(each.message) for each in told):  # the file would hold one branch of several
-        raise RuntimeError("a branch is data-dependent")
     held = io.BytesIO()
     torch.jit.save(made, held, _extra_files={ABOUT: about})
     return held.getvalue()
@@ -101,6 +99,12 @@ def _script_of_graph(material: Material, about: str, batch: int | None) -> bytes
 
 
 def _script_of_python(material: Material, about: str, batch: int | None) -> bytes:
+    """Of the program as it runs. Where it branches on a value the file would hold the one branch that was taken."""
+    try:
+        with torch.no_grad(), NoHostReads():
+            material.part(*material.inputs(BATCH, SEED))
+    except HostRead as error:
+        raise RuntimeError("a branch is data-dependent") from error
     return _script_of(material.part, material, about, batch)
 
 

@@ -134,7 +134,7 @@ def _about(material: Material, header: Header, what: What, batch: int | None) ->
 
 def _reason(error: BaseException) -> str:
     """The innermost reason that an exporter gives, in one line."""
-    while error.__cause__ is not None:
+    while error.__cause__ is not None and "data-dependent" not in str(error):
         error = error.__cause__
     text = str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
