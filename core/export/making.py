@@ -139,7 +139,7 @@ def _reason(error: BaseException) -> str:
     text = str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if "data-dependent" in text:
-        return f"{BRANCHES}, as a loop does that ends when all sentences have ended"
+        return f"{BRANCHES}: an `if` of a tensor, or a loop that ends when all sentences have ended"
     if "Constraints violated" in text:
         return "its program is made for one batch size, as `len` of a tensor makes it"
     told = lines[-1] if "TorchScript interpreter" in text else lines[0] if lines else ""
