@@ -184,7 +184,8 @@ class OneNode:
 
     def told(self, *command: str) -> str:
         """What a command of Slurm prints."""
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        environment = {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
 
     def arrays(self) -> set[str]:
         """The job arrays that it knows, ended ones among them."""
@@ -230,6 +231,6 @@ def slurm(one_node: OneNode, monkeypatch: pytest.MonkeyPatch) -> Iterator[OneNod
     """That Slurm, for the commands of this test; what the test leaves in its queue is cancelled."""
     monkeypatch.setenv("SLURM_CONF", str(one_node.folder / "slurm.conf"))
     yield one_node
-    subprocess.run(["scancel", "--me"], capture_output=True)
-    subprocess.run(["scancel", "--me", "--signal=KILL"], capture_output=True)
+    one_node.told("scancel", "--me")
+    one_node.told("scancel", "--me", "--signal=KILL")
     until(lambda: not one_node.told("squeue", "-h"), 60)
