@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import random
+import re
 import secrets
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 torch.set_num_threads(1)  # the suite runs one worker per core
+
+SEEDED = pytest.StashKey[int]()
+DRAWS = re.compile(r"\brand(n|int|perm|_like|n_like)?\(|\brandom\b|\brng\b|\bgenerator\b|manual_seed|\bseed\b")
+"""What the source of a test that draws numbers looks like."""
+
+
+def is_random(function: object, fixtures: Sequence[str]) -> bool:
+    """Whether a test draws numbers, by itself or through a fixture of the suite."""
+    if {"seed", "generator", "rng"} & set(fixtures):
+        return True
+    try:
+        return bool(DRAWS.search(inspect.getsource(function)))  # type: ignore[arg-type]
+    except (OSError, TypeError):
+        return False
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    told = "A:B: run each test that draws numbers once for each of the seeds A to B-1; with -m random these alone"
+    parser.addoption("--seeds", metavar="A:B", help=told)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    wanted = metafunc.config.getoption("--seeds")
+    if wanted and is_random(metafunc.function, metafunc.fixturenames):
+        first, last = map(int, wanted.split(":"))
+        metafunc.fixturenames.append("repeated")
+        metafunc.parametrize("repeated", range(first, last), ids=[f"seed{n}" for n in range(first, last)])
 
 
 @pytest.fixture(autouse=True)
@@ -20,18 +52,53 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("DISTK_CACHE", str(tmp_path_factory.getbasetemp() / "kept"))
 
 
+def _seed_of(item: pytest.Item) -> int:
+    """The seed of a test: fresh, unless DISTK_TEST_SEED or `--seeds` say which; the same however often it is asked."""
+    if SEEDED not in item.stash:
+        wanted = getattr(item, "callspec", None)
+        chosen = wanted.params.get("repeated") if wanted is not None else None
+        item.stash[SEEDED] = (
+            int(os.environ.get("DISTK_TEST_SEED", secrets.randbelow(2**31))) if chosen is None else chosen
+        )
+        item.user_properties.append(("DISTK_TEST_SEED", item.stash[SEEDED]))
+    return item.stash[SEEDED]
+
+
+def _seed_globals(item: pytest.Item) -> None:
+    """The generators that belong to nobody begin from the test's seed, so that no draw of a test is without one."""
+    chosen = _seed_of(item)
+    random.seed(chosen)
+    np.random.seed(chosen)
+    torch.manual_seed(chosen)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    _seed_globals(item)  # for fixtures of a module or the session
+
+
+@pytest.fixture(autouse=True)
+def seeded_globals(request: pytest.FixtureRequest) -> None:
+    """For the test itself, whatever those fixtures have drawn."""
+    _seed_globals(request.node)
+
+
 @pytest.fixture
-def seed() -> int:
-    """A fresh seed per test, printed when the test fails; DISTK_TEST_SEED repeats one."""
-    chosen = int(os.environ.get("DISTK_TEST_SEED", secrets.randbelow(2**31)))
-    print(f"DISTK_TEST_SEED={chosen}")
-    return chosen
+def seed(request: pytest.FixtureRequest) -> int:
+    """A fresh seed per test, told where the test fails; DISTK_TEST_SEED repeats one, `--seeds 0:20` tries several."""
+    return _seed_of(request.node)
 
 
 @pytest.fixture
 def generator(seed: int) -> torch.Generator:
     """A fresh generator on the CPU."""
     return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def rng(seed: int) -> np.random.Generator:
+    """The same of numpy."""
+    return np.random.default_rng(seed)
 
 
 @pytest.fixture
@@ -85,6 +152,9 @@ def distk_command(program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and is_random(item.function, item.fixturenames):
+            item.add_marker("random")
     if torch.cuda.is_available():
         return
     for item in items:
@@ -93,7 +163,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List why tests were skipped, and how many for each reason."""
+    """List the seeds of tests that failed, why tests were skipped, and how many for each reason."""
+    failed = [r for key in ("failed", "error") for r in terminalreporter.stats.get(key, [])]
+    told = [(r.nodeid, value) for r in failed for name, value in r.user_properties if name == "DISTK_TEST_SEED"]
+    if told:
+        terminalreporter.section("the seeds of what failed", "-")
+        for nodeid, value in told:
+            terminalreporter.write_line(f"DISTK_TEST_SEED={value}  {nodeid}")
     reports = terminalreporter.stats.get("skipped", [])
     reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in reports)
     if reasons:

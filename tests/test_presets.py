@@ -92,3 +92,23 @@ def test_patience_ends_a_run_that_gets_no_better(tmp_path) -> None:
     assert read_header(train(going, tmp_path / "going", quiet=True).checkpoint).step == 50
     with pytest.raises(UsageError, match="--patience counts scorings of --keep"):
         train(resolve("covreg-linear", options={"train": {"patience": 3}}), tmp_path / "wrong", quiet=True)
+
+
+def test_patience_counts_scorings_in_a_row(tmp_path, monkeypatch) -> None:
+    """Scores that are given: one worse one between better ones ends nothing, two in a row do."""
+    from distk import evaluation
+    from distk.checkpoint import read_header
+    from distk.training.loop import train
+
+    errors = iter([5.0, 6.0, 4.0, 6.0, 3.0, 9.0, 9.0, 1.0, 1.0, 1.0])
+
+    def given(model: Any, texts: list[str], **options: Any) -> dict[str, Any]:
+        error = next(errors)
+        return {"metrics": {text: {"mse_pixel": error, "mse": error} for text in texts}}
+
+    monkeypatch.setattr(evaluation, "evaluate", given)
+    data = {"name": "dimred", "items": 64, "test": 64}
+    wanted = {"steps": 50, "batch": 16, "device": "cpu", "keep": "best:reconstruction", "eval_every": 5, "patience": 2}
+    run = train(resolve("covreg-linear", options={"data": data, "train": wanted}), tmp_path / "run", quiet=True)
+    assert read_header(run.checkpoint).step == 35
+    assert read_header(run.best).step == 25

@@ -13,9 +13,9 @@ import torch
 from scipy.stats import t as student
 
 from distk import CodeTable, UsageError, evaluate
-from distk.chance import half, shuffled
+from distk.chance import half, intervals, shuffled
 from distk.cli import main
-from distk.evaluation import score
+from distk.evaluation import build_metric, score
 from distk.testing import synthetic_table
 
 
@@ -36,6 +36,17 @@ def test_the_interval_of_an_accuracy_is_that_of_a_share(generator: torch.Generat
     # A standard deviation from 60 halves is known within 1 / sqrt(2 * 59), 9 %: four of those.
     assert (high - low) / 2 == pytest.approx(expected, rel=4 / math.sqrt(2 * (halves - 1)))
     assert (low + high) / 2 == pytest.approx(p, abs=1e-12)
+
+
+def test_the_interval_is_students_around_the_score(rng) -> None:
+    """Of halves whose scores are given: t(0.975, n - 1) standard deviations to either side, as a table of t has it."""
+    values = (0.5 + 0.01 * rng.standard_normal(6)).tolist()
+    left = iter(values)
+    table = synthetic_table()
+    metric = build_metric("mig")[1]
+    found = intervals(metric, lambda part, seed: {"mig": next(left)}, table, {"mig": 0.5}, 6, 0)
+    wide = 2.570582 * float(np.std(values, ddof=1))  # five degrees of freedom
+    assert found["mig"] == pytest.approx([0.5 - wide, 0.5 + wide], rel=1e-6)
 
 
 def test_shuffled_rows_give_the_value_at_chance(generator: torch.Generator) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import random
 import struct
 
 import pytest
@@ -88,7 +88,15 @@ def test_damaged_headers(saved, tmp_path, change, message) -> None:
 def test_truncated_foreign_and_missing_files(saved, tmp_path) -> None:
     raw = saved[0].read_bytes()
     target = tmp_path / "x.safetensors"
-    for content in (b"", b"\x01", raw[: len(raw) // 2], raw[:100], b"PK\x03\x04" + raw, b"\xff" * 64, os.urandom(500)):
+    for content in (
+        b"",
+        b"\x01",
+        raw[: len(raw) // 2],
+        raw[:100],
+        b"PK\x03\x04" + raw,
+        b"\xff" * 64,
+        random.randbytes(500),
+    ):
         target.write_bytes(content)
         with pytest.raises(DistkError, match=r"truncated or not a safetensors|header of"):
             checkpoint.load(target)

@@ -17,12 +17,6 @@ from distk import DistkError, UsageError
 from distk.data import open_dataset
 from distk.plugins.datasets import cars3d, mpi3d, smallnorb
 
-
-@pytest.fixture
-def rng(seed: int) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
 # MPI3D
 
 
@@ -190,6 +184,17 @@ def test_cars3d_from_its_files(cars: tuple[Path, list[np.ndarray]]) -> None:
     assert np.array_equal(
         (whole.observe(factors[1:2])[0] * 255).round().numpy(), made[2][:, :, :, 23, 3].transpose(2, 0, 1)
     )
+
+
+def test_cars3d_in_the_order_of_its_list(cars: tuple[Path, list[np.ndarray]]) -> None:
+    folder, made = cars
+    factors = torch.tensor([[0, 0, k] for k in range(3)])
+    names = ["car_2_mesh", "car_0_mesh", "car_1_mesh"]
+    listed = folder / "data" / "cars" / "list.txt"
+    for text, order in (("\n".join(names), [2, 0, 1]), ("car_2_mesh\n", [0, 1, 2]), ("", [0, 1, 2])):
+        listed.write_text(text)
+        x = (open_dataset("cars3d", {"size": 128}, folder=folder).observe(factors) * 255).round().numpy()
+        assert np.array_equal(x, np.stack([made[k][:, :, :, 0, 0].transpose(2, 0, 1) for k in order]))
 
 
 def test_cars3d_refuses(cars: tuple[Path, list[np.ndarray]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def folder(tmp_path: Path) -> Path:
     """Six characters of two animations with 2 and 1 frames, numbered 1 to 6, and the published split."""
     from scipy.io import savemat
 
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(random.getrandbits(64))
     made = tmp_path / "data" / "sprites"
     made.mkdir(parents=True)
     truth = []

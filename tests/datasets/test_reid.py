@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from distk import DistkError, UsageError, open_dataset
 
 
 def write(folder: Path, **change: np.ndarray) -> np.ndarray:
-    images = np.random.default_rng().integers(0, 256, (40, 12, 6, 3), dtype=np.uint8)
+    images = np.random.default_rng(random.getrandbits(64)).integers(0, 256, (40, 12, 6, 3), dtype=np.uint8)
     identity = np.repeat(np.array([-1, 0, 3, 7, 7, 9, 12, 15, 20, 21]), 4)
     held = {"imagedata": images, "identity": identity, **change}
     np.savez_compressed(folder / "reid.npz", **{k: v for k, v in held.items() if v is not None})

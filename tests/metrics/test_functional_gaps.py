@@ -17,11 +17,6 @@ from distk.plugins.metrics.functional.sampling import GridSampler, TableSampler
 from distk.plugins.metrics.functional.varying import varied
 
 
-@pytest.fixture
-def rng(seed: int) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
 def _arrays(rng: np.random.Generator, n: int = 1500) -> tuple[np.ndarray, np.ndarray]:
     factors = np.stack([rng.integers(0, s, n) for s in (3, 6, 2)], 1)
     factors[:, 2] ^= factors[:, 0] == 1  # the third depends on the first

@@ -16,11 +16,6 @@ from distk.plugins.metrics.functional.identification import ranks
 from distk.plugins.metrics.functional.probes import mlp
 
 
-@pytest.fixture
-def rng(seed: int) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
 def _split(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x[: 2 * len(x) // 3], x[2 * len(x) // 3 :]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,14 +11,6 @@ import torch
 
 from distk.plugins.metrics import functional as fn
 from distk.plugins.metrics.functional import checks
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    seed = int.from_bytes(os.urandom(4), "little")
-    print(f"seed {seed}")
-    return np.random.default_rng(seed)
-
 
 Score = Callable[..., dict[str, Any]]
 SUPERVISED: list[Score] = [

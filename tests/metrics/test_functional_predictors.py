@@ -4,7 +4,6 @@ see.
 
 from __future__ import annotations
 
-import os
 import warnings
 
 import numpy as np
@@ -18,14 +17,6 @@ from sklearn.svm import SVC, LinearSVC
 
 from distk.plugins.metrics import functional as fn
 from distk.plugins.metrics.functional import importance
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    seed = int.from_bytes(os.urandom(4), "little")
-    print(f"seed {seed}")
-    return np.random.default_rng(seed)
-
 
 Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 
 import numpy as np
@@ -16,13 +15,6 @@ from sklearn.svm import LinearSVC
 
 from distk.plugins.metrics.functional import solvers
 from distk.plugins.metrics.functional.boosting import gradient_boosting
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    seed = int.from_bytes(os.urandom(4), "little")
-    print(f"seed {seed}")
-    return np.random.default_rng(seed)
 
 
 def _labelled(rng: np.random.Generator, n: int, d: int, classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,16 +20,6 @@ def w(text: str) -> list[str]:
     return text.split()
 
 
-@pytest.fixture(autouse=True)
-def seed() -> int:
-    """Fresh inputs in every run; pytest shows the seed when a test fails."""
-    value = random.SystemRandom().randrange(1 << 31)
-    print(f"seed {value}")
-    random.seed(value)
-    torch.manual_seed(value)
-    return value
-
-
 def spec_of(vocab: Vocab) -> DataSpec:
     return DataSpec("sentence", (vocab.max_len + 1,), (0.0, 1.0), ("negative", "positive"), vocab.to_dict())
 

@@ -102,3 +102,56 @@ def test_the_terms_add_up(seed: int, generator: torch.Generator) -> None:
     terms = made("vae", seed, z=2, arch="mlp").bound(x, generator)
     assert torch.allclose(terms["elbo"], -(terms["reconstruction"] + terms["kl"].sum(1)))
     assert terms["kl"].shape == (3, 2)
+
+
+BOUNDED = (
+    *("vae", "betavae", "annealedvae", "betatcvae", "cascadevae", "cascadevae-c", "dipvae", "dipvae-ii"),
+    *("factorvae", "jointvae", "peychev-fc", "peychev-conv", "mvae", "mvae-baseline"),
+)
+
+
+def small(name: str, seed: int) -> tuple[Any, DataSpec]:
+    """A method with the networks of its preset `demo`, enlarged, and what it takes."""
+    from distk.settings import resolve
+
+    torch.manual_seed(seed)
+    settings = resolve(name, preset="demo")
+    size = settings.data_options.get("size", 32)
+    channels = 3 if settings.data == "sprites-scenes" else 1
+    spec = DataSpec("image", (channels, size, size))
+    model: Any = settings.method(settings.model, spec).eval()
+    if "peychev" not in name:  # its weights begin large enough that the posterior is not the prior
+        for parameter in model.parameters():
+            parameter.data.mul_(1.5)
+    return model, spec
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_every_bound_is_the_sum_of_what_is_charged(name: str, seed: int, generator: torch.Generator) -> None:
+    """Reconstruction, KL, and of a discrete variable its KL to the uniform prior: of a point mass the log of S."""
+    model, spec = small(name, seed)
+    with torch.no_grad():
+        terms = model.bound(torch.rand(3, *spec.shape, generator=generator), generator)
+    discrete = terms["kl_discrete"].sum(1) if "kl_discrete" in terms else math.log(3) * (name == "cascadevae")
+    charged = terms["reconstruction"] + terms["kl"].sum(1) + discrete
+    assert torch.allclose(terms["elbo"], -charged, rtol=1e-6)  # the same sums in float32, maybe in another order
+    assert float(terms["kl"].sum(1).min()) > 1e-5 * float(charged.max()), "else nothing of it would show"
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_the_posterior_is_the_one_whose_kl_the_bound_charges(name: str, seed: int, generator: torch.Generator) -> None:
+    """Mean and standard deviation as `posterior` gives them, by torch's own KL of two normal distributions."""
+    model, spec = small(name, seed)
+    x = torch.rand(3, *spec.shape, generator=generator)
+    with torch.no_grad():
+        charged = model.bound(x, generator)["kl"]
+        pairs = model.posterior(x).values()
+        mean, std = (torch.cat([pair[k].flatten(1) for pair in pairs], 1).double() for k in (0, 1))
+    told = torch.distributions.kl_divergence(
+        torch.distributions.Normal(mean, std), torch.distributions.Normal(torch.zeros_like(mean), 1.0)
+    )
+    assert float(told.sum()) > 1e-3, "a posterior that is not the prior"
+    # float32 rounds each term of a dimension to 6e-8 of its size, and terms cancel where they add up to nearly 0
+    size = mean.shape[1] * 1e-6 * (1 + (mean.square() + std.square() + std.log().abs()).amax(1))
+    size += 2e-8 * (1 / std).sum(1)  # cascadevae adds 1e-8 to the standard deviation before its logarithm is taken
+    assert bool(((charged.double().sum(1) - told.sum(1)).abs() < size).all())

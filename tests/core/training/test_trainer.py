@@ -115,6 +115,18 @@ def test_objectives_of_a_stage_see_parameters_from_before_any_of_them_stepped() 
     assert (apart.model.a.item(), apart.model.b.item()) == (0.0, 1.0)
 
 
+def test_within_a_stage_a_loss_moves_its_own_parameters_alone() -> None:
+    """Each loss is one of both parameters, and neither side holds the other's still."""
+    t = trainer(
+        lambda m: [
+            Objective("a", lambda s: 2 * m.a + 3 * m.b, [m.a], sgd(1.0), stage="game"),
+            Objective("b", lambda s: 5 * m.a + 7 * m.b, [m.b], sgd(1.0), stage="game"),
+        ]
+    )
+    t.step()
+    assert (t.model.a.item(), t.model.b.item()) == (1.0 - 2.0, 1.0 - 7.0)
+
+
 def test_without_an_optimizer_a_gradient_joins_its_stage() -> None:
     t = trainer(
         lambda m: [

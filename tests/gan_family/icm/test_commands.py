@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def grey(path: Path, height: int, width: int) -> np.ndarray:
     path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.random.default_rng().integers(0, 256, (height, width), dtype=np.uint8)
+    values = np.random.default_rng(random.getrandbits(64)).integers(0, 256, (height, width), dtype=np.uint8)
     Image.fromarray(values).save(path)
     return values
 
@@ -65,7 +66,7 @@ def test_apply_the_winner_to_data_and_to_images(run_folder: Path, distk_command,
 
 def test_apply_refuses_what_it_cannot_take(run_folder: Path, distk_command, in_folder: Path) -> None:
     grey(in_folder / "large.png", 30, 30)
-    colour = np.random.default_rng().integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    colour = np.random.default_rng(random.getrandbits(64)).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(colour).save(in_folder / "colour.png")
     (in_folder / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     for arguments, expected, said in [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import zipfile
 from pathlib import Path
 
@@ -117,7 +118,7 @@ def test_vector_clips_hold_what_they_say() -> None:
 
 
 def fake_layers() -> list[np.ndarray]:
-    draw = np.random.default_rng()
+    draw = np.random.default_rng(random.getrandbits(64))
     return [
         draw.integers(0, 256, (1 if layer == "shoes" else 6, 9, 8, 64, 64, 4), dtype=np.uint8) for layer in lpc.LAYERS
     ]
@@ -127,7 +128,7 @@ def write_sheets(folder: Path) -> None:
     """Random sheets in the layout of the originals."""
     from PIL import Image
 
-    draw = np.random.default_rng()
+    draw = np.random.default_rng(random.getrandbits(64))
     for layer in lpc.LAYERS:
         (folder / layer).mkdir(parents=True)
         for k in range(6) if layer != "shoes" else (1,):

@@ -172,8 +172,36 @@ def test_loss_against_a_plain_computation(seed) -> None:
     assert [float(logged[k]) for k in ("mi", "tc", "dwkl")] == pytest.approx([mi, tc, dwkl], abs=1e-9)
 
 
+def test_the_density_is_that_of_what_was_drawn_also_beyond_the_limits(seed) -> None:
+    """Samples are drawn with log variances of at most 10, whatever the encoder says."""
+    t = trainer()
+    model = t.model.double()
+    x = t.dataset.sample(5, t.generator)["x"].double()
+    with torch.no_grad():
+        last = [m for m in model.encoder.modules() if isinstance(m, torch.nn.Linear)][-1]
+        last.bias[3:] += 15.0
+    logged = {}
+    step = Step(
+        index=t.counter,
+        schedule={},
+        phase=None,
+        generator=seeded(seed, t.device),
+        log=lambda name, value: logged.__setitem__(name, value.detach()),
+    )
+    step.batch = {"x": x}
+    model.elbo(step)
+    mean, logvar = model.encoder(x).detach().chunk(2, 1)
+    assert float(logvar.min()) > 10
+    limited = torch.full_like(logvar, 10.0)
+    z = mean + (limited / 2).exp() * torch.randn(5, 3, generator=seeded(seed, t.device))
+    assert [float(logged[k]) for k in ("mi", "tc", "dwkl")] == pytest.approx(slow(z, mean, limited, 64), abs=1e-6)
+
+
 def test_number_of_items(seed) -> None:
     assert trainer(dataset_size=999).model.items == 999
+    held = {"name": "dsprites", "size": 32, "scales": [5], "orientations": 1, "positions": 4, "holdout": 0.25}
+    options = {"model": {"arch": "mlp"}, "data": held, "train": {"device": "cpu"}}
+    assert build(resolve("betatcvae", options=options), torch.device("cpu"), Ranks()).model.items == 36, "of 48"
     settings = resolve("betatcvae")
     bare = settings.method(settings.model, DataSpec("image", (1, 64, 64)))
     with pytest.raises(UsageError, match="give --dataset-size N"):

@@ -70,9 +70,10 @@ def test_initialisation_has_the_stated_variance() -> None:
     assert all(float(p.detach().abs().max()) == 0 for n, p in model.named_parameters() if n.endswith("bias"))
 
 
-def test_loss_against_a_plain_computation(seed) -> None:
+@pytest.mark.parametrize("pair_cost", [0.001, 5.0])  # at the second the classes are forced to be of one size
+def test_loss_against_a_plain_computation(pair_cost, seed) -> None:
     """float64, the decoder run S times in full, torch.distributions for the KL, the same noise."""
-    t = trainer(beta_l=1.5, beta_h=7.0, relieve_every=1000, warmup=0)
+    t = trainer(beta_l=1.5, beta_h=7.0, relieve_every=1000, warmup=0, pair_cost=pair_cost)
     t._set_schedule(t.model.schedule(0))
     x = t.dataset.sample(16, seeded(seed, t.device))["x"]
     captured = {}
@@ -88,7 +89,7 @@ def test_loss_against_a_plain_computation(seed) -> None:
         [model.decoder(torch.cat([z, F.one_hot(torch.full((16,), k), 3).double()], 1)) for k in range(3)], 1
     )
     cost = F.binary_cross_entropy(every.sigmoid(), x[:, None].expand_as(every), reduction="none").flatten(2).sum(2)
-    best = _brute_force_by_exchange(cost, 0.001)
+    best = _brute_force_by_exchange(cost, pair_cost)
     reconstruction = cost.gather(1, best[:, None]).mean()
     q, p = torch.distributions.Normal(mean, std), torch.distributions.Normal(0.0, 1.0)
     kl = torch.distributions.kl_divergence(q, p).mean(0)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from distk import CodeTable, Latent, LatentSpace, UsageError
+from distk import CodeTable, DataSpec, Latent, LatentSpace, Source, UsageError, open_dataset
+from distk.plugins.vae_family.covreg.method import ConvConfig, CovregConv, CovregLinear, LinearConfig, to_signed
 from distk.plugins.vae_family.covreg.metrics import Config as StatsConfig
 from distk.plugins.vae_family.covreg.metrics import CovStats, correlation, statistics
 from distk.plugins.vae_family.covreg.penalty import (
@@ -137,8 +138,8 @@ def by_definition(c: np.ndarray, d: int) -> dict[str, float]:
     ordered = sorted(variance, reverse=True)
     return {
         "mapc": 2 / (p * p - p) * sum(corr.values()),
-        "mapc_active": float(np.mean([v for (i, j), v in corr.items() if i in alive and j in alive])),
-        "active": float(len(alive)),
+        "mapc_varying": float(np.mean([v for (i, j), v in corr.items() if i in alive and j in alive])),
+        "units_varying": float(len(alive)),
         "cvr": np.abs(c).sum() / total,
         "tdv": sum(ordered[:d]) / total,
         "ud90": float(next(k for k in range(1, p + 1) if sum(ordered[:k]) >= (0.9 - 1e-12) * total)),
@@ -194,8 +195,8 @@ def table(values: torch.Tensor, kinds: list[str] | None = None) -> CodeTable:
 def test_undefined_figures_are_nan_with_a_reason(capsys, generator) -> None:
     collapsed = CovStats(StatsConfig(d=2)).compute(table(torch.ones(9, 3)), 0)
     assert "the coding layer is constant (collapsed)" in capsys.readouterr().err
-    assert collapsed["trace"] == collapsed["active"] == 0
-    for key in ("mapc", "mapc_active", "cvr", "tdv", "ud90"):
+    assert collapsed["trace"] == collapsed["units_varying"] == 0
+    for key in ("mapc", "mapc_varying", "cvr", "tdv", "ud90"):
         assert math.isnan(collapsed[key])
         assert collapsed["reasons"][key] == "the coding layer is constant (collapsed)"
     single = CovStats(StatsConfig()).compute(table(torch.randn(9, 1, generator=generator)), 0)
@@ -206,8 +207,8 @@ def test_undefined_figures_are_nan_with_a_reason(capsys, generator) -> None:
     dead[:, 0] = 4
     found = CovStats(StatsConfig()).compute(table(dead), 0)
     assert math.isnan(found["mapc"])
-    assert not math.isnan(found["mapc_active"])
-    assert found["active"] == 2
+    assert not math.isnan(found["mapc_varying"])
+    assert found["units_varying"] == 2
     with pytest.raises(UsageError, match="d = 4 is more than the 3 units"):
         CovStats(StatsConfig(d=4)).compute(table(dead), 0)
 
@@ -229,3 +230,21 @@ def test_categorical_columns_are_left_out_and_groups_can_be_chosen(generator) ->
     with pytest.raises(UsageError, match="no continuous code"):
         CovStats(StatsConfig()).compute(table(values[:, :1], ["categorical"]), 0)
     assert bool(correlation(torch.zeros(2, 2)).isnan().all())
+
+
+def test_pixels_go_to_both_ends_of_tanh_and_back(generator) -> None:
+    assert to_signed(torch.tensor([0.0, 0.25, 1.0]), (0.0, 1.0)).tolist() == [-1.0, -0.5, 1.0]
+    assert to_signed(torch.tensor([0.0, 255.0]), (0.0, 255.0)).tolist() == [-1.0, 1.0]
+    model = CovregConv(ConvConfig(code=5), DataSpec("image", (1, 16, 16), range=(-3.0, 5.0)))
+    code = torch.randn(4, 5, generator=generator)
+    made = model.decode({"code": code})
+    assert torch.allclose(to_signed(made, (-3.0, 5.0)), model.net.decoder(code), atol=1e-6)
+
+
+def test_a_batch_of_all_items_is_the_training_split_once_in_order() -> None:
+    data = open_dataset("dimred", {"items": 12, "test": 7})
+    model = CovregLinear(LinearConfig(code=2), data.spec)
+    for batch in (12, 50):
+        source = Source(data, batch, torch.Generator().manual_seed(0))
+        assert torch.equal(model.collect(source)["x"], data.batch(data.rows_of("train"))["x"])
+    assert model.collect(Source(data, 11, torch.Generator().manual_seed(0)))["x"].shape == (11, 10)

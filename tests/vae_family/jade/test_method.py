@@ -135,6 +135,14 @@ def test_dropout_keeps_the_expectation_and_drops_its_share(generator: torch.Gene
     # Of the units that fire without dropout's zeros, 70 % stay: the layers before move which fire, but not their share.
     assert float(dropped.float().mean() / whole.float().mean()) == pytest.approx(0.7, abs=0.07)
     torch.testing.assert_close(classify(content), classify(content))
+    # What stays is scaled up, so that a layer's mean over masks is the layer without them.
+    one = Classifier(10, 400, 10, 0.3)
+    masks, (taken, _) = torch.Generator().manual_seed(3), step(model(), {}, seed=3)
+    hidden = content[:5]
+    for layer in one.layers:
+        hidden = F.relu(layer(hidden))
+        hidden = hidden * (torch.rand(hidden.shape, generator=masks) >= 0.3) / 0.7
+    torch.testing.assert_close(one(content[:5], taken), one.last(hidden))
 
 
 # Networks

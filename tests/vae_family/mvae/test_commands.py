@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def test_objects_swap_shows_what_the_model_makes(runs: Path, distk_command, in_f
 
 
 def test_swapping_pictures_of_ones_own(runs: Path, distk_command, in_folder: Path) -> None:
-    seen = np.random.default_rng().integers(0, 256, (16, 16, 4), dtype=np.uint8)
+    seen = np.random.default_rng(random.getrandbits(64)).integers(0, 256, (16, 16, 4), dtype=np.uint8)
     Image.fromarray(seen).save("a.png")
     Image.fromarray(seen[:, :, :3]).save("b.png")
     code, _, err = distk_command("mvae", "swap", runs / "mvae", "--a-image", "a.png", "--b-image", "b.png")

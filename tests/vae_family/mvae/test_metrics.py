@@ -206,6 +206,13 @@ def test_every_score_of_an_untrained_model(scenes: Dataset, model: MVAE) -> None
     assert bound["elbo"] == pytest.approx(-(bound["reconstruction"] + bound["kl"]))
     assert bound["excess"] == pytest.approx(bound["reconstruction"] - bound["floor"])
     assert bound["excess"] > 0
+    with torch.no_grad():
+        x = scenes.batch(scenes.rows_of("test"))["x"]
+        kept = model.objects(x)
+        told_kl = torch.distributions.kl_divergence(
+            torch.distributions.Normal(kept.mean, (kept.logvar / 2).exp()), torch.distributions.Normal(0.0, 1.0)
+        )
+    assert bound["kl"] == pytest.approx(float(told_kl.sum((1, 2)).mean()), rel=1e-4), "over objects and dimensions"
     slots = told["slot-factors"]
     assert slots["r2"] == pytest.approx(np.mean([slots[f"r2_{name}"] for name in ("x", "y", "scale", "r", "g", "b")]))
     assert 0 <= slots["distinct"] <= 1

@@ -1,0 +1,73 @@
+"""A random test says what it was seeded with, and the same seed gives the same draws."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+
+EXAMPLE = """
+import random
+import numpy as np
+import pytest
+import torch
+
+@pytest.fixture(scope="module")
+def made():
+    return torch.rand(2).tolist()
+
+def test_that_draws(made, seed, generator, rng):
+    drawn = [torch.rand(2, generator=generator).tolist(), rng.random(2).tolist(), torch.rand(2).tolist()]
+    drawn += [np.random.rand(2).tolist(), random.random(), made]
+    raise AssertionError(f"seed={seed} drawn={drawn}")
+
+def test_of_nothing():
+    assert True
+"""
+
+
+def run(folder: Path, *arguments: str, **environment: str) -> str:
+    shutil.copy(TESTS / "conftest.py", folder)
+    (folder / "test_example.py").write_text(EXAMPLE)
+    (folder / "pyproject.toml").write_text('[tool.pytest.ini_options]\nmarkers = ["random", "cuda"]\n')
+    own = {k: v for k, v in os.environ.items() if k != "DISTK_TEST_SEED"} | environment
+    line = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(line, cwd=folder, env=own, capture_output=True, text=True, check=False).stdout
+
+
+def test_what_a_failure_tells_repeats_it(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    told = re.search(r"DISTK_TEST_SEED=(\d+)  test_example.py::test_that_draws", first)
+    assert told is not None, first
+    again, other = run(tmp_path, DISTK_TEST_SEED=told[1]), run(tmp_path, DISTK_TEST_SEED=str(int(told[1]) ^ 1))
+    drawn = [re.search(r"AssertionError: seed=\d+ (drawn=.*)", text) for text in (first, again, other)]
+    assert all(drawn)
+    texts = [found[1] for found in drawn if found is not None]
+    assert texts[0] == texts[1]
+    numbers = [ast.literal_eval(text.removeprefix("drawn=")) for text in texts]
+    assert all(a != b for a, b in zip(numbers[0], numbers[2], strict=True)), "each draw follows the seed"
+
+
+def test_several_seeds_at_once_and_random_tests_alone(tmp_path: Path) -> None:
+    text = run(tmp_path, "-m", "random", "--seeds", "5:8")
+    assert [f"seed={n} " in text for n in (4, 5, 6, 7, 8)] == [False, True, True, True, False]
+    assert "3 failed, 1 deselected" in text
+    assert "DISTK_TEST_SEED=7  test_example.py::test_that_draws[seed7]" in text
+
+
+UNSEEDED = re.compile(
+    r"default_rng\(\)|urandom|SystemRandom|secrets\.|torch\.seed\(|random\.seed\(\)|Random\(\)|uuid4|def seed\(\)"
+)
+
+
+def test_no_test_draws_what_no_seed_repeats() -> None:
+    from_here = (TESTS / "conftest.py", Path(__file__))  # where the seeds come from
+    texts = {p: p.read_text(encoding="utf-8") for p in TESTS.rglob("*.py") if p not in from_here}
+    found = [f"{path.relative_to(TESTS)}: {m[0]}" for path, text in texts.items() for m in UNSEEDED.finditer(text)]
+    assert found == [], "take the fixture seed, generator or rng, or one of the global generators"
