@@ -33,7 +33,7 @@ def cluster(tmp_path_factory) -> Iterator[str]:
         "sys.stdin.read()\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
+        ["env", "RAY_worker_niceness=0", sys.executable, "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
