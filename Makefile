@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+USABLE := $(VENV)/.usable
 READY := $(VENV)/.ready
 READY_ALL := $(VENV)/.ready-all
 # CONSTRAINTS=/dev/null takes the newest packages, EXTRAS=dev none that can be missing.
@@ -11,9 +12,14 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
 .PHONY: demo test test-all mutants lint docs bench clean
 
-$(READY): pyproject.toml constraints.txt
+# What a user needs, without what only tests and checks do.
+$(USABLE): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) "setuptools>=77" wheel
+	$(PIP) --no-build-isolation -e .
+	@touch $@
+
+$(READY): $(USABLE)
 	$(PIP) --no-build-isolation -e ".[$(EXTRAS)]"
 	@touch $@
 
@@ -22,7 +28,7 @@ $(READY_ALL): $(READY)
 	@touch $@
 
 # One thread: these small networks gain little from a second one, and the figures are the same on every machine of a kind.
-demo: $(READY)
+demo: $(USABLE)
 	@rm -rf runs/demo
 	OMP_NUM_THREADS=1 $(BIN)/distk train cascadevae --preset demo --seed $(or $(SEED),2) --out runs/demo
 	$(BIN)/distk eval runs/demo --metric clsacc --metric factorvae --metric dci --metric reconstruction

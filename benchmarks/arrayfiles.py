@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import random
 import tarfile
@@ -101,11 +102,12 @@ def _arrays(change: Change, members: Change) -> Iterator[Kind]:
 
 
 def _cifar(change: Change) -> Kind:
-    from distk.plugins.datasets.cifar10 import ARCHIVE, NAMES, RECORD, _read_archive
+    from distk.plugins.datasets.cifar10 import FORM
+    from distk.plugins.datasets.cifar_binary import read_archive
 
     made, body = io.BytesIO(), bytes(range(256)) * 13
     with tarfile.open(fileobj=made, mode="w:gz") as archive:
-        entry = tarfile.TarInfo(f"cifar-10-batches-bin/{NAMES[0]}")
-        entry.size = RECORD
-        archive.addfile(entry, io.BytesIO(body[:RECORD]))
-    return ("cifar tar", made.getvalue(), _read_archive, ARCHIVE, change)
+        entry = tarfile.TarInfo(f"cifar-10-batches-bin/{FORM.train[0]}")
+        entry.size = FORM.record
+        archive.addfile(entry, io.BytesIO(body[: FORM.record]))
+    return ("cifar tar", made.getvalue(), functools.partial(read_archive, FORM), FORM.archive, change)

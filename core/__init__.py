@@ -16,9 +16,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds both to each other
+    from distk.api import codes as codes
     from distk.api import dataset as dataset
+    from distk.api import evaluate as evaluate
     from distk.api import load as load
+    from distk.api import resume as resume
     from distk.api import train as train
+    from distk.api import traverse as traverse
     from distk.config import NoConfig as NoConfig
     from distk.config import option as option
     from distk.data import Dataset as Dataset
@@ -33,7 +37,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     from distk.device import static_shapes_only as static_shapes_only
     from distk.errors import DistkError as DistkError
     from distk.errors import UsageError as UsageError
-    from distk.evaluation import evaluate as evaluate
+    from distk.errors import WrongType as WrongType
     from distk.hookspecs import Register as Register
     from distk.hookspecs import RegisterCommand as RegisterCommand
     from distk.hookspecs import RegisterPaper as RegisterPaper
@@ -62,12 +66,11 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     from distk.version import __version__ as __version__
 
 _WHERE = {
-    "api": ("dataset", "load", "train"),
+    "api": ("codes", "dataset", "evaluate", "load", "resume", "train", "traverse"),
     "config": ("NoConfig", "option"),
     "data": ("DataSpec", "Dataset", "FactorDataset", "Files", "Split", "open_dataset", "permuted_split"),
     "device": ("choose_device", "seeded", "static_shapes_only"),
-    "errors": ("DistkError", "UsageError"),
-    "evaluation": ("evaluate",),
+    "errors": ("DistkError", "UsageError", "WrongType"),
     "hookspecs": ("Register", "RegisterCommand", "RegisterPaper", "hookimpl"),
     "laboratory.api": ("compare", "runs"),
     "latents": ("Code", "Latent", "LatentSpace", "one_hot"),

@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from scipy.stats import t as student
 from torch import Tensor
 
 from distk.errors import DistkError, UsageError
@@ -93,6 +92,8 @@ def intervals(
 
     Raises UsageError where the score does not depend on the rows of the table, or has too few of them.
     """
+    from scipy.stats import t as student
+
     used = sum(result.get("rows_used", ())) or len(table)
     if not len(table) or used < FEWEST:
         raise UsageError(f"no interval: {used if len(table) else 'no'} rows of codes, and it takes {FEWEST}")

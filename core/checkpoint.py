@@ -226,6 +226,11 @@ class _Bounded(TorchDispatchMode):
         super().__init__()
         self.room = room
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here; torch would import its compiler, a second's work, to keep it away."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         size = args[0] if args and isinstance(args[0], (list, tuple)) else ()
         if all(isinstance(n, int) for n in size) and 4 * math.prod(size) > self.room:

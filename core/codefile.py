@@ -1,109 +1,137 @@
-"""A file of anybody's codes: npz, or safetensors of `distk embed`, read as a table that every metric takes."""
+"""Files of anybody's codes: npz, npy, CSV, TSV, Parquet, or safetensors of `distk embed`, read as one table."""
 
 from __future__ import annotations
 
 import json
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
-from distk.arrays import open_npz
-from distk.errors import DistkError
+from distk.arrays import open_npy, open_npz
+from distk.codetable import MEMBERS, table_of
+from distk.console import note_once
+from distk.errors import DistkError, UsageError, nearest
 from distk.memory import afford
 from distk.metric import CodeTable
+from distk.tabular import SUFFIXES as TABLES
+from distk.tabular import chunks, floats
+from distk.tree import opened
 
-MEMBERS = {
-    "codes": "[n, D]",
-    "factors": "[n, K]",
-    "codes_test": "[m, D]",
-    "factors_test": "[m, K]",
-    "std": "[n, D]",
-    "kl": "[D]",
-    "code_names": "[D]",
-    "code_kinds": "[D]",
-    "factor_names": "[K]",
-    "factor_kinds": "[K]",
-}
-"""The members of an npz of codes; only `codes` is required."""
 LARGEST = 1 << 28
 """Numbers in a file of codes; each takes eight bytes, several times."""
-
-
 LONGEST_WORDS = 1 << 20
 """Characters that a list of names in the metadata may have."""
+SUFFIXES = (".npz", ".npy", ".safetensors", *sorted(TABLES))
+"""Files that hold codes."""
 
 
-def table_from_arrays(path: Path, device: torch.device | str = "cpu") -> CodeTable:
-    """A table from an npz with `codes` `[n, D]` and whatever else of `MEMBERS` it holds, or from safetensors where the
-    codes may be called `z` and the words stand in the metadata as JSON lists, as `distk embed` writes them.
+def table_from_arrays(
+    path: Path,
+    device: torch.device | str = "cpu",
+    *,
+    columns: Sequence[str] | None = None,
+    factors: str | Path | Sequence[str] | None = None,
+) -> CodeTable:
+    """A table of codes from a file, by its suffix: npz with `codes` `[n, D]` and whatever else of `MEMBERS` it holds;
+    safetensors, where the codes may be called `z` and words stand in the metadata as JSON lists, as `distk embed`
+    writes them; npy with the codes alone; CSV, TSV or Parquet with a row for each item.
 
+    columns: names of the codes that are read. factors: names of the factors that are read, or a file of them (npy, a
+    table, or an npz with `factors`). Of a table, columns of words are factors and all others codes, unless it is said.
     `codes_test` and `factors_test` are rows for testing predictors; `std` and `kl` describe a Gaussian posterior;
     kinds of codes are "continuous", "ordinal" or "categorical" (a column of class indices), those of factors as in
     CodeTable.
-    Raises DistkError for a file that is neither, holds pickled members, lacks `codes`, or whose members do not fit.
+    Raises DistkError for a file that is none of these, holds pickled members, lacks `codes`, or whose members do not
+    fit, and UsageError for names that it does not have.
     """
-    arrays = _tensors(path) if path.suffix.lower() == ".safetensors" else _members(path)
-    if "codes" not in arrays:
-        raise DistkError(f"'{path}' must hold a numeric array 'codes' of shape [n, D].")
-    codes = _numbers(path, arrays, "codes")
-    n, d = codes.shape
-    if n < 2:
-        raise DistkError(f"'{path}' holds the codes of one item, of which nothing can be scored.")
-    table = CodeTable(codes.to(device), [f"c{i + 1}" for i in range(d)], ["continuous"] * d, source=f"'{path}'")
-    table.names = _words(path, arrays, "code_names", d) or table.names
-    table.kinds = _words(path, arrays, "code_kinds", d, ("continuous", "ordinal", "categorical")) or table.kinds
-    if "std" in arrays:
-        table.std = _numbers(path, arrays, "std", (n, d)).to(device)
-    if "kl" in arrays:
-        table.kl = _numbers(path, arrays, "kl", (d, 1)).squeeze(1).to(device)
-    if "factors" in arrays:
-        factors = _numbers(path, arrays, "factors", (n, None))
-        k = factors.shape[1]
-        whole = (factors == factors.round()).all(0)
-        table.factors = (factors.long() if bool(whole.all()) else factors).to(device)
-        table.factor_names = tuple(_words(path, arrays, "factor_names", k) or [f"f{i + 1}" for i in range(k)])
-        table.factor_sizes = tuple(len(column.unique()) for column in factors.T)
-        kinds = ("categorical", "ordinal", "circular", "continuous")
-        inferred = ["ordinal" if w else "continuous" for w in whole.tolist()]
-        table.factor_kinds = tuple(_words(path, arrays, "factor_kinds", k, kinds) or inferred)
-    if ("codes_test" in arrays) != ("factors_test" in arrays) or ("codes_test" in arrays and table.factors is None):
-        raise DistkError(f"'{path}': 'codes_test' and 'factors_test' go together, beside 'factors'.")
-    if "codes_test" in arrays and table.factors is not None:
-        table.codes_test = _numbers(path, arrays, "codes_test", (None, d)).to(device)
-        truth = _numbers(path, arrays, "factors_test", (len(table.codes_test), len(table.factor_names)))
-        table.factors_test = truth.to(table.factors.dtype if bool((truth == truth.round()).all()) else truth.dtype)
-        table.factors_test = table.factors_test.to(device)
-    return table
-
-
-def _members(path: Path) -> dict[str, np.ndarray]:
+    beside = factors_file(factors)
+    names = None if beside is not None or factors is None else _listed(factors)
+    columns = None if columns is None else _listed(columns)
+    where, suffix = f"'{path}'", path.suffix.lower()
     if not path.is_file():
         raise DistkError(f"file of codes '{path}' does not exist.")
+    held: dict[str, Any]
+    if suffix in TABLES:
+        held = dict(_of_table(path, columns, names, every=beside is None))
+        columns = None
+    elif suffix == ".safetensors":
+        held = _tensors(path)
+    else:
+        held = {"codes": _npy(path)} if suffix == ".npy" else _members(path)
+    if beside is not None:
+        if "codes_test" in held:
+            raise UsageError(f"'{path}' has test rows, so its factors cannot come from '{beside}'.")
+        held = {name: value for name, value in held.items() if not name.startswith("factor")}
+        held |= _factors_of(beside)
+    return table_of(held, where, device, columns=columns, factors=names)
+
+
+def factors_file(factors: str | Path | Sequence[str] | None) -> Path | None:
+    """The file that `--factors` names; None where it lists names. Raises DistkError for one that is not there."""
+    text = factors[0] if isinstance(factors, (list, tuple)) and len(factors) == 1 else factors
+    if isinstance(text, (str, Path)) and Path(text).suffix.lower() in SUFFIXES:
+        if not Path(text).is_file():
+            raise DistkError(f"file of factors '{text}' does not exist.")
+        return Path(text)
+    return None
+
+
+def _listed(names: str | Path | Sequence[str]) -> list[str]:
+    """Names in one text between commas, or in several."""
+    texts = [str(names)] if isinstance(names, (str, Path)) else [str(name) for name in names]
+    return [name.strip() for text in texts for name in text.split(",") if name.strip()]
+
+
+def _factors_of(path: Path) -> dict[str, Any]:
+    """The members of a file of factors alone."""
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        return {"factors": _npy(path)}
+    if suffix in TABLES:
+        names, columns = _cells(path)
+        return {"factors": dict(zip(names, columns, strict=True))}
+    held = _tensors(path, "factors") if suffix == ".safetensors" else _members(path, "factors")
+    return {name: value for name, value in held.items() if name in ("factors", "factor_names", "factor_kinds")}
+
+
+def _npy(path: Path) -> np.ndarray:
+    array = open_npy(path, "r")
+    _few(path, array.size)
+    return np.array(array)
+
+
+def _few(path: Path, count: int) -> None:
+    if count > LARGEST:
+        raise DistkError(f"'{path}' holds {count:,} numbers when unpacked; at most {LARGEST:,} are read.")
+    afford(4 * 8 * count, f"'{path}', {count:,} numbers when unpacked,")
+
+
+def _members(path: Path, needed: str = "codes") -> dict[str, np.ndarray]:
     if not zipfile.is_zipfile(path):
-        raise DistkError(f"'{path}' is not an npz file; write one with numpy.savez(path, codes=..., factors=...).")
+        raise DistkError(
+            f"'{path}' is none of {', '.join(SUFFIXES)}; numpy.savez(path, codes=..., factors=...) writes an npz file."
+            if path.suffix.lower() != ".npz"
+            else f"'{path}' is not an npz file; write one with numpy.savez(path, codes=..., factors=...)."
+        )
     with open_npz(path) as file:
-        if "codes" not in file.names:
+        if needed not in file.names:
             strange = [name for name in file.names if name not in MEMBERS]
             if strange:
-                raise DistkError(f"'{path}' holds no 'codes' but '{strange[0]}'; members: {', '.join(MEMBERS)}.")
+                raise DistkError(f"'{path}' holds no '{needed}' but '{strange[0]}'; members: {', '.join(MEMBERS)}.")
+            raise DistkError(f"'{path}' must hold an array '{needed}' of shape {MEMBERS[needed]}.")
         held = [name for name in file.names if name in MEMBERS]
-        count = sum(math.prod(file.header(name)[0]) for name in held)
-        if count > LARGEST:
-            raise DistkError(f"'{path}' holds {count:,} numbers when unpacked; at most {LARGEST:,} are read.")
-        afford(4 * 8 * count, f"'{path}', {count:,} numbers when unpacked,")
+        _few(path, sum(math.prod(file.header(name)[0]) for name in held))
         return {name: file.read(name) for name in held}
 
 
-def _tensors(path: Path) -> dict[str, np.ndarray]:
+def _tensors(path: Path, needed: str = "codes") -> dict[str, np.ndarray]:
     """The members of a safetensors file; words come from its metadata."""
-    if not path.is_file():
-        raise DistkError(f"file of codes '{path}' does not exist.")
     found: dict[str, np.ndarray] = {}
     try:
         with safe_open(path, framework="np") as file:
@@ -115,35 +143,59 @@ def _tensors(path: Path) -> dict[str, np.ndarray]:
                     found[name] = np.array([str(word) for word in json.loads(text)])
     except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise DistkError(f"'{path}' is not a valid safetensors file of codes ({type(error).__name__}).") from error
-    if "codes" not in found:
-        raise DistkError(f"'{path}' holds no 'codes' and no 'z'; members: {', '.join(MEMBERS)}.")
+    if needed not in found:
+        also = " and no 'z'" if needed == "codes" else ""
+        raise DistkError(f"'{path}' holds no '{needed}'{also}; members: {', '.join(MEMBERS)}.")
     return found
 
 
-def _numbers(
-    path: Path, arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int | None, int | None] = (None, None)
-) -> Tensor:
-    """A member as finite float64 `[rows, columns]`; a vector counts as one column."""
-    array = arrays[name][:, None] if arrays[name].ndim == 1 else arrays[name]
-    fits = array.ndim == 2 and all(want in (None, have) for want, have in zip(shape, array.shape, strict=True))
-    if not fits or array.dtype.kind not in "fiub" or 0 in array.shape:
-        wanted = f"[{', '.join('any number' if s is None else str(s) for s in shape)}]"
-        raise DistkError(f"'{name}' in '{path}' is {array.dtype} {arrays[name].shape}; expected numbers {wanted}.")
-    values = torch.from_numpy(array.astype(np.float64))
-    if not bool(values.isfinite().all()) and name not in ("std", "kl"):
-        first = int((~values.isfinite()).any(0).nonzero()[0, 0])
-        raise DistkError(f"column {first} of '{name}' in '{path}' has values that are not finite.")
-    return values
+def _of_table(
+    path: Path, columns: list[str] | None, factors: list[str] | None, every: bool
+) -> dict[str, dict[str, np.ndarray]]:
+    """Codes and factors of a table's columns, by their names. every: whether columns of words become factors."""
+    names, cells = _cells(path)
+    held = dict(zip(names, cells, strict=True))
+    for name in (*(columns or ()), *(factors or ())):
+        if name not in held:
+            raise UsageError(f"'{path}' has no column '{name}'.{nearest(name, names)} There are: {', '.join(names)}.")
+    if both := [name for name in columns or () if name in (factors or ())]:
+        raise UsageError(f"column '{both[0]}' of '{path}' is named both as a code and as a factor.")
+    numeric = {name for name in names if bool(np.isfinite(floats(held[name])).all())}
+    if factors is None:
+        words = [name for name in names if name not in numeric and name not in (columns or ())] if every else []
+        factors = words
+        if words:
+            note_once(f"columns of words are factors: {', '.join(words)}; --factors names them, and others")
+    if columns is None:
+        columns = [name for name in names if name in numeric and name not in factors]
+        note_once(f"codes: {', '.join(columns)}; --codes-columns names others")
+    if wrong := [name for name in columns if name not in numeric]:
+        bad = int(np.flatnonzero(~np.isfinite(floats(held[wrong[0]])))[0])
+        cell = str(held[wrong[0]][bad])[:40]
+        raise DistkError(f"column '{wrong[0]}' of '{path}' has {cell!r} in row {bad + 1}, which is no number.")
+    if not columns:
+        raise DistkError(f"'{path}' has no column of numbers for the codes among {', '.join(names)[:200]}.")
+    picked = {"codes": {name: floats(held[name]) for name in columns}}
+    return {**picked, **({"factors": {name: held[name] for name in factors}} if factors else {})}
 
 
-def _words(
-    path: Path, arrays: Mapping[str, np.ndarray], name: str, count: int, allowed: tuple[str, ...] = ()
-) -> list[str]:
-    if name not in arrays:
-        return []
-    found = arrays[name].reshape(-1)
-    words = [str(word) for word in found[:count]]  # an array of empty words may claim to have billions
-    if len(found) != count or (allowed and not set(words) <= set(allowed)):
-        expected = f" out of {', '.join(allowed)}" if allowed else ""
-        raise DistkError(f"'{name}' in '{path}' must hold {count} words{expected}, found {len(found)}: {words[:5]}.")
-    return words
+def _cells(path: Path) -> tuple[list[str], list[np.ndarray]]:
+    """The names of a table's columns, and their cells as arrays of numbers or of objects."""
+    told: list[str] = []
+    parts: list[list[Any]] = []
+    names: list[str] = []
+    count = 0
+    with opened(path, TABLES) as tree:
+        for header, cells in chunks(tree.entries[0], str(path), told):
+            names = header
+            count += len(cells) * len(cells[0])
+            _few(path, count)
+            parts.append(cells)
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DistkError(f"'{path}' has two columns '{twice[0]}'.")
+    if not parts:
+        raise DistkError(f"'{path}' has no rows.")
+    for sentence in told:
+        note_once(sentence)
+    columns = [np.array([cell for part in parts for cell in part[i]], object) for i in range(len(names))]
+    return names, [floats(column) if np.isfinite(floats(column)).all() else column for column in columns]

@@ -148,8 +148,19 @@ def _merge(plugin: Plugin, implementation: Any) -> None:
         found.register_command(plugin, name, "", command.get_short_help_str(200), built=command)
 
 
-FIRST = ("train", "resume", "eval", "traverse", "reconstruct", "sample", "swap", "transfer", "info", "list", "data")
-"""Commands that `distk --help` lists first, in the order in which one needs them; the others follow by name."""
+PANELS = {
+    "Train": ("train", "resume"),
+    "Look into a model": (
+        *("traverse", "reconstruct", "sample", "swap", "transfer", "interpolate", "predict", "explore", "info"),
+    ),
+    "Measure": ("eval", "embed", "tuning", "covmap", "udr", "figure"),
+    "Many runs": ("runs", "compare", "report", "study"),
+    "What there is": ("list", "data", "plugins", "check", "new-plugin", "export"),
+}
+"""Headings of `distk --help`, and the commands below each in the order in which one needs them."""
+OTHERS = "Further commands"
+"""Heading of what stands nowhere in `PANELS`, as a plugin's own."""
+PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names}
 
 
 class Root(LazyGroup):
@@ -159,7 +170,13 @@ class Root(LazyGroup):
         collect_apps()
         papers = [name for (_, name), command in registry().commands.items() if command.panel == PAPERS]
         names = [name for name in super().list_commands(ctx) if name not in papers]
-        return [n for n in FIRST if n in names] + sorted(n for n in names if n not in FIRST) + sorted(papers)
+        return [n for n in PANEL_OF if n in names] + sorted(n for n in names if n not in PANEL_OF) + sorted(papers)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found = super().get_command(ctx, cmd_name)
+        if found is not None and not getattr(found, "rich_help_panel", None):
+            found.rich_help_panel = PANEL_OF.get(cmd_name, OTHERS)
+        return found
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if ("", args[0]) not in registry().commands:

@@ -18,6 +18,7 @@ import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Literal, Union, cast
 
 from typing_extensions import TypeVar
@@ -111,27 +112,30 @@ def own_names(config: type, taken: Collection[str]) -> str:
     return ""
 
 
-def from_dict(config: type[T], values: Mapping[str, Any], where: str) -> T:
+def from_dict(
+    config: type[T], values: Mapping[str, Any], where: str, typed: Mapping[str, str] = MappingProxyType({})
+) -> T:
     """Build and check a config from untrusted values.
 
-    where: what the message calls the source, as "option --beta-h" or "[model] in run.toml".
+    where: what the message calls the source, as "[model] in run.toml". typed: setting -> what the user typed for it,
+    as "--beta-h", which a message then names instead.
     Raises UsageError naming the field, for an unknown name, a wrong type or a value out of range.
     """
     annotations = hints(cast(type, config))
     for name in values:
         if name not in annotations:
             raise UsageError(f"{where} has no setting '{name}'.{nearest(str(name), annotations)}")
-    checked = {name: _check(config, name, value, where) for name, value in values.items()}
+    checked = {name: _check(config, name, value, where, typed.get(name)) for name, value in values.items()}
     try:
         return config(**checked)
     except ValueError as error:  # a config's own __post_init__
         raise UsageError(f"{where}: {error}") from error
 
 
-def _check(config: type, name: str, value: Any, where: str) -> Any:
+def _check(config: type, name: str, value: Any, where: str, typed: str | None) -> Any:
     field = next(f for f in dataclasses.fields(config) if f.name == name)
     inner, optional = split_optional(hints(config)[name])
-    shown = f"{where}, '{name.replace('_', '-')}'"
+    shown = typed or f"{where}, '{name.replace('_', '-')}'"
     if value is None and optional:
         return None
     value = _coerce(inner, value, shown)

@@ -99,9 +99,9 @@ def number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def counted(n: int, what: str) -> str:
-    """`1 picture`, `1,200 pictures`."""
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
+def counted(n: int, what: str, several: str = "") -> str:
+    """`1 picture`, `1,200 pictures`. several: a plural that is not made by an s."""
+    return f"{n:,} {what if n == 1 else several or what + 's'}"
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], to: Console | None = None) -> None:
@@ -121,6 +121,21 @@ def listing(rows: Sequence[tuple[str, str]]) -> None:
     made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     made.add_column(no_wrap=True)
     made.add_column(overflow="fold")
+    for word, text in rows:
+        made.add_row(Text(f"  {clean(word)}"), Text(clean(text)))
+    with _results():
+        out.print(made, soft_wrap=False)
+
+
+def lines(rows: Sequence[tuple[str, str]]) -> None:
+    """Print words, indented, each with one line of text, which a terminal cuts at its width."""
+    width = max((len(clean(word)) for word, _ in rows), default=0)
+    made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    made.add_column(no_wrap=True, min_width=width + 2)
+    made.add_column(no_wrap=True, overflow="ellipsis")
+    if not out.is_terminal:
+        say("\n".join(f"  {clean(word):<{width}}  {clean(text)}".rstrip() for word, text in rows))
+        return
     for word, text in rows:
         made.add_row(Text(f"  {clean(word)}"), Text(clean(text)))
     with _results():

@@ -9,7 +9,7 @@ from distk.errors import UsageError
 from distk.metric import CodeTable
 
 ALIVE = 1e-3
-"""A unit is active whose variance exceeds this share of the largest unit's."""
+"""A unit varies whose variance exceeds this share of the largest unit's."""
 
 
 def columns_of(table: CodeTable, layer: str) -> list[int]:
@@ -31,11 +31,11 @@ def columns_of(table: CodeTable, layer: str) -> list[int]:
 def statistics(c: Tensor, d: int | None = None) -> dict[str, Tensor]:
     """Figures of covariances `[..., p, p]`, float64, each `[...]`; none depends on the units' order, sign or scale.
 
-    mapc: mean |correlation| of different units, NaN where a unit is constant. active: units whose variance exceeds
-    0.001 of the largest; mapc_active: mapc over those. cvr: sum |C_ij| / tr C, from 1 (diagonal) to p; the paper prints
-    a further factor 1/p^2, with which its own figures would be impossible. tdv: share of tr C on the `d` units of
-    largest variance. ud90: how many of these are needed for 0.9 of tr C. trace: tr C. Where tr C = 0 all but trace and
-    active are NaN.
+    mapc: mean |correlation| of different units, NaN where a unit is constant. units_varying: those whose variance
+    exceeds 0.001 of the largest; mapc_varying: mapc over those. cvr: sum |C_ij| / tr C, from 1 (diagonal) to p; the
+    paper prints a further factor 1/p^2, with which its own figures would be impossible. tdv: share of tr C on the `d`
+    units of largest variance. ud90: how many of these are needed for 0.9 of tr C. trace: tr C. Where tr C = 0 all but
+    trace and units_varying are NaN.
 
     Raises UsageError for d above p.
     """
@@ -48,11 +48,11 @@ def statistics(c: Tensor, d: int | None = None) -> dict[str, Tensor]:
     size = correlation(c).abs()
     alive = variance > ALIVE * variance.amax(-1, keepdim=True)
     both = alive.unsqueeze(-1) & alive.unsqueeze(-2)
-    active = alive.sum(-1).to(c.dtype)
+    varying = alive.sum(-1).to(c.dtype)
     found = {
         "mapc": _off_diagonal(size) / (p * p - p) if p > 1 else torch.full_like(trace, torch.nan),
-        "mapc_active": _off_diagonal(torch.where(both, size, 0.0)) / (active * active - active),
-        "active": active,
+        "mapc_varying": _off_diagonal(torch.where(both, size, 0.0)) / (varying * varying - varying),
+        "units_varying": varying,
         "cvr": c.abs().sum((-2, -1)) / whole,
         "trace": trace,
     }

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distk.console import counted
 from distk.errors import DistkError, UsageError
 
 
@@ -51,7 +52,7 @@ def describe(device: torch.device) -> str:
     """A device in words, for the console and for results: "cpu (8 threads)", "cuda:0 (NVIDIA H200)"."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)"
+    return f"{device} ({counted(torch.get_num_threads(), 'thread')})"
 
 
 def seeded(seed: int, device: torch.device) -> torch.Generator:

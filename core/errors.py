@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 
 class DistkError(Exception):
@@ -23,16 +26,52 @@ class UsageError(DistkError):
     exit_code = 2
 
 
+class WrongType(UsageError, TypeError):
+    """A program handed over something of another type than is taken; a TypeError as well."""
+
+
 class NotServed(UsageError):
     """A command that this method cannot serve."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`" Did you mean 'x'?"`, or an empty string where nothing in `known` is close to `name`."""
+def path_of(given: Any, what: str) -> Path:
+    """What a program names a file or folder by, text, a path or a `Run`, as a path.
+
+    what: for the message of the WrongType that anything else raises, as "load: a checkpoint or a run".
+    """
+    if isinstance(given, str) or (hasattr(given, "__fspath__") and not isinstance(given, type)):
+        found = os.fspath(given)
+        if isinstance(found, str):
+            return Path(found)
+    raise WrongType(f"{what} is named by a path or a Run, not by {shown_type(given)}.")
+
+
+def shown_type(given: Any) -> str:
+    """The type of a value, for messages."""
+    return given.__name__ if isinstance(given, type) else type(given).__name__
+
+
+def named(given: Any, what: str) -> str:
+    """A name that a program gave, as text. Raises WrongType for anything else; what: as in `path_of`."""
+    if isinstance(given, str):
+        return given
+    raise WrongType(f"{what} is named by text, not by {shown_type(given)}.")
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """The one of `known` that `name` most likely meant: close to it, or beginning with it; empty where none is."""
     import difflib  # its tables of expressions cost more than the rest of a start
 
-    found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
-    return f" Did you mean '{found[0]}'?" if found else ""
+    names, low = list(known), name.lower()
+    found = difflib.get_close_matches(low, names, n=1, cutoff=0.65)
+    begun = sorted((each for each in names if len(low) > 2 and each.lower().startswith(low)), key=len)
+    return (found + begun + [""])[0]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"`, or an empty string where nothing in `known` is close to `name`."""
+    found = near(name, known)
+    return f" Did you mean '{found}'?" if found else ""
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:

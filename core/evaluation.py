@@ -12,11 +12,11 @@ import platform
 import statistics
 import time
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
@@ -25,7 +25,7 @@ from torch import Tensor
 from distk import chance, places
 from distk.asked import OWN, Asked, asked
 from distk.config import assignments, from_dict, hints, to_dict
-from distk.console import note
+from distk.console import counted, note
 from distk.data import Dataset, Split
 from distk.errors import DistkError, UsageError, nearest, no_memory
 from distk.files import own_file, write_atomic
@@ -37,7 +37,7 @@ from distk.registry import registry
 from distk.version import __version__
 
 NO_MEMORY = "there is not enough memory for it: score fewer --rows"
-SLOW = 10.0
+SLOW = 2.0
 """Seconds after which it is said which score is being computed."""
 CODES_KEPT = 30 * 86400
 """Seconds after which codes in the cache folder are removed."""
@@ -248,7 +248,7 @@ def evaluate(
             for _, place in places.settings(_loads(one.metric).Config, settings) if settings else ():
                 places.name(place)
             size = " x ".join(f"{n:,}" for n in source.codes.shape)
-            with told_if_slow(f"scoring {one.label}: codes {size}, {repeats or 'its own number of'} repeats", SLOW):
+            with told_if_slow(f"scoring {one.label}: codes {size}, {_repeats(repeats)}", SLOW):
                 results[one.label] = score(source, one.metric, settings, seed, repeats, (baseline, ci))
             if one.split:
                 results[one.label]["split"] = part
@@ -261,6 +261,10 @@ def evaluate(
     where = {"split": split, **({"fit": fit} if fit is not None else {}), "options": dict(options)}
     ordered = {one.label: results[one.label] for one in wanted}
     return {"metrics": ordered, "provenance": {**told, **where}}
+
+
+def _repeats(repeats: int | None) -> str:
+    return "its own number of repeats" if repeats is None else counted(repeats, "repeat")
 
 
 def _tables(
@@ -303,7 +307,7 @@ def check_options(names: list[str], options: Mapping[str, Any]) -> None:
 def own_words() -> frozenset[str]:
     """What `evaluate` calls its own arguments, which no setting of a metric can be called. One that is an option of
     `distk eval` as well is reached by `--set METRIC.NAME=VALUE`."""
-    return frozenset(inspect.signature(evaluate).parameters) - {"options"}
+    return (frozenset(inspect.signature(evaluate).parameters) | {"on_error"}) - {"options"}
 
 
 def _loads(name: str) -> Any:
@@ -345,9 +349,9 @@ def _share_out(names: list[str], options: Mapping[str, Any]) -> tuple[dict[str, 
 def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
     """What a figure depends on besides the model: data, rows, seed, versions, device. rows: how many the table of codes
     has; None without one, where a metric draws what it looks at by itself (its `settings` say how much)."""
-    import sklearn
-
+    told = {"told": table.extra["told"]} if table.extra.get("told") else {}
     return {
+        **told,
         "data": getattr(table.dataset, "name", "") or table.source,
         "origin": getattr(table.dataset, "origin", ""),
         "data_settings": to_dict(table.dataset.config) if table.dataset is not None else {},
@@ -359,8 +363,8 @@ def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
             "distk": __version__,
             "torch": torch.__version__,
             "numpy": np.__version__,
-            "scipy": scipy.__version__,
-            "scikit-learn": sklearn.__version__,
+            "scipy": version("scipy"),
+            "scikit-learn": version("scikit-learn"),
             "python": platform.python_version(),
         },
     }

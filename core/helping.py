@@ -10,6 +10,8 @@ from typing import Any
 import typer
 from rich.markup import escape
 
+from distk.errors import near
+
 
 @contextlib.contextmanager
 def _literal(command: Any) -> Iterator[None]:
@@ -40,8 +42,27 @@ def _literal(command: Any) -> Iterator[None]:
         vars(command).pop("get_command", None)
 
 
+@contextlib.contextmanager
+def _near_options(command: Any) -> Iterator[None]:
+    """Within it the message over an unknown option names the nearest one, rather than whatever shares some letters."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ == "NoSuchOption":  # of click, or of the copy of it that a newer typer brings
+            told: Any = error
+            flags = [flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)]
+            close = near(told.option_name.lstrip("-"), [flag[2:] for flag in flags if flag.startswith("--")])
+            told.possibilities = None
+            told.message = f"No such option: {told.option_name}" + (f". Did you mean --{close}?" if close else "")
+        raise
+
+
 class PlainCommand(typer.core.TyperCommand):
-    """A command whose help is shown letter by letter."""
+    """A command whose help is shown letter by letter, and which names the nearest option for one that it has not."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _near_options(self):
+            return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         with _literal(self):
@@ -50,6 +71,10 @@ class PlainCommand(typer.core.TyperCommand):
 
 class PlainGroup(typer.core.TyperGroup):
     """A group whose help, and the summaries of its commands, are shown letter by letter."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _near_options(self):
+            return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         with _literal(self):

@@ -115,7 +115,7 @@ def distk_register_studies(register: RegisterStudy) -> None:
 
 @hookspec
 def distk_register_engines(register: Register) -> None:
-    """Called once at start-up. Register classes that run a study's jobs somewhere: `distk.study.protocol.Engine`."""
+    """Called once at start-up. Register subclasses of `distk.study.protocol.Engine`: where a study's jobs run."""
 
 
 @hookspec

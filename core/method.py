@@ -333,6 +333,10 @@ class Method(nn.Module, Configured[C]):
         """Items of a sentence method (token ids `[n, T]`) as readable lines."""
         raise NotImplementedError
 
+    def tokens(self, sentences: list[str]) -> Tensor:
+        """Lines as items of a sentence method, token ids `[n, T]`: the inverse of `text`."""
+        raise NotImplementedError
+
     def rewrite(self, sentences: list[str], to: int, **settings: Any) -> list[str]:
         """Sentences with another label (index `to` of `spec.classes`), one for one, the rest kept."""
         raise NotImplementedError

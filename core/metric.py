@@ -6,6 +6,8 @@ metrics cost one encoding pass.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -14,13 +16,18 @@ import torch
 from torch import Tensor
 
 from distk.config import C, Configured
-from distk.console import progress
+from distk.console import note, progress
 from distk.data import Dataset, FactorDataset, Split
 from distk.errors import UsageError
 from distk.latents import Code
 from distk.meaning import Number, find
+from distk.memory import available
 from distk.method import Method, can, eval_mode
 from distk.nn import gaussian_kl
+from distk.onepass import one_pass
+
+SLOW = 2.0
+"""Seconds after which it is said how long encoding took."""
 
 
 @dataclass
@@ -83,6 +90,21 @@ class Picture(Protocol):
 
     def text(self) -> str:
         """Lines for a terminal; empty where it has no such form."""
+
+
+def contents(picture: Picture, suffix: str) -> bytes:
+    """A drawing as the contents of a file of this suffix.
+
+    Raises UsageError for a PDF of a drawing that has no method `pdf`.
+    """
+    if suffix == ".svg":
+        return picture.svg().encode()
+    if suffix == ".pdf":
+        made = getattr(picture, "pdf", None)
+        if made is None:
+            raise UsageError("this metric's pictures have no PDF: use --format svg.")
+        return bytes(made())
+    return picture.png()
 
 
 class Metric(Configured[C]):
@@ -148,7 +170,10 @@ class Metric(Configured[C]):
 
     @classmethod
     def pictures(cls, result: Mapping[str, Any]) -> Mapping[str, Picture]:
-        """Drawings of what `compute` returned, by a short name for the file; `distk eval` writes them."""
+        """Drawings of what `compute` returned, by a short name for the file; `distk eval` writes them.
+
+        result: beside that, `subject` may say in words what was scored, for a title.
+        """
         return {}
 
 
@@ -163,11 +188,18 @@ def chosen_rows(dataset: Dataset, split: Split, rows: int | None, seed: int) -> 
 
 @torch.no_grad()
 def encode_table(
-    model: Method, dataset: Dataset, *, rows: int | None = None, split: Split = "all", seed: int = 0, at_once: int = 512
+    model: Method,
+    dataset: Dataset,
+    *,
+    rows: int | None = None,
+    split: Split = "all",
+    seed: int = 0,
+    at_once: int | None = None,
 ) -> CodeTable:
-    """Encode a data set in eval mode, without autocast.
+    """Encode a data set in eval mode, without autocast; each network of the encoder runs once for a batch.
 
-    rows: at most so many items (drawn without replacement from `seed`); None encodes all.
+    rows: at most so many items (drawn without replacement from `seed`); None encodes all. at_once: items of a batch;
+    None takes as many as the memory allows. What took longer than two seconds is said, with its rows a second.
     Raises UsageError for a method that cannot encode, and for codes in half precision, which fall into other bins.
     """
     if not can(model, "encode"):
@@ -177,17 +209,21 @@ def encode_table(
     whole = len(index) == (len(dataset) if chosen is None else len(chosen))
     codes, stds, kl = [], [], torch.zeros(len(model.latents.columns), dtype=torch.float64, device=dataset.device)
     off = torch.autocast(dataset.device.type, enabled=False)
+    began = time.monotonic()
     with eval_mode(model), progress("encoding", len(index)) as advance, off:
-        for part in index.split(at_once):
+        for part in index.split(at_once or items_at_once(dataset)):
             batch = dataset.items(part)
-            code = model.encode_batch(batch)
-            _refuse_half(model, code)
-            codes.append(model.latents.flatten(code))
-            if can(model, "posterior"):
-                std, nats = _posterior_columns(model, batch)
-                stds.append(std)
-                kl += nats.double().sum(0)
+            with one_pass(model):  # the posterior's networks are those of the code
+                code = model.encode_batch(batch)
+                _refuse_half(model, code)
+                codes.append(model.latents.flatten(code))
+                if can(model, "posterior"):
+                    std, nats = _posterior_columns(model, batch)
+                    stds.append(std)
+                    kl += nats.double().sum(0)
             advance(len(part))
+    if (seconds := time.monotonic() - began) > SLOW:
+        note(f"encoded {len(index):,} rows in {seconds:.1f} s, {len(index) / seconds:,.0f} a second")
     table = CodeTable(
         torch.cat(codes),
         model.latents.columns,
@@ -208,6 +244,19 @@ def encode_table(
         table.factors, table.factor_names = label[index].unsqueeze(1), ("label",)
         table.factor_sizes, table.factor_kinds = (len(dataset.spec.classes),), ("categorical",)
     return table
+
+
+def items_at_once(dataset: Dataset) -> int:
+    """Items that are encoded together: 512, fewer where even their activations would fill the memory, and up to 4,096
+    on a GPU with room for them. A network's activations are taken to be 64 times its items."""
+    item = 64 * 4 * max(1, math.prod(dataset.spec.shape))
+    if dataset.device.type == "cuda":
+        room, most = torch.cuda.mem_get_info(dataset.device)[0] // 4, 4096
+    else:
+        room, most = available() // 4, 512
+    while most > 1 and most * item > room:
+        most //= 2
+    return most
 
 
 def labels_of(dataset: Dataset) -> Tensor | None:

@@ -18,9 +18,18 @@ from distk.registry import registry
 def open_model(path: Path, device: str = "auto") -> tuple[Method, checkpoint.Header]:
     """A trained model in eval mode, with `model.dataset()` to open the data that it was trained on."""
     model, header = checkpoint.load(path, choose_device(device))
-    target = model.device
-    model.opens = lambda: trained_data(header, target)
+    model.opens = ItsData(model, header)
     return model, header
+
+
+class ItsData:
+    """Opens the data that a model was trained on, where the model is now. No closure: users may pickle a model."""
+
+    def __init__(self, model: Method, header: checkpoint.Header) -> None:
+        self.model, self.header = model, header
+
+    def __call__(self) -> Dataset:
+        return trained_data(self.header, self.model.device)
 
 
 def trained_data(header: checkpoint.Header, device: torch.device, folder: str | None = None) -> Dataset:
@@ -56,5 +65,7 @@ def check_places(header: checkpoint.Header, source: str, folder: str | Path | No
     cls = registry().find("dataset", base).load()
     if folder is None and data.get("folder"):
         places.check(data["folder"], source, f"distk data {base} --data-dir")
-    for setting, place in places.settings(cls.Config, data.get("options", {})):
+    variant = data["name"].partition(":")[2]  # which may be a place, too, as of `hf:FOLDER`
+    values = {**data.get("options", {}), **({"variant": variant} if variant else {})}
+    for setting, place in places.settings(cls.Config, values):
         places.check(place, source, f"distk data {base} {flag(setting)}")

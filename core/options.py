@@ -13,28 +13,45 @@ from typing import Annotated, Any, Literal, Self
 import typer
 import typer.core
 
+from distk import completing, look
 from distk.config import flag, hints, split_optional
 from distk.errors import DistkError
 from distk.helping import PlainCommand
 
 
 def parameters(
-    config: type, panel: str, taken: Iterable[str] = (), prefix: str = "", defaults: Mapping[str, Any] | None = None
+    config: type,
+    panel: str,
+    taken: Iterable[str] = (),
+    prefix: str = "",
+    defaults: Mapping[str, Any] | None = None,
+    panels: Mapping[str, str] | None = None,
+    completers: Mapping[str, completing.Completer] | None = None,
 ) -> list[inspect.Parameter]:
     """One keyword parameter per field of a config dataclass; absent on the command line means None.
 
-    panel: heading in the help. taken: names that already mean something else; such a field gets `prefix`.
-    defaults: values that replace the fields' own in the help text.
+    panel: heading in the help; panels: field -> another one. taken: names that already mean something else; such a
+    field gets `prefix`. defaults: values that replace the fields' own in the help text. completers: field -> what the
+    shell offers for its value.
     """
     made = []
     for field in dataclasses.fields(config):
         name = f"{prefix}{field.name}" if field.name in taken else field.name
         default = (defaults or {}).get(field.name, field.default)
-        made.append(_parameter(name, hints(config)[field.name], field.metadata, default, panel))
+        heading = (panels or {}).get(field.name, panel)
+        offered = (completers or {}).get(field.name)
+        made.append(_parameter(name, hints(config)[field.name], field.metadata, default, heading, offered))
     return made
 
 
-def _parameter(name: str, annotation: Any, metadata: Mapping[str, Any], default: Any, panel: str) -> inspect.Parameter:
+def _parameter(
+    name: str,
+    annotation: Any,
+    metadata: Mapping[str, Any],
+    default: Any,
+    panel: str,
+    offered: completing.Completer | None,
+) -> inspect.Parameter:
     inner, _ = split_optional(annotation)
     metavar, declaration = None, flag(name)
     if inner is bool:
@@ -42,6 +59,7 @@ def _parameter(name: str, annotation: Any, metadata: Mapping[str, Any], default:
         kind: Any = bool
     elif typing.get_origin(inner) is Literal:
         kind, metavar = str, "|".join(map(str, typing.get_args(inner)))
+        offered = offered or completing.choices(typing.get_args(inner))
     elif typing.get_origin(inner) is tuple:
         member = typing.get_args(inner)[0]
         kind, metavar = list[str], f"{member.__name__.upper()},..."
@@ -52,7 +70,14 @@ def _parameter(name: str, annotation: Any, metadata: Mapping[str, Any], default:
         help_text += f" (paper: {metadata['paper']})"
     if shown := _shown(default):
         help_text += f" [default: {shown}]"
-    option = typer.Option(declaration, help=help_text, metavar=metavar, rich_help_panel=panel, show_default=False)
+    option = typer.Option(
+        declaration,
+        help=help_text,
+        metavar=metavar,
+        rich_help_panel=panel,
+        show_default=False,
+        autocompletion=offered,
+    )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )
@@ -96,7 +121,8 @@ class Command(PlainCommand):
         given = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
         token = asked.set(frozenset(given))
         try:
-            return super().invoke(ctx)
+            with look.unchosen():
+                return super().invoke(ctx)
         finally:
             asked.reset(token)
 

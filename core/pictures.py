@@ -1,4 +1,5 @@
-"""One picture of any kind -> bytes, with a word for everything that was changed on the way.
+"""One picture of any kind -> bytes, with a word for everything that was changed on the way. It is decoded in a process
+of its own (`apart.py`).
 
 Depths beyond 8 bits are scaled by their range, transparency is laid over a background, EXIF's orientation is applied,
 other colour spaces become RGB. `Seen` counts how many pictures each of these befell, `Seen.told` says it.
@@ -7,15 +8,17 @@ other colour spaces become RGB. `Seen` counts how many pictures each of these be
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import IO, Any, Literal
 
 import numpy as np
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
+from distk.apart import Answer, Request, apart, each, only
 from distk.console import counted
 from distk.errors import DistkError, UsageError
 
@@ -38,12 +41,14 @@ Source = str | os.PathLike[str] | IO[bytes]
 @dataclass(frozen=True)
 class Form:
     """What pictures become. size: (height, width). channels: 1 grey, 2 grey and opacity, 3 colour, 4 colour and
-    opacity. fit: cut to the shape from the middle, fill up with the background, or stretch. background: a colour."""
+    opacity. fit: cut to the shape from the middle, fill up with the background, or stretch. background: a colour.
+    average: a pixel is the mean of the rectangle that it covers, instead of Lanczos' filter."""
 
     size: tuple[int, int]
     channels: int = 3
     fit: Fitting = "crop"
     background: tuple[int, int, int] = (255, 255, 255)
+    average: bool = False
 
 
 class Seen(Counter[str]):
@@ -76,18 +81,21 @@ def colour(text: str) -> tuple[int, int, int]:
 
 
 @contextlib.contextmanager
-def open_picture(source: Source, where: str) -> Iterator[Image.Image]:
-    """A PIL image of which only the header was read. where: its name, for messages.
+def open_picture(source: Source, where: str, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
+    """A PIL image of which only the header was read, in this process. where: its name, for messages.
 
     Raises DistkError naming it for an enormous picture, and for whatever the decoders raise over a damaged file.
     """
     try:
-        with Image.open(source, formats=FORMATS) as image:
+        with Image.open(source, formats=formats) as image:
             if not 0 < image.width * image.height <= LARGEST:
                 raise DistkError(f"'{where}' has {image.width}x{image.height} pixels; at most {LARGEST:,} are read.")
             yield image
     except Image.DecompressionBombError as error:
         raise DistkError(f"'{where}' claims to be an enormous image, which is refused.") from error
+    except UnidentifiedImageError as error:
+        kinds = ", ".join(formats)
+        raise DistkError(f"'{where}' cannot be read as an image: it is none of {kinds}.") from error
     except DistkError:
         raise
     except Exception as error:  # the decoders of damaged files raise whatever they trip over
@@ -97,11 +105,8 @@ def open_picture(source: Source, where: str) -> Iterator[Image.Image]:
 
 def frames_of(source: Source, where: str) -> int:
     """How many frames a file holds, at least one. Raises DistkError as `open_picture`, and for too many."""
-    with open_picture(source, where) as image:
-        frames = int(getattr(image, "n_frames", 1))
-        if frames > MOST_FRAMES:
-            raise DistkError(f"'{where}' has {frames:,} frames; at most {MOST_FRAMES:,} are read.")
-        return frames
+    content, path = _given(source)
+    return int(only("distk.pictures:count_here", where, content, path=path)[0]["frames"])
 
 
 def read_frames(source: Source, where: str, form: Form, seen: Seen, most: int = 1) -> Iterator[np.ndarray]:
@@ -109,12 +114,83 @@ def read_frames(source: Source, where: str, form: Form, seen: Seen, most: int = 
 
     Raises DistkError naming the file, for one that is damaged and for depths whose range nobody knows.
     """
-    with open_picture(source, where) as image:
-        seen["several"] += int(getattr(image, "n_frames", 1)) > most
+    content, path = _given(source)
+    asked = {"path": path, "form": asdict(form), "most": most}
+    for told, (picture,) in apart("distk.pictures:frames_here", where, content, **asked):
+        seen.update({str(key): int(n) for key, n in told["seen"].items()})
+        yield picture
+
+
+def read_many(files: Iterable[tuple[Source, str, int]], form: Form, seen: Seen) -> Iterator[tuple[int, np.ndarray]]:
+    """`read_frames` of many files, (source, name, most frames) each, sent ahead: (number of the file, frame)."""
+
+    def requests() -> Iterator[Request]:
+        for source, where, most in files:
+            content, path = _given(source)
+            yield where, content, {"path": path, "form": asdict(form), "most": most}
+
+    for k, told, (picture,) in each("distk.pictures:frames_here", requests()):
+        seen.update({str(key): int(n) for key, n in told["seen"].items()})
+        yield k, picture
+
+
+def plain(
+    files: Iterable[tuple[Source, str]], mode: str, formats: tuple[str, ...] = FORMATS, side: int = 1 << 13
+) -> Iterator[np.ndarray]:
+    """Pictures as they are, (source, name) each: uint8 `[height, width]` for mode L, `[height, width, 3 or 4]` for RGB
+    and RGBA.
+
+    formats: decoders that they may choose. side: pixels of a longer side that are read. Raises as `open_picture`.
+    """
+
+    def requests() -> Iterator[Request]:
+        for source, where in files:
+            content, path = _given(source)
+            yield where, content, {"path": path, "mode": mode, "formats": formats, "side": side}
+
+    for _, _, (picture,) in each("distk.pictures:plain_here", requests()):
+        yield picture
+
+
+def _given(source: Source) -> tuple[bytes, str]:
+    """What the process that decodes gets: the bytes of an open file, or the path of one."""
+    if isinstance(source, (str, os.PathLike)):
+        return b"", os.fsdecode(source)
+    source.seek(0)
+    return source.read(), ""
+
+
+# The same in this process: what `apart` calls in the other one
+
+
+def count_here(content: bytes, where: str, path: str) -> Iterator[Answer]:
+    """The number of frames, for `frames_of`."""
+    with open_picture(path or io.BytesIO(content), where) as image:
+        frames = int(getattr(image, "n_frames", 1))
+        if frames > MOST_FRAMES:
+            raise DistkError(f"'{where}' has {frames:,} frames; at most {MOST_FRAMES:,} are read.")
+        yield {"frames": frames}, []
+
+
+def frames_here(content: bytes, where: str, path: str, form: dict[str, Any], most: int) -> Iterator[Answer]:
+    """The frames one by one, for `read_frames`."""
+    wanted = Form(tuple(form["size"]), form["channels"], form["fit"], tuple(form["background"]))
+    with open_picture(path or io.BytesIO(content), where) as image:
+        several = int(getattr(image, "n_frames", 1)) > most
         for i in range(most):
             if i:
                 image.seek(i)
-            yield pixels(image, where, form, seen)
+            seen = Seen({"several": int(several and not i)})
+            picture = pixels(image, where, wanted, seen)
+            yield {"seen": seen}, [picture]
+
+
+def plain_here(content: bytes, where: str, path: str, mode: str, formats: Sequence[str], side: int) -> Iterator[Answer]:
+    """The picture, for `plain`."""
+    with open_picture(path or io.BytesIO(content), where, tuple(formats)) as image:
+        if max(image.size) > side:
+            raise DistkError(f"'{where}' has {image.width}x{image.height} pixels; at most {side:,} a side are read.")
+        yield {}, [np.asarray(image.convert(mode))]
 
 
 def pixels(image: Image.Image, where: str, form: Form, seen: Seen) -> np.ndarray:
@@ -200,11 +276,12 @@ def _sized(image: Image.Image, form: Form) -> Image.Image:
     height, width = form.size
     if image.size == (width, height):
         return image
+    how = Image.Resampling.BOX if form.average else Image.Resampling.LANCZOS
     if form.fit == "crop":
-        return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+        return ImageOps.fit(image, (width, height), how)
     if form.fit == "stretch":
-        return image.resize((width, height), Image.Resampling.LANCZOS)
-    return ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color=_filling(image.mode, form))
+        return image.resize((width, height), how)
+    return ImageOps.pad(image, (width, height), how, color=_filling(image.mode, form))
 
 
 def _filling(mode: str, form: Form) -> Any:

@@ -19,6 +19,7 @@ _BASES = {
     "dataset": "distk.data:Dataset",
     "metric": "distk.metric:Metric",
     "penalty": "distk.penalty:Penalty",
+    "engine": "distk.study.protocol:Engine",
 }
 DISABLED = "disabled by DISTK_DISABLE_PLUGINS"
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pluggy
 
 from distk import hookspecs
-from distk.errors import DistkError, UsageError, unknown
+from distk.errors import DistkError, UsageError, nearest, unknown
 from distk.guard import loading, restored, watching
 from distk.papers import KINDS, Paper
 from distk.registered import DISABLED, PAPERS, Command, Plugin, Registration, canonical, hold_against_contract, told
@@ -26,6 +26,8 @@ _HOOK = {
     "study": "distk_register_studies",
     "engine": "distk_register_engines",
 }
+EXTRAS = ("tensorboard", "mlflow")
+"""Loggers that are plugins of distk itself."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 _PATH = re.compile(r"\w+(\.\w+)*:\w+")
 _RECIPE = re.compile(r"\w+(\.\w+)*:(\w[\w.-]*/)*\w[\w.-]*\.toml")
@@ -101,8 +103,10 @@ class Registry:
         for implementation in self._implementations("distk_register_commands", name):
             if "app" not in implementation.argnames:
                 implementation.function(register=functools.partial(self.register_command, plugin))
-        if self._implementations("distk_run_logged", name):
-            plugin.brings("logger", name)
+        if name in self._followers():
+            # Of a plugin that brings other things, following runs is part of these unless it says otherwise.
+            own = not plugin.provides or getattr(self.manager.get_plugin(name), "DISTK_LOGGER", False)
+            plugin.brings("logger" if own else "hook", name if own else "follows runs")
 
     def _implementations(self, hook: str, plugin: str) -> list[Any]:
         """A plugin's implementations of one hook."""
@@ -294,15 +298,30 @@ class Registry:
 
     # Runs
 
-    @property
-    def loggers(self) -> list[str]:
+    def _followers(self) -> set[str]:
         """Names of the plugins that follow a run, by its rows or by any later event: what `--log` may name."""
         events = ("started", "logged", "ended")
         hooks = [
             *(getattr(self.manager.hook, f"distk_run_{e}") for e in events),
             self.manager.hook.distk_checkpoint_saved,
         ]
-        return sorted({implementation.plugin_name for hook in hooks for implementation in hook.get_hookimpls()})
+        return {implementation.plugin_name for hook in hooks for implementation in hook.get_hookimpls()}
+
+    @property
+    def loggers(self) -> list[str]:
+        """Names of the plugins that are there to record runs, which `--log` is for."""
+        return sorted(name for plugin in self.plugins.values() for name in plugin.provides.get("logger", ()))
+
+    def _no_logger(self, name: str) -> UsageError:
+        """What to say of a `--log` that no plugin answers to: which package would provide it."""
+        there = f"Installed: {', '.join(self.loggers) or 'none'}."
+        if name in EXTRAS:
+            return UsageError(f"--log {name} needs the extra of that name: pip install 'distk[{name}]'. {there}")
+        near = nearest(name, self.loggers)
+        return UsageError(
+            f"--log {name}: no plugin of that name is installed.{near} A package with the entry point '{name}' in the "
+            f"group distk would provide it; 'Following runs' in docs/plugins.md shows how one is written. {there}"
+        )
 
     def prepare_run(self, config: dict[str, Any], resumed: bool = False) -> None:
         """Before a run writes anything: find the plugins of `--log`, and let every plugin refuse.
@@ -314,8 +333,8 @@ class Registry:
 
         try:
             for name in config["train"].get("log", ()):
-                if name not in self.loggers:
-                    raise unknown("logger", name, self.loggers)
+                if name not in self._followers():
+                    raise self._no_logger(name)
             self.event("distk_run_requested", config=config)
         except UsageError as error:
             if not resumed:

@@ -20,7 +20,7 @@ RUNS = Path("runs")
 
 
 class Run:
-    """A run and its folder.
+    """A run and its folder; wherever a path of a run is taken, a `Run` is, too.
 
     path: the folder. config: the sections method, model, data, train as plain values.
     """
@@ -30,6 +30,12 @@ class Run:
         self._lock: IO[str] | None = None
         self._log: IO[str] | None = None
         self.started = time.monotonic()
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"Run('{self.path}', {self.config['method']})" if "method" in self.config else f"Run('{self.path}')"
 
     @property
     def checkpoint(self) -> Path:

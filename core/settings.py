@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,8 @@ class TrainConfig:
     """Settings of the trainer."""
 
     steps: int = option(10_000, "training steps", min=0)
+    epochs: float | None = option(None, "passes over the training rows, instead of --steps", above=0, max=1e9)
+    max_time: str = option("", "end and save after so long, as 90s, 30m, 2h, 1:30:00; `distk resume` goes on")
     batch: int = option(64, "items per batch", min=1, max=1 << 20)
     seed: int = option(0, "seed of initialisation, batches and noise", min=0, max=2**62)
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
@@ -46,7 +48,12 @@ class TrainConfig:
     keep: str = option(
         "", "best:METRIC keeps best.safetensors by it; settings as in --eval. Read on the validation split, if any"
     )
-    patience: int = option(0, "stop after so many scorings of --keep in a row without a better one; 0: never", min=0)
+    patience: int = option(
+        0, "early stopping: end after so many scorings of --keep in a row without a better one; 0: never", min=0
+    )
+    stop_when: tuple[str, ...] = option(
+        (), "end when a logged term or a score of --eval is good enough: factorvae>=0.95 or loss<20, repeatable"
+    )
     penalty: tuple[str, ...] = option(
         (), "penalties on a coding layer, NAME or NAME:WEIGHT; see `distk list penalties`"
     )
@@ -58,7 +65,23 @@ class TrainConfig:
     on_nonfinite: Literal["stop", "skip"] = option("stop", "what a non-finite loss does; skip reads every loss back")
 
 
-TRAIN_WORDS = frozenset({"data", "data_dir", "env", "preset", "config", "out", "json", "seeds", "profile"})
+_SCORES = ("validation", "eval", "eval_every", "eval_option", "keep", "patience", "stop_when")
+_MACHINE = ("device", "data_on", "precision", "capture", "on_nonfinite")
+_WRITTEN = ("log_every", "checkpoint_every", "log")
+_PENALTIES = ("penalty", "penalty_weight", "penalty_layer", "penalty_option")
+TRAIN_PANELS = {
+    **dict.fromkeys(_SCORES, "Scores while training"),
+    **dict.fromkeys(_PENALTIES, "Penalties"),
+    **dict.fromkeys(_MACHINE, "Machine"),
+    **dict.fromkeys(_WRITTEN, "What is written"),
+}
+"""Headings of the trainer's options in `distk train METHOD --help`; the others stand below "Training"."""
+TRAIN_WORDS = frozenset(
+    {
+        *("data", "data_dir", "env", "preset", "config", "out", "json", "seeds", "profile"),
+        *("print_config", "dry_run"),
+    }
+)
 """What `distk train METHOD` calls its own options, beside those of the trainer."""
 
 
@@ -94,10 +117,12 @@ def resolve(
     preset: str | None = None,
     file: Path | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    typed: Callable[[str], str] | None = None,
 ) -> Settings:
     """Settings of a run: defaults < preset < config file < options.
 
     options: {"model": {...}, "data": {...}, "train": {...}}; in "data", `name` and `dir` choose the data set.
+    typed: what the user typed for a setting of `options`, as `config.flag`, which a message then names.
     Raises UsageError for unknown names and values out of range.
     """
     entry = registry().find("method", method)
@@ -131,8 +156,13 @@ def resolve(
         raise UsageError(f"method '{entry.name}' has no default data set: name one with --data.")
     for key, value in _wished(cls, name).items():
         data.setdefault(key, value)
-    model: Any = from_dict(cls.Config, merged["model"], f"method '{entry.name}'")
-    train = from_dict(TrainConfig, merged["train"], "training")
+    said = {s: {key: typed(key) for key in values} for s, values in (options or {}).items()} if typed else {}
+    model: Any = from_dict(cls.Config, merged["model"], f"method '{entry.name}'", said.get("model", {}))
+    train = from_dict(TrainConfig, merged["train"], "training", said.get("train", {}))
+    if said.get("data"):  # what was typed of them is checked here, where its name is known
+        known = hints(registry().find("dataset", name.partition(":")[0]).load().Config)
+        values = {key: value for key, value in data.items() if key in known and key in said["data"]}
+        from_dict(registry().find("dataset", name.partition(":")[0]).load().Config, values, "data", said["data"])
     return Settings(entry, cls, model, name, data, folder, train)
 
 
@@ -155,6 +185,8 @@ def _merge(layers: list[tuple[str, Mapping[str, Mapping[str, Any]]]], default_da
                 before = merged["data"].get("name", default_data)
                 if before.partition(":")[0] != str(values["name"]).partition(":")[0]:
                     merged["data"] = {}
+            if section == "train" and "steps" in values and "epochs" not in values:
+                merged["train"].pop("epochs", None)  # whoever names steps means steps
             merged[section].update(values)
     return merged
 
@@ -168,6 +200,15 @@ def _from_file(file: Path, entry: Registration) -> dict[str, Any]:
         if not isinstance(values, dict):
             raise UsageError(f"'{file}' has '{section}' outside a section; expected [model], [data] or [train].")
     return content
+
+
+def sorted_out(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Flat settings that may change in a run, by section: those of the trainer, and others as the model's."""
+    train = {field.name for field in dataclasses.fields(TrainConfig)}
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in changes.items():
+        sections.setdefault("train" if name in train else "model", {})[name] = value
+    return sections
 
 
 def split_options(

@@ -42,6 +42,14 @@ def rows_at(seed: int, step: Tensor | int, call: int, lanes: Tensor, size: int) 
     return _shifted(_mixed(state + (lanes + 1) * _signed(_GOLDEN)), 1) % size
 
 
+def uniform_at(rows: Tensor, draws: int) -> Tensor:
+    """Numbers that belong to row numbers int64 `[n]`: float32 `[n, draws]`, uniform on [0, 1) in steps of 2^-24, the
+    same on every device and at every call; made as in `rows_at`."""
+    lanes = torch.arange(1, draws + 1, device=rows.device) * _signed(_GOLDEN)
+    state = _mixed(_mixed((rows + 1) * _signed(_GOLDEN))[:, None] + lanes)
+    return _shifted(state, 40).float() / (1 << 24)
+
+
 def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 

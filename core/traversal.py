@@ -142,18 +142,18 @@ def traverse(
     blocks: Sequence[tuple[str, Code]] = [("", base)]
     if categorical:
         first = categorical[0]
-        blocks = [(f"{first.name}={k}", {**base, first.name: _class(first, k, base)}) for k in range(first.size)]
+        blocks = [(f"{first.name}={k}", {**base, first.name: class_of(first, k, base)}) for k in range(first.size)]
     for name, code in blocks:
         for group, i in numeric:
             values = values_of(model, group, i, columns, span, known)
             moved = {key: value.expand(len(values), *value.shape[1:]).clone() for key, value in code.items()}
-            _move(moved[group.name][..., i], values.view(-1, *[1] * (moved[group.name].dim() - 2)), group)
+            move(moved[group.name][..., i], values.view(-1, *[1] * (moved[group.name].dim() - 2)), group)
             label = f"{group.name}{i + 1}" + (f"  KL {known.rank(group, i):.2f}" if known.kl else "")
             rows.append(Row(label, _pad(model.decode(moved).view(len(values), *shape), columns), name, values.tolist()))
     for group in categorical[1:] if numeric else categorical:
         for lowest in range(0, group.size, columns):  # as many rows as it takes to show every class
             classes = range(lowest, min(lowest + columns, group.size))
-            codes = [{**base, group.name: _class(group, k, base)} for k in classes]
+            codes = [{**base, group.name: class_of(group, k, base)} for k in classes]
             items = torch.cat([model.decode(code) for code in codes]).view(len(classes), *shape)
             rows.append(Row(f"{group.name} {classes[0]}..{classes[-1]}", _pad(items, columns)))
     return Traversal(None if x is None else x[0], reconstruction.view(1, *shape)[0], rows, columns)
@@ -169,18 +169,18 @@ def strips_of(model: Method, code: Code, latent: str, columns: int, given: Mappi
     Raises UsageError for a latent that is not there.
     """
     n = len(next(iter(code.values())))
-    code = {**code, **{name: _class(model.latents[name], k, code) for name, k in (given or {}).items()}}
+    code = {**code, **{name: class_of(model.latents[name], k, code) for name, k in (given or {}).items()}}
     places = {f"{g.name}{i + 1}": (g, i) for g in model.latents if g.kind != "categorical" for i in range(g.size)}
     classes = {g.name: g for g in model.latents if g.kind == "categorical"}
     if latent in classes:
         group = classes[latent]
-        codes = [{**code, latent: _class(group, k, code)} for k in range(group.size)]
+        codes = [{**code, latent: class_of(group, k, code)} for k in range(group.size)]
     elif latent in places:
         group, i = places[latent]
         codes = []
         for value in values_of(model, group, i, columns, None, Known()).tolist():
             moved = code[group.name].clone()
-            _move(moved[..., i], torch.tensor(value, device=moved.device), group)
+            move(moved[..., i], torch.tensor(value, device=moved.device), group)
             codes.append({**code, group.name: moved})
     else:
         raise unknown("latent", latent, [*places, *classes])
@@ -193,7 +193,7 @@ def _columns(group: Latent, i: int) -> list[str]:
     return [f"{group.name}[{t}]{i + 1}" for t in range(group.steps)] if group.steps else [f"{group.name}{i + 1}"]
 
 
-def _move(place: Tensor, value: Tensor, group: Latent) -> None:
+def move(place: Tensor, value: Tensor, group: Latent) -> None:
     """Put a value in the place of a dimension, in place; of a shifted group add it."""
     if group.shifted:
         place.add_(value)
@@ -201,7 +201,8 @@ def _move(place: Tensor, value: Tensor, group: Latent) -> None:
         place.copy_(value.expand_as(place))
 
 
-def _class(group: Latent, k: int, base: Code) -> Tensor:
+def class_of(group: Latent, k: int, base: Code) -> Tensor:
+    """Class k of a categorical group, for every item of a code, at every time step."""
     like = base[group.name]
     return one_hot(torch.full(like.shape[:-1], k, device=like.device), group.size)
 

@@ -22,6 +22,8 @@ _COMMANDS = (
     ("runs", "runs:runs", "List runs below a folder: method, data, seed, step, state, scores."),
     ("compare", "compare:compare", "Hold runs against each other: settings, scores with intervals, curves."),
     ("report", "report:report", "Write runs and studies as one HTML page, or as Markdown or LaTeX tables."),
+    ("explore", "explore:explore", "Look into a model in the browser: move latents, swap, rewrite."),
+    ("export", "export:export", "Write encoder and decoder as ONNX, TorchScript or torch.export."),
     ("study", "", "Many runs from one recipe: scores, published figures, claims."),
     ("plugins", "listing:plugins", "List the plugins that were found, and what they bring."),
     ("check", "check:check", "Run the conformance checks on methods, data sets, metrics, penalties."),
@@ -32,7 +34,9 @@ _STUDY = (
     ("list", "listing:studies", "List the studies of all plugins."),
     ("show", "study:show", "Show what a study would run, and in what its variants differ; nothing is trained."),
     ("run", "study:run", "Run a study, or go on with one: train, score, compare with what was published."),
-    ("status", "study:status", "Show how far the runs of a study are."),
+    ("status", "study:status", "Show how far the runs of a study are: queued, running, done, failed and why."),
+    ("cancel", "study:cancel", "Stop the runs of a study, from any machine that sees its folder."),
+    ("logs", "study:logs", "Show what the jobs of one run said."),
     ("report", "study:report", "Show a study's results again, and draw its figures anew."),
 )
 

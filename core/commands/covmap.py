@@ -12,29 +12,31 @@ import typer
 
 from distk import console
 from distk.commands.arguments import Split
-from distk.commands.shared import OnData
+from distk.commands.shared import Look, OnData, titled
 from distk.covariance import columns_of, correlation, statistics
 from distk.files import write_atomic
 from distk.metric import encode_table
-from distk.study.tables import FIGURES, as_csv, as_figure, windowless
+from distk.study.tables import as_csv, as_figure, windowless
 
 
 def covmap(
     on: OnData,
+    look: Look = Look(),
     layer: Annotated[str, typer.Option(help="code for all continuous groups, or the name of one.")] = "code",
     split: Split = "all",
+    rows: Annotated[int | None, typer.Option(help="At most so many items, drawn once; default: all.", min=2)] = None,
 ) -> None:
     """Draw the covariance and the correlation of a code's units, and write the covariance as CSV beside it.
 
     Example: distk covmap runs/my-run --out cov.png
     """
     model = on.open("covmap", "encode").model
-    table = encode_table(model, on.dataset(), split=split)
+    table = encode_table(model, on.dataset(), rows=rows, split=split)
     columns = columns_of(table, layer)
     names = [table.names[i] for i in columns]
     c = torch.cov(table.codes[:, columns].double().T).reshape(len(columns), -1)
-    picture = on.beside("cov.png", *FIGURES[1:])
-    _heat_maps(picture, c.cpu().numpy(), correlation(c).cpu().numpy(), names)
+    picture = on.beside("cov.png")
+    _heat_maps(picture, c.cpu().numpy(), correlation(c).cpu().numpy(), names, titled(on.header))
     matrix = picture.with_suffix(".csv")
     write_atomic(matrix, as_csv(["unit", *names], ([name, *row] for name, row in zip(names, c.tolist(), strict=True))))
     figures = {key: float(value) for key, value in statistics(c).items()}
@@ -43,14 +45,17 @@ def covmap(
     on.report([picture, matrix], **figures, units=names)
 
 
-def _heat_maps(target: Path, c: np.ndarray, correlations: np.ndarray, names: Sequence[str]) -> None:
-    figure, axes = windowless(1, 2, 3.1, 2.9)
-    for axis, matrix, title in zip(axes[0], (c, correlations), ("covariance", "correlation"), strict=True):
-        limit = 1.0 if title == "correlation" else max(float(abs(c).max()), 1e-30)
+def _heat_maps(target: Path, c: np.ndarray, correlations: np.ndarray, names: Sequence[str], title: str) -> None:
+    figure, axes = windowless(1, 2, 1.9, 1.75)
+    for axis, matrix, kind in zip(axes[0], (c, correlations), ("covariance", "correlation"), strict=True):
+        limit = 1.0 if kind == "correlation" else max(float(abs(c).max()), 1e-30)
         shown = axis.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        figure.colorbar(shown, ax=axis, shrink=0.8)
-        axis.set_title(title, fontsize=10)
-        few = len(names) <= 24
-        axis.set_xticks(range(len(names)) if few else [], names if few else [], fontsize=7, rotation=90)
-        axis.set_yticks(range(len(names)) if few else [], names if few else [], fontsize=7)
-    write_atomic(target, as_figure(figure, target.suffix, 90))
+        bar = figure.colorbar(shown, ax=axis, shrink=0.8)
+        bar.ax.tick_params(labelsize=6)
+        axis.set_title(kind, fontsize=8)
+        few = len(names) <= 12
+        axis.set_xticks(range(len(names)) if few else [], names if few else [], fontsize=6, rotation=90)
+        axis.set_yticks(range(len(names)) if few else [], names if few else [], fontsize=6)
+        axis.set_xlabel("unit of the code" if few else f"{len(names)} units of the code", fontsize=7)
+    figure.suptitle(title, fontsize=8)
+    write_atomic(target, as_figure(figure, target.suffix, 200))

@@ -165,6 +165,7 @@ def _class_counts(dataset: "Dataset") -> dict[str, Any]:
     if not isinstance(label, torch.Tensor) or label.shape != (len(dataset),) or len(classes) > LISTED:
         return {}
     parts = {"all": label, **{part: label[rows] for part, rows in dataset.parts.items()}}
+    parts = {part: held[held >= 0] for part, held in parts.items()}  # -1 is no label
     return {
         "class counts": {
             part: dict(zip(classes, torch.bincount(held, minlength=len(classes)).tolist(), strict=False))
@@ -175,12 +176,14 @@ def _class_counts(dataset: "Dataset") -> dict[str, Any]:
 
 def _preview(dataset: "Dataset", path: Path, n: int, split: str, seed: int) -> list[str]:
     from distk import images
-    from distk.commands.shared import choose_rows, written_to
+    from distk.commands.shared import choose_rows, item_words, written_to
     from distk.files import write_atomic
+    from distk.sheet import Sheet
 
     total = len(dataset) if dataset.rows(split) is None else len(dataset.rows(split))  # type: ignore[arg-type]
     rows = choose_rows(dataset, min(n, total), seed, split)
-    x = dataset.batch(rows)["x"]
+    batch = dataset.batch(rows)
+    x = batch["x"]
     low, high = dataset.spec.range
     path = written_to(path, "preview.txt" if hasattr(dataset, "preview") else "preview.png", option="--preview")
     if hasattr(dataset, "preview"):
@@ -188,11 +191,13 @@ def _preview(dataset: "Dataset", path: Path, n: int, split: str, seed: int) -> l
         return [str(path)]
     if dataset.spec.kind == "video" and x.dim() == 5:
         x = images.enlarge((x - low) / (high - low))
-        images.save_png(path, images.strip(x[:12]))
+        words = item_words(dataset, rows, batch)[:12]
+        Sheet(x[:12].flatten(0, 1), x.shape[1], rows=words, heads=[f"t={t}" for t in range(x.shape[1])]).write(path)
         images.save_gif(path.with_suffix(".gif"), images.film(x, math.isqrt(len(x))), 0.15)
         return [str(path), str(path.with_suffix(".gif"))]
     if x.dim() != 4:
         raise UsageError(f"data set '{dataset.name}' holds {dataset.spec.kind} data, which has no picture.")
     x = images.enlarge((x - low) / (high - low))
-    images.save_png(path, images.grid(x, max(1, math.isqrt(len(x)))))
-    return [str(path)]
+    words = item_words(dataset, rows, batch)
+    title = f"{dataset.name}, {split} split: {'labels' if 'label' in batch and dataset.spec.classes else 'rows'} below"
+    return [str(Sheet(x, max(1, math.isqrt(len(x))), captions=words, title=title).write(path))]

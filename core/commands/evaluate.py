@@ -8,18 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from distk import console, options
+from distk import completing, console, options
 from distk.asked import Asked, asked
 from distk.codefile import table_from_arrays
 from distk.commands.scorefiles import subject_of, target_of, written
 from distk.commands.scoretable import show
-from distk.commands.shared import UNFIT, OnRows, require, written_to
+from distk.commands.shared import UNFIT, Look, OnRows, require, titled, written_to
 from distk.config import assignments
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
 from distk.evaluation import check_options, codes_cache, expand, own_words
 from distk.evaluation import evaluate as score
-from distk.metric import Picture
+from distk.metric import CodeTable, Picture
 from distk.options import Bundle
 from distk.registry import registry
 from distk.results import read
@@ -129,19 +129,30 @@ def evaluate(
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            "--metric", "-m", help="Metric, repeatable, or METRIC:KEY=VALUE,split=SPLIT,label=NAME; `all` for all."
+            "--metric",
+            "-m",
+            help="Metric, repeatable, or METRIC:KEY=VALUE,split=SPLIT,label=NAME; `all` for all.",
+            autocompletion=completing.metrics,
         ),
     ] = None,
     codes: Annotated[
         Path | None,
         typer.Option(
-            help="Score a file of codes, as `distk embed` writes, or an npz with `codes` [n, D], `factors` [n, K]."
+            help="Score a file of codes: npz, npy, csv, tsv, parquet, or safetensors as `distk embed` writes."
         ),
+    ] = None,
+    factors: Annotated[
+        str | None,
+        typer.Option(help="With --codes: the factors, as names between commas, or a file of them (npy, csv, ...)."),
+    ] = None,
+    codes_columns: Annotated[
+        str | None, typer.Option(help="With --codes: names of the codes, between commas; default: all.")
     ] = None,
     rows: Annotated[int | None, typer.Option(help="Encode at most so many items; default: all.", min=1)] = None,
     fit: Annotated[
         str | None, typer.Option(help="Split on which predictors (dci, sap, ...) are fitted; --split tests them.")
     ] = None,
+    look: Look = Look(),
     plots: Annotated[
         bool | None,
         typer.Option(
@@ -164,7 +175,11 @@ def evaluate(
     --split test,gap scores each of these splits, a table of codes each. Files are called after what is scored, where
     that is not all of the model's own data: <checkpoint>.gap.eval.json, <checkpoint>.OTHERDATA.eval.json.
 
+    --codes scores codes of any program. Of a table (csv, tsv, parquet) --factors names the columns of the factors;
+    columns of words are factors anyway. Rows that lie sorted by a factor are shuffled before any split.
+
     Example: distk eval runs/my-run --metric dci --metric factorvae
+    Example: distk eval --codes codes.csv --factors shape,size --metric mig
     Example: distk eval runs/my-run --metric recall --ks 1,5,10
     Example: distk eval runs/my-run --metric mig --metric modularity --baseline 5 --ci 20
     Example: distk eval runs/my-run --metric dci --metric active-units --fit train --split train,test
@@ -184,15 +199,20 @@ def evaluate(
     if codes is not None:
         if fit is not None:
             raise UsageError("--fit names a split to encode; rows to test on stand in the file as codes_test.")
-        results = {on.split: _of_codes(on, codes, rows, metric or [], settings)}
+        table = _table(on, codes, rows, factors, codes_columns)
+        results = {on.split: score(table, metric or [], seed=on.seed, **settings)}
     else:
+        if factors is not None or codes_columns is not None:
+            option = "--factors" if factors is not None else "--codes-columns"
+            raise UsageError(f"{option} chooses from a file of codes: name it with --codes.")
         results = _of_model(on, rows, fit, wanted, metric or [], settings)
     path = codes if codes is not None else on.path
     subject = subject_of(on, codes)
     drawn: dict[str, dict[str, Picture]] = {}
     unwritten: DistkError | None = None
     for split, result in results.items():
-        drawn[split] = {} if plots is False else _drawn(result["metrics"])
+        subject_words = _subject(on, codes, split, result)
+        drawn[split] = {} if plots is False else _drawn(result["metrics"], subject_words)
         result["provenance"] = {**subject, **result["provenance"]}
         named = {"checkpoint": str(path), **result}
         try:
@@ -217,15 +237,17 @@ def _typed(context: typer.Context) -> dict[str, Any]:
     return {k: ",".join(map(str, v)) if isinstance(v, (list, tuple)) else v for k, v in found.items()}
 
 
-def _of_codes(on: OnRows, codes: Path, rows: int | None, texts: list[str], settings: dict[str, Any]) -> dict[str, Any]:
-    """Scores of a file of codes."""
+def _table(on: OnRows, codes: Path, rows: int | None, factors: str | None, columns: str | None) -> CodeTable:
+    """The table of a file of codes."""
     if on.checkpoint is not None:
         raise UsageError("give a checkpoint or --codes, not both.")
     if on.data or on.data_dir or rows or on.split != "all":
         raise UsageError("--data, --data-dir, --split and --rows choose what to encode; --codes is encoded already.")
     if on.out is not None:
         read(on.out)
-    return score(table_from_arrays(codes, choose_device(on.device)), texts, seed=on.seed, **settings)
+    return table_from_arrays(
+        codes, choose_device(on.device), columns=None if columns is None else [columns], factors=factors
+    )
 
 
 def _of_model(
@@ -259,12 +281,22 @@ def _reads_codes(name: str) -> bool:
         return True
 
 
-def _drawn(results: dict[str, Any]) -> dict[str, Picture]:
+def _subject(on: OnRows, codes: Path | None, split: str, result: dict[str, Any]) -> str:
+    """What pictures of these scores say of what was scored."""
+    if codes is not None:
+        return f"codes of {codes.name}"
+    told_of = result["provenance"]
+    return titled(on.header, f"{told_of.get('data')}, {split} split" if split != "all" else str(told_of.get("data")))
+
+
+def _drawn(results: dict[str, Any], subject: str) -> dict[str, Picture]:
     """The pictures of all metrics, by "metric.picture"."""
     drawn: dict[str, Picture] = {}
     for name, values in results.items():
         if "error" not in values:
-            pictures = registry().find("metric", values.get("metric", name)).load().pictures(values)
+            pictures = (
+                registry().find("metric", values.get("metric", name)).load().pictures({**values, "subject": subject})
+            )
             drawn |= {f"{UNFIT.sub('-', name)}.{key}": picture for key, picture in pictures.items()}
     return drawn
 

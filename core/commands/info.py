@@ -17,6 +17,7 @@ from distk.commands.shared import written_to
 from distk.errors import DistkError
 from distk.registry import registry
 from distk.run import find_checkpoint
+from distk.training import record
 
 
 def _scores(path: Path) -> list[dict[str, Any]]:
@@ -47,6 +48,18 @@ def _headline(metric: str, values: Mapping[str, Any]) -> str | None:
     return next((key for key, value in values.items() if isinstance(value, float)), None)
 
 
+RECORDED = 6
+"""Rows of the record that are shown, the newest."""
+
+
+def _happened(row: Mapping[str, Any]) -> str:
+    """A row of a run's record in one line."""
+    parts = [str(row.get("at")), f"step {row.get('step')}", *(str(row[k]) for k in ("outcome", "why") if row.get(k))]
+    parts += [f"on {row['host']}"] if row.get("host") else []
+    parts += [f"commit {str(row['commit'])[:12]}"] if row.get("commit") else []
+    return ", ".join(parts) + (f": {row['command']}" if row.get("command") else "")
+
+
 def info(
     checkpoint: Checkpoint = None,
     strip: Annotated[
@@ -75,6 +88,7 @@ def info(
         "resumable": any(name.startswith("train/") for name in tensors),
         **vars(header),
     }
+    rows_of_record = values["record"] = record.read(path.parent)
     scores = values["scores"] = _scores(path)
     if json:
         console.emit_json(values)
@@ -98,6 +112,10 @@ def info(
         if isinstance(change, dict):
             told = [change.get(key) for key in ("step", "setting", "old", "new")]
             rows.append(("changed", "at step {}: {} {} -> {}".format(*told)))
+    if isinstance(ended := header.metrics.get("ended"), dict):
+        rows.append(("ended", f"before its last step, {ended.get('why')}"))
+    for row in rows_of_record[-RECORDED:]:
+        rows.append((str(row.get("event")), _happened(row)))
     if header.metrics.get("best"):
         best = header.metrics["best"]
         rows.append(

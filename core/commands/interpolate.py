@@ -9,9 +9,9 @@ import torch
 import typer
 from torch import Tensor
 
-from distk import console, images
+from distk import console
 from distk.commands.arguments import Start
-from distk.commands.shared import OnRows, present, scaled
+from distk.commands.shared import Look, OnRows, present, titled
 from distk.errors import UsageError
 from distk.latents import Code
 from distk.method import Method
@@ -19,6 +19,7 @@ from distk.method import Method
 
 def interpolate(
     on: OnRows,
+    look: Look = Look(),
     a: Annotated[int | None, typer.Option("--a", help="Row of the first item.", min=0)] = None,
     b: Annotated[int | None, typer.Option("--b", help="Row of the second item.", min=0)] = None,
     pairs: Annotated[int, typer.Option(help="How many random pairs, without --a and --b.", min=1, max=1000)] = 5,
@@ -59,8 +60,9 @@ def interpolate(
         for strip in sentences if not on.json else []:
             console.say("\n".join([*strip, ""]))
         return
+    title = titled(on.header, f"{group} moves" if group else "")
     on.report(
-        _drawn(model, items, target),
+        _drawn(model, items, target, [f"{one} to {other}" for one, other in rows], title),
         start="data" if rows else "prior",
         rows=rows,
         share=torch.linspace(0, 1, steps).tolist(),
@@ -82,11 +84,12 @@ def strips(model: Method, ends: Code, steps: int, only: str | None = None) -> Te
     return items.unflatten(0, (steps, n)).transpose(0, 1)
 
 
-def _drawn(model: Method, items: Tensor, target: Path) -> list[Path]:
-    """Write strips `[n, steps, *item]` as a picture with a row per strip; clips are played, a file of one GIF."""
-    if items.dim() == 5:
-        images.save_png(
-            target.with_suffix(".png"), images.grid(images.enlarge(scaled(model, items.flatten(0, 1))), items.shape[1])
-        )
-        return [target.with_suffix(".png")]
-    return present(model, items.flatten(0, 1), target, items.shape[1])
+def _drawn(model: Method, items: Tensor, target: Path, names: list[str], title: str) -> list[Path]:
+    """Write strips `[n, steps, *item]` as a picture with a row per strip; of clips, each is a row of frames."""
+    n, steps = items.shape[:2]
+    names = names or [f"draw {i + 1}" for i in range(n)]
+    shares = [f"{share:.2g}" for share in torch.linspace(0, 1, steps).tolist()]
+    if items.dim() == 6:
+        names = [f"{name}, {share}" for name in names for share in shares]
+        return present(model, items.flatten(0, 1), target, steps, rows=names, title=title)
+    return present(model, items.flatten(0, 1), target, steps, rows=names, heads=shares, title=title)

@@ -34,11 +34,13 @@ def list_(
     numbers: Annotated[
         bool, typer.Option("--numbers", help="What each number of the metrics means, best direction and chance first.")
     ] = False,
+    long: Annotated[bool, typer.Option("--long", "-l", help="Also the paper, the tags and the plugin.")] = False,
     json: Json = False,
 ) -> None:
     """List methods, data sets, metrics, penalties, studies and engines of all plugins.
 
     Example: distk list methods --tag vae
+    Example: distk list datasets --long
     Example: distk list metrics --numbers
     """
     plural = {plural: kind for kind, plural in PLURALS.items()}
@@ -56,12 +58,26 @@ def list_(
         console.emit_json({k: [{key: getattr(e, key) for key in keys} for e in v] for k, v in chosen.items()})
         return
     for kind, entries in chosen.items():
-        if entries or what:
+        if not entries and not what:
+            continue
+        if long:
             rows = [
-                (e.name, e.summary, e.paper, e.plugin if e.distribution == "distk" else e.distribution) for e in entries
+                (
+                    e.name,
+                    e.summary,
+                    e.paper,
+                    ", ".join(e.tags),
+                    e.plugin if e.distribution == "distk" else e.distribution,
+                )
+                for e in entries
             ]
-            console.table(PLURALS[kind], ("name", "what", "paper", "from"), rows)
-            console.say()
+            console.table(PLURALS[kind], ("name", "what", "paper", "tags", "from"), rows)
+        else:
+            console.say(PLURALS[kind], "bold")
+            console.lines([(e.name, e.summary) for e in entries])
+        console.say()
+    if not long:
+        console.note("more on each: distk list --long; on one: distk train METHOD --help, distk data NAME")
 
 
 def _numbers(entries: Sequence[Registration], json: bool) -> None:
@@ -86,7 +102,7 @@ def _numbers(entries: Sequence[Registration], json: bool) -> None:
     console.table("", ("metric", "number", "better", "range", "unit", "chance", "source"), rows)
 
 
-ORDER = ("paper", *KINDS, "command", "logger")
+ORDER = ("paper", *KINDS, "command", "logger", "hook")
 """Kinds in the order in which `distk plugins` shows them; any other comes after."""
 
 

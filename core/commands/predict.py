@@ -9,13 +9,14 @@ import typer
 
 from distk import console, options
 from distk.commands.own import OwnCommand
-from distk.commands.shared import OnRows, present
+from distk.commands.shared import Look, OnRows, present, titled
 from distk.device import seeded
 from distk.prediction import continued
 
 
 def predict(
     on: OnRows,
+    look: Look = Look(),
     n: Annotated[int, typer.Option("--n", "-n", help="Items whose continuation is drawn.", min=1, max=1024)] = 8,
     past: Annotated[
         int | None, typer.Option(help="Frames of a clip that are shown; default: half of them.", min=1)
@@ -35,7 +36,9 @@ def predict(
     with torch.no_grad():
         made = continued(model.predict, dataset, n, seeded(on.seed, dataset.device), on.split, past, steps)
     pairs = [torch.cat([made.before, end], 1) for end in (made.truth, made.made)]
-    files = present(model, torch.stack(pairs, 1).flatten(0, 1), on.shown("predict"), 2)
+    names = [f"{i + 1} {what}" for i in range(len(pairs[0])) for what in ("happens", "predicted")]
+    title = titled(on.header, f"{made.before.shape[1]} frames shown")
+    files = present(model, torch.stack(pairs, 1).flatten(0, 1), on.shown("predict"), 2, rows=names, title=title)
     errors, still = made.errors.tolist(), made.still.tolist()
     if not on.json:
         rows = [(i + 1, *row) for i, row in enumerate(zip(errors, still, strict=True))]

@@ -9,11 +9,12 @@ import typer
 
 from distk import console, options
 from distk.commands.own import OwnCommand
-from distk.commands.shared import OnRows, present
+from distk.commands.shared import Look, OnRows, item_words, present, titled
 
 
 def reconstruct(
     on: OnRows,
+    look: Look = Look(),
     n: Annotated[int, typer.Option("--n", "-n", help="How many items.", min=1, max=10_000)] = 10,
 ) -> None:
     """Draw items above what the model makes of them.
@@ -24,7 +25,8 @@ def reconstruct(
     target = on.shown("reconstruction")
     dataset = on.dataset()
     with torch.no_grad():
-        batch = dataset.items(on.rows(dataset, n))
+        rows = on.rows(dataset, n)
+        batch = dataset.items(rows)
         x, decoded = batch["x"], model.decode(model.encode_batch(batch))
     if model.spec.kind == "sentence":
         lines = zip(model.text(x), model.text(decoded), strict=True)
@@ -37,9 +39,12 @@ def reconstruct(
     decoded = decoded.view_as(x)
     error = float((decoded.float() - x.float()).pow(2).mean())
     if x.dim() == 5:  # a clip above its reconstruction
-        files = present(model, torch.stack([x, decoded], 1).flatten(0, 1), target, 2)
+        pairs = torch.stack([x, decoded], 1).flatten(0, 1)
+        names = [f"{word} {what}" for word in item_words(dataset, rows, batch) for what in ("item", "made")]
+        files = present(model, pairs, target, 2, rows=names, title=titled(on.header))
     else:
-        files = present(model, torch.cat([x, decoded]), target, n)
+        heads, title = item_words(dataset, rows, batch), titled(on.header, f"mean squared error {error:.3g}")
+        files = present(model, torch.cat([x, decoded]), target, len(x), rows=["item", "made"], heads=heads, title=title)
     on.report(files, mse=error)
 
 

@@ -10,14 +10,16 @@ import typer
 
 from distk import console
 from distk.commands.arguments import Seed
-from distk.commands.shared import OnModel, present
+from distk.commands.shared import Look, OnModel, class_words, present, titled
 from distk.device import seeded
 from distk.errors import UsageError
-from distk.traversal import strips_of
+from distk.method import Method
+from distk.traversal import Known, strips_of, values_of
 
 
 def sample(
     on: OnModel,
+    look: Look = Look(),
     n: Annotated[int, typer.Option("--n", "-n", help="How many items.", min=1, max=100_000)] = 64,
     class_: Annotated[int | None, typer.Option("--class", help="Hold the categorical code at this class.")] = None,
     group: Annotated[
@@ -76,4 +78,20 @@ def sample(
         for line in lines if not on.json else []:
             console.say(line)
         return
-    on.report(present(model, items, on.shown("samples" if grid is None else f"samples-{grid}"), wide))
+    words = ", ".join(class_words(model, name, [k])[0] for name, k in given.items() if name != "frames")
+    heads = [] if grid is None else moved_words(model, grid, wide)
+    title = titled(on.header, words, f"draws of seed {seed}")
+    target = on.shown("samples" if grid is None else f"samples-{grid}")
+    rows = [] if grid is None else [f"draw {i + 1}" for i in range(n)]
+    on.report(present(model, items, target, wide, rows=rows, heads=heads, title=title))
+
+
+def moved_words(model: Method, latent: str, columns: int) -> list[str]:
+    """What stands above the columns of a strip along one latent: its values, or the names of its classes."""
+    for group in model.latents:
+        if group.name == latent:
+            return class_words(model, latent, range(columns))
+        for i in range(group.size if group.kind != "categorical" else 0):
+            if f"{group.name}{i + 1}" == latent:
+                return [f"{value:.3g}" for value in values_of(model, group, i, columns, None, Known()).tolist()]
+    return []

@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from distk import console
+from distk import console, look
 from distk.commands.shared import UNFIT, OnRows
 from distk.files import write_atomic
-from distk.metric import Picture
+from distk.metric import Picture, contents
 from distk.results import arrays_path, digest, measured, stale, write
 
 
@@ -56,7 +56,7 @@ def written(
 def _remove_old(target: Path, stem: str, metrics: list[str], files: Collection[str]) -> None:
     """Remove pictures of earlier scores of these metrics."""
     for path in target.parent.glob(f"{glob.escape(stem)}.*"):
-        ours = path.suffix in (".png", ".svg") and any(path.name.startswith(f"{stem}.{name}.") for name in metrics)
+        ours = path.suffix in look.FORMS and any(path.name.startswith(f"{stem}.{name}.") for name in metrics)
         if ours and path.name not in files:
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -80,6 +80,6 @@ def _tell_of_others(whole: dict[str, Any], result: dict[str, Any]) -> None:
 
 def _contents(stem: str, drawn: dict[str, Picture], both: bool) -> Iterator[tuple[str, bytes]]:
     for name, picture in drawn.items():
-        yield f"{stem}.{name}.png", picture.png()
-        if both:
-            yield f"{stem}.{name}.svg", picture.svg().encode()
+        suffixes = [look.chosen().suffix or ".png", *([".svg"] if both else [])]
+        for suffix in dict.fromkeys(suffixes):
+            yield f"{stem}.{name}{suffix}", contents(picture, suffix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from distk import console, images
+from distk import console, images, look
 from distk.checkpoint import Header
 from distk.commands.arguments import Checkpoint, DataDir, DataName, Device, Json, Out, Seed, Split
 from distk.console import note
@@ -24,6 +25,7 @@ from distk.method import Method, can
 from distk.models import open_model
 from distk.options import Bundle, asked
 from distk.run import find_checkpoint
+from distk.sheet import Sheet
 from distk.video import write_clips
 
 M = TypeVar("M", bound=Method)
@@ -79,6 +81,22 @@ class OnModel(Bundle):
     def report(self, files: list[Path], **values: Any) -> None:
         """Say which files were written: JSON on stdout with `values`, or a line each."""
         report(files, self.json, **values)
+
+
+@dataclass(kw_only=True)
+class Look(Bundle):
+    """`--format` and `--dpi` of a command that draws pictures: taking it as a parameter is all that a command does.
+
+    The names that `target`, `beside` and `shown` give then have the chosen suffix, and what writes pictures, `Sheet`
+    and `as_figure`, has the chosen dots per inch.
+    """
+
+    form: look.Form = None
+    dpi: look.Dpi = None
+
+    def __post_init__(self) -> None:
+        if self.form or self.dpi:  # not where a module is imported that has this as a default
+            look.choose(self.form, self.dpi)
 
 
 @dataclass(kw_only=True)
@@ -237,14 +255,19 @@ def beside(path: Path, out: Path | None, name: str, *also: str) -> Path:
 
     Raises UsageError for another suffix than that of `name` and those in `also`, and where the folder does not exist.
     """
-    return path.with_name(name) if out is None else written_to(out, name, *also)
+    return path.with_name(look.formed(name)) if out is None else written_to(out, name, *also)
 
 
 def written_to(out: Path, name: str, *also: str, option: str = "--out") -> Path:
-    """The file that the user's `out` means, by the rules of `beside`."""
+    """The file that the user's `out` means, by the rules of `beside`. A picture has any suffix of `look.FORMS`."""
+    name = look.formed(name)
     if out.is_dir():
         return out / name
-    suffixes = (Path(name).suffix, *also)
+    own = Path(name).suffix
+    drawn = own in look.FORMS
+    if drawn and out.suffix.lower() in look.FORMS:
+        look.held_to(out, option)
+    suffixes = tuple(dict.fromkeys((own, *(look.FORMS if drawn else ()), *also)))
     if not out.suffix:
         out = out.with_name(out.name + suffixes[0])
     elif out.suffix.lower() not in suffixes:
@@ -260,13 +283,24 @@ def forms(model: Method) -> tuple[str, ...]:
     if model.spec.kind == "sentence":
         return (".txt",)
     if model.spec.kind == "video" and len(model.spec.shape) == 4:
-        return (".png", ".gif", ".mp4", ".npz")
-    return (".png",) if len(model.spec.shape) == 3 else (".safetensors",)
+        return (*look.FORMS, ".gif", ".mp4", ".npz")
+    return look.FORMS if len(model.spec.shape) == 3 else (".safetensors",)
 
 
-def present(model: Method, items: Tensor, path: Path, columns: int) -> list[Path]:
-    """Write items of the model's kind where people can look at them: PNG, PNG and GIF, or text; the files written.
+def present(
+    model: Method,
+    items: Tensor,
+    path: Path,
+    columns: int,
+    *,
+    rows: Sequence[str] = (),
+    heads: Sequence[str] = (),
+    captions: Sequence[str] = (),
+    title: str = "",
+) -> list[Path]:
+    """Write items of the model's kind where people can look at them: a picture, a picture and GIF, or text; the files.
 
+    rows, heads, captions, title: words of the picture, see `Sheet`; of clips, rows and heads name the clips.
     Clips go to one file where `path` ends in .mp4 (all of them playing side by side) or .npz (each by itself).
     """
     kind = model.spec.kind
@@ -275,23 +309,61 @@ def present(model: Method, items: Tensor, path: Path, columns: int) -> list[Path
         write_atomic(path, ("\n".join(model.text(items)) + "\n").encode())
         return [path]
     if kind == "video" and items.dim() == 5:
-        if path.suffix.lower() == ".npz":
-            return write_clips(path, scaled(model, items))
-        items = images.enlarge(scaled(model, items))
-        if path.suffix.lower() == ".mp4":
-            return write_clips(path, images.film(items, columns).unsqueeze(0), 1 / SECONDS)
-        gif = path.with_suffix(".gif")
-        images.save_png(path.with_suffix(".png"), images.strip(items))
-        images.save_gif(gif, images.film(items, columns), SECONDS)
-        return [path.with_suffix(".png"), gif]
+        return _present_clips(model, items, path, columns, [*rows], [*heads], title)
     if items.dim() == 4:
-        path = path.with_suffix(".png")
-        images.save_png(path, images.grid(images.enlarge(scaled(model, items)), columns))
-        return [path]
+        path = path if path.suffix.lower() in look.FORMS else path.with_suffix(".png")
+        big = images.enlarge(scaled(model, items))
+        return [Sheet(big, columns, rows=rows, heads=heads, captions=captions, title=title).write(path)]
 
     path = path.with_suffix(".safetensors")
     write_atomic(path, save({"items": items.detach().cpu().contiguous()}))
     return [path]
+
+
+def _present_clips(
+    model: Method, items: Tensor, path: Path, columns: int, rows: list[str], heads: list[str], title: str
+) -> list[Path]:
+    """Clips `[n, t, c, h, w]` as a row of frames each, and as a film with `columns` of them side by side."""
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return write_clips(path, scaled(model, items))
+    items = images.enlarge(scaled(model, items))
+    if suffix == ".mp4":
+        return write_clips(path, images.film(items, columns).unsqueeze(0), 1 / SECONDS)
+    if heads:  # of clips side by side: each clip's row has its row's and its column's name
+        rows = [f"{row} {head}".strip() for row in rows or [""] * (-(-len(items) // len(heads))) for head in heads]
+    times = [f"t={t}" for t in range(items.shape[1])]
+    picture = path if suffix in look.FORMS else path.with_suffix(".png")
+    Sheet(items.flatten(0, 1), items.shape[1], rows=rows, heads=times, title=title).write(picture)
+    gif = path.with_suffix(".gif")
+    images.save_gif(gif, images.film(items, columns), SECONDS)
+    return [picture, gif]
+
+
+def titled(header: Header, *more: str) -> str:
+    """The title of a picture: method, step and seed, and what is shown."""
+    return ", ".join([f"{header.method}, step {header.step:,}, seed {header.seed}", *filter(None, more)])
+
+
+def class_words(model: Method, group: str, classes: Sequence[int]) -> list[str]:
+    """What classes of a categorical group, or of a condition, are called in a picture: their names where the method has
+    some, else the group with a number."""
+    own = getattr(model, "class_names", None)
+    names = (
+        list(own() or ()) if callable(own) and group in (*(g.name for g in model.latents), *model.conditions) else []
+    )
+    size = model.conditions.get(group) or model.latents[group].size
+    if not names and group in model.conditions and len(model.spec.classes) == size:
+        names = list(model.spec.classes)
+    return [str(names[k]) if len(names) == size else f"{group}={k}" for k in classes]
+
+
+def item_words(dataset: Dataset, rows: Tensor, batch: Mapping[str, Tensor]) -> list[str]:
+    """What items of a data set are called in a picture: the name of their label where it has one, else their row."""
+    label = batch.get("label")
+    if isinstance(label, Tensor) and label.dim() == 1 and len(dataset.spec.classes) > 1:
+        return [dataset.spec.classes[k] if 0 <= k < len(dataset.spec.classes) else str(k) for k in label.tolist()]
+    return [f"{row}" for row in rows.tolist()]
 
 
 def scaled(model: Method, items: Tensor) -> Tensor:

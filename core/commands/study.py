@@ -1,4 +1,4 @@
-"""`distk study list | show | run | status | report`."""
+"""`distk study list | show | run | status | cancel | logs | report`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import typer
 from distk import console
 from distk.commands.arguments import Device, Json
 from distk.device import choose_device
+from distk.errors import DistkError
+from distk.files import read_text
+from distk.registry import registry
 from distk.study import engine, store
 from distk.study import engine as engines
 from distk.study import report as reports
@@ -18,6 +21,7 @@ from distk.study.checks import Preview, preview
 from distk.study.plan import Plan, differences, plan
 from distk.study.protocol import StudyFailed
 from distk.study.report import check_directions
+from distk.study.submitted import settings_of as engine_settings
 from distk.study.timing import in_words, processes
 
 What = Annotated[str, typer.Argument(metavar="NAME_OR_FILE", help="A name of `distk study list`, or a recipe.toml.")]
@@ -34,6 +38,14 @@ Sets = Annotated[
     typer.Option(
         "--set",
         help="METHOD.KEY=VALUE, or model., data., train., settings. or options.METRIC. before KEY=VALUE; repeatable.",
+    ),
+]
+RunSets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="METHOD.KEY=VALUE, or model., data., train., settings., options.METRIC. or engine. before KEY=VALUE; "
+        "repeatable.",
     ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the study; default: runs/study-NAME.")]
@@ -66,12 +78,13 @@ def run(
     what: What,
     scale: Scale = None,
     seeds: Seeds = None,
-    set_: Sets = None,
+    set_: RunSets = None,
     out: Out = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Runs at a time; default: one for each core, or each GPU.", min=1)
+        int | None,
+        typer.Option(help="Runs at a time; default: one for each core, or each GPU, or what a cluster gives.", min=1),
     ] = None,
-    engine: Annotated[str, typer.Option(help="Where it runs: see `distk list engines`.")] = "local",
+    engine: Annotated[str, typer.Option(help="Where it runs: local, slurm, ray; see `distk list engines`.")] = "local",
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -82,12 +95,14 @@ def run(
 
     Example: distk study run my-study.toml --seeds 5
     """
-    made, found = _planned(what, scale, seeds, set_, out, device)
+    own, settings = engine_settings(set_ or ())
+    here = registry().find("engine", engine).load().here
+    made, found = _planned(what, scale, seeds, own, out, device, here)
     _print_plan(made, found, console.err)
     _print_time(made, found, jobs, console.err)
     failure: StudyFailed | None = None
     try:
-        engines.run(made, engine=engine, jobs=jobs)
+        engines.run(made, engine=engine, settings=settings, jobs=jobs)
     except StudyFailed as error:
         failure = error
     told = reports.report(made.out)
@@ -104,7 +119,9 @@ def run(
 
 
 def status(out: Folder, json: Json = False) -> None:
-    """Show how far the runs of a study are.
+    """Show how far the runs of a study are: queued, running and where, done, failed and why.
+
+    Any machine that sees the folder can tell; why a run waits, only one that reaches the queue.
 
     Example: distk study status runs/study-my-study
     """
@@ -112,13 +129,64 @@ def status(out: Folder, json: Json = False) -> None:
     if json:
         console.emit_json(told)
         return
-    rows = [(r["variant"], r["seed"], r["state"], r["step"], r["steps"]) for r in told["runs"]]
-    console.table(f"study {told['study']}, scale {told['scale']}", ("variant", "seed", "state", "step", "of"), rows)
+    columns = ("variant", "seed", "state", "step", "steps", "where", "job")
+    used = [c for c in columns if c not in ("where", "job") or any(r[c] for r in told["runs"])]
+    rows = [tuple(r[c] for c in used) for r in told["runs"]]
+    console.table(
+        f"study {told['study']}, scale {told['scale']}", tuple("of" if c == "steps" else c for c in used), rows
+    )
+    reasons: dict[str, list[str]] = {}
     for one in told["runs"]:
         if one["reason"]:
-            console.note(f"{one['variant']}, seed {one['seed']}: {one['reason']}")
+            reasons.setdefault(f"{one['state']}: {one['reason']}", []).append(f"{one['variant']}, seed {one['seed']}")
+    for why, whose in reasons.items():
+        console.note(f"{whose[0]}{f' and {len(whose) - 1} more' if len(whose) > 1 else ''} {why}")
     counts = ", ".join(f"{n} {state}" for state, n in told["counts"].items())
     console.note(f"{len(told['runs'])} runs: {counts}")
+    if told["engine"] and not told["watched"]:
+        console.note(
+            f"no process watches over the jobs of engine {told['engine']}: `distk study run` takes them up again"
+        )
+
+
+def cancel(out: Folder, json: Json = False) -> None:
+    """Stop the runs of a study, from any machine: those that run save and end, those that wait never begin.
+
+    `distk study run` goes on with them later. Where a process is running the study, it is asked to stop; where it was
+    killed, its jobs in a queue are cancelled there.
+
+    Example: distk study cancel runs/study-my-study
+    """
+    told = states.cancel(out)
+    if json:
+        console.emit_json(told)
+    elif not told["asked"]:
+        console.note(f"no run of '{out}' waits or runs")
+    else:
+        still = f"; {told['left']} are still saving" if told["left"] else ""
+        console.note(f"{told['ended']} of {told['asked']} jobs have ended{still}")
+
+
+def logs(
+    out: Folder,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="VARIANT/sSEED, as the folders below runs/.")],
+    lines: Annotated[int, typer.Option(help="Lines from the end.", min=1)] = 100,
+    json: Json = False,
+) -> None:
+    """Show what the jobs of one run said: where and when they began and ended, warnings, errors, the queue's words.
+
+    Example: distk study logs runs/study-my-study free/s0
+    """
+    path = states.log_of(out, run)
+    try:
+        said = read_text(path).splitlines()[-lines:]
+    except OSError as error:
+        raise DistkError(f"cannot read '{path}': {error.strerror or error}.") from error
+    if json:
+        console.emit_json({"log": str(path), "lines": said})
+        return
+    for line in said:
+        console.say(line)
 
 
 def report(out: Folder, json: Json = False) -> None:
@@ -135,14 +203,20 @@ def report(out: Folder, json: Json = False) -> None:
 
 
 def _planned(
-    what: str, scale: str | None, seeds: str | None, sets: list[str] | None, out: Path | None, device: str
+    what: str,
+    scale: str | None,
+    seeds: str | None,
+    sets: list[str] | None,
+    out: Path | None,
+    device: str,
+    here: bool = True,
 ) -> tuple[Plan, Preview]:
-
+    """The plan and what is known of it. here: jobs run on this machine, which has their device."""
     made = plan(what, scale=scale, seeds=seeds, sets=sets or (), out=out, device=device)
     check_directions(made.recipe)
     if scale is None and made.recipe.scale in made.recipe.scales:
         console.note(f"scale {made.recipe.scale}; --scale paper runs the study as it was published")
-    found = preview(made, timed=choose_device(device).type == "cpu")
+    found = preview(made, timed=here and choose_device(device).type == "cpu")
     for column, why in found.empty.items():
         console.warn(f"column {column} may stay empty: {why}")
     return made, found

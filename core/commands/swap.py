@@ -10,7 +10,7 @@ import typer
 from torch import Tensor
 
 from distk.commands.arguments import Start
-from distk.commands.shared import OnRows, present
+from distk.commands.shared import Look, OnRows, present, titled
 from distk.errors import UsageError
 from distk.latents import Code
 from distk.method import Method
@@ -39,6 +39,7 @@ def swapped_draws(model: Method, ends: Code, group: str) -> Tensor:
 
 def swap(
     on: OnRows,
+    look: Look = Look(),
     group: Annotated[str | None, typer.Option(help="Group of the code to exchange; default: the first.")] = None,
     a: Annotated[int | None, typer.Option("--a", help="Row of the first item.")] = None,
     b: Annotated[int | None, typer.Option("--b", help="Row of the second item.")] = None,
@@ -70,5 +71,7 @@ def exchange(
             made = swapped(model, dataset.items(chosen[:, 0]), dataset.items(chosen[:, 1]), group)
         else:
             made = swapped_draws(model, on.draws(2 * pairs), group)
-    files = present(model, made.flatten(0, 1), target, 4)
+    heads = ["a", "b", f"a with b's {group}", f"b with a's {group}"]
+    names = [f"{a} and {b}" for a, b in rows] or [f"draw {i + 1}" for i in range(len(made))]
+    files = present(model, made.flatten(0, 1), target, 4, rows=names, heads=heads, title=titled(on.header))
     on.report(files, group=group, rows=rows)

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from distk import console, options
+from distk import completing, console, options
 from distk.commands.arguments import DataDir, Json
-from distk.config import assignments, own_names, read_toml
+from distk.config import assignments, flag, own_names, read_toml, to_toml
 from distk.errors import DistkError, UsageError
 from distk.helping import PlainGroup
 from distk.registered import Registration
@@ -26,8 +26,19 @@ class TrainGroup(PlainGroup):
         """A command with the summary only: listing the methods must not import them."""
         for entry in registry().entries("method"):
             if cmd_name in (entry.name, *entry.aliases):
-                return typer.core.TyperCommand(entry.name, help=entry.summary)
+                made = typer.core.TyperCommand(entry.name, help=entry.summary)
+                made.rich_help_panel = f"Methods of {entry.plugin}"
+                return made
         return None
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """`distk train --config FILE ...`: the file names the method."""
+        if args and args[0].startswith("-") and not {"--help", "-h"} & set(args):
+            file = _named(args).get("--config")
+            if file is None:
+                ctx.fail(f"name the method first: distk train METHOD {args[0]} ...; `distk list methods` shows them.")
+            args = [method_in(Path(file)), *args]
+        return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         entry = registry().find("method", args[0])
@@ -44,7 +55,7 @@ app.callback()(lambda: None)
 
 
 def _method_command(entry: Registration, args: list[str]) -> Any:
-    from distk.settings import TRAIN_WORDS, TrainConfig, method_words
+    from distk.settings import TRAIN_PANELS, TRAIN_WORDS, TrainConfig, method_words
 
     cls = entry.load()
     name = _data_name(args, cls.data, cls)
@@ -53,7 +64,9 @@ def _method_command(entry: Registration, args: list[str]) -> Any:
     if wrong := own_names(cls.Config, method_words()):
         raise DistkError(f"method '{entry.name}' of {entry.owner} cannot be trained: {wrong}.")
     method_parameters = options.parameters(cls.Config, f"Method: {entry.name}")
-    train_parameters = options.parameters(TrainConfig, "Training", defaults=cls.train_defaults)
+    train_parameters = options.parameters(
+        TrainConfig, "Training", defaults=cls.train_defaults, panels=TRAIN_PANELS, completers=completing.OF_OPTION
+    )
     taken = {*TRAIN_WORDS, *(p.name for p in method_parameters + train_parameters)}
     data_parameters = (
         options.parameters(data_config, f"Data: {name}", taken, "data_", cls.data_defaults) if data_config else []
@@ -66,20 +79,31 @@ def _method_command(entry: Registration, args: list[str]) -> Any:
                 "--data",
                 *(["--env"] if "environment" in cls.kinds else []),
                 show_default=False,
+                autocompletion=completing.datasets,
                 help=f"Data set, see `distk list datasets`; NAME:VARIANT for a variant. [default: {cls.data}]",
             ),
         ] = None,
         data_dir: Annotated[
             str | None, typer.Option(help="Folder with the data set's own files; default: $DISTK_DATA, else built-in.")
         ] = None,
-        preset: Annotated[str | None, typer.Option(help=_presets(cls))] = None,
-        config: Annotated[Path | None, typer.Option(help="TOML file with sections model, data, train.")] = None,
+        preset: Annotated[
+            str | None, typer.Option(help=_presets(cls), autocompletion=completing.choices(cls.presets))
+        ] = None,
+        config: Annotated[
+            Path | None, typer.Option(help="TOML file with sections model, data, train, such as a run's config.toml.")
+        ] = None,
         out: Annotated[
             Path | None, typer.Option(help="Run folder; default: runs/<method>-<date>-<time>-s<seed>.")
         ] = None,
         seeds: Annotated[str | None, typer.Option(help="A:B trains seeds A to B-1, each in a run folder.")] = None,
         profile: Annotated[
             bool, typer.Option("--profile", help="Show where the time of a step goes and its floor; keep no run.")
+        ] = False,
+        print_config: Annotated[
+            bool, typer.Option("--print-config", help="Print the settings as a config file, and train nothing.")
+        ] = False,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Open the data, build the model, check all of it; take no step.")
         ] = False,
         json: Json = False,
         **values: Any,
@@ -91,7 +115,13 @@ def _method_command(entry: Registration, args: list[str]) -> Any:
             "train": options.given(TrainConfig, values),
             "data": chosen,
         }
-        if profile:
+        if {"steps", "epochs"} <= sections["train"].keys():
+            raise UsageError("--steps and --epochs exclude each other.")
+        if print_config:
+            _print_config(entry.name, preset, config, sections, json)
+        elif dry_run:
+            _dry_run(entry.name, preset, config, sections, out, seeds, json)
+        elif profile:
             _profile(entry.name, preset, config, sections, json)
         else:
             _train(entry.name, preset, config, sections, out, seeds, json)
@@ -107,8 +137,8 @@ def _presets(cls: type) -> str:
     return f"A bundle of settings: {names}."
 
 
-def _data_name(args: list[str], default: str, cls: type) -> str:
-    """The data set that this command line names, so that its options can be offered: --data, --config, --preset."""
+def _named(args: list[str]) -> dict[str, str]:
+    """The values of the options of this command line that decide which other ones there are."""
     found: dict[str, str] = {}
     for i, arg in enumerate(args):
         for name in ("--data", "--env", "--preset", "--config"):
@@ -116,6 +146,20 @@ def _data_name(args: list[str], default: str, cls: type) -> str:
                 found[name] = args[i + 1]
             elif arg.startswith(name + "="):
                 found[name] = arg.partition("=")[2]
+    return found
+
+
+def method_in(file: Path) -> str:
+    """The method that a config file names. Raises UsageError for one that names none."""
+    found = read_toml(file).get("method")
+    if not isinstance(found, str) or not found:
+        raise UsageError(f"'{file}' does not say which method it is for: write distk train METHOD --config {file}.")
+    return found
+
+
+def _data_name(args: list[str], default: str, cls: type) -> str:
+    """The data set that this command line names, so that its options can be offered: --data, --config, --preset."""
+    found = _named(args)
     if named := found.get("--data") or found.get("--env"):
         return named
     if "--config" in found and Path(found["--config"]).is_file():
@@ -145,7 +189,7 @@ def _train(
     from distk.training.loop import train
 
     if seeds is None:
-        _finished(train(resolve(method, preset=preset, file=config, options=sections), out), json)
+        _finished(train(resolve(method, preset=preset, file=config, options=sections, typed=flag), out), json)
         return
     if "seed" in sections["train"]:
         raise UsageError("--seed and --seeds exclude each other.")
@@ -154,15 +198,50 @@ def _train(
     settings = []
     for seed in _seeds(seeds):
         sections["train"]["seed"] = seed
-        settings.append(resolve(method, preset=preset, file=config, options=sections))
+        settings.append(resolve(method, preset=preset, file=config, options=sections, typed=flag))
     _all_finished([s.train.seed for s in settings], train_seeds(settings, out), json)
+
+
+def _print_config(method: str, preset: str | None, config: Path | None, sections: dict, json: bool) -> None:
+    """The settings of a run, as the file that `--config` reads."""
+    from distk.settings import resolve
+
+    settings = resolve(method, preset=preset, file=config, options=sections, typed=flag)
+    if json:
+        console.emit_json({"method": settings.entry.name, **settings.to_dict()})
+    else:
+        console.say(to_toml(settings.to_dict(), {"method": settings.entry.name}).rstrip("\n"))
+
+
+def _dry_run(
+    method: str,
+    preset: str | None,
+    config: Path | None,
+    sections: dict,
+    out: Path | None,
+    seeds: str | None,
+    json: bool,
+) -> None:
+    """Everything that a run does before it writes anything."""
+    from distk.settings import resolve
+    from distk.training.rehearsal import rehearse
+
+    if seeds is not None:
+        sections["train"]["seed"] = _seeds(seeds)[0]
+    told = rehearse(resolve(method, preset=preset, file=config, options=sections, typed=flag), out)
+    if json:
+        console.emit_json(told)
+        return
+    rows = [(name, console.number(value) if isinstance(value, float) else value) for name, value in told.items()]
+    console.table("", ("", ""), [(name, f"{v:,}" if isinstance(v, int) else v) for name, v in rows])
+    console.note("nothing was trained or written: leave --dry-run out to train")
 
 
 def _profile(method: str, preset: str | None, config: Path | None, sections: dict, json: bool) -> None:
     from distk.settings import resolve
     from distk.training.profile import profile, show
 
-    found = profile(resolve(method, preset=preset, file=config, options=sections))
+    found = profile(resolve(method, preset=preset, file=config, options=sections, typed=flag))
     if json:
         console.emit_json(found)
     else:
@@ -170,7 +249,10 @@ def _profile(method: str, preset: str | None, config: Path | None, sections: dic
 
 
 def resume(
-    run: Annotated[Path | None, typer.Argument(help="Run folder or checkpoint; default: the newest run.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="Run folder or checkpoint; default: the newest run.", autocompletion=completing.runs),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Train up to this step instead of the one first asked for.")] = None,
     set_: Annotated[
         list[str] | None,

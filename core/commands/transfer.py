@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distk import options
 from distk.commands.own import OwnCommand
-from distk.commands.shared import OnRows, present
+from distk.commands.shared import Look, OnRows, class_words, item_words, present, titled
 from distk.commands.swap import exchange
 from distk.errors import UsageError
 from distk.latents import one_hot
@@ -20,6 +20,7 @@ from distk.method import Method
 
 def transfer(
     on: OnRows,
+    look: Look = Look(),
     image: Annotated[
         list[int] | None,
         typer.Option("--image", help="Row of an item to show under every class of a discrete code; repeatable."),
@@ -79,8 +80,11 @@ def _draw_classes(on: OnRows, image: list[int], class_: int | None, group: str |
             raise UsageError(f"--image {row} is outside the data set's rows 0 to {len(dataset) - 1}.")
     rows = torch.tensor(image, device=dataset.device) if image else on.rows(dataset, n)
     classes = list(range(size)) if class_ is None else [class_]
-    made = under_classes(model, dataset.items(rows), group, classes)
-    files = present(model, made.flatten(0, 1), on.shown(f"transfer-{group}"), made.shape[1])
+    batch = dataset.items(rows)
+    made = under_classes(model, batch, group, classes)
+    heads = ["item", *class_words(model, group, classes)]
+    names, target = item_words(dataset, rows, batch), on.shown(f"transfer-{group}")
+    files = present(model, made.flatten(0, 1), target, made.shape[1], rows=names, heads=heads, title=titled(on.header))
     on.report(files, group=group, rows=rows.tolist(), classes=classes)
 
 

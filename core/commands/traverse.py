@@ -11,15 +11,17 @@ from torch import Tensor
 
 from distk import console, images
 from distk.commands.arguments import Start
-from distk.commands.shared import OnRows, scaled
+from distk.commands.shared import Look, OnRows, class_words, scaled, titled
 from distk.errors import UsageError
 from distk.method import Method
-from distk.traversal import Known, Traversal, known_of
+from distk.sheet import Sheet
+from distk.traversal import Known, Row, Traversal, known_of
 from distk.traversal import traverse as walk
 
 
 def traverse(
     on: OnRows,
+    look: Look = Look(),
     row: Annotated[
         int | None, typer.Option(help="Row of the item to start from; default: drawn by --seed.", min=0)
     ] = None,
@@ -52,7 +54,7 @@ def traverse(
         for label, sentences in lines.items() if not on.json else []:
             console.say(label + "".join(f"\n  {s}" for s in dict.fromkeys(sentences)))
         return
-    files = draw(model, made, target, gif)
+    files = draw(model, made, target, gif, titled(on.header, on.model.spec.kind if at is None else f"row {at}"))
     on.report(
         files,
         row=at,
@@ -60,6 +62,23 @@ def traverse(
         values=made.values,
         rows=[f"{r.block} {r.label}".strip() for r in made.rows],
     )
+
+
+def _block(model: Method, block: str) -> str:
+    """A block of a traversal, such as `d=2`, by the name of its class."""
+    group, _, number = block.partition("=")
+    return class_words(model, group, [int(number)])[0] if number.isdigit() else block
+
+
+def _beneath(model: Method, row: Row, columns: int) -> list[str]:
+    """What stands below the pictures of a row: its values, or the classes that it shows."""
+    if row.values:
+        words = [f"{value:.2g}" for value in row.values]
+    else:
+        group, _, span = row.label.rpartition(" ")
+        first, _, last = span.partition("..")
+        words = class_words(model, group, range(int(first), int(last) + 1)) if last.isdigit() else []
+    return [*words, *[""] * (columns - len(words))]
 
 
 def _span(text: str | None) -> tuple[float, float] | None:
@@ -75,8 +94,11 @@ def _span(text: str | None) -> tuple[float, float] | None:
     return span
 
 
-def draw(model: Method, made: Traversal, target: Path, gif: bool) -> list[Path]:
-    """Write the grid as PNG, and the sweep as GIF: each frame shows all latents at one value (or a clip playing)."""
+def draw(model: Method, made: Traversal, target: Path, gif: bool, title: str = "") -> list[Path]:
+    """Write the grid as a picture, and the sweep as GIF: each frame shows all latents at one value (or a clip playing).
+
+    Values stand above the columns where all latents run through the same ones, else below each picture.
+    """
 
     def still(items: Tensor) -> Tensor:
         """`[n, (t,) c, h, w]` in [0, 1], enlarged; of clips the middle frame."""
@@ -88,15 +110,24 @@ def draw(model: Method, made: Traversal, target: Path, gif: bool) -> list[Path]:
     columns = made.columns
     head = torch.stack([made.reconstruction] if made.input is None else [made.input, made.reconstruction])
     parts = [still(row.items) for row in made.rows]
-    top = torch.full((columns, *still(head).shape[1:]), images.MARGIN)
+    top = torch.ones((columns, *still(head).shape[1:]))
     top[: len(head)] = still(head).cpu()
-    sheet = images.grid(torch.cat([top, *(p.cpu() for p in parts)]), columns)
     labels = [
         "a draw" if made.input is None else "input, reconstruction",
-        *(f"{row.block}  {row.label}".strip() for row in made.rows),
+        *(f"{_block(model, row.block)}  {row.label}".strip() for row in made.rows),
     ]
-    target = target.with_suffix(".png")
-    images.save_png(target, images.labelled(sheet, labels, top.shape[-2]))
+    runs = {tuple(f"{value:.2g}" for value in row.values) for row in made.rows if row.values}
+    shared = list(*runs) if len(runs) == 1 and all(row.values for row in made.rows) else []
+    beneath = [["", *([""] * (columns - 1))], *(_beneath(model, row, columns) for row in made.rows)]
+    sheet = Sheet(
+        torch.cat([top, *(p.cpu() for p in parts)]),
+        columns,
+        rows=labels,
+        heads=shared,
+        captions=[] if shared else [text for row in beneath for text in row],
+        title=title,
+    )
+    sheet.write(target)
     if not gif:
         return [target]
     movie = target.with_suffix(".gif")

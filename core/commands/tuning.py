@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,18 +11,19 @@ import typer
 from torch import Tensor
 
 from distk import console
-from distk.commands.shared import OnData, written_to
+from distk.commands.shared import Look, OnData, titled, written_to
 from distk.console import progress
 from distk.data import FactorDataset
 from distk.errors import UsageError, unknown
 from distk.files import write_atomic
 from distk.method import Method
-from distk.study.tables import FIGURES, as_csv, as_figure, windowless
+from distk.study.tables import as_csv, as_figure, windowless
 from distk.traversal import known_of
 
 
 def tuning(
     on: OnData,
+    look: Look = Look(),
     factors: Annotated[
         str, typer.Option(help="Two factors, comma-separated: along x and along y.", show_default=True)
     ] = "posX,posY",
@@ -42,7 +44,7 @@ def tuning(
     dataset = on.dataset()
     if not isinstance(dataset, FactorDataset):
         raise UsageError(f"data set '{dataset.name}' has no known factors, so there is no grid to draw over.")
-    target = on.target("tuning.png", *FIGURES[1:])
+    target = on.target("tuning.png")
     if csv is not None:
         csv = written_to(csv, "tuning.csv", option="--csv")  # refused before anything is computed
     first, second = _two(dataset, factors)
@@ -55,7 +57,9 @@ def tuning(
     pair = values[:, [first, second]]
     fits = correlations(means, pair)
     rows = [(names[i], kl.get(names[i]), *fits[i]) for i in chosen]
-    write_atomic(target, draw_maps([means[:, i].view(shape) for i in chosen], rows, axes, target.suffix))
+    ticks = tuple(("0", str(dataset.factor_sizes[k] - 1)) for k in (first, second))
+    maps = [means[:, i].view(shape) for i in chosen]
+    write_atomic(target, draw_maps(maps, rows, axes, target.suffix, titled(on.header), (ticks[0], ticks[1])))
     files = [target]
     if csv is not None:
         lines = ([f"{v:g}" for v in (*p, *m)] for p, m in zip(pair.tolist(), means.tolist(), strict=True))
@@ -140,19 +144,34 @@ def correlations(means: Tensor, pair: Tensor) -> list[tuple[float, float, float]
     return [(float(a), float(b), float(torch.hypot(a, b))) for a, b in r.T]
 
 
-def draw_maps(maps: list[Tensor], rows: list[tuple[Any, ...]], axes: tuple[str, str], form: str) -> bytes:
-    """Heat maps `[n2, n1]` with latent and KL above each; blue is negative, red positive. Contents of a file whose
-    suffix is `form`."""
+def draw_maps(
+    maps: list[Tensor],
+    rows: list[tuple[Any, ...]],
+    axes: tuple[str, str],
+    form: str,
+    title: str = "",
+    ticks: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> bytes:
+    """Heat maps `[n2, n1]` with latent and KL above each; blue is negative, red positive, one scale for all. Contents
+    of a file whose suffix is `form`. ticks: the names of the first and the last value along each axis."""
     wide = min(5, len(maps))
-    figure, grid = windowless(-(-len(maps) // wide), wide, 2.0, 2.1)
+    figure, grid = windowless(-(-len(maps) // wide), wide, max(3.4 / wide, 1.15) + 0.1, 1.35)
     places = list(grid.flat)
     for place in places[len(maps) :]:
         place.axis("off")
     reach = max(1e-6, *(float(heat.abs().max()) for heat in maps))  # one scale for all: unused latents stay pale
-    for place, heat, (name, nats, *_) in zip(places, maps, rows, strict=False):
-        place.imshow(heat.numpy(), cmap="RdBu_r", vmin=-reach, vmax=reach, origin="upper", aspect="auto")
-        place.set_title(name + ("" if nats is None else f"  KL {nats:.2f}"), fontsize=8)
-        place.set(xticks=[], yticks=[], xlabel=axes[0], ylabel=axes[1])
-        place.xaxis.label.set_size(7)
-        place.yaxis.label.set_size(7)
-    return as_figure(figure, form)
+    for i, (place, heat, (name, nats, *_)) in enumerate(zip(places, maps, rows, strict=False)):
+        shown = place.imshow(heat.numpy(), cmap="RdBu_r", vmin=-reach, vmax=reach, origin="upper", aspect="auto")
+        place.set_title(name + ("" if nats is None else f"  KL {nats:.2f} nats"), fontsize=7)
+        place.set(xticks=[], yticks=[])
+        if ticks is not None:
+            place.set_xticks([0, heat.shape[1] - 1], ticks[0], fontsize=6)
+            place.set_yticks([0, heat.shape[0] - 1], ticks[1] if i % wide == 0 else ["", ""], fontsize=6)
+        place.set_xlabel(axes[0], fontsize=7)
+        place.set_ylabel(axes[1] if i % wide == 0 else "", fontsize=7)
+    bar = figure.colorbar(shown, ax=places, fraction=0.05, pad=0.02)
+    bar.set_label("mean of the latent", fontsize=7)
+    bar.ax.tick_params(labelsize=6)
+    if title:
+        figure.suptitle(title, fontsize=8)
+    return as_figure(figure, form, 200)

@@ -97,7 +97,10 @@ def read(folder: Path) -> Record:
     step = _whole(config.get("step"))
     scores = {**log, **found.study(), **found.scored(step)}
     failure = found.text(FAILURE)
-    state = "failed" if failure else "finished" if step is not None and steps is not None and step >= steps else ""
+    ended = config.get("ended")
+    early = isinstance(ended, dict) and ended.get("done") is True and ended.get("step") == step
+    last = step is not None and steps is not None and step >= steps
+    state = "failed" if failure else "finished" if last or early else ""
     return Record(
         folder,
         _word(config.get("method")),
@@ -154,6 +157,7 @@ class _Reading:
             return {
                 "method": told["method"],
                 "step": told["step"],
+                "ended": told.get("metrics", {}).get("ended"),
                 **_sections({"model": told["config"], "data": named, "train": train}),
             }
         except FileNotFoundError:

@@ -24,6 +24,7 @@ from distk.laboratory.tables import Table, columns_of, latex, markdown, scores_o
 from distk.study import report as studies
 from distk.study import store
 from distk.study.claims import FAILS, HOLDS
+from distk.training.record import read as history
 from distk.version import __version__
 
 BUDGET = 4_000_000
@@ -193,6 +194,8 @@ def _provenance(group: Group) -> dict[str, str]:
     first = group.records[0]
     told: dict[str, Any] = {"runs": [str(record.path) for record in group.records], **_of_checkpoint(first)}
     told["settings"] = {**first.recipe, "data": first.data}
+    if rows := history(first.path):
+        told["record of the first run"] = rows
     return {"label": group.label, "text": json.dumps(told, indent=1, ensure_ascii=False, default=str)}
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk.console import progress
+from distk.optimizers import light
 
 
 def fit_classifier(
@@ -25,7 +26,7 @@ def fit_classifier(
     draw: a new batch, (items `[n, ...]`, targets). loss: what `net` makes of the items, and the targets -> scalar.
     title: shown beside the progress.
     """
-    optimizer = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
+    optimizer = light(torch.optim.Adam, net.parameters(), lr=lr, fused=True)
     rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(steps, 1))
     net.train()
     with torch.enable_grad(), progress(title, steps) as advance:

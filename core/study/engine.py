@@ -2,45 +2,56 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distk.console import note, progress, warn
-from distk.errors import DistkError
+from distk.console import note, progress
+from distk.errors import DistkError, UsageError
 from distk.evaluation import metric_settings
-from distk.registry import registry
-from distk.study import job, store
+from distk.study import job, store, submitted
 from distk.study.plan import Plan
-from distk.study.protocol import Engine, Row, StudyFailed, StudyRun
+from distk.study.protocol import Engine, Row, Site, StudyFailed, StudyRun
 from distk.study.recipe import Variant
 from distk.study.store import Store
-from distk.study.timing import Left, in_words
+from distk.study.watch import Watch, asked
 from distk.training.loop import Interrupted, Stop, stopping
 
-POLL = 0.05
-"""Seconds between two looks at the jobs."""
 WRITE_EVERY = 2.0
 """Seconds of a runner's rows that a kill may cost."""
 
 
-def run(made: Plan, *, engine: str = "local", jobs: int | None = None, quiet: bool = False) -> list[Row]:
+def run(
+    made: Plan,
+    *,
+    engine: str = "local",
+    settings: Mapping[str, Any] | None = None,
+    jobs: int | None = None,
+    quiet: bool = False,
+) -> list[Row]:
     """Bring a study to its end and write results.csv; returns its rows, those of earlier calls among them.
 
-    Raises UsageError before anything is written where the folder holds something else; StudyFailed after the others are
-    done where jobs failed; Interrupted after everything is saved where the study was asked to stop.
+    settings: of the engine. Raises UsageError before anything is written where the folder holds something else, or
+    where the engine's jobs could never run; StudyFailed after the others are done where jobs failed; Interrupted after
+    everything is saved where the study was asked to stop.
     """
-    where = registry().find("engine", engine)
-    with store.claimed(made) as held:
+    if made.runner is None:
+        store.sound(made)
+        where = submitted.engine(engine, settings or {}, Site(made.out.absolute(), jobs, made.device))
+    else:
+        where = _here(made, engine, settings)
+    with contextlib.closing(where), store.claimed(made) as held:
         stop = Stop()
+        (made.out / submitted.REQUEST).unlink(missing_ok=True)
         try:
             with stopping(stop):
                 failed: dict[str, str] = {}
                 if made.runner is not None:
                     _run_runner(made, held, stop, quiet)
                 else:
-                    failed = _run_jobs(made, held, where.load()(jobs, made.device), stop, quiet)
+                    failed = _run_jobs(made, held, engine, where, stop, quiet)
         finally:
             rows = collect(made, held)
             store.write_rows(held.results, rows, store.column_names(made.recipe.columns, bool(made.recipe.select)))
@@ -48,9 +59,20 @@ def run(made: Plan, *, engine: str = "local", jobs: int | None = None, quiet: bo
             words = "everything is saved. Give the same command again to go on"
             raise Interrupted(f"stopped; {words}: {len(rows)} runs of '{made.out}' are done.", stop.signal)
         if failed:
-            told = "; ".join(f"{what}: {why.rstrip('.')}" for what, why in failed.items())
-            raise StudyFailed(f"{len(failed)} of {len(made.variants) * len(made.seeds)} runs failed. {told}.")
+            raise StudyFailed(_told(failed, len(made.variants) * len(made.seeds)))
         return rows
+
+
+def _told(failed: Mapping[str, str], total: int) -> str:
+    """What failed and why, each reason once."""
+    why: dict[str, list[str]] = {}
+    for what, reason in failed.items():
+        why.setdefault(reason.rstrip("."), []).append(what)
+    runs = {
+        reason: f"{each[0]} and {len(each) - 1} more" if len(each) > 3 else ", ".join(each)
+        for reason, each in why.items()
+    }
+    return f"{len(failed)} of {total} runs failed. {'; '.join(f'{whose}: {reason}' for reason, whose in runs.items())}."
 
 
 # Jobs
@@ -79,51 +101,34 @@ def rounds(made: Plan) -> list[dict[str, dict[str, Any]]]:
     return found
 
 
-def _run_jobs(made: Plan, held: Store, engine: Engine, stop: Stop, quiet: bool) -> dict[str, str]:
-    """Submit what is not done and wait for it; what failed, with its reason."""
-    todo: dict[Path, str] = {}
-    last: dict[Path, int] = {}
+def _run_jobs(made: Plan, held: Store, name: str, engine: Engine, stop: Stop, quiet: bool) -> dict[str, str]:
+    """Have an engine do what is not done; what failed, with its reason."""
+    record = submitted.load(held.out)
+    submitted.none_elsewhere(record, name)
+    fresh = submitted.begun(held.out, name, engine)
+    fresh.jobs = record.jobs if record.engine == fresh.engine else {}
+    watch = Watch(engine, fresh, stop, quiet)
     for variant in made.variants:
         for seed in made.seeds:
-            folder, wanted = held.run_folder(variant.label, seed), job_of(made, variant, seed)
+            folder, wanted = held.run_folder(variant.label, seed).absolute(), job_of(made, variant, seed)
             wanted.write(folder)
             if job.done(folder, wanted) is None:
-                todo[folder], last[folder] = f"{variant.label}, seed {seed}", wanted.steps
-                engine.submit(folder)
-    total = len(made.variants) * len(made.seeds)
-    if not quiet:
-        done = total - len(todo)
-        note(f"{total} runs, {done} of them done already" if done else f"{total} runs")
-    failed: dict[str, str] = {}
-    waiting = set(todo)
-    left = Left(last, {folder: job.step_of(folder) or 0 for folder in todo})
-    try:
-        with progress("steps", left.total, left.count, quiet) as advance:
-            advance(0, note=f"{total - len(todo)} of {total} runs")
-            while waiting:
-                if added := left.look(waiting):
-                    advance(added)
-                for ended in engine.poll():
-                    waiting.discard(ended.folder)
-                    advance(left.ended(ended.folder), note=f"{total - len(waiting)} of {total} runs")
-                    if stop.signal:
-                        continue
-                    if ended.error:
-                        failed[todo[ended.folder]] = ended.error
-                        warn(f"{todo[ended.folder]}: {ended.error}")
-                    elif not quiet:
-                        seconds = left.seconds() if waiting else None
-                        rest = "" if seconds is None else f"; about {in_words(seconds)} left"
-                        note(f"{todo[ended.folder]} is done ({len(todo) - len(waiting)} of {len(todo)}){rest}")
-                if stop.signal:
-                    engine.cancel(stop.signal)
-                time.sleep(POLL)
-    finally:
-        engine.close()
-    return failed
+                watch.todo[folder], watch.last[folder] = f"{variant.label}, seed {seed}", wanted.steps
+    return watch.run(len(made.variants) * len(made.seeds))
 
 
 # Runners
+
+
+def _here(made: Plan, engine: str, settings: Mapping[str, Any] | None) -> Engine:
+    """The engine for a runner, which yields its rows in this process. Raises UsageError for any but `local`."""
+    found = submitted.engine(engine, settings or {}, Site(made.out.absolute(), None, "cpu"))
+    if not found.here:
+        found.close()
+        raise UsageError(
+            f"study '{made.recipe.name}' makes its rows in one process on this machine: leave --engine {engine} away."
+        )
+    return found
 
 
 def _run_runner(made: Plan, held: Store, stop: Stop, quiet: bool) -> None:
@@ -158,6 +163,7 @@ def _run_runner(made: Plan, held: Store, stop: Stop, quiet: bool) -> None:
                 if time.monotonic() - written > WRITE_EVERY:
                     store.write_rows(held.results, list(rows.values()), names)
                     written = time.monotonic()
+                asked(made.out, stop)
                 if stop.signal:
                     break
     finally:

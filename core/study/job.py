@@ -4,7 +4,8 @@
 
 Any machine that sees the folder can do it. What is done is not done again, so that a job may be started as often as one
 likes; while one process works in a folder, another waits for it. Several folders that differ in their seed alone are
-trained side by side where they are new and the device is CUDA.
+trained side by side where they are new and the device is CUDA. A line on stderr says when and where a run begins and
+ends; engines keep it in job.log.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import contextlib
 import fcntl
 import json
 import os
+import socket
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,11 +32,12 @@ from distk.evaluation import evaluate
 from distk.files import own_file, read_bytes, read_text, write_atomic
 from distk.models import open_model
 from distk.settings import resolve
+from distk.study.signs import FAILURE, NAME, SCORES, working
 from distk.training.loop import Interrupted, resume, train
 from distk.training.replicas import side_by_side
 
 FORMAT = 1
-FILE, SCORES, FAILURE, LOG = "job.json", "scores.json", "failure.txt", "job.log"
+FILE, LOG = "job.json", "job.log"
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,30 @@ def step_of(folder: Path) -> int | None:
     return read_header(path).step if path.exists() else None
 
 
+def threads() -> int:
+    """Threads of a job on the CPU: one unless OMP_NUM_THREADS says otherwise, the same with every engine and however
+    many jobs run at a time, so that figures do not depend on where they were made."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() and int(given) else 1
+
+
+def ending(folder: Path, code: int | None, stopped: str = "its process ended") -> tuple[str, bool]:
+    """How the job of a folder ended: (error, lost), an empty error where it is done. For engines.
+
+    code: of its process, None where that is not known. stopped: how to call what happened.
+    """
+    try:
+        wanted = read(folder)
+    except DistkError as error:
+        return str(error), False
+    if done(folder, wanted) is not None:
+        return "", False
+    with contextlib.suppress(OSError):
+        return read_text(folder / FAILURE)[:2000], False
+    how = "" if code is None else f" by signal {-code}" if code < 0 else f" with {code}"
+    return f"{stopped}{how}; see {folder / LOG}", code is None or code < 0 or code > 128
+
+
 def done(folder: Path, job: Job) -> dict[str, Any] | None:
     """The scores of a job that is done: {"last": {mark: result}, "selected": ...}; None where something is missing."""
     held = _held(folder)
@@ -131,21 +159,34 @@ def carry_out(folders: Sequence[Path]) -> None:
         for folder in folders:
             stack.enter_context(claimed(folder))
         jobs = {folder: read(folder) for folder in folders}
+        stack.enter_context(working(folders))
         fresh = [folder for folder in folders if step_of(folder) is None]
         if len(fresh) > 1:
             _side_by_side({folder: jobs[folder] for folder in fresh})
         for folder, job in jobs.items():
             try:
-                _train(folder, job)
-                _score(folder, job)
+                if done(folder, job) is None:
+                    _said(folder, "begins")
+                    _train(folder, job)
+                    _score(folder, job)
+                    _said(folder, "is done")
                 (folder / FAILURE).unlink(missing_ok=True)
             except DistkError as error:
+                _said(folder, "stops" if error.exit_code > 128 else "fails")
                 if error.exit_code > 128:  # asked to stop
                     raise
                 write_atomic(folder / FAILURE, str(error).encode())
                 problem = problem or error
     if problem is not None:
         raise problem
+
+
+def _said(folder: Path, what: str) -> None:
+    """Tell the log what becomes of a run, and where."""
+    called = f", job {os.environ[NAME]}" if os.environ.get(NAME) else ""
+    place = f"{socket.gethostname()}, process {os.getpid()}{called}"
+    when, run, step = time.strftime("%Y-%m-%d %H:%M:%S"), f"{folder.parent.name}/{folder.name}", step_of(folder) or 0
+    print(f"{when} {run} {what} at step {step} on {place}", file=sys.stderr, flush=True)
 
 
 def _side_by_side(jobs: Mapping[Path, Job]) -> None:

@@ -12,40 +12,42 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from distk.config import NoConfig
 from distk.device import choose_device
-from distk.files import read_text
-from distk.study.job import FAILURE, LOG, done, read
-from distk.study.protocol import Ended
+from distk.study.job import ending, threads
+from distk.study.protocol import Ended, Engine, Site
+from distk.study.timing import processes
 from distk.training.replicas import end_with_parent
 
 TOGETHER = 8
 """Runs that train side by side on CUDA."""
 
 
-class Local:
+class Local(Engine[NoConfig]):
     """See the top of this file, and `distk.study.protocol.Engine`."""
 
-    def __init__(self, jobs: int | None, device: str) -> None:
+    here = True
 
-        self.cuda = choose_device(device).type == "cuda"
-        given = os.environ.get("OMP_NUM_THREADS", "")
-        threads = int(given) if given.isdigit() and int(given) else 1
-        self.environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "COLUMNS": "1000"}
-        self.gpus = _gpus() if self.cuda and device in ("auto", "cuda") else []
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.at_once = jobs or (max(1, len(self.gpus)) if self.cuda else max(1, cores // threads))
+    def __init__(self, config: NoConfig, site: Site) -> None:
+        super().__init__(config, site)
+        self.cuda = choose_device(site.device).type == "cuda"
+        self.environment = {**os.environ, "OMP_NUM_THREADS": str(threads()), "COLUMNS": "1000"}
+        self.gpus = _gpus() if self.cuda and site.device in ("auto", "cuda") else []
+        self.at_once = site.jobs or (max(1, len(self.gpus)) if self.cuda else processes(None))
         self.waiting: list[Path] = []
         self.dropped: list[Path] = []
         self.workers: list[_Worker] = []
         self.cancelled = False
 
-    def submit(self, folder: Path) -> None:
-        """Take a job over; it begins at the next `poll`."""
-        self.waiting.append(folder)
+    def submit(self, folders: Sequence[Path]) -> Mapping[Path, str]:
+        """Take jobs over; they begin at the next `poll`."""
+        self.waiting += folders
+        return dict.fromkeys(folders, "")
 
     def poll(self) -> list[Ended]:
         """What ended since the last call; begins what there is room for."""
@@ -130,8 +132,6 @@ class _Worker:
     def give(self, folders: list[Path]) -> None:
         """Hand over jobs that train together, or one."""
         self.folders = folders
-        for folder in folders:
-            (folder / FAILURE).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # it ended in the meantime, which the next look at it finds
             self.asks.write(json.dumps([str(f) for f in folders]).encode() + b"\n")
             self.asks.flush()
@@ -152,20 +152,10 @@ class _Worker:
         folders, self.folders = self.folders, []
         if self.gone:
             self.answers.close()
-        return [Ended(folder, _told(folder, code)) for folder in folders]
+        return [Ended(folder, *ending(folder, code)) for folder in folders]
 
 
 def _gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return [g for g in named.split(",") if g] if named else [str(i) for i in range(torch.cuda.device_count())]
-
-
-def _told(folder: Path, code: int | None) -> str:
-    """Why a job failed, empty where it did not: what it left behind, or how its process ended."""
-    if done(folder, read(folder)) is not None:
-        return ""
-    if (folder / FAILURE).exists():
-        return read_text(folder / FAILURE)
-    how = "" if code is None else f" by signal {-code}" if code < 0 else f" with {code}"
-    return f"its process ended{how}; see {folder / LOG}"

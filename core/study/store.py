@@ -15,6 +15,7 @@ import fcntl
 import io
 import json
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,8 @@ from distk.study.tables import rows_as_csv
 
 FORMAT = 1
 FILE = "study.json"
+LOOK = 0.3
+"""Seconds after which a lock is tried once more: `distk study status` holds it for a moment."""
 
 
 @dataclass
@@ -96,11 +99,7 @@ def claimed(made: Plan) -> Iterator[Store]:
     where another process works in it.
     """
     out = made.out
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out '{out}' is a file, not a folder.")
-    taken = out.is_dir() and not (out / FILE).exists() and any(p.name != ".lock" for p in out.iterdir())
-    if taken:
-        raise UsageError(f"'{out}' holds something else than a study: give another --out.")
+    sound(made)
     lock = _lock(out)
     try:
         store = _agreed(made, load(out) if (out / FILE).exists() else None)
@@ -110,12 +109,26 @@ def claimed(made: Plan) -> Iterator[Store]:
         lock.close()
 
 
+def sound(made: Plan) -> None:
+    """Raise UsageError where the folder of a study is a file or holds something else."""
+    out = made.out
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out '{out}' is a file, not a folder.")
+    taken = out.is_dir() and not (out / FILE).exists() and any(p.name != ".lock" for p in out.iterdir())
+    if taken:
+        raise UsageError(f"'{out}' holds something else than a study: give another --out.")
+
+
 def _lock(out: Path) -> IO[str]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         held = open(out / ".lock", "a", opener=own_file)  # noqa: SIM115 (held until the study ends)
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(LOOK)
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             held.close()
             raise

@@ -7,6 +7,8 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from distk import look
+
 
 def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     """A table as CSV."""
@@ -31,7 +33,7 @@ def windowless(rows: int, columns: int, width: float, height: float) -> tuple[An
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-FIGURES = (".png", ".svg", ".pdf")
+FIGURES = look.FORMS
 """Suffixes of the files that a matplotlib figure can be."""
 
 
@@ -41,8 +43,15 @@ def as_png(figure: Any, dpi: int = 100) -> bytes:
 
 
 def as_figure(figure: Any, suffix: str, dpi: int = 100) -> bytes:
-    """A matplotlib figure in one of the forms of `FIGURES`, without a date: the same figure is the same file."""
+    """A matplotlib figure in one of the forms of `FIGURES`, without a date: the same figure is the same file.
+
+    dpi: where `--dpi` does not say. Words of an SVG stay words, those of a PDF are of a font that can be edited.
+    """
+    from matplotlib import rc_context
+
     held = io.BytesIO()
     dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    figure.savefig(held, format=suffix.lower().removeprefix("."), dpi=dpi, metadata=dated.get(suffix.lower()))
+    form = suffix.lower().removeprefix(".")
+    with rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "distk"}):
+        figure.savefig(held, format=form, dpi=look.chosen().dpi or dpi, metadata=dated.get(suffix.lower()))
     return held.getvalue()

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from distk.laboratory.records import LOG, last_rows
+from distk.study.job import threads
 from distk.training.trainer import Trainer
 
 EACH = 1.0
@@ -91,10 +92,8 @@ def _one(trainer: Trainer) -> float:
 
 def processes(jobs: int | None) -> int:
     """How many runs the engine `local` has at a time on the CPU."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    threads = int(given) if given.isdigit() and int(given) else 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return jobs or max(1, cores // threads)
+    return jobs or max(1, cores // threads())
 
 
 def in_words(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from distk.device import Ranks, no_host_reads, seeded, set_precision
 from distk.errors import DistkError, UsageError
 from distk.latents import LatentSpace
 from distk.method import Method, Objective, Step, can
+from distk.metric import encode_table
 from distk.settings import Settings, method_words, resolve
 from distk.source import Source
 from distk.testing.data import (
@@ -29,6 +31,7 @@ from distk.testing.data import (
     run,
     same,
 )
+from distk.testing.pages import check_page
 from distk.testing.reads import NoHostReads, scalars_read, unwatched
 from distk.training.beginning import build
 from distk.training.trainer import Trainer
@@ -75,7 +78,9 @@ def method_checks(name: str, steps: int = 3, batch: int = 8, **options: Mapping[
             "resuming equals never having stopped": probe.resume,
             "a checkpoint gives the same model": probe.round_trip,
             "encode and decode agree with the latent space": probe.shapes,
+            "a table of codes runs each network once": probe.one_pass,
             "every latent can be walked": probe.walks,
+            "its page can be made, or it says why not": lambda: check_page(probe.trainer()),
             "what it foretells has the shape that was asked for": probe.foretells,
         }
     )
@@ -91,6 +96,29 @@ def _round_trip(settings: Settings) -> None:
     plain = to_dict(settings.model)
     read = tomllib.loads(to_toml({"model": plain}))["model"]
     assert from_dict(type(settings.model), read, "TOML") == settings.model, "the settings differ after TOML"
+
+
+def _calls(model: Method, work: Callable[[], object]) -> Counter[str]:
+    """How often each layer of a model runs in `work`."""
+    counts: Counter[str] = Counter()
+    layers = [(name, module) for name, module in model.named_modules() if not any(module.children())]
+
+    def counting(name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            counts.update([name])
+            return forward(*arguments, **named)
+
+        return call
+
+    for name, module in layers:
+        module.__dict__["forward"] = counting(name, module.forward)
+    try:
+        with torch.no_grad():
+            work()
+    finally:
+        for _, module in layers:
+            module.__dict__.pop("forward", None)
+    return counts
 
 
 class _Watching(Trainer):
@@ -255,6 +283,18 @@ class _Probe:
                 first = model.sample(n, seeded(1, trainer.device))
                 assert len(first) == n, "sample(n) returns another number of items"
                 assert torch.equal(first, model.sample(n, seeded(1, trainer.device))), "sample ignores its generator"
+
+    def one_pass(self) -> None:
+        """No layer runs more often for codes with their deviations than for the dearer one of both alone."""
+        trainer = self.trainer()
+        model, dataset = trainer.model.eval(), trainer.dataset
+        if not (can(model, "encode") and can(model, "posterior")):
+            return
+        batch = dataset.items(dataset.rows_of("all")[:4])
+        alone = [_calls(model, lambda: model.encode_batch(batch)), _calls(model, lambda: model.posterior_batch(batch))]
+        both = _calls(model, lambda: encode_table(model, dataset, rows=4))
+        again = [name for name, n in both.items() if n > max(calls.get(name, 0) for calls in alone)]
+        assert not again, f"layers that run twice for the same batch: {', '.join(again[:5])}"
 
     def walks(self) -> None:
         """A traversal from an item and from a draw: each row has items, none of them NaN."""

@@ -16,7 +16,18 @@ from distk.settings import Settings, resolve
 
 MAY_CHANGE = frozenset(
     {
-        *("steps", "patience", "log_every", "checkpoint_every", "eval", "eval_every", "eval_option", "log"),
+        *(
+            "steps",
+            "max_time",
+            "patience",
+            "stop_when",
+            "log_every",
+            "checkpoint_every",
+            "eval",
+            "eval_every",
+            "eval_option",
+            "log",
+        ),
         *("device", "data_on", "capture", "on_nonfinite"),
     }
 )

@@ -25,10 +25,15 @@ from distk.identity import changes, identity
 from distk.registry import registry
 from distk.run import RUNS, Run, new_folder
 from distk.settings import Settings, TrainConfig
+from distk.training import record
+from distk.training import stopping as stopping_early
 from distk.training.beginning import begin, build, check_kept, score_files
 from distk.training.changes import recorded, wanted
 from distk.training.snapshots import picture, snapshot
 from distk.training.trainer import Trainer
+
+PASSED_ON = 10.0
+"""Seconds within which a second SIGTERM is the first one, passed on by whoever started the process."""
 
 
 class Interrupted(DistkError):
@@ -56,6 +61,10 @@ class Session:
     stop: Stop = field(default_factory=Stop)
     resumed: bool = False
     changes: list[dict[str, Any]] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+    met: str = ""
+    ended: dict[str, Any] = field(default_factory=dict)
+    """Which condition of `--stop-when` holds, and why the run ended early; see `training.stopping`."""
 
     @property
     def config(self) -> TrainConfig:
@@ -73,13 +82,14 @@ def start(
 ) -> Session:
     """A new run in a new, locked folder, before its first step. dataset: opened already, or None."""
     check_evaluation(settings.train)
+    settings, dataset = stopping_early.in_steps(settings, device, dataset)
     config = {"method": settings.entry.name, **settings.to_dict()}
     registry().prepare_run(config)
     score_files(settings.train)
     trainer = build(settings, device, ranks, dataset)
     check_evaluation(settings.train, trainer.dataset)
     begin(trainer)
-    check_kept(trainer, _kept(settings.train, trainer.dataset))
+    check_kept(trainer, kept(settings.train, trainer.dataset))
     # Only the first rank looks at the folder, since by the time that another one does the first may have made it.
     path = new_folder(settings.entry.name, settings.train.seed, out) if ranks.first else out or RUNS
     run = Run(path, config)
@@ -187,16 +197,17 @@ def _toml(run: Run) -> str:
 def check_evaluation(config: TrainConfig, dataset: Dataset | None = None) -> None:
     """Unknown metrics, their settings and splits, and a malformed --keep are found before the first step, not after the
     last; splits, once there is a data set."""
-    wanted = [*asked(config.eval), *_kept(config, dataset)]
+    wanted = [*asked(config.eval), *kept(config, dataset)]
     if config.patience and not (config.keep and config.eval_every):
         raise UsageError("--patience counts scorings of --keep: name that, too, and how often with --eval-every.")
+    stopping_early.check(config)
     for one in wanted if dataset is not None else ():
         if one.split is not None and dataset is not None:
             dataset.rows(one.split)
     evaluation.named_options(config.eval_option, list(dict.fromkeys(one.metric for one in wanted)))
 
 
-def _kept(config: TrainConfig, dataset: Dataset | None = None) -> list[Asked]:
+def kept(config: TrainConfig, dataset: Dataset | None = None) -> list[Asked]:
     """The score that `--keep` names, none without it. A split that it does not name is the data's validation split.
 
     Raises UsageError for another form.
@@ -232,14 +243,26 @@ def running(session: Session, quiet: bool) -> Iterator[None]:
     """The events around a session's steps; afterwards its folder is released."""
     run, first, outcome = session.run, session.trainer.ranks.first, "failed"
     if first:
+        told = record.circumstances(describe(session.trainer.device))
+        record.write(run.path, "resumed" if session.resumed else "started", session.trainer.index, **told)
         registry().event("distk_run_started", run=run, step=session.trainer.index)
         if not quiet:
             _announce(session)
     try:
         yield
-        outcome = "interrupted" if session.stop.signal else "finished"
+        early = session.ended and not session.ended["done"]
+        outcome = "interrupted" if session.stop.signal or early else "finished"
     finally:
         if first:
+            took = round(time.monotonic() - session.began, 1)
+            record.write(
+                run.path,
+                "ended",
+                session.trainer.index,
+                outcome=outcome,
+                seconds=took,
+                why=session.ended.get("why", ""),
+            )
             registry().event("distk_run_ended", run=run, outcome=outcome)
             run.close()
 
@@ -280,8 +303,9 @@ def steps(session: Session) -> Iterator[None]:
             _write_row(session, _evaluate(session))
             save(session)
     while trainer.index < config.steps and not _asked_to_stop(session):
-        if _given_up(session):
-            note(f"stopped at step {trainer.index}: --patience {config.patience} scorings without a better one")
+        if why := stopping_early.given_up(session):
+            session.ended = stopping_early.ended(session, why)
+            note(f"ended at step {trainer.index:,}: {why}")
             break
         trainer.step()
         done = trainer.index == config.steps
@@ -300,7 +324,7 @@ def steps(session: Session) -> Iterator[None]:
             save(session)
             saved = trainer.index
         yield
-    if saved != trainer.index:
+    if saved != trainer.index or session.ended:
         save(session)
 
 
@@ -312,29 +336,24 @@ def _asked_to_stop(session: Session) -> bool:
     return bool(agreed)
 
 
-def _given_up(session: Session) -> bool:
-    """Whether the score of --keep has not become better for as long as `--patience` allows; all processes agree."""
-    patience = session.config.patience
-    return bool(patience and session.trainer.ranks.largest(int(session.best.get("stale", 0) >= patience)))
-
-
 def _write_row(session: Session, values: dict[str, Any]) -> None:
     if session.trainer.ranks.first:
         session.run.write_row(session.trainer.index, values)
+        stopping_early.look(session, values)
         registry().event("distk_run_logged", run=session.run, step=session.trainer.index, values=values)
 
 
 def _evaluate(session: Session) -> dict[str, Any]:
     """Score the model in eval mode without touching the run's random state; keep the best."""
     trainer, config = session.trainer, session.config
-    kept = _kept(config, trainer.dataset)
-    wanted = asked([*config.eval, *(one.text for one in kept)])
+    best = kept(config, trainer.dataset)
+    wanted = asked([*config.eval, *(one.text for one in best)])
     if not trainer.ranks.first:
         return {}
     devices = [trainer.device] if trainer.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         options = evaluation.named_options(config.eval_option, list(dict.fromkeys(one.metric for one in wanted)))
-        texts = [*config.eval, *(one.text for one in kept)]
+        texts = [*config.eval, *(one.text for one in best)]
         found = evaluation.evaluate(trainer.model, texts, data=trainer.dataset, seed=0, repeats=1, **options)
     results = found["metrics"]
     values: dict[str, Any] = {}
@@ -342,7 +361,7 @@ def _evaluate(session: Session) -> dict[str, Any]:
         if "error" in result:
             warn(f"step {trainer.index}: metric '{name}' could not be computed: {result['error']}")
         values |= {f"{name}/{key}": value for key, value in result.items() if isinstance(value, float)}
-    for one in kept:
+    for one in best:
         label = next(o.label for o in wanted if o.text == one.text)
         _keep_best(
             session, one, {k.removeprefix(f"{label}/"): v for k, v in values.items() if k.startswith(f"{label}/")}
@@ -388,7 +407,8 @@ def save(session: Session, path: Path | None = None, checked: bool = False) -> N
     header = checkpoint.header_for(
         trainer.model, settings.entry, data, trainer.index, settings.train.seed, train_config
     )
-    header.metrics = {k: v for k, v in (("best", session.best), ("changes", session.changes)) if v}
+    told = {"best": session.best, "changes": session.changes, "ended": session.ended}
+    header.metrics = {name: value for name, value in told.items() if value}
     path = path or session.run.checkpoint
     checkpoint.save(path, trainer.model, header, trainer.state())
     snapshot(trainer.model, trainer.dataset, session.run.path / "samples", trainer.index)
@@ -397,9 +417,16 @@ def save(session: Session, path: Path | None = None, checked: bool = False) -> N
 
 @contextlib.contextmanager
 def stopping(stop: Stop) -> Iterator[None]:
-    """SIGINT and SIGTERM finish the step and save; a second one stops at once."""
+    """SIGINT and SIGTERM finish the step and save; a second one stops at once. A SIGTERM soon after another is the same
+    one, since a queue sends it to a job and to the job's launcher, which passes it on."""
+    since = 0.0
 
     def handle(number: int, frame: Any) -> None:
+        nonlocal since
+        now = time.monotonic()
+        if stop.signal == number == signal.SIGTERM and now - since < PASSED_ON:
+            return
+        since = now
         if stop.signal:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -25,13 +26,15 @@ from typing import IO, Any
 import torch
 
 from distk.config import to_toml
-from distk.console import note, progress
+from distk.console import counted, note, progress
 from distk.device import Ranks, choose_device, describe, own_randomness, randomness
 from distk.errors import DistkError, UsageError
+from distk.files import own_file, own_folder
 from distk.run import Run, new_folder
 from distk.settings import Settings
 from distk.training.beginning import opened
 from distk.training.loop import Interrupted, Session, Stop, running, start, steps, stopping
+from distk.training.record import COMMAND, command
 
 
 @dataclass
@@ -87,9 +90,9 @@ def side_by_side(
         session.stop = stop
         replicas[one.train.seed] = _Replica(session, device)
     if not quiet:
-        note(f"{len(replicas)} seeds of {first.entry.name} side by side on {describe(device)}")
+        note(f"{counted(len(replicas), 'seed')} of {first.entry.name} side by side on {describe(device)}")
         note(f"data {dataset.name}: {dataset.origin}")
-    total = sum(s.train.steps for s in settings)
+    total = sum(replica.session.config.steps for replica in replicas.values())
     with stopping(stop), progress("training seeds", total, 0, quiet) as advance:
         while replicas:
             for seed, replica in list(replicas.items()):
@@ -146,14 +149,20 @@ def in_processes(settings: Sequence[Settings], folders: Sequence[Path | None], q
     waiting = [_Worker(one, folder, threads) for one, folder in zip(settings, folders, strict=True)]
     at_once = max(1, min(len(waiting), cores // threads))
     if not quiet:
-        note(f"{len(waiting)} seeds of {settings[0].entry.name}, {at_once} processes of {threads} thread(s) at a time")
+        busy = f"{counted(at_once, 'process', 'processes')} of {counted(threads, 'thread')} at a time"
+        note(f"{counted(len(waiting), 'seed')} of {settings[0].entry.name}, {busy}")
     outcome, stop = Outcome(), Stop()
     going: list[_Worker] = []
     try:
         with stopping(stop), progress("training seeds", len(waiting), 0, quiet) as advance:
             while (waiting and not stop.signal) or going:
                 while waiting and len(going) < at_once and not stop.signal:
-                    going.append(waiting.pop(0).begin())
+                    worker = waiting.pop(0)
+                    try:
+                        going.append(worker.begin())
+                    except DistkError as error:  # the others go on
+                        outcome.failed[worker.seed] = str(error)
+                        advance(1)
                 time.sleep(0.05)
                 if stop.signal:
                     for worker in going:
@@ -181,18 +190,23 @@ class _Worker:
         self._passed = False
 
     def begin(self) -> _Worker:
-        """Start the process."""
-        handle, name = tempfile.mkstemp(prefix="distk-", suffix=".toml")
-        self._config = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(to_toml(self.settings.to_dict(), {"method": self.settings.entry.name}))
+        """Start the process. Raises DistkError where its folder cannot be written."""
+        # A name by which whoever takes the folder, the process itself first, removes it: a kill leaves none behind.
+        self._config = self.path / f".config.toml.{secrets.token_hex(8)}.tmp"
+        text = to_toml(self.settings.to_dict(), {"method": self.settings.entry.name})
+        try:
+            own_folder(self.path)
+            with open(self._config, "x", encoding="utf-8", opener=own_file) as file:
+                file.write(text)
+        except OSError as error:
+            raise DistkError(f"cannot write to run folder '{self.path}': {error.strerror or error}.") from error
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 (read when the process has ended)
-        command = [sys.executable, "-m", "distk", "train", self.settings.entry.name]
-        command += ["--config", name, "--out", str(self.path)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "COLUMNS": "1000"}
+        words = [sys.executable, "-m", "distk", "train", self.settings.entry.name]
+        words += ["--config", str(self._config), "--out", str(self.path)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "COLUMNS": "1000", COMMAND: command()}
         # A group of its own: Ctrl-C reaches only us, and we pass it on once.
         self.process = subprocess.Popen(
-            command,
+            words,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._said,

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from distk.errors import DistkError
 from distk.method import Method
+from distk.optimizers import light
+from distk.training.ledger import Ledger
 
 
 class InTraining(Protocol):
@@ -26,7 +28,7 @@ class InTraining(Protocol):
     generator: torch.Generator
     index: int
     counter: Tensor
-    sums: dict[str, Tensor]
+    ledger: Ledger
     optimizers: dict[str, torch.optim.Optimizer]
 
 
@@ -42,7 +44,7 @@ def collect(trainer: InTraining) -> dict[str, Tensor]:
     }
     if trainer.device.type == "cuda":
         state["cuda_rng"] = torch.cuda.get_rng_state(trainer.device)
-    for name, total in trainer.sums.items():
+    for name, total in trainer.ledger.state().items():
         state[f"log/{name}"] = total
     for name, optimizer in trainer.optimizers.items():
         for i, slots in optimizer.state_dict()["state"].items():
@@ -65,7 +67,7 @@ def restore(trainer: InTraining, state: Mapping[str, Tensor]) -> None:
         torch.set_rng_state(state["global_rng"])
         if trainer.device.type == "cuda" and "cuda_rng" in state:
             torch.cuda.set_rng_state(state["cuda_rng"], trainer.device)
-        trainer.sums = {name: value.to(trainer.device) for name, value in _under(state, "log/").items()}
+        trainer.ledger.load_state(_under(state, "log/"))
         for name, optimizer in trainer.optimizers.items():
             _load_optimizer(optimizer, _under(state, f"optim/{name}/"))
         method = {name: value.to(trainer.device) for name, value in _under(state, "method/").items()}
@@ -159,6 +161,6 @@ def _slots(optimizer: torch.optim.Optimizer) -> set[str] | None:
     settings: dict[str, Any] = {
         k: v.clone() if isinstance(v, Tensor) else v for k, v in optimizer.defaults.items() if k in known
     }
-    twin = kind([probe], **settings)
+    twin = light(kind, [probe], **settings)
     twin.step()
     return {slot for slot, value in twin.state[probe].items() if isinstance(value, Tensor)}

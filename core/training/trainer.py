@@ -6,6 +6,7 @@ Nothing in a step reads a value back to the host. Losses and logged terms are su
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 from collections.abc import Hashable, Iterable
@@ -24,6 +25,7 @@ from distk.settings import TrainConfig
 from distk.source import Source
 from distk.stored import Clock
 from distk.training.capture import Captured
+from distk.training.ledger import Ledger
 from distk.training.resume_state import collect, restore
 from distk.training.soundness import unsound_item
 
@@ -58,9 +60,7 @@ class Trainer:
         self._per_objective = "objective" in inspect.signature(model.collect).parameters
         self.penalties = attach(model, dataset, config, self.objectives, self.ranks)
         self.counter = torch.zeros((), dtype=torch.long, device=self.device)
-        self.sums: dict[str, Tensor] = {}
-        self._held: list[tuple[str, Tensor]] | None = None
-        self.first_bad = {o.name: torch.full((), -1, dtype=torch.long, device=self.device) for o in self.objectives}
+        self.ledger = Ledger(model, self.device)
         self._schedule: dict[str, Tensor] = {}
         self._scheduled: dict[str, Any] = {}
         self.eager_because = self._why_eager()
@@ -89,6 +89,7 @@ class Trainer:
 
     def _step(self, key: tuple[Hashable, tuple[str, ...], Hashable]) -> None:
         phase, active, bucket = key
+        self.ledger.begin()
         share = self.config.batch // self.ranks.world
         source = Source(
             self.dataset,
@@ -104,7 +105,7 @@ class Trainer:
             schedule=self._schedule,
             phase=phase,
             generator=self.generator,
-            log=self._log,
+            log=self.ledger.note,
             rows=(self.ranks.rank, self.ranks.world),
         )
         # An objective with fresh batches draws its own; the shared batch is drawn only if somebody reads it.
@@ -116,6 +117,7 @@ class Trainer:
                 if taking[0].fresh_batch:
                     step.batch = self._fresh(source, taking[0].name)
                 self._update(taking, step)
+        self.ledger.settle(self.counter)
         self.counter.add_(1)
         self._average_statistics()
 
@@ -135,19 +137,22 @@ class Trainer:
     def _update(self, stage: list[Objective], step: Step) -> None:
         skip = self.config.on_nonfinite == "skip"
         before = [(buffer, buffer.clone()) for buffer in self.model.buffers()] if skip else []
-        self._held = [] if skip else None
+        mark = self.ledger.mark()
         for parameter in itertools.chain.from_iterable(o.parameters for o in stage):
             parameter.grad = None
         losses = []
         for i, objective in enumerate(stage):
-            with torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
+            with self._precision():
                 loss = total = objective.loss(step)
                 if self.penalties is not None:
                     total = self.penalties.added(loss, objective.name, step)
             losses.append(total.detach().float())
-            self._watch(objective.name, losses[-1], losses[-1] if total is loss else loss)
+            self.ledger.note(objective.name, loss)  # without its penalties
+            if not skip:
+                self.ledger.watch(objective.name, losses[-1])
             total.backward(inputs=list(objective.parameters), retain_graph=i + 1 < len(stage))
         if skip and not self._sound(stage, losses, before):
+            self.ledger.strike(mark)
             return
         for objective in stage:
             self.ranks.average(objective.parameters)
@@ -160,38 +165,26 @@ class Trainer:
                 with torch.no_grad():
                     objective.after()
 
-    def _watch(self, name: str, total: Tensor, shown: Tensor) -> None:
-        """Log a loss without its penalties; remember, on the device, the first step in which it was not finite."""
-        self._log(name, shown)
-        if self._held is None:
-            first = self.first_bad[name]
-            first.copy_(torch.where((first < 0) & ~total.isfinite(), self.counter, first))
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        """The context of a loss: autocast where a precision asks for it, or where somebody else's has to be kept out.
+        Without either it is left away: entering and leaving it takes as long as a small operation."""
+        kind = self.device.type
+        if self.autocast is None and not torch.is_autocast_enabled(kind):
+            return contextlib.nullcontext()
+        return torch.autocast(kind, self.autocast or torch.bfloat16, enabled=self.autocast is not None)
 
     def _sound(self, stage: list[Objective], losses: list[Tensor], before: list[tuple[Tensor, Tensor]]) -> bool:
         """Whether losses and gradients of a stage are finite on every rank; if not, nothing of its update stays."""
-        held, self._held = self._held or [], None
         gradients = [p.grad for o in stage for p in o.parameters if p.grad is not None]
         bad = [o.name for o, loss in zip(stage, losses, strict=True) if not bool(loss.isfinite())]
         finite = not bad and bool(torch.stack([g.isfinite().all() for g in gradients]).all())
         if self.ranks.largest(int(not finite)) == 0:
-            for name, value in held:
-                self._log(name, value)
             return True
         for buffer, value in before:
             buffer.copy_(value)
         what = f"objective '{bad[0]}' is" if bad else f"the gradient of '{stage[0].name}' is"
         warn(f"step {self.index}: {what} not finite; its update is skipped")
         return False
-
-    def _log(self, name: str, value: Tensor) -> None:
-        value = value.detach().float().flatten()
-        if self._held is not None:
-            self._held.append((name, value))
-            return
-        if name not in self.sums or len(self.sums[name]) != len(value) + 1:
-            self.sums[name] = torch.zeros(len(value) + 1, device=self.device)
-        self.sums[name][:-1].add_(value)
-        self.sums[name][-1].add_(1)
 
     def _set_schedule(self, values: dict[str, Any]) -> None:
         for name, value in values.items():
@@ -248,37 +241,21 @@ class Trainer:
         Raises NonFinite naming the step and objective if a loss was not finite.
         """
         self.check_health()
-        if not self.sums:
-            return {}
-        flat = self.ranks.average_tensor(torch.cat(list(self.sums.values())))
-        read = flat.cpu().split([len(total) for total in self.sums.values()])
-        values: dict[str, float] = {}
-        for name, total in zip(self.sums, read, strict=True):
-            *means, count = total.tolist()
-            if count and len(means) == 1:
-                values[name] = means[0] / count
-            elif count:
-                values |= {f"{name}/{i + 1}": mean / count for i, mean in enumerate(means)}
-        for total in self.sums.values():
-            total.zero_()
-        return values
+        return self.ledger.read(self.ranks)
+
+    @property
+    def sums(self) -> dict[str, Tensor]:
+        """Sums and number of values logged since the last `drain`, by name, float32 `[length + 1]` on the host."""
+        return self.ledger.totals()
 
     def check_health(self) -> None:
         """Raise NonFinite if any loss so far was not finite, on any rank."""
-        if not self.first_bad:
-            return
-        first_bad = torch.stack(list(self.first_bad.values()))
-        if self.ranks.world > 1:
-            late = torch.iinfo(first_bad.dtype).max
-            first_bad = self.ranks.smallest(torch.where(first_bad < 0, late, first_bad))
-            first_bad = torch.where(first_bad == late, -1, first_bad)
-        read = first_bad.cpu().tolist()
-        for name, first in sorted(zip(self.first_bad, read, strict=True), key=lambda pair: pair[1]):
-            if first >= 0:
-                raise NonFinite(
-                    f"objective '{name}' became non-finite at step {first}: {self._cure()}. "
-                    "The last good checkpoint is kept."
-                )
+        found = self.ledger.bad(self.ranks)
+        for name, first in sorted(found.items(), key=lambda pair: pair[1]):
+            raise NonFinite(
+                f"objective '{name}' became non-finite at step {first}: {self._cure()}. "
+                "The last good checkpoint is kept."
+            )
 
     def _cure(self) -> str:
         """What to do about a loss that is no number: a wrong item is named before the learning rate is blamed."""
@@ -289,12 +266,12 @@ class Trainer:
         """Raise NonFinite if a parameter is no longer finite: a finite loss can have a gradient that is not."""
         named = [(name, p.detach()) for name, p in self.model.named_parameters() if p.is_floating_point()]
         sound = torch.stack([p.isfinite().all() for _, p in named]).cpu().tolist() if named else []
+        losses = " and the ".join(o.name for o in self.objectives)
         for (name, _), finite in zip(named, sound, strict=True):
             if not finite:
                 raise NonFinite(
-                    f"parameter '{name}' is not finite after step {self.index - 1}, although the "
-                    f"{' and the '.join(self.first_bad)} before it was finite: {self._cure()}. The last good "
-                    "checkpoint is kept."
+                    f"parameter '{name}' is not finite after step {self.index - 1}, although the {losses} before it "
+                    f"was finite: {self._cure()}. The last good checkpoint is kept."
                 )
 
     # Resuming

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,11 +21,20 @@ BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 
 def av(what: str, instead: str = "") -> Any:
     """PyAV. Raises UsageError with the command that installs it; `what` needs it."""
-    try:
-        import av as package
-    except ImportError:
-        raise UsageError(f"{what} needs PyAV: install distk[video] (pip install 'distk[video]'){instead}.") from None
+    needed(what, instead)
+    import av as package
+
     return package
+
+
+def needed(what: str, instead: str = "") -> None:
+    """Raise UsageError where PyAV is missing; it is not imported, which the process that reads movies does."""
+    try:
+        there = importlib.util.find_spec("av") is not None
+    except ValueError:  # somebody has put something else in its place
+        there = False
+    if not there:
+        raise UsageError(f"{what} needs PyAV: install distk[video] (pip install 'distk[video]'){instead}.")
 
 
 def read_movie(path: Path, fit: Fit) -> tuple[np.ndarray, float]:

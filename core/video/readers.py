@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from distk.console import progress, warn_once
-from distk.errors import DistkError, UsageError
-from distk.video.clips import Budget, Clips, Fit, Labels, check_size, classes_of, gather, natural, told
-from distk.video.movies import DEMUXERS, read_movie
+from distk.apart import only
+from distk.console import progress
+from distk.errors import UsageError
+from distk.unpacked import on_disk
+from distk.video.clips import Clips, Fit, Labels, classes_of, gather, natural, told
+from distk.video.movies import DEMUXERS, needed
 from distk.video.npz import read_npz
 
 Layout = Literal["auto", "npz", "frames", "strips", "files"]
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
-"""Decoders that a picture may choose by its content. PIL has others, among them one that starts Ghostscript."""
+SUFFIXES = frozenset({*PICTURES, *DEMUXERS, ".gif", ".npz"})
+"""Of all files that clips may lie in."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def read_clips(
 ) -> Clips:
     """All clips of a file or a folder.
 
-    path: an npz (`distk.video.npz.ARRAYS`), a movie, a strip, or a folder of such, or of folders of frames; one level
-    of folders above them names the classes.
+    path: an npz (`distk.video.npz.ARRAYS`), a movie, a strip, or a folder, zip or tar of such, or of folders of frames;
+    one level of folders above them names the classes.
     layout: which of these; auto looks, and takes pictures that are twice as long as they are wide for strips.
     labels: from the outermost folder, from the one that the clip lies in (`parent`, as in SUBJECT/CLASS/CLIP), or from
     the file's name before its last underscore (as `walk_3`) or after its first one without digits at the end (as
@@ -54,6 +54,10 @@ def read_clips(
     fit = fit or Fit()
     if not path.exists():
         raise UsageError(f"'{path}' does not exist.")
+    with on_disk(path, SUFFIXES) as folder:
+        if folder != path:
+            packed = read_clips(folder, fit, layout, labels, frame)
+            return replace(packed, told=packed.told.replace(str(folder), str(path)))
     chosen, files = _look(path, layout)
     if chosen == "npz":
         return read_npz(files[0], fit, labels)
@@ -109,8 +113,8 @@ def _look(path: Path, layout: Layout) -> tuple[Layout, list[Path]]:
 
 
 def _is_strip(path: Path) -> bool:
-    with _opened(path) as image:
-        return max(image.size) >= 2 * min(image.size)
+    size = _decoded("size_of", path)[0]["size"]
+    return bool(max(size) >= 2 * min(size))
 
 
 def _folders(root: Path, place: Path) -> tuple[str, str]:
@@ -145,23 +149,11 @@ def _movies(root: Path, files: list[Path], layout: Layout, frame: int | None) ->
         yield Clip(str(file.relative_to(root)), file.stem, *_folders(root, file), read)
 
 
-# Pictures
+# Pictures and movies, which another process decodes
 
 
-@contextmanager
-def _opened(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[Any]:
-    """A PIL image. Raises DistkError naming the file for whatever the decoders raise over it."""
-    try:
-        with Image.open(path, formats=formats) as image:
-            check_size(image.width, image.height, str(path))
-            yield image
-    except DistkError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise DistkError(f"'{path}' claims to be an enormous image, which is refused.") from error
-    except Exception as error:  # the decoders of damaged files raise whatever they trip over
-        reason = " ".join(str(error).split())[:200]
-        raise DistkError(f"'{path}' cannot be read as an image: {reason or type(error).__name__}.") from error
+def _decoded(kind: str, path: Path, **asked: Any) -> tuple[dict[str, Any], list[np.ndarray]]:
+    return only(f"distk.video.decode:{kind}", str(path), **asked)
 
 
 def read_picture(path: Path, fit: Fit) -> tuple[np.ndarray, str]:
@@ -169,24 +161,13 @@ def read_picture(path: Path, fit: Fit) -> tuple[np.ndarray, str]:
 
     Raises DistkError naming a file that is no valid picture.
     """
-    with _opened(path) as image:
-        return fit.image(ImageOps.exif_transpose(image), str(path)), image.mode
+    told, (frame,) = _decoded("picture", path, fit=asdict(fit))
+    return frame, str(told["mode"])
 
 
 def _frames(paths: list[Path], fit: Fit) -> np.ndarray:
     """The pictures of one folder, in order, uint8 `[t, c, h, w]`. Raises DistkError for pictures of several sizes."""
-    frames: list[np.ndarray] = []
-    size = None
-    for path in paths:
-        with _opened(path) as image:
-            if size is not None and image.size != size:
-                raise DistkError(
-                    f"'{path}' has {image.width}x{image.height} pixels, "
-                    f"the first frame of its clip {size[0]}x{size[1]}."
-                )
-            size = image.size
-            frames.append(fit.image(image, str(path)))
-    return np.stack(frames)
+    return _decoded("folder", paths[0].parent, paths=[str(path) for path in paths], fit=asdict(fit))[1][0]
 
 
 def read_strip(path: Path, fit: Fit, frame: int | None = None) -> np.ndarray:
@@ -195,42 +176,20 @@ def read_strip(path: Path, fit: Fit, frame: int | None = None) -> np.ndarray:
     frame: pixels of a frame along the strip; without it frames are square, and what is left over at the end is
     dropped with a warning. Returns uint8 `[t, c, h, w]`. Raises DistkError for a strip of fewer than two frames.
     """
-    with _opened(path) as image:
-        width, height = image.size
-        sideways = width >= height
-        length, across = (width, height) if sideways else (height, width)
-        along = frame or across
-        count = length // along
-        if count < 2:
-            raise DistkError(
-                f"'{path}' has {width}x{height} pixels, which is a single picture, not a strip of frames"
-                f"{'' if frame is None else f' {frame} pixels long'}."
-            )
-        if length % along:
-            warn_once(f"'{path}': the last {length % along} of {length} pixels make no whole frame and are left out")
-        whole = Fit(None, fit.channels).image(image, str(path))
-    if sideways:
-        frames = whole[:, :, : count * along].reshape(fit.channels, across, count, along).transpose(2, 1, 3, 0)
-    else:
-        frames = whole[:, : count * along].reshape(fit.channels, count, along, across).transpose(1, 2, 3, 0)
-    return np.ascontiguousarray(fit.frames(frames, str(path)))
+    return _decoded("strip", path, fit=asdict(fit), frame=frame)[1][0]
 
 
 def read_gif(path: Path, fit: Fit) -> tuple[np.ndarray, float]:
     """The frames of a GIF, uint8 `[t, c, h, w]`, and frames per second by its first frame's delay (0: none stated)."""
-    budget = Budget(path)
-    frames: list[np.ndarray] = []
-    with _opened(path, ("GIF",)) as image:
-        delay = image.info.get("duration", 0)
-        while True:
-            budget.spend(image.width * image.height)
-            frame = fit.image(image, str(path))
-            if frames and frame.shape != frames[0].shape:
-                raise DistkError(f"'{path}' has a frame that is larger than its first one.")
-            budget.spend(frame.size)
-            frames.append(frame)
-            try:
-                image.seek(len(frames))
-            except EOFError:
-                break
-    return np.stack(frames), 1000 / delay if delay else 0.0
+    told, (frames,) = _decoded("gif", path, fit=asdict(fit))
+    return frames, float(told["fps"])
+
+
+def read_movie(path: Path, fit: Fit) -> tuple[np.ndarray, float]:
+    """The frames of a video file, uint8 `[t, c, h, w]`, and its average frames per second (0: not stated).
+
+    Raises UsageError without PyAV, DistkError for a file that is damaged, cut short, or in a codec that is missing.
+    """
+    needed(f"reading '{path.name}'")
+    told, (frames,) = _decoded("movie", path, fit=asdict(fit))
+    return frames, float(told["fps"])

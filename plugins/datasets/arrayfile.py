@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -36,6 +37,29 @@ def place_of(root: Path, items: tuple[str, ...]) -> Path:
 def files_of(place: Path) -> list[Path]:
     """The files behind what `place_of` gave."""
     return sorted(p for p in place.iterdir() if p.suffix.lower() == ".npy") if place.is_dir() else [place]
+
+
+def read_npy(file: IO[bytes], where: str, most: int) -> np.ndarray:
+    """The array of an open .npy file, such as a member of an archive. where: its name, for messages.
+
+    Raises DistkError for more than `most` bytes, for objects, and for what is no such file or ends early.
+    """
+    try:
+        version = np.lib.format.read_magic(file)
+        head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = head(file)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or min(shape, default=0) < 0 or size > most:
+            raise DistkError(f"'{where}' is {dtype} {shape}, which is not read: at most {most:,} bytes of numbers are.")
+        content = file.read(size + 1)
+    except DistkError:
+        raise
+    except Exception as error:  # the header is read by Python's own tokenizer and parser, each with errors of its own
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DistkError(f"'{where}' is not a valid npy file ({reason}).") from error
+    if len(content) != size:
+        raise DistkError(f"'{where}' does not have the {size:,} bytes that its header states.")
+    return np.frombuffer(bytearray(content), dtype).reshape(shape, order="F" if fortran else "C")
 
 
 @contextlib.contextmanager

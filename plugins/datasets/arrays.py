@@ -27,11 +27,12 @@ from typing_extensions import TypeVar
 
 from distk import Dataset, DataSpec, DistkError, FactorDataset, Files, UsageError, option, permuted_split
 from distk.data import levels
-from distk.plugins.datasets.arrayfile import opened, place_of
+from distk.plugins.datasets.arrayfile import KINDS, opened, place_of
 from distk.plugins.datasets.items import ITEMS, Found, find
 from distk.stored import Stored
+from distk.unpacked import on_disk
 
-KINDS = ("categorical", "ordinal", "circular", "continuous")
+FACTOR_KINDS = ("categorical", "ordinal", "circular", "continuous")
 MOST, FACTORS = 1 << 20, 1 << 10
 """Different labels, and factors, that are believed."""
 WHOLE = 65535
@@ -68,7 +69,7 @@ class HeldItems(Dataset[Held]):
     def __init__(self, config: Held, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
         with self.held(files) as (path, held):
-            found = find(path, held, getattr(config, "images", ""))
+            found = self._items(path, held)
             n = len(found.items)
             self.label, classes = _label(path, held, n, device)
             self.parts = _splits(path, held, n, config, device)
@@ -82,6 +83,10 @@ class HeldItems(Dataset[Held]):
         self.spec = DataSpec(found.kind, found.shape, self._range(files, found), classes=classes)
         what = {"image": "images", "vector": "vectors", "video": "clips"}[found.kind]
         self.origin = f"{n:,} {what} of '{path}'"
+
+    def _items(self, path: Path, held: Mapping[str, Any]) -> Found:
+        """The items, and how they are kept."""
+        return find(path, held, getattr(self.config, "images", ""))
 
     def _range(self, files: Files, found: Found) -> tuple[float, float]:
         """Of pixels 0 to 1; of vectors what the model was built for, or else the smallest and the largest value."""
@@ -124,9 +129,9 @@ class HeldFactors(HeldItems[Held], FactorDataset[Held]):
         words = held["factors"].dtype.kind in "USO"
         guessed = ["continuous" if b else "categorical" if words else "ordinal" for b in broken]
         kinds = _words(path, held, "factor_kinds", count) or guessed
-        wrong = [kind for kind in kinds if kind not in KINDS]
+        wrong = [kind for kind in kinds if kind not in FACTOR_KINDS]
         if wrong or len(set(names)) < count:
-            told = f"the kind '{wrong[0]}'; kinds are {', '.join(KINDS)}" if wrong else "two factors of one name"
+            told = f"the kind '{wrong[0]}'; kinds are {', '.join(FACTOR_KINDS)}" if wrong else "two factors of one name"
             raise DistkError(f"'{path}' has {told}.")
         self.factor_names, self.factor_kinds = tuple(names), tuple(kinds)
         self.table, self.factor_sizes = levels(values)
@@ -136,17 +141,27 @@ class HeldFactors(HeldItems[Held], FactorDataset[Held]):
 class Arrays(HeldItems[Config]):
     """Items of a file; with factors in it, `ArraysWithFactors`."""
 
-    reads = "a file of arrays, .npy, .npz or .h5, with images [N, H, W, C], vectors [N, D] or clips [N, T, H, W, C]"
+    reads = (
+        "a file of arrays, .npy, .npz or .h5, or a zip or tar of one, with images [N, H, W, C], vectors [N, D] or "
+        "clips [N, T, H, W, C]"
+    )
 
     def __new__(cls, config: Config, device: torch.device, files: Files) -> Arrays:
         """An instance that has factors, where the file has."""
-        with opened(_place(files)) as held:
+        with _place(files) as path, opened(path) as held:
             return super().__new__(ArraysWithFactors if "factors" in held else cls)
+
+    def __init__(self, config: Config, device: torch.device, files: Files) -> None:
+        super().__init__(config, device, files)
+        with _place(files) as path:  # of an archive the user knows its own name
+            here, there = str(path), str(files.folders[0])
+            if not path.is_relative_to(files.folders[0]):
+                self.origin = self.origin.replace(here, there)
+                self.told = tuple(told.replace(here, there) for told in self.told)
 
     @contextlib.contextmanager
     def held(self, files: Files) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-        path = _place(files)
-        with opened(path) as arrays:
+        with _place(files) as path, opened(path) as arrays:
             yield path, arrays
 
 
@@ -157,10 +172,13 @@ class ArraysWithFactors(Arrays, HeldFactors[Config]):
 KNOWN = ("label", "labels", "classes", "factors", "factor_names", "factor_kinds", "split")
 
 
-def _place(files: Files) -> Path:
+@contextlib.contextmanager
+def _place(files: Files) -> Iterator[Path]:
+    """The user's file, or folder of files, which may be in an archive."""
     if not files.required:
         raise UsageError("data set 'arrays' needs a file of images: add --data-dir FILE.npz (or .npy, .h5).")
-    return place_of(files.folders[0], ITEMS)
+    with on_disk(files.folders[0], KINDS) as root:
+        yield place_of(root, ITEMS)
 
 
 def _numbers(path: Path, held: Mapping[str, Any], name: str, n: int) -> np.ndarray:

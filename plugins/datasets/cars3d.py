@@ -19,6 +19,7 @@ from torch import Tensor
 
 from distk import DataSpec, DistkError, FactorDataset, Files, UsageError, option, permuted_split
 from distk.console import progress
+from distk.files import read_bytes
 from distk.kept import of_files
 from distk.plugins.datasets.matfile import arrays
 from distk.stored import Stored
@@ -40,8 +41,9 @@ class Config:
 
 
 class Cars3D(FactorDataset[Config]):
-    """Factors elevation 4, azimuth 24, object 183; cars in the order of their files' names."""
+    """Factors elevation 4, azimuth 24, object 183; cars in the order of `list.txt` beside them, else of their names."""
 
+    counted = True
     reads = "cars/*.mat, 183 files"
     factor_names = ("elevation", "azimuth", "object")
     factor_kinds = ("ordinal", "circular", "categorical")
@@ -69,10 +71,20 @@ def _found(files: Files) -> tuple[Path, list[Path]]:
         for inside in (folder / "data" / "cars", folder / "cars", folder):
             paths = sorted(p for p in inside.glob("*.mat") if p.is_file()) if inside.is_dir() else []
             if paths:
-                return inside, paths
+                return inside, _in_order(inside, paths)
     raise UsageError(
         "data set 'cars3d' is not drawn: unpack nips2015-analogy-data.tar.gz and name its folder by --data-dir FOLDER."
     )
+
+
+def _in_order(folder: Path, paths: list[Path]) -> list[Path]:
+    """As the archive's `list.txt` names them, where it names all of them; else by their names."""
+    try:
+        names = read_bytes(folder / "list.txt", 1 << 20).decode("utf-8", "replace").split()
+    except OSError:
+        return paths
+    by_name = {path.stem: path for path in paths}
+    return [by_name[name] for name in names] if sorted(names) == sorted(by_name) else paths
 
 
 def read(folder: Path, paths: list[Path], size: int) -> np.ndarray:
@@ -86,6 +98,7 @@ def read(folder: Path, paths: list[Path], size: int) -> np.ndarray:
                 advance(1)
 
     shape = (math.prod(GRID), size, size, 3)
+    # Whose picture is where depends on the order of the files, too.
     return of_files(f"cars3d: {folder.resolve()} {size}", paths, folder, shape, np.uint8, fill)
 
 

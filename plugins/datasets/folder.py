@@ -19,7 +19,7 @@ from torch import Tensor
 from distk import Dataset, DataSpec, DistkError, Files, UsageError, option, permuted_split
 from distk.console import counted, progress
 from distk.kept import kept, of_stamp
-from distk.pictures import SERIAL, SUFFIXES, Fitting, Form, Seen, colour, frames_of, read_frames
+from distk.pictures import SERIAL, SUFFIXES, Fitting, Form, Seen, colour, frames_of, read_frames, read_many
 from distk.stored import Stored
 from distk.tree import Entry, Tree, opened
 
@@ -203,15 +203,16 @@ class Reader:
 
         def fill(images: np.ndarray) -> None:
             with progress("reading images", len(self.entries)) as advance:
-                for i in self._in_order():
-                    entry, most = self.entries[i], int(self.frames[i])
-                    try:
-                        found = read_frames(entry.open(), self._where(entry), self.form, seen, most)
-                        for k, picture in enumerate(found):
-                            images[first[i] + k] = picture
-                    except DistkError as error:
-                        raise self._with_hint(error) from error
-                    advance(1)
+                order = self._in_order()
+                files = ((self.entries[i].open(), self._where(self.entries[i]), int(self.frames[i])) for i in order)
+                at, before = -1, 0
+                try:
+                    for k, picture in read_many(files, self.form, seen):
+                        advance(k - max(at, 0))
+                        at, before = k, before + 1 if k == at else 0
+                        images[first[order[k]] + before] = picture
+                except DistkError as error:
+                    raise self._with_hint(error) from error
             counts[:] = [seen[key] for key in COUNTED]
 
         shape = (int(self.frames.sum()), self.form.channels, *self.form.size)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import resource
 import signal
@@ -18,6 +19,11 @@ import numpy as np
 
 MEMORY = 4 << 30
 """Bytes of address space that a file may make this process take."""
+SPARE = 256 << 20
+"""Bytes beyond what this process has that reading anything may take."""
+TIMES = 8
+"""Words lie in a file as they are, so that they take no more than so many times its size here and in the answer; the
+same holds for the unpacked pieces in which numbers are stored, of which HDF5 keeps several."""
 NAMES = 10_000
 """Names at the top of a file that are told."""
 
@@ -32,11 +38,13 @@ class Server:
         if "open" in request:
             if self.file is not None:
                 self.file.close()
+            _may_take(SPARE)
             self.file = h5py.File(request["open"], "r")
             return {"names": [str(name) for _, name in zip(range(NAMES), self.file, strict=False)]}, b""
         held = self._at(*request["at"])
         if "start" not in request:
             return self._described(held), b""
+        _may_take(SPARE + TIMES * self._size(held, request["stop"] - request["start"]))
         part = held[request["start"] : request["stop"]] if held.shape else held[()]
         array = np.ascontiguousarray(part)
         if array.dtype.kind == "O":
@@ -49,6 +57,13 @@ class Server:
         held = self.file[name]
         return held if k is None else self.file[held[()].reshape(-1)[k]]
 
+    def _size(self, held: Any, rows: int) -> int:
+        """Bytes of some rows of an array, and of a piece in which they are stored; of words those of the file."""
+        if held.dtype.kind == "O":
+            return os.path.getsize(self.file.filename)
+        row = math.prod(held.shape[1:]) * held.dtype.itemsize
+        return rows * row + math.prod(held.chunks or ()) * held.dtype.itemsize
+
     def _described(self, held: Any) -> dict[str, Any]:
         if not isinstance(held, h5py.Dataset) or held.shape is None:
             return {"array": False}
@@ -57,6 +72,17 @@ class Server:
         kind = "refers" if refers else "words" if held.dtype.kind == "O" else held.dtype.str
         size = held.id.get_storage_size()
         return {"array": True, "shape": list(held.shape), "dtype": kind, "outside": outside, "stored": size}
+
+
+def _may_take(more: int) -> None:
+    """Let this process have so many bytes of address space beyond what it has: a number in a damaged file, such as the
+    length of a word, must not become gigabytes. Where the system does not say what it has, `MEMORY` alone holds."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            has = int(file.read().split()[0]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (min(MEMORY, has + more), MEMORY))
 
 
 def _word(value: Any) -> str:

@@ -14,19 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from distk import Dataset, DataSpec, Files, UsageError, option
-from distk.console import note, progress, warn
-from distk.kept import of_files
-from distk.video.clips import Fit
-from distk.video.readers import PICTURES, read_picture
+from distk.console import warn
+from distk.pictures import SUFFIXES, Form
+from distk.plugins.datasets.decoded import decoded
+from distk.stored import Stored
+from distk.tree import Tree, opened
 
 PARTS = ("train", "valid", "test")
-GREY = ("1", "L", "LA", "La")
-"""PIL's modes without colour."""
 FEWEST = 10
 """Identities that can be split three ways."""
 
@@ -51,25 +49,40 @@ class IdentityFolder(Dataset[Config]):
     names: of the identities, by label, in sorted order. Identities of a single picture are left out and counted.
     """
 
-    reads = "a folder of pictures per identity, or folders train, valid and test of <identity>_<n>_<x>.png"
+    counted = True
+    reads = (
+        "a folder of pictures per identity, or folders train, valid and test of <identity>_<n>_<x>.png, also in a "
+        "zip or tar"
+    )
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
         if not files.required:
             raise UsageError("data set 'identity-folder' needs the folder of pictures: add --data-dir DIR.")
         root = files.folders[0]
-        paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
-        if not paths:
+        with opened(root, SUFFIXES) as tree:
+            self._read(tree, root, files)
+
+    def _read(self, tree: Tree, root: Path, files: Files) -> None:
+        config, device = self.config, self.device
+        if not tree.entries:
             raise UsageError(f"'{root}' holds no pictures; it reads {self.reads}.")
-        inside = [p.relative_to(root).parts for p in paths]
+        inside = [entry.parts for entry in tree.entries]
+        while tree.packed and len({parts[0] for parts in inside}) == 1 and all(len(parts) > 2 for parts in inside):
+            inside = [parts[1:] for parts in inside]  # one folder holds everything, as in many archives
         given = {parts[0] for parts in inside} <= set(PARTS) and any(parts[0] == "train" for parts in inside)
         keys = [(p[0] if given else "", identity_of(p[1:] if given else p, config.level, given, root)) for p in inside]
         kept = _usable(keys, root)
         self.names = tuple(sorted({keys[i][1] for i in kept}))
         number = {name: i for i, name in enumerate(self.names)}
         self.label = torch.tensor([number[keys[i][1]] for i in kept], device=device)
-        self.images = torch.from_numpy(read_all([paths[i] for i in kept], root, config)).to(device)
-        self.spec = DataSpec("image", tuple(self.images.shape[1:]))
+        form = Form((config.size, config.size), config.channels, average=True)
+        name = f"identity-folder {config.level}"
+        images, seen = decoded(name, tree, [tree.entries[i] for i in kept], form)
+        self.told = (*tree.left_out(), *seen.told(form))
+        self.images = Stored(images, device, files.where)
+        self.stored = (self.images,)
+        self.spec = DataSpec("image", tuple(images.shape[1:]))
         self.origin = f"{len(kept):,} pictures of {len(self.names):,} identities below {root}"
         self.parts = self._given([keys[i] for i in kept], root) if given else self._drawn(root)
 
@@ -142,24 +155,3 @@ def _usable(keys: list[tuple[str, str]], root: Path) -> list[int]:
     if few:
         warn(f"{len(few):,} identities of a single picture are left out: {shown}")
     return kept
-
-
-def read_all(paths: Sequence[Path], root: Path, config: Config) -> np.ndarray:
-    """uint8 `[n, channels, size, size]`; where they are decoded it is said what was turned from grey to colour or back.
-
-    Raises DistkError naming a file that is no valid picture.
-    """
-    size, channels = config.size, config.channels
-
-    def fill(images: np.ndarray) -> None:
-        turned = 0
-        with progress("reading pictures", len(paths)) as advance:
-            for i, path in enumerate(paths):
-                images[i], mode = read_picture(path, Fit(size, channels))
-                turned += (mode in GREY) != (channels == 1)
-                advance(1)
-        if turned:
-            note(f"{turned:,} of {len(paths):,} pictures turned into {'grey' if channels == 1 else 'colour'}")
-
-    name = f"identity-folder {root.resolve()} {size} {channels} {config.level}"
-    return of_files(name, paths, root, (len(paths), channels, size, size), np.uint8, fill)

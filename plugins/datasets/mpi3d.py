@@ -54,6 +54,7 @@ class MPI3D(FactorDataset[Config]):
     """Factors object_color 6, object_shape 6, object_size 2, camera_height 3, background_color 3, horizontal_axis 40,
     vertical_axis 40 (complex: 4 colours and 4 shapes)."""
 
+    counted = True
     reads = " or ".join(FILES.values())
     factor_names = (
         "object_color",

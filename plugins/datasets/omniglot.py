@@ -14,15 +14,15 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from distk import Dataset, DataSpec, DistkError, Files, UsageError, option, permuted_split
 from distk.console import progress, warn_once
+from distk.pictures import plain
 from distk.plugins.datasets.strokes28 import Config as StrokesConfig
 from distk.plugins.datasets.strokes28 import Strokes28
 
@@ -95,12 +95,19 @@ def _read(path: Path, size: int) -> tuple[np.ndarray, list[str]]:
     """
     members = _from_zip(path) if path.is_file() else _from_folder(path)
     images, names = [], []
-    with progress("reading drawings", 32_460) as advance:
+
+    def drawings() -> Iterator[tuple[IO[bytes], str]]:
         for name, content in members:
             matched = MEMBER.search(name)
             assert matched is not None
-            images.append(_decode(f"{path}: {name}", content, size))
             names.append(f"{matched[1]}/{matched[2]}")
+            if len(content) > LARGEST_PNG:
+                raise DistkError(f"'{path}: {name}' is too large for a drawing.")
+            yield io.BytesIO(content), f"{path}: {name}"
+
+    with progress("reading drawings", 32_460) as advance:
+        for picture in plain(drawings(), "L", ("PNG",), LARGEST_SIDE):
+            images.append(_averaged(picture, size))
             advance(1)
     if not images:
         raise UsageError(f"'{path}' holds no <alphabet>/characterNN/<name>.png, which is how Omniglot is stored.")
@@ -152,19 +159,9 @@ def _check_count(path: Path, count: int) -> None:
         raise DistkError(f"'{path}' holds {count:,} drawings; more than {MOST_IMAGES:,} are refused.")
 
 
-def _decode(where: str, content: bytes, size: int) -> np.ndarray:
-    """uint8 `[size, size]`, ink bright, the mean over the area of each pixel."""
-    if len(content) > LARGEST_PNG:
-        raise DistkError(f"'{where}' is too large for a drawing.")
-    try:
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            if max(image.size) > LARGEST_SIDE:
-                raise DistkError(
-                    f"'{where}' has {image.size[0]}x{image.size[1]} pixels; at most {LARGEST_SIDE} are read."
-                )
-            ink = 1 - np.asarray(image.convert("L"), dtype=np.float64) / 255
-    except (OSError, ValueError, SyntaxError, zlib.error, Image.DecompressionBombError) as error:
-        raise DistkError(f"'{where}' cannot be read as a PNG: {error}.") from error
+def _averaged(picture: np.ndarray, size: int) -> np.ndarray:
+    """uint8 `[h, w]`, dark ink -> uint8 `[size, size]`, ink bright, the mean over the area of each pixel."""
+    ink = 1 - picture.astype(np.float64) / 255
     height, width = ink.shape
     return np.rint(255 * _cover(height, size) @ ink @ _cover(width, size).T).astype(np.uint8)
 

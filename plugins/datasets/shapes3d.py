@@ -56,6 +56,7 @@ class Config:
 class Shapes3D(FactorDataset[Config]):
     """Factors floor_hue 10, wall_hue 10, object_hue 10, scale 8, shape 4, orientation 15, as in the official file."""
 
+    counted = True
     reads = FILE
     factor_names = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
     factor_kinds = ("circular", "circular", "circular", "ordinal", "categorical", "ordinal")

@@ -44,6 +44,7 @@ class Config:
 class SmallNorb(FactorDataset[Config]):
     """Factors category 5, instance 10, elevation 9, azimuth 18, lighting 6; splits by instance as published."""
 
+    counted = True
     reads = f"{STEMS['train']}-dat.mat and its -cat.mat and -info.mat, and those of the test set, .gz or not"
     factor_names = ("category", "instance", "elevation", "azimuth", "lighting")
     factor_kinds = ("categorical", "categorical", "ordinal", "circular", "categorical")

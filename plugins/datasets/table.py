@@ -7,13 +7,11 @@ splits. Parquet needs `pip install 'distk[tables]'`.
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,15 +21,9 @@ from distk.console import counted, progress
 from distk.errors import nearest
 from distk.plugins.datasets.arrays import HeldFactors, HeldItems, SplitConfig
 from distk.plugins.datasets.folder import SPLITS
+from distk.tabular import SUFFIXES, chunks, factor_values, floats, mostly_numbers
 from distk.tree import Entry, opened
 
-SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
-CHUNK = 4096
-"""Rows that are read together."""
-WIDEST = 1 << 16
-"""Columns that are believed."""
-LONGEST = 1 << 20
-"""Characters of one cell that are believed."""
 LABELS, SPLIT = ("label", "class", "target"), ("split",)
 """Columns that are taken for labels and splits without being named."""
 SHOWN = 5
@@ -108,13 +100,13 @@ class _Rows:
         self.bad: list[str] = []
 
     def read(self, entry: Entry) -> _Rows:
-        chunks = _parquet(entry, self.where) if entry.suffix == ".parquet" else self._text(entry)
-        names, first = next(chunks)
+        pieces = chunks(entry, self.where, self.told)
+        names, first = next(pieces)
         self._roles(names, first)
         words: dict[str, list[np.ndarray]] = {name: [] for name in self.words}
         numbers, at = [], 1
         with progress(f"reading {Path(entry.name).name}", 0) as advance:
-            for _, columns in itertools.chain([(names, first)], chunks):
+            for _, columns in itertools.chain([(names, first)], pieces):
                 table = dict(zip(names, columns, strict=True))
                 kept, x = self._numbers(table, at)
                 numbers.append(x[kept])
@@ -131,42 +123,6 @@ class _Rows:
             raise DistkError(f"'{self.where}' has no row of numbers.")
         return self
 
-    def _text(self, entry: Entry) -> Iterator[tuple[list[str], list[Any]]]:
-        """The names of the columns and, chunk by chunk, their cells."""
-        with entry.open() as raw, _as_text(raw) as text:
-            try:
-                head = text.read(1 << 16)
-                text.seek(0)
-                first = head.partition("\n")[0]
-                mark = "\t" if entry.suffix == ".tsv" else max(",;\t", key=first.count)
-                csv.field_size_limit(LONGEST)
-                rows = csv.reader(text, delimiter=mark, strict=True)
-                names = [cell.strip() for cell in next(rows, [])]
-                start: list[list[str]] = []
-                if not 0 < len(names) <= WIDEST:
-                    raise DistkError(f"'{self.where}' has no columns.")
-                if all(map(_is_number, names)):
-                    start, names = [names], [f"c{i + 1}" for i in range(len(names))]
-                    self.told.append(f"'{self.where}' names no columns: they are c1 to c{len(names)}")
-                yield from self._chunks(itertools.chain(start, rows), names)
-            except (csv.Error, UnicodeDecodeError, ValueError) as error:
-                reason = " ".join(str(error).split())[:200]
-                raise DistkError(f"'{self.where}' cannot be read as a table: {reason}.") from error
-
-    def _chunks(self, rows: Iterator[list[str]], names: list[str]) -> Iterator[tuple[list[str], list[Any]]]:
-        line = 1
-        while chunk := list(itertools.islice(rows, CHUNK)):
-            sound = [row for row in chunk if row]
-            wrong = next((row for row in sound if len(row) != len(names)), None)
-            if wrong is not None:
-                at = line + chunk.index(wrong)
-                raise DistkError(f"row {at} of '{self.where}' has {len(wrong)} cells, its first line {len(names)}.")
-            line += len(chunk)
-            if sound:
-                yield names, list(zip(*sound, strict=True))
-        if line == 1:
-            raise DistkError(f"'{self.where}' has no rows.")
-
     def _roles(self, names: list[str], first: list[Any]) -> None:
         """Which columns are what, by the settings and by the first rows."""
         if twice := [name for name in names if names.count(name) > 1]:
@@ -180,7 +136,7 @@ class _Rows:
                 raise UsageError(f"'{self.where}' has no column '{name}'.{nearest(name, names)}")
         meaning = [name for name in dict.fromkeys((self.label, self.split, *config.factors)) if name]
         self.words = {name: np.empty(0) for name in meaning}
-        numeric = [n for n, cells in zip(names, first, strict=True) if _mostly_numbers(cells)]
+        numeric = [n for n, cells in zip(names, first, strict=True) if mostly_numbers(cells)]
         self.x_names = list(config.columns) or [name for name in numeric if name not in meaning]
         unread = [name for name in names if name not in self.x_names and name not in self.words]
         if not self.x_names:
@@ -190,7 +146,7 @@ class _Rows:
 
     def _numbers(self, table: Mapping[str, Any], at: int) -> tuple[np.ndarray, np.ndarray]:
         """Which rows of a chunk are sound, bool `[n]`, and their vectors, float64 `[n, D]`."""
-        x = np.stack([_floats(table[name]) for name in self.x_names], 1)
+        x = np.stack([floats(table[name]) for name in self.x_names], 1)
         filled = [[cell is not None and str(cell).strip() != "" for cell in table[name]] for name in self.words]
         fits = np.concatenate([np.isfinite(x), np.array(filled, bool).reshape(len(filled), len(x)).T], 1)
         sound = np.asarray(fits.all(axis=1))
@@ -217,7 +173,7 @@ def _joined(config: Config, tables: Mapping[str, _Rows]) -> dict[str, Any]:
     elif split := every[0].split:
         held["split"] = np.array([SPLITS.get(str(word).lower(), str(word)) for word in words[split]])
     if config.factors:
-        values, kinds = zip(*(_factor(words[name]) for name in config.factors), strict=True)
+        values, kinds = zip(*(factor_values(words[name]) for name in config.factors), strict=True)
         held |= {
             "factors": np.stack(values, 1),
             "factor_names": np.array(config.factors),
@@ -227,61 +183,9 @@ def _joined(config: Config, tables: Mapping[str, _Rows]) -> dict[str, Any]:
 
 
 def _whole_or_words(cells: np.ndarray) -> np.ndarray:
-    values = _floats(cells)
+    values = floats(cells)
     return (
         values
         if np.isfinite(values).all() and (values == values.round()).all() and values.min() >= 0
         else cells.astype(str)
     )
-
-
-def _factor(cells: np.ndarray) -> tuple[np.ndarray, str]:
-    """Values float64 `[n]` of a factor, and its kind: words are categorical, whole numbers ordinal."""
-    values = _floats(cells)
-    if not np.isfinite(values).all():
-        return np.unique(cells.astype(str), return_inverse=True)[1].astype(np.float64), "categorical"
-    return values, "ordinal" if (values == values.round()).all() else "continuous"
-
-
-def _floats(cells: Any) -> np.ndarray:
-    """float64 `[n]`, NaN where a cell is no number."""
-    try:
-        return np.asarray(cells, np.float64)
-    except (ValueError, TypeError):
-        return np.array([float(cell) if _is_number(cell) else np.nan for cell in cells])
-
-
-def _is_number(cell: Any) -> bool:
-    try:
-        float(cell)
-    except (ValueError, TypeError):
-        return False
-    return True
-
-
-def _mostly_numbers(cells: Any) -> bool:
-    return bool(np.isfinite(_floats(cells)).mean() > 0.5)
-
-
-@contextlib.contextmanager
-def _as_text(raw: IO[bytes]) -> Iterator[io.TextIOWrapper]:
-    text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-    try:
-        yield text
-    finally:
-        text.detach()
-
-
-def _parquet(entry: Entry, where: str) -> Iterator[tuple[list[str], list[Any]]]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise UsageError(f"reading '{where}' needs the package pyarrow: pip install 'distk[tables]'.") from None
-    with entry.open() as raw:
-        try:
-            file = parquet.ParquetFile(raw)
-            for batch in file.iter_batches(CHUNK):
-                yield list(batch.schema.names), [column.to_pylist() for column in batch.columns]
-        except Exception as error:  # damaged files raise a family of their own
-            reason = " ".join(str(error).split())[:200]
-            raise DistkError(f"'{where}' cannot be read as Parquet: {reason}.") from error

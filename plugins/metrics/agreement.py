@@ -14,6 +14,7 @@ from distk.device import seeded
 from distk.latents import Code
 from distk.meaning import higher, lower
 from distk.method import Method, eval_mode
+from distk.onepass import one_pass
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.table import Config, Scored, codes, quantities
 
@@ -165,8 +166,10 @@ class Reconstruction(Metric[ReconstructionConfig]):
 
 def _drawn(model: Method, x: Tensor, generator: torch.Generator) -> Code:
     """A draw from the posterior of each item; groups without a Gaussian one as `encode` gives them."""
-    code = dict(model.encode(x))
-    for name, (mean, std) in model.posterior(x).items():
+    with one_pass(model):
+        code = dict(model.encode(x))
+        posterior = model.posterior(x)
+    for name, (mean, std) in posterior.items():
         noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
         code[name] = mean + std * noise
     return code

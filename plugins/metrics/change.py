@@ -54,7 +54,7 @@ class HigginsChange(Scored[H]):
         "train": higher(0, 1, chance="1/K", source="Higgins et al. 2016", what="on the pairs that train"),
         "validation": higher(0, 1, chance="1/K", source="Peychev et al. 2017", what="on the pairs that choose"),
         "eval": higher(0, 1, chance="1/K", source="Higgins et al. 2016", form="textbook; authors with peychev"),
-        "active_codes": count("codes", "codes that vary"),
+        "codes_used": count("codes", "codes that vary"),
         "collisions": count("pairs", "pairs whose codes do not differ"),
         "probe_epochs": count("epochs"),
     }

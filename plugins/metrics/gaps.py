@@ -164,7 +164,7 @@ class ZMax(Scored[VotingConfig]):
             0, 1, chance="1/K", source="Kim et al. 2019 (Bayes-Factor-VAE)", what="on the votes that train"
         ),
         "eval": higher(0, 1, chance="1/K", source="Kim et al. 2019 (Bayes-Factor-VAE)"),
-        "active_codes": count("codes", "codes that may vote"),
+        "codes_used": count("codes", "codes that may vote"),
     }
     repeats = 5
     matrices = {"votes": "heat"}

@@ -40,7 +40,7 @@ class Dci(Scored[DciConfig]):
         "nrmse_*": lower(
             0, chance=1.0, source="Eastwood & Williams 2018, section 2", form="authors", what="error over deviation"
         ),
-        "active_codes": count("codes", "codes that vary"),
+        "codes_used": count("codes", "codes that vary"),
     }
     predicts = True
     matrices = {"importance": "hinton"}

@@ -39,7 +39,7 @@ class Mig(Scored[MigConfig]):
     numbers = {
         "mig": higher(0, 1, chance=0.0, source="Chen et al. 2018, eq. 6", form="dlib; authors with protocol aggregate"),
         "mig_sup": higher(0, 1, source="Li et al. 2020", form="textbook", what="the gap over factors, mean over codes"),
-        "active_codes": count("codes", "codes that vary"),
+        "codes_used": count("codes", "codes that vary"),
     }
     matrices = {"mutual_information": "heat"}
     bars = ("mig_per_factor",)
@@ -81,10 +81,10 @@ class Modularity(Scored[BinsConfig]):
     measures = "one code, one factor (modularity)"
     numbers = {
         "modularity": higher(0, 1, source="Ridgeway & Mozer 2018, eq. 2", form="dlib"),
-        "modularity_active": higher(
+        "modularity_informative": higher(
             0, 1, source="Ridgeway & Mozer 2018, eq. 2", form="textbook", what="over codes that tell of any factor"
         ),
-        "active_codes": count("codes", "codes that tell of any factor"),
+        "codes_used": count("codes", "codes that tell of any factor"),
     }
     matrices = {"mutual_information": "heat"}
     bars = ("modularity_per_code",)

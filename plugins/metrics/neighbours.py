@@ -53,7 +53,7 @@ class InfoMec(Scored[FactorConfig]):
         "infom": higher(None, 1, source="Hsu et al. 2023, eq. 6", form="authors"),
         "infoc": higher(None, 1, source="Hsu et al. 2023, eq. 8", form="authors"),
         "infoe": higher(0, 1, chance=0.0, source="Hsu et al. 2023, eq. 9", form="authors"),
-        "active_codes": count("codes", "codes whose range is above 1/20 of the largest"),
+        "codes_used": count("codes", "codes whose range is above 1/20 of the largest"),
     }
     matrices = {"nmi": "heat"}
     bars = ("infoe_per_factor",)

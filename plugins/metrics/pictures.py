@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,16 +17,24 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from distk.console import clean
+from distk import look
+from distk.console import clean, counted
+from distk.study.tables import as_figure
 
 Colour = tuple[int, int, int]
 WHITE, BLACK, GREY, PALE, INK, BAR = (255,) * 3, (0,) * 3, (128,) * 3, (225,) * 3, (40,) * 3, (70, 110, 160)
 SIZE, PAD, LONGEST = 12, 10, 28
-"""Points of a word, pixels around a drawing, letters of the longest name."""
+"""Pixels of a word's height and around a drawing, letters of the longest name."""
+SHARP = 2.0
+"""Pixels of a PNG for each of the drawing's, so that words are sharp at the size of a column."""
+NARROW = SIZE * 72 / look.POINTS * look.COLUMN
+"""Width of a drawing whose words have 7 points at the size of a column."""
 LARGEST = 400
 """A matrix with more rows or columns is not drawn: names and squares would be too small to see."""
 SCALE = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], dtype=float)
 """Dark to light, in equal steps of lightness."""
+UNITS = {"mutual_information": "nats", "mi": "nats", "factor_entropy": "nats"}
+"""Units of what metrics draw, by the key of the result; scores are shares."""
 BLOCKS = " ▁▂▃▄▅▆▇█"
 """Eighths of a character cell."""
 
@@ -59,27 +68,62 @@ class Drawing:
         """Add a Word."""
         self.words.append(Word(*arguments))
 
+    @property
+    def scale(self) -> float:
+        """Pixels of a PNG for each of the drawing's: enough for `--dpi` where the drawing is as wide as a column."""
+        dpi = look.chosen().dpi
+        return max(SHARP, look.COLUMN * dpi / self.width) if dpi is not None else SHARP
+
     def png(self) -> bytes:
         """The drawing as the contents of a PNG file."""
-        sheet = np.full((math.ceil(self.height), math.ceil(self.width), 3), 255.0)
-        for x, y, width, height, colour in self.boxes:
+        scale = self.scale
+        sheet = np.full((math.ceil(scale * self.height), math.ceil(scale * self.width), 3), 255.0)
+        for box in self.boxes:
+            x, y, width, height = (scale * side for side in box[:4])
             cover = _cover(y, height, sheet.shape[0])[:, None] * _cover(x, width, sheet.shape[1])
-            sheet += cover[:, :, None] * (np.array(colour) - sheet)
+            sheet += cover[:, :, None] * (np.array(box[4]) - sheet)
         image = Image.fromarray(sheet.round().astype(np.uint8))
-        draw = ImageDraw.Draw(image)
+        draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=round(scale * SIZE))
         anchors = {"start": "lm", "middle": "mm", "end": "rm"}
         for word in self.words:
+            x, y = scale * word.x, scale * word.y
             if word.place == "up":
-                label = Image.new("L", (math.ceil(_length(word.text)) + 2, SIZE + 6), 0)
-                ImageDraw.Draw(label).text((1, SIZE // 2 + 3), word.text, fill=255, font=_font(), anchor="lm")
+                high = round(scale * (SIZE + 6))
+                label = Image.new("L", (math.ceil(font.getlength(word.text)) + 2, high), 0)
+                ImageDraw.Draw(label).text((1, high / 2), word.text, fill=255, font=font, anchor="lm")
                 label = label.rotate(90, expand=True)
-                at = (round(word.x - label.width / 2), round(word.y - label.height))
+                at = (round(x - label.width / 2), round(y - label.height))
                 image.paste(word.colour, (*at, at[0] + label.width, at[1] + label.height), label)
             else:
-                draw.text((word.x, word.y), word.text, fill=word.colour, font=_font(), anchor=anchors[word.place])
+                draw.text((x, y), word.text, fill=word.colour, font=font, anchor=anchors[word.place])
         buffer = io.BytesIO()
-        image.save(buffer, format="PNG")
+        image.save(buffer, format="PNG", dpi=(image.width / look.COLUMN,) * 2)
         return buffer.getvalue()
+
+    def pdf(self) -> bytes:
+        """The drawing as the contents of a PDF file, as wide as its words need to be of 7 points."""
+        from matplotlib.collections import PatchCollection
+        from matplotlib.figure import Figure
+        from matplotlib.patches import Rectangle
+
+        inch = SIZE * 72 / look.POINTS
+        figure = Figure(figsize=(self.width / inch, self.height / inch))
+        axis = figure.add_axes((0, 0, 1, 1))
+        axis.set_axis_off()
+        axis.set(xlim=(0, self.width), ylim=(self.height, 0))
+        boxes = [Rectangle((x, y), width, height) for x, y, width, height, _ in self.boxes]
+        colours = [tuple(part / 255 for part in box[4]) for box in self.boxes]
+        axis.add_collection(PatchCollection(boxes, facecolors=colours, linewidths=0))
+        places: dict[str, dict[str, Any]] = {
+            "start": {"ha": "left", "va": "center"},
+            "middle": {"ha": "center", "va": "center"},
+            "end": {"ha": "right", "va": "center"},
+            "up": {"ha": "center", "va": "bottom", "rotation": 90},
+        }
+        for word in self.words:
+            style = {"fontsize": look.POINTS, "color": _hex(word.colour), **places[word.place]}
+            axis.text(word.x, word.y, word.text, parse_math=False, **style)
+        return as_figure(figure, ".pdf")
 
     def svg(self) -> str:
         """The drawing as an SVG document."""
@@ -103,7 +147,9 @@ class Drawing:
         return "\n".join(self.lines)
 
 
-def hinton(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str = "") -> Drawing:
+def hinton(
+    matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str = "", subject: str = ""
+) -> Drawing:
     """Hinton diagram of a real matrix `[rows, columns]`, row 0 on top (Eastwood & Williams 2018, figure 2).
 
     The area of a square is proportional to the value's size and fills its cell at the next power of two above the
@@ -111,7 +157,7 @@ def hinton(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], titl
     """
     matrix = np.asarray(matrix, dtype=float)
     full = power_of_two(matrix)
-    drawn, cell, left, top = _frame(matrix, rows, columns, title, f"full cell = {full:g}; white +, black -")
+    drawn, cell, left, top = _frame(matrix, rows, columns, title, f"full cell = {full:g}; white +, black -", subject)
     drawn.box(left, top, cell * matrix.shape[1], cell * matrix.shape[0], GREY)
     for (i, j), value in np.ndenumerate(matrix):
         if not math.isfinite(value):
@@ -146,12 +192,16 @@ def _block_lines(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str]
     return [*lines, f"full block = {full:g}, · below {full / 16:g}, - negative"]
 
 
-def heat(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str = "") -> Drawing:
+def heat(
+    matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str = "", subject: str = "", unit: str = ""
+) -> Drawing:
     """Heat map of a matrix `[rows, columns]`, row 0 on top, dark = smallest; values are written into large cells."""
     matrix = np.asarray(matrix, dtype=float)
     known = matrix[np.isfinite(matrix)]
     low, high = (min(0.0, float(known.min())), float(known.max())) if known.size else (0.0, 0.0)
-    drawn, cell, left, top = _frame(matrix, rows, columns, title, f"dark {low:.3g} to light {high:.3g}", 40)
+    drawn, cell, left, top = _frame(
+        matrix, rows, columns, title, f"dark {low:.3g} to light {high:.3g} {unit}".rstrip(), subject, 40
+    )
     for (i, j), value in np.ndenumerate(matrix):
         share = (value - low) / (high - low) if high > low and math.isfinite(value) else 0.0
         colour = shade(share) if math.isfinite(value) else PALE
@@ -171,12 +221,18 @@ def shade(share: float) -> Colour:
     return int(mixed[0]), int(mixed[1]), int(mixed[2])
 
 
-def bars(panels: Mapping[str, tuple[Sequence[str], Sequence[float]]]) -> Drawing:
-    """One panel of horizontal bars per title, (names, values); the axis runs from 0 to 1, or to the largest value."""
+def bars(
+    panels: Mapping[str, tuple[Sequence[str], Sequence[float]]], subject: str = "", units: Mapping[str, str] = {}
+) -> Drawing:
+    """One panel of horizontal bars per title, (names, values); the axis runs from 0 to 1, or to the largest value, and
+    its ends stand below it. units: of the titles that have one."""
     drawn = Drawing()
     names = [_short(n) for labels, _ in panels.values() for n in labels]
     left = PAD + max((_length(n) for n in names), default=0) + 6
     width, y = 240, float(PAD)
+    for line in _wrapped(subject) if subject else ():
+        drawn.word(PAD, y + 8, line)
+        y += 17
     for title, (labels, values) in panels.items():
         drawn.word(PAD, y + 8, title)
         y += 20
@@ -189,7 +245,10 @@ def bars(panels: Mapping[str, tuple[Sequence[str], Sequence[float]]]) -> Drawing
                 drawn.box(left, y + 2, width * value / end, 12, BAR)
             drawn.word(left + width + 6, y + 8, _brief(value) if math.isfinite(value) else "-")
             y += 17
-        y += 8
+        unit = f" {units[title]}" if units.get(title) else ""
+        drawn.word(left, y + 8, "0")
+        drawn.word(left + width, y + 8, f"{end:.3g}{unit}", "end")
+        y += 24
     drawn.width, drawn.height = left + width + 60, y + PAD - 8
     return drawn
 
@@ -201,6 +260,7 @@ def of_result(result: Mapping[str, Any], matrices: Mapping[str, str], vectors: S
     vectors: keys of vectors, one value per factor or per code, drawn together as `bars`.
     """
     codes, factors = result.get("code_names", ()), result.get("factor_names", ())
+    subject, units = str(result.get("subject", "")), {**UNITS, **result.get("units", {})}
     found: dict[str, Drawing] = {}
     for key, kind in matrices.items():
         matrix = result.get("weights", result.get(key)) if key == "importance" else result.get(key)
@@ -209,7 +269,10 @@ def of_result(result: Mapping[str, Any], matrices: Mapping[str, str], vectors: S
             continue
         rows, columns = _names(codes, matrix.shape[0], "code "), _names(factors, matrix.shape[1], "")
         title = key.replace("_", " ")
-        made = hinton(matrix, rows, columns, title) if kind == "hinton" else heat(matrix, rows, columns, title)
+        if kind == "hinton":
+            made = hinton(matrix, rows, columns, title, subject)
+        else:
+            made = heat(matrix, rows, columns, title, subject, units.get(key, ""))
         found[key.replace("_", "-")] = made
     panels = {}
     for key in vectors:
@@ -218,7 +281,7 @@ def of_result(result: Mapping[str, Any], matrices: Mapping[str, str], vectors: S
             own = factors if "factor" in key else codes
             panels[key.replace("_", " ")] = (_names(own, len(values), ""), values.tolist())
     if panels:
-        found["bars"] = bars(panels)
+        found["bars"] = bars(panels, subject, {key.replace("_", " "): unit for key, unit in units.items()})
     return found
 
 
@@ -227,22 +290,39 @@ def _names(names: Sequence[str], count: int, prefix: str) -> list[str]:
 
 
 def _frame(
-    matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str, legend: str, largest: int = 32
+    matrix: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    legend: str,
+    subject: str,
+    largest: int = 32,
 ) -> tuple[Drawing, float, float, float]:
-    """A drawing with title, legend and names around a matrix; the side of a cell and the matrix's left and top."""
+    """A drawing with title, subject, legend and names around a matrix; the side of a cell and the matrix's left and
+    top. Rows are codes and columns factors, as the words at the corner say."""
     cell = max(4.0, min(float(largest), 1600 // max(matrix.shape)))
     shown = cell >= 10  # smaller cells have no room for a name each
     left = PAD + (max((_length(_short(r)) for r in rows), default=0) + 6 if shown else 0)
-    top = PAD + 20 + (max((_length(_short(c)) for c in columns), default=0) + 6 if shown else 0)
+    lines = [title, *(_wrapped(subject) if subject else ())]
+    top = PAD + 17 * len(lines) + 3 + (max((_length(_short(c)) for c in columns), default=0) + 6 if shown else 0)
     right, bottom = left + cell * matrix.shape[1], top + cell * matrix.shape[0]
-    drawn = Drawing(max(right, PAD + _length(title), PAD + _length(legend)) + PAD, bottom + 24 + PAD)
-    drawn.word(PAD, PAD + 6, title)
+    axes = f"{counted(matrix.shape[0], 'code')} down, {counted(matrix.shape[1], 'factor')} across"
+    widest = max(_length(text) for text in (*lines, legend, axes))
+    drawn = Drawing(max(right, PAD + widest) + PAD, bottom + 40 + PAD)
+    for i, line in enumerate(lines):
+        drawn.word(PAD, PAD + 6 + 17 * i, line)
     drawn.word(PAD, bottom + 16, legend)
+    drawn.word(PAD, bottom + 32, axes)
     for i, name in enumerate(rows if shown else ()):
         drawn.word(left - 6, top + (i + 0.5) * cell, _short(name), "end")
     for j, name in enumerate(columns if shown else ()):
         drawn.word(left + (j + 0.5) * cell, top - 6, _short(name), "up")
     return drawn, cell, left, top
+
+
+def _wrapped(text: str) -> list[str]:
+    """A subject in lines that are no wider than a drawing of a column's width."""
+    return textwrap.wrap(clean(text), int((NARROW - 2 * PAD) / (0.52 * SIZE)))
 
 
 def _short(name: str) -> str:

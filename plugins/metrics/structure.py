@@ -38,7 +38,7 @@ class Irs(Scored[IrsConfig]):
     measures = "one code, one factor (modularity)"
     numbers = {
         "irs": higher(0, 1, source="Suter et al. 2019, eq. 9-11", form="dlib"),
-        "active_codes": count("codes", "codes that vary"),
+        "codes_used": count("codes", "codes that vary"),
     }
     matrices = {"irs_matrix": "heat"}
     bars = ("irs_per_code",)
@@ -69,7 +69,7 @@ class Unsupervised(Scored[UnsupervisedConfig]):
         "gaussian_wasserstein_correlation": lower(0, source="Locatello et al. 2019, appendix", form="dlib"),
         "gaussian_wasserstein_correlation_norm": lower(0, source="Locatello et al. 2019, appendix", form="dlib"),
         "mutual_info_score": lower(0, unit="nats", source="Locatello et al. 2019, appendix", form="dlib"),
-        "active_codes": count("codes", "codes that vary"),
+        "codes_used": count("codes", "codes that vary"),
     }
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
@@ -102,7 +102,7 @@ class LinearCorrelation(Scored[LinearConfig]):
             1, unit="codes", source="Kageback & Mogren 2016", form="authors", whole=True, what="that hold 90 %"
         ),
         "l_sigma": lower(0, source="Kageback & Mogren 2016", form="authors", what="mean |covariance|"),
-        "active_codes": count("codes", "codes that vary"),
+        "codes_used": count("codes", "codes that vary"),
     }
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
@@ -116,7 +116,7 @@ class LinearCorrelation(Scored[LinearConfig]):
 class ActiveConfig:
     """Settings of active units."""
 
-    threshold: float = option(0.01, "variance of the posterior mean above which a code is active", min=0)
+    threshold: float = option(functional.ACTIVE, "variance of the posterior mean above which a code is active", min=0)
 
 
 class ActiveUnits(Scored[ActiveConfig]):

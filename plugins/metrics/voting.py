@@ -61,7 +61,7 @@ class FactorVae(Scored[FactorVaeConfig]):
     numbers = {
         "train": higher(0, 1, chance="1/K", source="Kim & Mnih 2018, section 4", what="on the votes that train"),
         "eval": higher(0, 1, chance="1/K", source="Kim & Mnih 2018, section 4", form="dlib, or as the protocol says"),
-        "active_codes": count("codes", "codes that may vote"),
+        "codes_used": count("codes", "codes that may vote"),
     }
     repeats = 5
     matrices = {"votes": "heat"}
@@ -79,7 +79,7 @@ class FactorVae(Scored[FactorVaeConfig]):
         if PROTOCOLS[protocol].prune == "kl" and (kl is None or bool(kl.isnan().any())):
             # Pruning by KL means nothing without a posterior: fall back to the spread of the codes.
             kl, prune = None, {"prune": "std", "threshold": 0.05}
-            reasons["active_codes"] = "no posterior: pruned by std < 0.05"
+            reasons["codes_used"] = "no posterior: pruned by std < 0.05"
         result = dict(
             functional.factor_vae(
                 values,
@@ -118,7 +118,7 @@ class BetaVae(Scored[VotingConfig]):
     numbers = {
         "train": higher(0, 1, chance="1/K", source="Higgins et al. 2017", what="on the points that train"),
         "eval": higher(0, 1, chance="1/K", source="Higgins et al. 2017, section 3", form="dlib"),
-        "active_codes": count("codes", "codes that vary"),
+        "codes_used": count("codes", "codes that vary"),
     }
     repeats = 5
 

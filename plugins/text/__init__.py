@@ -49,6 +49,12 @@ def distk_register_datasets(register: Register) -> None:
         tags=("sentence",),
     )
     register(
+        "text-table",
+        _AT + "common.table:TextTable",
+        "your own sentences in a CSV, TSV or Parquet file: --data text-table --data-dir FILE --text-column NAME",
+        tags=("sentence", "labels"),
+    )
+    register(
         "amazonft",
         _AT + "common.amazon:AmazonReviews",
         "short sentences of Amazon reviews, from files in the format of fastText",

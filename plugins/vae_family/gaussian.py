@@ -12,6 +12,7 @@ from typing_extensions import TypeVar
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Step, UsageError, adam, option
 from distk.nn import bernoulli_nll, kl_to_prior, reparameterise
+from distk.optimizers import light
 from distk.plugins.vae_family.networks import Architecture, decoder, encoder
 
 
@@ -39,7 +40,7 @@ def optimizer(config: Any) -> Callable[[list[nn.Parameter]], torch.optim.Optimiz
     if config.optimizer == "adam":
         return adam(config.lr)
     # Of what Adagrad keeps only its step counter lies on the host, and without decay nothing depends on it.
-    return lambda parameters: torch.optim.Adagrad(parameters, lr=config.lr, foreach=parameters[0].is_cuda)
+    return lambda parameters: light(torch.optim.Adagrad, parameters, lr=config.lr, foreach=parameters[0].is_cuda)
 
 
 @dataclass

@@ -15,15 +15,15 @@ from distk.console import progress
 from distk.meaning import higher, lower, neither
 from distk.method import eval_mode
 from distk.nn import kl_to_prior, reparameterise
+from distk.plugins.metrics.functional import active_units
 from distk.plugins.vae_family.gaussian import GaussianVAE
 
 
 @dataclass(frozen=True)
 class Config:
-    """How many items, and what counts as an active latent."""
+    """How many items."""
 
     items: int = option(10_000, "at most so many items, drawn without replacement", min=1)
-    active: float = option(0.1, "KL in nats above which a latent is active", min=0)
 
 
 class VaeBound(Metric[Config]):
@@ -31,9 +31,9 @@ class VaeBound(Metric[Config]):
 
     elbo = -(reconstruction + kl), nats per item. reconstruction: -log p(x|z), sum over pixels. floor: the smallest
     value that it could take, the entropy of the pixels as targets, 0 for black and white. kl: sum over latents;
-    `kl_per_latent` `[z]`. active: latents with more KL than the setting `active`. bits_per_dim: -elbo per pixel and
-    channel, in bits. With the likelihood `gaussian` the reconstruction is a sum of squared errors, and elbo and bits
-    are undefined.
+    `kl_per_latent` `[z]`. active_units: latents whose posterior mean has a variance above 0.01.
+    bits_per_dim: -elbo per pixel and channel, in bits. With the likelihood `gaussian` the reconstruction is a sum of
+    squared errors, and elbo and bits are undefined.
     """
 
     headline = "elbo"
@@ -44,7 +44,7 @@ class VaeBound(Metric[Config]):
         "floor": neither(0, unit="nats", what="the least that reconstruction can be"),
         "kl": neither(0, unit="nats", what="summed over latents"),
         "bits_per_dim": lower(unit="bits"),
-        "active": neither(0, unit="latents", whole=True, what="with more KL than the setting `active`"),
+        "active_units": neither(0, unit="latents", whole=True, what="whose mean has a variance above 0.01"),
     }
     needs_model = True
     needs_codes = False
@@ -57,7 +57,7 @@ class VaeBound(Metric[Config]):
             raise UsageError("metric 'vae-bound' scores Gaussian VAEs whose code is `z` alone.")
         order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[: self.config.items]
         generator = seeded(seed, dataset.device)
-        nll, floor, kl = [], [], []
+        nll, floor, kl, means = [], [], [], []
         with eval_mode(model), progress("measuring the bound", len(order)) as advance:
             for rows in order.sort().values.to(dataset.device).split(512):
                 x = dataset.batch(rows)["x"]
@@ -66,9 +66,11 @@ class VaeBound(Metric[Config]):
                 z = reparameterise(mean, (0.5 * logvar.clamp(-20, 10)).exp(), noise)
                 nll.append(model.nll(model.decoder(z), x).double())
                 floor.append(target_entropy(x))
+                means.append(mean.double())
                 kl.append(kl_to_prior(mean, logvar).double())
                 advance(len(rows))
-        return self._summary(model, torch.cat(nll), torch.cat(floor), torch.cat(kl).mean(0))
+        active = active_units(torch.cat(means))["active_units"]
+        return {**self._summary(model, torch.cat(nll), torch.cat(floor), torch.cat(kl).mean(0)), "active_units": active}
 
     def _summary(self, model: GaussianVAE, nll: Tensor, floor: Tensor, kl: Tensor) -> dict[str, Any]:
         reconstruction, total = float(nll.mean()), float(kl.sum())
@@ -78,7 +80,6 @@ class VaeBound(Metric[Config]):
             "floor": float(floor.mean()),
             "kl": total,
             "bits_per_dim": (reconstruction + total) / (math.prod(model.spec.shape) * math.log(2)),
-            "active": float((kl > self.config.active).sum()),
             "kl_per_latent": kl.cpu(),
             "rows_used": [len(nll)],
         }

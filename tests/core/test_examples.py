@@ -7,7 +7,6 @@ only numbers that would take long are made smaller.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import re
 import shlex
@@ -22,53 +21,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distk import cli
 from distk.registry import registry
 
-DISTK = "distk"
-ORDINARY = "--batch 8 --device cpu"
-TINY_EMBEDDING = (
-    "--data puppets --size 30 --poses 2 --hidden 16 --k 4 --classes-per-batch 6 --samples-per-class 4 --batch 24"
-)
-TINY_CLIPS = "--size 16 --arch das-dandi --channels 4 --frame-dim 8 --hidden 8 --f-dim 4 --z-dim 2 --batch 4"
-TINY_PAIRS = "--width 0.125 --hidden 16 --horizon 6 --secondary-size 200 --test 60 --val-per-class 10 --batch 16"
-TINY_FACES = "--size 16 --identities 30 --width 4 --batch 4 --device cpu"
-TINY_SHAPES = "--size 16 --clips 40 --test-clips 20 --ngf 4 --ndf 4 --halvings 2 --batch 4"
-TINY_PLANE = "--hidden 16 --transition-hidden 8 --batch 8 --count 60 --second 40 --held-out 20"
-TINY_TEAPOTS = "--data teapots --items 600 --poses 150 --size 16 --gap paper"
-TINY_GRASPS = (
-    "--objects 4 --categories cup,mug --scenes 2 --size 32 --voxels 8 --demos 2 --kept 8 --per-view 4 --units 16 "
-    "--width 0.125 --local-size 8 --local-samples 6 --samples 12 --batch 2"
-)
-TINY: dict[str, str] = {
-    **dict.fromkeys(("fstat", "triplet", "histloss", "bindev"), TINY_EMBEDDING),
-    **dict.fromkeys(("jade", "jade-paired", "jade-single"), TINY_PAIRS),
-    **dict.fromkeys(("mvae", "mvae-baseline"), "--size 16 --fixed 60 --test 80 --batch 4"),
-    **dict.fromkeys(("sddcgan", "sdbegan", "dcgan", "began"), TINY_FACES),
-    "betavae": f"--data blobs {ORDINARY}",
-    "cascadevae": f"--data blobs --classes 3 {ORDINARY}",
-    "dsvae": TINY_CLIPS,
-    "indepvideo": "--data bouncing-squares --channels 2 --features 4 --latent-dim 2 --trans-hidden 8 --batch 4",
-    "arae": "--data standin-reviews:tiny --embedding 12 --hidden 10 --z 6 --sentences 300 --held-out 60 --batch 16",
-    "attrtransfer": "--data standin-reviews:tiny --embedding 8 --hidden 8 --filters 4 --sentences 300 --held-out 60 "
-    "--batch 16",
-    "crossaligned": "--data standin-reviews:tiny --embedding 8 --style 4 --content 8 --filters 4 --sentences 300 "
-    "--held-out 60 --batch 16",
-    "mmdtraverse": "--data standin-reviews:tiny --embedding 8 --filters 4 --phase1 1 --examples 10 --sentences 300 "
-    "--held-out 60 --batch 16",
-    "nlmultitask": "--data standin-trilingual:short --embedding 6 --hidden 8 --rep 6 --sentences 300 --batch 16",
-    "icm": "--width 4 --hidden 16 --identity-iters 4 --experts 4 --batch 8",
-    **dict.fromkeys(("ldf", "joint-gan"), "--clips 40 --held-out 20 --width 0.05 --top-hidden 8 --z 2 --batch 8"),
-    "infogan": f"{TINY_TEAPOTS} --dim 2 --noise 2 --batch 8",
-    "infogan-mnist": "--data digits28 --size 16 --margin 2 --dim 4 --hidden 16 --q-hidden 8 --batch 8",
-    "pca": f"{TINY_TEAPOTS} --steps 0",
-    **dict.fromkeys(("mocogan", "vgan"), TINY_SHAPES),
-    **dict.fromkeys(("dyncontent", "rce"), TINY_PLANE),
-    **dict.fromkeys(("grasping", "graspcnn"), TINY_GRASPS),
-    "icf": "--data maze --encoder mlp --grid 5 --size 15 --batch 15 --factors 8",
-    "icf-discrete": "--data maze --encoder mlp --grid 5 --size 15 --batch 15 --k 3",
-}
-"""Method -> settings of its smallest run, beside --steps; others take ORDINARY."""
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_runs import DISTK, Runs, called, tiny
 
 CALLED = {
     "aae-s": "aae-s",
@@ -103,6 +59,14 @@ NEEDS_FILES = {
     "arrays",
     "table",
     "cars3d",
+    "celeba",
+    "chairs3d",
+    "cifar100",
+    "dsprites-scream",
+    "falcor3d",
+    "hf",
+    "text-table",
+    "isaac3d",
     "mpi3d",
     "smallnorb",
     "aclimdb",
@@ -195,40 +159,8 @@ def examples(command: Any) -> list[str]:
 # -------------------------------------------------------------------------------------- running a line
 
 
-def called(program: Any, words: list[str]) -> tuple[int, str, str]:
-    """`distk WORDS` in this process: exit code, stdout, stderr."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "argv", [DISTK, *words])
-        patch.setattr(cli, "build", lambda: program)
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-    return code, out.getvalue(), err.getvalue()
-
-
-def tiny(method: str) -> str:
-    """Settings of the smallest run of a method."""
-    return TINY.get(method, ORDINARY)
-
-
-class Runs:
-    """The tiny runs of this session, each trained when the first example asks for it."""
-
-    def __init__(self, program: Any, folder: Path) -> None:
-        self.program, self.folder = program, folder
-        self.told: dict[str, tuple[int, str, str]] = {}
-
-    def of(self, method: str) -> Path:
-        """The run folder of a method."""
-        path = self.folder / method
-        if method not in self.told:
-            line = f"train {method} --steps 2 --log-every 1 {tiny(method)} --seed 1 --out {path}"
-            self.told[method] = called(self.program, line.split())
-        code, out, err = self.told[method]
-        assert code == 0, out + err
-        return path
+class Examples(Runs):
+    """The tiny runs, and what examples leave behind that others need."""
 
     def after(self, place: str) -> Path:
         """The working folder of a command's first example after it ran; `told` holds what it printed."""
@@ -242,8 +174,8 @@ class Runs:
 
 
 @pytest.fixture(scope="session")
-def runs(program: Any, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return Runs(program, tmp_path_factory.mktemp("runs"))
+def runs(program: Any, tmp_path_factory: pytest.TempPathFactory) -> Examples:
+    return Examples(program, tmp_path_factory.mktemp("runs"))
 
 
 def scans(path: Path) -> None:
@@ -295,7 +227,7 @@ FROM_BEFORE = {
 """What an example names -> the command whose example writes it."""
 
 
-def prepared(line: str, place: str, runs: Runs) -> None:
+def prepared(line: str, place: str, runs: Examples) -> None:
     """Put the runs and files that an example names into the working folder."""
     words = shlex.split(line)
     for before, word in zip(["", *words], words, strict=False):
@@ -331,7 +263,7 @@ def smaller(line: str, place: str) -> str:
     return line.replace(old, new)
 
 
-def run(line: str, place: str, runs: Runs, extra: tuple[str, ...] = ()) -> tuple[int, str, str]:
+def run(line: str, place: str, runs: Examples, extra: tuple[str, ...] = ()) -> tuple[int, str, str]:
     """Run an example in the working folder, which must succeed: exit code, stdout, stderr."""
     line = smaller(line, place)
     prepared(line, place, runs)
@@ -351,7 +283,9 @@ def test_there_are_examples(program: Any) -> None:
 
 @pytest.mark.parametrize("form", ["text", "json"])
 @pytest.mark.parametrize("place", places(), ids=str)
-def test_an_example_runs(place: Place, form: str, runs: Runs, in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_example_runs(
+    place: Place, form: str, runs: Examples, in_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("DISTK_DATA", raising=False)  # the same on every machine: a user without files of their own
     where = " ".join(place.words)
     if where in NEEDS:
@@ -379,41 +313,3 @@ def test_an_example_runs(place: Place, form: str, runs: Runs, in_folder: Path, m
             json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
         for rest in in_folder.iterdir():
             shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
-
-
-LOOKS: dict[str, str] = {
-    "info": "",
-    "traverse": "--columns 3",
-    "reconstruct": "",
-    "sample": "",
-    "swap": "--pairs 2",
-    "transfer": "--pairs 2",
-    "interpolate": "",
-    "predict": "",
-    "embed": "--score --rows 60",
-    "covmap": "",
-    "tuning": "",
-    "eval": "--metric dci --metric elbo --metric clsacc --metric reconstruction --rows 60 --no-plots",
-}
-"""Commands that serve what many methods train -> options that make them short."""
-FAULTS = re.compile(r"unexpected \w+|Traceback|\b(?!Distk|Usage)\w*(?:Error|Exception): ")
-"""What stands in a message that is no sentence of ours."""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", [entry.name for entry in registry().entries("method")])
-def test_every_command_works_or_says_why_not_for_every_method(method: str, runs: Runs, in_folder: Path) -> None:
-    """As text and as JSON; a command that does not serve a method says so in a sentence, with exit code 2."""
-    shutil.copytree(runs.of(method), "run")
-    wrong: list[str] = []
-    for command, options in LOOKS.items():
-        for form in ((), ("--json",)):
-            words = [command, "run", *options.split(), *form]
-            code, out, err = called(runs.program, words)
-            told = " ".join((out + err).split())
-            sound = code == 0 or (code == 2 and "error: " in err and not out)
-            if not sound or FAULTS.search(told):
-                wrong.append(f"distk {shlex.join(words)}: {code}: {told[-300:] if not sound else FAULTS.search(told)}")
-            if form and code == 0:
-                json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert not wrong, "\n".join(wrong)

@@ -1,5 +1,5 @@
-"""Damaged and hostile files: loaded or refused in one sentence. A few hundred here; `benchmarks/fuzz.py` makes 10,000
-of each kind and its counts are kept in results/fuzz-cpu.json."""
+"""Damaged and hostile files: loaded or refused in one sentence. A few hundred here; `benchmarks/fuzz.py` makes up to
+100,000 of each kind and its counts are kept in results/fuzz-cpu.json."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from distk.errors import DistkError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import fuzz
+import fuzzkinds
 
 NAMES = [
     *("checkpoint", "codes npz", "dsprites npz", "idx", "idx gz", "omniglot zip"),
     *(f"image {suffix}" for suffix in ("png", "jpg", "gif", "bmp", "webp", "tiff", "ppm")),
     *(f"images {form}" for form in ("zip", "tar", "tar.gz")),
+    *(f"decoder {kind}" for kind in ("png", "jpg", "progressive jpg", "gif", "bmp", "webp", "lossless webp")),
+    *(f"decoder {kind}" for kind in ("lzw tiff", "deflate tiff", "jpeg tiff", "plain tiff", "ppm")),
     *(f"items {form}" for form in ("npz", "npy", *(("h5",) if importlib.util.find_spec("h5py") else ()))),
-    *("table csv", *(("table parquet",) if importlib.util.find_spec("pyarrow") else ())),
+    *("table csv", *(("table parquet", "decoder parquet") if importlib.util.find_spec("pyarrow") else ())),
     *("text tsv", "text gz", "conllu", "json lines", "vectors text", "vectors binary", "vectors gz"),
     *(f"clips {form}" for form in ("npz", "strip", "gif", *(("mp4", "avi") if importlib.util.find_spec("av") else ()))),
+    *(("decoder mp4", "decoder avi") if importlib.util.find_spec("av") else ()),
     *("transitions npz", "mat", "mat packed", "mat splits"),
     *(("h5", "h5 cells") if importlib.util.find_spec("h5py") else ()),
     *("arrays npy", "arrays npz", "cifar tar"),
@@ -31,7 +35,7 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory) -> dict:
-    return {target.name: target for target in fuzz.targets(tmp_path_factory.mktemp("sound"))}
+    return {target.name: target for target in fuzzkinds.targets(tmp_path_factory.mktemp("sound"))}
 
 
 def test_every_kind_of_file_is_tried(sound) -> None:
@@ -76,7 +80,7 @@ def test_the_fuzzer_notices_what_it_looks_for(tmp_path) -> None:
     for read, word in ((dies, "died with status"), (raises, "KeyError"), (grows, "MiB"), (writes, "was written")):
         folder = tmp_path / word.replace(" ", "-")
         folder.mkdir()
-        found = fuzz.fuzz(fuzz.Target("t", b"sound", read, "f"), 5, 0, folder)
+        found = fuzz.fuzz(fuzzkinds.Target("t", b"sound", read, "f"), 5, 0, folder)
         assert any(word in failure for failure in found["failures"]), found
 
 

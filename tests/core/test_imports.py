@@ -26,6 +26,7 @@ TABLE = Path(__file__).with_name("imports_inside_functions.txt")
 
 EXTRAS = {
     "av": "video",
+    "datasets": "hf",
     "gymnasium": "gym",
     "h5py": "hdf5",
     "mujoco": "physics",
@@ -33,12 +34,14 @@ EXTRAS = {
     "tensorboard": "tensorboard",
     "textblob": "text",
     "pyarrow": "tables",
+    "ray": "ray",
+    "submitit": "slurm",
     "trimesh": "mesh",
     "triton": "CUDA builds of torch",
 }
 """Packages that need not be installed -> the extra, or what else brings them. Functions may import them."""
 
-HEAVY = {"matplotlib", "scipy", "sklearn"}
+HEAVY = {"joblib", "matplotlib", "scipy", "sklearn"}
 """Packages that take up to a second to import and that few commands need. Functions may import them."""
 
 LIGHT = {

@@ -1,9 +1,10 @@
-"""What a start of the program imports: the version needs no command line, a listing no torch."""
+"""What a start of the program imports: the version needs no command line, a listing no torch, a run no compiler."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +55,19 @@ def test_listings_import_neither_torch_nor_numpy(arguments: tuple[str, ...]) -> 
 
 def test_the_version_among_other_words_is_the_same() -> None:
     assert started("--debug", "--version")[0] == started("--version")[0]
+
+
+COMPILER = {"torch._dynamo", "torch._inductor", "sympy"}
+"""What torch's optimizers and dispatch modes import unless they are kept from it: 820 modules, 1.4 s."""
+
+
+def test_training_and_scoring_import_no_compiler_and_no_statistics(tmp_path: Path) -> None:
+    """Counts are of torch 2.13; of another torch, whose private names may differ, only the order of size is held."""
+    run = str(tmp_path / "run")
+    _, trained = started("train", "betavae", "--data", "blobs", "--steps", "2", "--batch", "8", "--out", run)
+    _, scored = started("eval", run, "--metric", "mig", "--no-plots")
+    _, resumed = started("resume", run, "--steps", "3")
+    for modules, most in ((trained, 1450), (scored, 1450), (resumed, 1450)):
+        assert "torch" in modules
+        assert not modules & (COMPILER | {"sklearn", "scipy", "joblib", "matplotlib"})
+        assert len(modules) <= most, len(modules)

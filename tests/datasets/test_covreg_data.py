@@ -124,7 +124,7 @@ def test_cifar_is_read_as_it_is_written(folder) -> None:
 
 
 def test_the_archive_is_read_where_it_lies(folder, tmp_path) -> None:
-    path = tmp_path / "archive" / cifar10.ARCHIVE
+    path = tmp_path / "archive" / cifar10.FORM.archive
     path.parent.mkdir()
     with tarfile.open(path, "w:gz") as archive:
         for name, content in (
@@ -157,14 +157,14 @@ def test_files_of_a_wrong_size_are_named(folder) -> None:
     with pytest.raises(DistkError, match=r"data_batch_3.bin has 30,000,000 bytes, expected 30,730,000"):
         open_dataset("cifar10", folder=folder)
     with (inner / "data_batch_3.bin").open("wb") as file:
-        file.truncate(cifar10.WHOLE + cifar10.RECORD)
+        file.truncate(cifar10.FORM.most + cifar10.FORM.record)
     with pytest.raises(DistkError, match=r"has 30,733,073 bytes, expected 30,730,000"):
         open_dataset("cifar10", folder=folder)
     (inner / "data_batch_3.bin").write_bytes(b"")
     with pytest.raises(DistkError, match=r"data_batch_3.bin has 0 bytes"):
         open_dataset("cifar10", folder=folder)
     (inner / "data_batch_3.bin").unlink()
-    (inner / "data_batch_3.bin.gz").write_bytes(gzip.compress(bytes(cifar10.WHOLE + 5000)))
+    (inner / "data_batch_3.bin.gz").write_bytes(gzip.compress(bytes(cifar10.FORM.most + 5000)))
     with pytest.raises(DistkError, match=r"data_batch_3.bin has more than 30,730,000 bytes"):
         open_dataset("cifar10", folder=folder)
     (inner / "data_batch_3.bin.gz").write_bytes(gzip.compress(records(3).tobytes())[:-20])

@@ -186,6 +186,17 @@ def test_cars3d_from_its_files(cars: tuple[Path, list[np.ndarray]]) -> None:
     )
 
 
+def test_cars3d_in_the_order_of_its_list(cars: tuple[Path, list[np.ndarray]]) -> None:
+    folder, made = cars
+    factors = torch.tensor([[0, 0, k] for k in range(3)])
+    names = ["car_2_mesh", "car_0_mesh", "car_1_mesh"]
+    listed = folder / "data" / "cars" / "list.txt"
+    for text, order in (("\n".join(names), [2, 0, 1]), ("car_2_mesh\n", [0, 1, 2]), ("", [0, 1, 2])):
+        listed.write_text(text)
+        x = (open_dataset("cars3d", {"size": 128}, folder=folder).observe(factors) * 255).round().numpy()
+        assert np.array_equal(x, np.stack([made[k][:, :, :, 0, 0].transpose(2, 0, 1) for k in order]))
+
+
 def test_cars3d_refuses(cars: tuple[Path, list[np.ndarray]]) -> None:
     folder, made = cars
     path = folder / "data" / "cars" / "car_1_mesh.mat"

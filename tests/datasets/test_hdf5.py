@@ -96,3 +96,49 @@ def test_the_reader_ends_with_who_asked(path) -> None:
             return
         time.sleep(0.02)
     raise AssertionError("the reader is still there")
+
+
+def peak(pid: int) -> int:
+    """Bytes of address space that a process had at most."""
+    told = Path(f"/proc/{pid}/status")
+    if not told.exists():
+        pytest.skip("this system does not tell what memory a process had")
+    return int(next(line for line in told.read_text().splitlines() if line.startswith("VmPeak")).split()[1]) << 10
+
+
+def test_a_damaged_length_of_a_word_takes_no_gigabytes(tmp_path: Path) -> None:
+    """A word's length in the array, and in the heap to which it points, become 3.5 GiB; the file has 5 kB."""
+    path = tmp_path / "words.h5"
+    with h5py.File(path, "w") as file:
+        file["split"] = np.array([b"train" * 20, b"test"], dtype=object)
+        file["numbers"] = np.arange(12.0)
+    sound = path.read_bytes()
+    places = [i for i in range(len(sound) - 4) if sound[i : i + 4] == (100).to_bytes(4, "little")]
+    assert len(places) == 2
+    for chosen in (places[:1], places[1:], places):
+        damaged = bytearray(sound)
+        for at in chosen:
+            damaged[at : at + 4] = (0xE0000000).to_bytes(4, "little")
+        path.write_bytes(damaged)
+        hdf5._process.end()
+        with open_hdf5(path) as held:
+            reader = hdf5._process._held.pid
+            before = peak(reader)
+            with pytest.raises(DistkError, match="cannot be read"):
+                held["split"].words()
+            assert peak(reader) - before < 1 << 30
+            assert held["numbers"][()].tolist() == list(range(12)), "the reader is still there"
+
+
+def test_what_a_large_file_needs_it_gets(tmp_path: Path) -> None:
+    """A stored piece of 300 MB, unpacked as a whole; and a hundred thousand words."""
+    path = tmp_path / "large.h5"
+    with h5py.File(path, "w") as file:
+        shape = (100, 1000, 3000)
+        file.create_dataset("one", shape, "u1", chunks=shape, compression="gzip", compression_opts=1)
+        file["one"][:1] = 7
+        file["words"] = np.array([f"word number {i}".encode() for i in range(100_000)], dtype=object)
+    hdf5._process.end()
+    with open_hdf5(path) as held:
+        assert held["one"][0:2].mean(axis=(1, 2)).tolist() == [7, 0]
+        assert held["words"].words()[-1] == "word number 99999"

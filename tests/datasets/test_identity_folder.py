@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -77,14 +78,41 @@ def test_ugly_folders(tmp_path: Path, capsys) -> None:
     data = opened(root)
     said = " ".join(capsys.readouterr().err.split())
     assert "2 identities of a single picture are left out: alone, alone too" in said
-    assert "pictures turned into colour" in said
+    assert "pictures in grey turned into colour" in said
+    assert "1 picture turned upright" in said
     assert len(data) == 36 + 5
     turned = data.images[data.names.index("person 02") * 3 + 4 + 3]
     assert int(turned[0, 0].max()) < 40  # the bright end hangs down
     assert int(turned[0, -1].min()) > 60
     grey = opened(root, channels=1)
     assert grey.spec.shape == (1, 16, 16)
-    assert "turned into grey" in capsys.readouterr().err
+    assert "in colour turned grey" in " ".join(capsys.readouterr().err.split())
+
+
+def test_deep_and_transparent_pictures_are_told(tmp_path: Path, capsys) -> None:
+    root = folder_of(tmp_path)
+    Image.fromarray(np.full((20, 20), 40_000, np.uint16)).save(root / "person 04" / "deep.png")
+    Image.new("RGBA", (20, 20), (9, 9, 9, 0)).save(root / "person 04" / "clear.png")
+    data = opened(root)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "1 picture with more than 8 bits a channel scaled" in said
+    assert "1 picture with transparency laid over the background #ffffff" in said
+    of_04 = data.images[data.rows_of("all")][data.label == 4][:, 0, 3, 3].tolist()
+    assert sorted(of_04) == [40, 41, 42, round(40_000 / 257), 255]
+
+
+@pytest.mark.parametrize("kind", ["zip", "gztar"])
+def test_an_archive_is_read_where_it_lies(tmp_path: Path, kind: str) -> None:
+    root = folder_of(tmp_path / "people" / "all of them")
+    packed = Path(shutil.make_archive(str(tmp_path / "packed"), kind, tmp_path / "people"))
+    here, there = opened(root), opened(packed)
+    rows = torch.arange(36)
+    assert here.names == there.names
+    assert all(torch.equal(here.batch(rows)[key], there.batch(rows)[key]) for key in ("x", "label"))
+    assert {name: found.tolist() for name, found in here.parts.items()} == {
+        name: found.tolist() for name, found in there.parts.items()
+    }
+    check_dataset("identity-folder", packed)
 
 
 def test_a_picture_becomes_its_centred_square_averaged_over_areas(tmp_path: Path, seed: int) -> None:

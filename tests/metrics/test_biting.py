@@ -39,9 +39,9 @@ def test_pruning() -> None:
     f = grid(5, 4)
     turn = (-1.0) ** np.arange(20)
     codes = np.stack([f[:, 0], f[:, 1], 0.1 * turn, 0.04 * turn], 1)
-    assert fn.factor_vae(codes, (5, 4))["active"].tolist() == [1, 1, 1, 0]
+    assert fn.factor_vae(codes, (5, 4))["used"].tolist() == [1, 1, 1, 0]
     by_kl = fn.factor_vae(codes, (5, 4), prune="kl", threshold=0.1, kl=[1.0, 0.5, 0.05, 0.02])
-    assert by_kl["active"].tolist() == [1, 1, 0, 0]
+    assert by_kl["used"].tolist() == [1, 1, 0, 0]
 
 
 def test_noise_does_not_win() -> None:
@@ -123,7 +123,7 @@ def test_modularity_of_a_loop_and_dead_codes_count(rng: np.random.Generator) -> 
         scores.append(1 - (square.sum() - square.max()) / (square.max() * 2))
     result = fn.modularity(codes, f)
     assert result["modularity"] == pytest.approx(sum(scores) / 3, abs=1e-12)
-    assert result["modularity_active"] == pytest.approx(sum(scores) / 2, abs=1e-12)
+    assert result["modularity_informative"] == pytest.approx(sum(scores) / 2, abs=1e-12)
 
 
 # DCI
@@ -221,7 +221,7 @@ def test_classes_count_alike(rng: np.random.Generator) -> None:
 def test_narrow_codes_are_pruned_below_a_twentieth(rng: np.random.Generator) -> None:
     f = rng.integers(0, 4, (300, 2))
     codes = np.stack([f[:, 0], 0.1 * f[:, 1], f[:, 1] / 30], 1)
-    assert fn.info_mec(codes, f)["active_codes"] == 2
+    assert fn.info_mec(codes, f)["codes_used"] == 2
 
 
 def test_uniform_is_zero_and_infom_goes_along_the_factors(rng: np.random.Generator) -> None:

@@ -80,8 +80,8 @@ def test_invariances(rng: np.random.Generator) -> None:
     assert fn.mig(dead, factors)["mig"] == base
     result = fn.modularity(dead, factors)
     assert result["modularity"] == pytest.approx(modular * 5 / 6, abs=1e-12)
-    assert result["modularity_active"] == pytest.approx(modular, abs=1e-12)
-    assert result["active_codes"] == 5
+    assert result["modularity_informative"] == pytest.approx(modular, abs=1e-12)
+    assert result["codes_used"] == 5
     # A sign flip moves values that sit on a bin edge (the extremes), nothing else.
     assert fn.mig(-codes, factors)["mig"] == pytest.approx(base, abs=0.01)
 

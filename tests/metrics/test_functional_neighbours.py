@@ -103,7 +103,7 @@ def test_info_mec(rng: np.random.Generator) -> None:
     noise = 0.01 * rng.random((1500, 2))
     aligned = np.concatenate([factors + noise, 0.01 * rng.normal(size=(1500, 1))], 1)
     result = fn.info_mec(aligned, factors)
-    assert result["active_codes"] == 2  # the narrow third code is pruned
+    assert result["codes_used"] == 2  # the narrow third code is pruned
     assert np.isnan(result["nmi"][2]).all()
     assert result["infom"] > 0.9
     assert result["infoc"] > 0.9

@@ -35,7 +35,7 @@ def test_irs_by_loops(rng: np.random.Generator, quantile: float) -> None:
     assert ours["irs"] == pytest.approx((largest * matrix.max(1)).sum() / largest.sum(), abs=1e-9)
     np.testing.assert_array_equal(ours["parents"][:3], matrix.argmax(1))
     assert np.isnan(ours["irs_per_code"][3])
-    assert ours["active_codes"] == 3
+    assert ours["codes_used"] == 3
     assert ours["irs"] == fn.irs(codes[:, :3], factors, quantile=quantile)["irs"]
 
 
@@ -61,8 +61,8 @@ def test_unsupervised_scores(rng: np.random.Generator) -> None:
     dead = fn.unsupervised(np.concatenate([codes, np.zeros((800, 1))], 1))
     for key in ("gaussian_total_correlation", "gaussian_wasserstein_correlation", "mutual_info_score"):
         assert dead[key] == pytest.approx(ours[key], rel=1e-12)
-    assert dead["active_codes"] == 4
-    assert "[4]" in dead["reasons"]["active_codes"]
+    assert dead["codes_used"] == 4
+    assert "[4]" in dead["reasons"]["codes_used"]
 
 
 def test_total_correlation_closed_form(rng: np.random.Generator) -> None:

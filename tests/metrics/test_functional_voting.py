@@ -60,7 +60,7 @@ def test_perfect_codes_score_one(rng: np.random.Generator) -> None:
             result = score(codes, seed=_seed(rng), **where)
             assert result["train"] > 0.999
             assert result["eval"] > 0.999
-            assert result["active_codes"] == 3
+            assert result["codes_used"] == 3
             assert "factor 1 is constant" in str(result["reasons"])
 
 
@@ -106,7 +106,7 @@ def test_scale_and_order_do_not_matter(rng: np.random.Generator) -> None:
     dead = fn.factor_vae(np.concatenate([np.full((len(codes), 1), 0.7), codes], 1), SIZES, seed, prune="none")
     assert dead["eval"] == base["eval"]
     assert dead["votes"][0].sum() == 0
-    assert dead["active_codes"] == 5
+    assert dead["codes_used"] == 5
     assert fn.factor_vae(torch.from_numpy(codes), SIZES, seed, prune="none")["eval"] == base["eval"]
 
 
@@ -136,8 +136,8 @@ def test_cascadevae_protocol_by_loops(rng: np.random.Generator) -> None:
         votes[int(np.argmin(ratio)), k] += 1
     np.testing.assert_array_equal(result["votes"], votes)
     assert result["eval"] == result["train"] == pytest.approx(votes.max(1).sum() / 798)
-    assert result["active_codes"] == 4
-    np.testing.assert_array_equal(result["active"], [1, 0, 1, 1, 1])
+    assert result["codes_used"] == 4
+    np.testing.assert_array_equal(result["used"], [1, 0, 1, 1, 1])
 
 
 def test_dlib_protocol_by_loops(rng: np.random.Generator) -> None:
@@ -179,7 +179,7 @@ def test_no_active_code(rng: np.random.Generator) -> None:
     assert fn.factor_vae(dead, SIZES, 0)["eval"] == 0
     cascade = fn.factor_vae(dead, SIZES, 0, protocol="cascadevae", kl=[0.0, 0.0], discrete=np.zeros(120, int))
     assert cascade["eval"] == pytest.approx(1 / 3)  # the constant discrete code is masked, too
-    assert cascade["active_codes"] == 0
+    assert cascade["codes_used"] == 0
     assert "no active code" in cascade["reasons"]["eval"]
     alone = fn.factor_vae(dead, SIZES, 0, protocol="cascadevae", kl=[0.0, 0.0], discrete=_grid()[:, 0])
     assert alone["votes"][2].sum() == alone["votes"].sum()  # the discrete code is never pruned by its KL

@@ -13,12 +13,15 @@ import torch
 
 from distk import CodeTable, Metric, NoConfig, evaluate
 from distk.cli import main
+from distk.device import Ranks
 from distk.evaluation import build_metric
 from distk.meaning import count, find, higher, lower, neither
 from distk.registry import registry
+from distk.settings import resolve
 from distk.study import report
 from distk.study.recipe import Column, Recipe
 from distk.testing import synthetic_table
+from distk.training.beginning import build
 
 Program = Callable[..., tuple[object, str, str]]
 METRICS = [entry.name for entry in registry().entries("metric") if entry.distribution == "distk"]
@@ -51,6 +54,27 @@ def test_every_metric_says_what_its_numbers_mean(name: str) -> None:
         if isinstance(number.chance, float):
             assert number.low is None or number.chance >= number.low, key
             assert number.high is None or number.chance <= number.high, key
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_active_has_one_meaning(name: str) -> None:
+    """A latent whose posterior mean has a variance above 0.01; what a score itself uses has another word."""
+    numbers = registry().find("metric", name).load().numbers
+    assert [key for key in numbers if "active" in key] in ([], ["active_units"])
+
+
+def test_active_units_are_the_same_in_every_metric(seed: int) -> None:
+    """On the codes of one Gaussian VAE, whose two latents of four are made to stand still, one of them almost."""
+    options = {"model": {"arch": "mlp", "z": 4}, "data": {"name": "blobs", "positions": 16}, "train": {"seed": seed}}
+    trainer = build(resolve("betavae", options=options), torch.device("cpu"), Ranks())
+    with torch.no_grad():
+        last = [m for m in trainer.model.encoder.modules() if isinstance(m, torch.nn.Linear)][-1]
+        last.weight[:4] *= torch.tensor([100.0, 100.0, 0.0, 0.0]).unsqueeze(1) / last.weight[:4].norm(
+            dim=1, keepdim=True
+        )
+        last.bias[:4] = 3.0
+    found = evaluate(trainer.model, ["active-units", "vae-bound", "tc"], data=trainer.dataset, repeats=1)["metrics"]
+    assert {values["active_units"] for values in found.values()} == {2.0}, found
 
 
 def test_every_number_of_a_result_has_its_meaning() -> None:
@@ -91,7 +115,7 @@ def test_a_metric_without_a_table_still_has_a_direction() -> None:
         ("dci.informativeness_test", 0.9),
         ("dci.nrmse_test", 0.2),
         ("downstream.mean_100", 0.9),
-        ("linear-correlation.active_codes", None),
+        ("linear-correlation.codes_used", None),
     ],
 )
 def test_the_best_of_a_column_is_that_of_its_own_number(ours: str, best: float | None) -> None:

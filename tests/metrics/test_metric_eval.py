@@ -121,7 +121,7 @@ def test_test_rows_posterior_and_kinds_of_a_file(distk, codes) -> None:
     )
     said = json.loads(out)["metrics"]
     assert said["clsacc"]["hungarian"] == 1
-    assert said["factorvae"]["active_codes"] == 2, "the discrete code, and the one whose KL is above 0.1"
+    assert said["factorvae"]["codes_used"] == 2, "the discrete code, and the one whose KL is above 0.1"
     first, again, other = (
         distk("eval", "--codes", "p.npz", "-m", "mig", "--code", "sample", "--seed", s, "--json")[1] for s in (1, 1, 2)
     )

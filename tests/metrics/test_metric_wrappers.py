@@ -94,7 +94,7 @@ def test_sampled_protocols_by_grid_and_by_table(loose, seed) -> None:
     same(votes, expected)
     assert votes["eval"] > 0.99
     same(run("factorvae", loose, seed), fn.factor_vae(loose.codes, seed=seed, factors=loose.factors))
-    assert run("factorvae", loose, seed, protocol="cascadevae")["reasons"]["active_codes"].startswith("no posterior")
+    assert run("factorvae", loose, seed, protocol="cascadevae")["reasons"]["codes_used"].startswith("no posterior")
     same(run("higgins-change", grid, seed), fn.higgins_change(grid.codes, seed=seed, **only))
     same(run("higgins-change", loose, seed), fn.higgins_change(loose.codes, seed=seed, factors=loose.factors))
 
@@ -156,7 +156,7 @@ def test_sampling_draws_fresh_noise_for_every_row_that_is_drawn(seed) -> None:
     codes, std = torch.zeros(4, 2, dtype=torch.float64), torch.ones(4, 2)
     fresh = fn.factor_vae(codes, (2, 2), seed, std=std)
     assert abs(fresh["eval"] - 0.5) < 0.1
-    assert fresh["active_codes"] == 2
+    assert fresh["codes_used"] == 2
     fresh = fn.beta_vae(codes, (2, 2), seed, std=std, pairs=16, train_points=2000, eval_points=1000)
     assert abs(fresh["eval"] - 0.5) < 0.1
     fresh = fn.higgins_change(codes, (2, 2), seed, std=std, train_points=2000, eval_points=1000)
@@ -179,7 +179,7 @@ def test_a_discrete_code_enters_predictors_as_index_or_as_indicators(generator) 
     assert index["nrmse_per_factor"][0] > 0.6
     assert run("explicitness", table, discrete="onehot")["explicitness_test"] > 0.99
     left = run("linear-correlation", table)
-    assert (left["code_names"], left["active_codes"]) == (["z1"], 1.0)
+    assert (left["code_names"], left["codes_used"]) == (["z1"], 1.0)
     assert "not quantities" in left["reasons"]["z0"]
 
 

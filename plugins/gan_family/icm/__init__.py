@@ -28,3 +28,8 @@ paper.command("grid", "commands:grid", "Draw what every expert makes of the same
 paper.command("drop", "assembly:drop", "Take experts out of a model.", was="experts drop")
 paper.command("export", "assembly:export", "Write one expert as a file of its own.", was="experts export")
 paper.command("add", "assembly:add_", "Put an exported expert into a model.", was="experts add")
+paper.study(
+    "icm",
+    "studies/experts.toml",
+    "how often every mechanism finds an expert of its own, and what the experts restore",
+)

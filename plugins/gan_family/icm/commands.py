@@ -15,13 +15,14 @@ from torch import Tensor
 from distk import console
 from distk import images as pictures
 from distk.commands.arguments import Seed
-from distk.commands.shared import OnData, OnModel, choose_rows
+from distk.commands.shared import Look, OnData, OnModel, choose_rows, titled
 from distk.device import seeded
 from distk.errors import DistkError, UsageError
 from distk.options import Without
 from distk.plugins.gan_family.icm.mechanisms import Mixture, parse
 from distk.plugins.gan_family.icm.method import ICM
 from distk.plugins.gan_family.icm.metrics import best_shift, observe, specialisation
+from distk.sheet import Sheet
 
 LARGEST = 8_000_000
 """Pixels of an image that an expert is applied to; its activations take some hundred bytes per pixel."""
@@ -84,7 +85,7 @@ def _applied_to_data(
     make_folder(folder)
     target = folder / f"{dataset.name}.expert{'s' if chosen is None else chosen}.png"
     pairs = torch.cat([moved, outputs], 2)  # each image above its output
-    pictures.save_png(target, pictures.grid(pictures.enlarge(pairs), min(n, 16)))
+    Sheet(pictures.enlarge(pairs), min(n, 16), captions=[f"expert {winner}" for winner in winners]).write(target)
     return [
         {"row": row, "expert": winner, "file": str(target)} for row, winner in zip(rows.tolist(), winners, strict=True)
     ]
@@ -92,6 +93,7 @@ def _applied_to_data(
 
 def grid(
     on: OnData,
+    look: Look = Look(),
     mechanism: Mechanism = None,
     n: Annotated[int, typer.Option("--n", "-n", help="Images, one per column.", min=1, max=100)] = 12,
     replica: Replica = 0,
@@ -114,7 +116,7 @@ def grid(
     big = pictures.enlarge(rows)
     labels = ["input", *(f"expert {j}" for j in range(model.number))]
     target = on.target("experts.png")
-    pictures.save_png(target, pictures.labelled(pictures.grid(big, n), labels, big.shape[-2]))
+    Sheet(big, len(moved), rows=labels, title=titled(on.header, f"replica {replica}" if replica else "")).write(target)
     if not on.json:
         named = "; ".join(f"{j}: right {dx}, down {dy}" for j, (dx, dy) in enumerate(shifts))
         console.note(f"closest shift of each expert, in pixels: {named}")

@@ -40,6 +40,7 @@ class ICMScore(Metric[Config]):
     least 0.9 under the best one-to-one assignment. one_to_one: share of the replicas in which all are. winners: number
     of experts that win most of some mechanism. nmi: normalised mutual information of mechanism and winner.
     mse, mse_before: mean squared error to the image before its mechanism, of the winner's output and without experts.
+    mechanisms_inverted: mechanisms whose error falls below half of that before.
     accuracy, accuracy_before, accuracy_originals: a classifier's, on winners' outputs, transformed images, originals.
     transfer_mse: of each matched expert on another data set under its mechanism; shifts_undone: share of the shift
     mechanisms whose expert moves that data's clean images by exactly the opposite shift.
@@ -54,6 +55,7 @@ class ICMScore(Metric[Config]):
         "nmi": higher(0, 1, chance=0.0, what="mutual information of mechanism and winner, normalised"),
         "mse": lower(0),
         "mse_before": neither(0, what="without experts"),
+        "mechanisms_inverted": higher(0, unit="mechanisms", what="with less than half the error of no experts"),
         "accuracy": higher(0, 1, what="of a classifier on winners' outputs"),
         "accuracy_before": neither(0, 1, what="on transformed images"),
         "accuracy_originals": neither(0, 1, what="on originals"),
@@ -89,6 +91,8 @@ class ICMScore(Metric[Config]):
             "mse_per_mechanism": _per(seen["error"], seen["mechanism"], len(model.mixture)),
             "mse_before_per_mechanism": _per(seen["error_before"], seen["mechanism"], len(model.mixture))[0],
         }
+        halved = result["mse_per_mechanism"] < 0.5 * result["mse_before_per_mechanism"]
+        result["mechanisms_inverted"] = float(halved.sum(1).mean())
         for name in ("accuracy", "accuracy_before", "accuracy_originals"):
             if name in seen:
                 result[name] = float(seen[name])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from distk.console import note
 from distk.method import OptimizerFactory
+from distk.optimizers import light
 
 Fans = Iterator[tuple[Tensor, int]]
 
@@ -255,6 +256,6 @@ def expert_adam(lr: float) -> OptimizerFactory:
 
     def build(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         device = parameters[0].device
-        return ExpertAdam(parameters, torch.tensor(lr, device=device) if device.type == "cuda" else lr)
+        return light(ExpertAdam, parameters, torch.tensor(lr, device=device) if device.type == "cuda" else lr)
 
     return build

@@ -13,16 +13,19 @@ from torch import Tensor
 
 from distk import console, evaluate, images
 from distk.commands.arguments import Seed
-from distk.commands.shared import OnData, OnModel, scaled
+from distk.commands.shared import Look, OnData, OnModel, scaled, titled
 from distk.errors import DistkError, UsageError
 from distk.files import write_atomic
 from distk.latents import Latent, one_hot
+from distk.metric import contents
 from distk.plugins.gan_family.infogan.method import InfoGAN
 from distk.registry import registry
+from distk.sheet import Sheet
 
 
 def grid(
     on: OnModel,
+    look: Look = Look(),
     code: Annotated[str | None, typer.Option(help="Which code, as c1 or d; default: all, a picture each.")] = None,
     rows: Annotated[int, typer.Option(help="Values of a continuous code.", min=2, max=100)] = 10,
     columns: Annotated[int, typer.Option(help="Draws of noise and codes.", min=1, max=100)] = 8,
@@ -53,9 +56,8 @@ def grid(
         target = on.target(f"grid-{name}.png")
         if on.out is not None and code is None:
             target = target.with_name(f"{target.stem}-{name}{target.suffix or '.png'}")
-        sheet = images.labelled(images.grid(big, columns), labels, big.shape[-2])
-        images.save_png(target, sheet)
-        files.append(target)
+        sheet = Sheet(big, columns, rows=labels, title=titled(on.header, "a column per draw"))
+        files.append(sheet.write(target))
         values[name] = len(labels)  # a class has a row each, whatever --rows says
     on.report(files, codes=list(values), rows=values, columns=columns, seed=seed)
 
@@ -78,6 +80,7 @@ def _values(model: InfoGAN, name: str, drawn: dict[str, Tensor], rows: int) -> I
 
 def hinton(
     on: OnData,
+    look: Look = Look(),
     predictor: Annotated[
         Literal["lasso", "rf"], typer.Option(help="lasso: signed weights; rf: a forest's importances.")
     ] = "lasso",
@@ -100,11 +103,11 @@ def hinton(
     codes = [f"{n}  D {_brief(v)}" for n, v in zip(result["code_names"], per_code, strict=True)]
     factors = [f"{n}  C {_brief(v)}" for n, v in zip(result["factor_names"], per_factor, strict=True)]
     draw = registry().find("metric", "dci").load().pictures
-    picture = draw({**result, "code_names": codes, "factor_names": factors})["importance"]
+    picture = draw({**result, "code_names": codes, "factor_names": factors, "subject": titled(on.header)})["importance"]
     target = on.target(f"hinton-{predictor}.png")
-    files = [target, target.with_suffix(".svg")]
-    write_atomic(files[0], picture.png())
-    write_atomic(files[1], picture.svg().encode())
+    files = list(dict.fromkeys([target, target.with_suffix(".svg")]))
+    for file in files:
+        write_atomic(file, contents(picture, file.suffix))
     if not on.json:
         lines = draw({**result, "code_names": codes})["importance"].text()  # a terminal's columns have no room for C
         console.say(f"{lines}\n{', '.join(factors)}")

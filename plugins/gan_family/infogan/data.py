@@ -19,13 +19,13 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from distk import DataSpec, DistkError, FactorDataset, Files, UsageError, option
 from distk.arrays import open_npy, open_npz
 from distk.console import progress
 from distk.kept import kept
+from distk.pictures import plain
 from distk.plugins.gan_family.infogan.teapot import render
 
 BINS = 10
@@ -271,17 +271,8 @@ def _folder(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _pictures(names: list[Path]) -> Iterator[np.ndarray]:
     """uint8 `[h, w, 3]` each. Raises DistkError naming a file that is no sound picture."""
     with progress("reading teapots", len(names)) as advance:
-        for name in names:
-            try:
-                with Image.open(name, formats=("JPEG",)) as image:
-                    if max(image.size) > LARGEST:
-                        raise DistkError(f"'{name}' has {image.width}x{image.height} pixels, which is refused.")
-                    yield np.asarray(image.convert("RGB"))
-            except DistkError:
-                raise
-            except Exception as error:  # the decoders of damaged files raise whatever they trip over
-                reason = " ".join(str(error).split())[:200] or type(error).__name__
-                raise DistkError(f"'{name}' cannot be read as a picture: {reason}.") from error
+        for picture in plain(((name, str(name)) for name in names), "RGB", ("JPEG",), LARGEST):
+            yield picture
             advance(1)
 
 

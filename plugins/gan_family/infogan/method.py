@@ -42,6 +42,7 @@ from distk.plugins.gan_family.infogan.networks import (
     ResidualTrunk,
     glorot_,
     start_plain,
+    unaveraged,
     vector_norm,
 )
 
@@ -202,7 +203,9 @@ class InfoGAN(Method[AConfig]):
         if self.norm == "layer":  # nothing couples the items, so one pass serves both
             on_real, on_made = self.trunk(torch.cat([real, made])).chunk(2)
         else:
-            on_real, on_made = self.trunk(real), self.trunk(made)
+            with unaveraged(self.trunk):  # Q is trained on made pictures alone; so are the averages that it keeps
+                on_real = self.trunk(real)
+            on_made = self.trunk(made)
         score, fooled = self.critic(on_real), self.critic(on_made)
         loss = self.game.real(score).mean() + self.game.fake(fooled).mean()
         step.log("score_gap", score.mean() - fooled.mean())

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -179,6 +180,19 @@ class PlainTrunk(nn.Module):
 def vector_norm(norm: str, width: int) -> nn.Module:
     """The normalisation of vectors `[n, width]` that goes with that of maps."""
     return nn.BatchNorm1d(width) if norm == "batch" else nn.LayerNorm(width)
+
+
+@contextmanager
+def unaveraged(network: nn.Module) -> Iterator[None]:
+    """While it lasts, batch normalisations of a network in training leave their running averages as they are."""
+    layers = [m for m in network.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) and m.track_running_stats]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
 
 
 def start_plain(network: nn.Module) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from distk import choose_device, console, open_dataset, seeded
 from distk.commands.arguments import DataDir, Device, Json, Seed
-from distk.commands.shared import OnModel, OnRows, present
+from distk.commands.shared import Look, OnModel, OnRows, present, titled
 from distk.commands.shared import report as told
 from distk.errors import UsageError
 from distk.files import write_atomic
@@ -26,6 +26,7 @@ Folder = Annotated[Path, typer.Option("--out", "-o", help="Folder for the table 
 
 def shortcut(
     on: OnRows,
+    look: Look = Look(),
     n: Annotated[int, typer.Option("--n", "-n", help="How many items.", min=1, max=1000)] = 10,
 ) -> None:
     """Draw the same items three times: as they are, through their codes, through the encoder's last hidden layer.
@@ -42,9 +43,11 @@ def shortcut(
     rows = {"through the code": coded, "around the code": around}
     errors = {name: float((made - x).square().mean()) for name, made in rows.items()}
     if x.dim() == 5:  # three rows of frames per clip
-        files = present(model, torch.stack([x, coded, around], 1).flatten(0, 1), on.shown("shortcut"), 3)
+        clips, names = torch.stack([x, coded, around], 1).flatten(0, 1), ["item", *rows] * len(x)
+        files = present(model, clips, on.shown("shortcut"), 3, rows=names, title=titled(on.header))
     else:
-        files = present(model, torch.cat([x, coded, around]), on.shown("shortcut"), n)
+        names, made = ["item", *rows], torch.cat([x, coded, around])
+        files = present(model, made, on.shown("shortcut"), len(x), rows=names, title=titled(on.header))
     if not on.json:
         console.table("mean squared error per pixel", ("path", "error"), list(errors.items()))
     on.report(files, mse=errors)
@@ -52,6 +55,7 @@ def shortcut(
 
 def pieces(
     on: OnModel,
+    look: Look = Look(),
     n: Annotated[int, typer.Option("--n", "-n", help="How many pieces.", min=1, max=10_000)] = 64,
     seed: Seed = 0,
 ) -> None:
@@ -65,7 +69,7 @@ def pieces(
     model = on.open().of(LDF, "ldf")
     with torch.no_grad():
         made = model.loose_pieces(n, seeded(seed, next(model.parameters()).device))
-    on.report(present(model, made, on.shown("pieces"), max(1, round(n**0.5))))
+    on.report(present(model, made, on.shown("pieces"), max(1, round(n**0.5)), title=titled(on.header)))
 
 
 def judge(

@@ -15,18 +15,17 @@ from torch import Tensor
 
 from distk import Code, Dataset, DistkError, UsageError, console, open_dataset, seeded
 from distk.commands.arguments import DataDir, Device, Json, Seed
-from distk.commands.shared import OnData, OnModel, present
+from distk.commands.shared import Look, OnData, OnModel, present, titled
 from distk.device import choose_device
 from distk.errors import NotServed
 from distk.files import write_atomic
+from distk.pictures import SUFFIXES, Form, Seen, read_frames
 from distk.plugins.gan_family.sdgan import scores
 from distk.plugins.gan_family.sdgan.inversion import Found, invert
 from distk.plugins.gan_family.sdgan.method import PairGAN
 from distk.plugins.gan_family.sdgan.metrics import held_out, real_side
 from distk.plugins.gan_family.sdgan.tuples import identities
 from distk.plugins.gan_family.sdgan.verifier import FILE, load_verifier, steps_for, train_verifier
-from distk.video.clips import Fit
-from distk.video.readers import PICTURES, read_picture
 
 LARGEST_CODES = 1 << 26
 """Bytes of a file of codes that are read."""
@@ -46,6 +45,7 @@ def with_identity(on: OnModel) -> PairGAN[Any]:
 
 def grid(
     on: OnModel,
+    look: Look = Look(),
     rows: Annotated[int, typer.Option(help="Identities, one per row.", min=1, max=100)] = 4,
     columns: Annotated[int, typer.Option(help="Observations, one per column.", min=1, max=100)] = 4,
     seed: Seed = 0,
@@ -59,7 +59,10 @@ def grid(
     with torch.no_grad():
         identity, observation = model.prior(rows, draw)["identity"], model.prior(columns, draw)["observation"]
         made = model.decode(crossed(identity, observation))
-    on.report(present(model, made, on.shown("identities"), columns), rows=rows, columns=columns)
+    names, heads = [f"identity {i + 1}" for i in range(rows)], [f"{j + 1}" for j in range(columns)]
+    title = titled(on.header, "a column per observation")
+    files = present(model, made, on.shown("identities"), columns, rows=names, heads=heads, title=title)
+    on.report(files, rows=rows, columns=columns)
 
 
 def crossed(identity: Tensor, observation: Tensor) -> Code:
@@ -72,6 +75,7 @@ def crossed(identity: Tensor, observation: Tensor) -> Code:
 
 def interpolate(
     on: OnModel,
+    look: Look = Look(),
     size: Annotated[int, typer.Option(help="Steps on the way, ends included.", min=2, max=50)] = 8,
     corners: Annotated[
         Path | None, typer.Option(help="Codes of the two ends, as `distk sdgan invert` writes them; default: drawn.")
@@ -91,9 +95,12 @@ def interpolate(
     with torch.no_grad():
         identity, observation = (torch.lerp(e[:1].to(device), e[1:2].to(device), share) for e in ends.values())
         made = model.decode(crossed(identity, observation))
-    target = on.target("way.png").with_suffix(".png")
-    diagonal = target.with_name(f"{target.stem}-diagonal.png")
-    files = present(model, made, target, size) + present(model, made[:: size + 1], diagonal, size)
+    target = on.target("way.png")
+    diagonal = target.with_name(f"{target.stem}-diagonal{target.suffix}")
+    shares = [f"{at:.2g}" for at in share[:, 0].tolist()]
+    title = titled(on.header, "identity moves down, observation to the right")
+    files = present(model, made, target, size, rows=shares, heads=shares, title=title)
+    files += present(model, made[:: size + 1], diagonal, size, heads=shares, title=titled(on.header, "both move"))
     on.report(files, size=size)
 
 
@@ -132,6 +139,7 @@ def read_corners(path: Path, model: PairGAN[Any]) -> Code:
 
 def invert_(
     on: OnData,
+    look: Look = Look(),
     pictures: Annotated[
         list[Path] | None,
         typer.Option("--images", help="A picture of the subject, or a folder, which is a subject; repeat for more."),
@@ -181,8 +189,9 @@ def written(model: PairGAN[Any], on: OnModel, x: Tensor, owner: Tensor, found: F
     for i in range(len(counts)):
         for row in (x[owner == i], found.images[owner == i]):
             cells += [row, x.new_full((wide - len(row), *x.shape[1:]), low)]
-    target = on.target("inverted.png").with_suffix(".png")
-    files = present(model, torch.cat(cells), target, wide)
+    target = on.target("inverted.png")
+    rows = [f"{i + 1} {what}" for i in range(len(counts)) for what in ("given", "found")]
+    files = present(model, torch.cat(cells), target, wide, rows=rows, title=titled(on.header))
     codes = target.with_suffix(".safetensors")
     tensors = {"identity": found.identity, "observation": found.observation, "owner": owner}
     write_atomic(codes, to_bytes({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
@@ -208,13 +217,14 @@ def read_subjects(paths: list[Path], model: PairGAN[Any]) -> tuple[Tensor, Tenso
     pictures together one. Raises UsageError for what is no picture and no folder of pictures."""
     groups: dict[Path | None, list[Path]] = {}  # by folder, so that two folders of one name are two subjects
     for path in paths:
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES) if path.is_dir() else [path]
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
         if not inside or not inside[0].is_file():
             raise UsageError(f"--images '{path}' is no picture and no folder with pictures.")
         groups.setdefault(path if path.is_dir() else None, []).extend(inside)
     channels, size, _ = model.spec.shape
     low, high = model.spec.range
-    read = [[read_picture(file, Fit(size, channels))[0] for file in files] for files in groups.values()]
+    form = Form((size, size), channels, average=True)  # as `identity-folder` has them
+    read = [[next(read_frames(file, str(file), form, Seen())) for file in files] for files in groups.values()]
     x = torch.cat([torch.stack([torch.from_numpy(array.copy()) for array in part]) for part in read]).float() / 255
     owner = torch.cat([torch.full((len(part),), i) for i, part in enumerate(read)])
     short = Counter(path.name for path in groups if path)

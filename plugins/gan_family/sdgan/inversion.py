@@ -10,6 +10,7 @@ from torch import Tensor
 from distk.console import progress
 from distk.device import seeded
 from distk.method import eval_mode
+from distk.optimizers import light
 from distk.plugins.gan_family.sdgan.method import PairGAN
 from distk.plugins.gan_family.sdgan.verifier import Embed
 
@@ -70,7 +71,7 @@ def invert(
             total = total + weight * (told - vectors).square().sum(2)
         return total, shown
 
-    optimizer = torch.optim.Adam([identity, observation], lr=lr)
+    optimizer = light(torch.optim.Adam, [identity, observation], lr=lr)
     with eval_mode(model), progress("searching codes", steps) as advance:
         for step in range(steps):
             total, shown = losses()

@@ -17,11 +17,12 @@ from .neighbours import info_mec, ksg, recall_at_k
 from .partition import rand_index, slots
 from .predictors import downstream, explicitness, sap
 from .separation import sepin
-from .structure import active_units, irs, linear_correlation, udr, unsupervised
+from .structure import ACTIVE, active_units, irs, linear_correlation, udr, unsupervised
 from .varying import z_max
 from .voting import beta_vae, factor_vae
 
 __all__ = [
+    "ACTIVE",
     "active_units",
     "best_dimension_auc",
     "beta_vae",

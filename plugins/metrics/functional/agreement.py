@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from . import checks
 from .checks import Array, Result
@@ -20,6 +19,8 @@ def unsupervised_accuracy(code_index: Array, label: Array) -> Result:
     map of code values to labels (headline); `majority`: every code value takes its most frequent label. In
     [0, 1]. Also contingency [S, T], counts by sorted value. ValueError when the labels are constant.
     """
+    from scipy.optimize import linear_sum_assignment
+
     code, truth = checks.labels_1d(code_index, "code_index"), checks.labels_1d(label, "label")
     truth = truth.to(code.device)
     if len(code) != len(truth):

@@ -7,11 +7,17 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from distk.optimizers import light
+
 from . import checks
 from .checks import Array, Result
 from .sampling import GridSampler, Sampler
 from .voting import _classified, _Codes, _factors_of_votes, _open, _positive, _single
 
+BLOCK = 50
+"""Epochs of a probe between two looks from the host."""
+PATIENCE = 20
+"""Epochs in a row without a better loss after which a probe ends with the next one."""
 COLLISION = 1e-3
 """A pair whose codes differ by less than this everywhere is a code collision."""
 
@@ -32,7 +38,7 @@ def higgins_change(
     Feature = |z1 - z2| / max_d |z1 - z2|_d of one pair that differs in factor k only; the zero vector
     where no code moves. Multinomial logistic regression (L2, C = 1) to convergence. Accuracy, chance 1/K,
     higher is better. A pure rotation of the codes scores 1: the score does not measure axis alignment.
-    codebook, sizes, factors, std as in `factor_vae`. Keys: train, eval (headline), active_codes (codes that vary).
+    codebook, sizes, factors, std as in `factor_vae`. Keys: train, eval (headline), codes_used (codes that vary).
     """
     table, sampler = _open(codebook, sizes, factors, factor_names)
     codes = _Codes(table, std, seed)
@@ -69,7 +75,7 @@ def change_one_factor(
     same: tells of rows [m], [m] which show identical items, bool [m]; such pairs are drawn again. Their codes are
     equal, so that only collisions are asked about and every model of one seed sees the same pairs.
     codebook, sizes, factors, std as in `factor_vae`. Keys: train, validation, eval (headline), collisions,
-    active_codes, probe_epochs.
+    codes_used, probe_epochs.
     """
     table, sampler = _open(codebook, sizes, factors, factor_names)
     if pairs < 20 or epochs < 1:
@@ -93,7 +99,7 @@ def change_one_factor(
     largest = difference.amax(1, keepdim=True)
     feature = torch.where(largest < COLLISION, 0.0, difference / largest.clamp_min(COLLISION)).float()
     live = sum(bool(table[:, d].amax() > table[:, d].amin()) for d in range(table.shape[1]))
-    result: Result = {"active_codes": float(live), "collisions": float((largest < COLLISION).sum())}
+    result: Result = {"codes_used": float(live), "collisions": float((largest < COLLISION).sum())}
     if len(kept) == 1:
         return _single(result | {"probe_epochs": 0.0}, dict(sampler.reasons), "train", "validation", "eval")
     accuracy, taken = _probe(feature, label.to(feature.device), len(kept), epochs)
@@ -113,23 +119,40 @@ def _drawn(sampler: Sampler, factor: Tensor, fixed: Sequence[int], generator: to
 
 
 def _probe(x: Tensor, y: Tensor, classes: int, epochs: int) -> tuple[dict[str, float], int]:
-    """Softmax regression from zero weights, best by validation loss: accuracies, and epochs trained."""
+    """Softmax regression from zero weights, best by validation loss: accuracies, and epochs trained.
+
+    The host looks every `BLOCK` epochs whether training is over; epochs beyond its end change nothing. Rows lie along
+    the last dimension, so that the few classes are not what a softmax runs along, and the part of gradient and loss
+    that the labels make is summed once: the same numbers up to the order of sums.
+    """
     cut = (len(x) * 70 // 100, len(x) * 85 // 100)
-    (x_train, x_valid, _), (y_train, y_valid, _) = x.tensor_split(cut), y.tensor_split(cut)
-    target = torch.nn.functional.one_hot(y_train, classes).to(x.dtype) / len(x_train)
-    theta = torch.zeros(x.shape[1] + 1, classes, device=x.device, requires_grad=True)
-    adam = torch.optim.Adam([theta], lr=1e-3)
-    best, loss_best, worse, taken = theta.detach().clone(), torch.inf, 0, 0
+    (x_train, x_valid, _), (y_train, y_valid, _) = _with_ones(x).tensor_split(cut, 1), y.tensor_split(cut)
+    wanted, wanted_valid = (
+        torch.nn.functional.one_hot(part, classes).to(x.dtype).T @ rows.T / rows.shape[1]
+        for part, rows in ((y_train, x_train), (y_valid, x_valid))
+    )
+    theta = torch.zeros(classes, len(x_train), device=x.device, requires_grad=True)
+    # A count on the device, so that no step reads it.
+    adam = light(torch.optim.Adam, [theta], lr=1e-3, capturable=theta.is_cuda)
+    best, loss_best = theta.detach().clone(), torch.full((), torch.inf, device=x.device)
+    worse, taken = torch.zeros((), dtype=torch.long, device=x.device), torch.zeros_like(loss_best, dtype=torch.long)
     with torch.no_grad():
-        while taken < epochs and worse <= 20:
-            taken += 1
-            p = torch.addmm(theta[-1], x_train, theta[:-1]).softmax(1) / len(x_train) - target
-            theta.grad = torch.cat([x_train.T @ p, p.sum(0, keepdim=True)])
+        for epoch in range(epochs):
+            if epoch % BLOCK == 0 and int(worse) > PATIENCE:
+                break
+            going = worse <= PATIENCE
+            taken += going
+            theta.grad = (theta @ x_train).softmax(0) @ x_train.T / x_train.shape[1] - wanted
             adam.step()
-            logits = torch.addmm(theta[-1], x_valid, theta[:-1])
-            loss = float(torch.nn.functional.cross_entropy(logits, y_valid))
-            worse = 0 if loss < loss_best else worse + 1
-            if worse == 0:
-                loss_best, best = loss, theta.detach().clone()
-        hit = (torch.addmm(best[-1], x, best[:-1]).argmax(1) == y).double().tensor_split(cut)
-    return {name: float(h.mean()) for name, h in zip(("train", "validation", "eval"), hit, strict=True)}, taken
+            loss = (theta @ x_valid).logsumexp(0).mean() - (theta * wanted_valid).sum()
+            better = going & (loss < loss_best)
+            worse = torch.where(better, 0, worse + 1)
+            worse = torch.where(going, worse, PATIENCE + 1)
+            loss_best, best = torch.where(better, loss, loss_best), torch.where(better, theta, best)
+        hit = ((best @ _with_ones(x)).argmax(0) == y).double().tensor_split(cut)
+    return {name: float(h.mean()) for name, h in zip(("train", "validation", "eval"), hit, strict=True)}, int(taken)
+
+
+def _with_ones(x: Tensor) -> Tensor:
+    """Rows `[n, D]` -> columns `[D + 1, n]`, a one below each."""
+    return torch.cat([x.T, x.new_ones(1, len(x))])

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from . import checks
@@ -110,6 +109,8 @@ def dependent_gaps(codes: Array, factors: Array, bins: int = 20, factor_bins: in
     `_per_factor` [K]; factor_information [K, K] (nats, entropies on the diagonal), dependence = the largest information
     between two factors over the smaller of their entropies, in [0, 1]: 0 where DMIG is MIG.
     """
+    from scipy.optimize import linear_sum_assignment
+
     _, information, entropies, labels = _tables(codes, factors, bins, factor_bins)
     count = len(labels.kept)
     between = _between(labels)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from . import checks
@@ -78,6 +77,8 @@ def ranks(x: Tensor) -> Tensor:
 
 def match(score: Tensor) -> tuple[Tensor, Tensor]:
     """Rows and columns int64 `[min(D, K)]` of the one-to-one matching with the largest sum of score `[D, K]`."""
+    from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(score.cpu().numpy(), maximize=True)
     return torch.from_numpy(rows).to(score.device), torch.from_numpy(columns).to(score.device)
 

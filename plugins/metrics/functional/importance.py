@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
-from scipy.stats import entropy as scipy_entropy
-from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor, RandomForestRegressor
 from torch import Tensor
 
 from . import checks
@@ -69,7 +66,7 @@ def dci(
     zero column C_k = 0. codes [n, D], factors [n, K]; without test rows 2/3 : 1/3 in order.
     Keys: disentanglement, completeness, informativeness_train and informativeness_test (gbt) or nrmse_train and
     nrmse_test (lasso, rf), disentanglement_per_code [D], completeness_per_factor [K], importance [D, K], code_weight
-    [D], informativeness_per_factor or nrmse_per_factor [K] (test), active_codes, weights [D, K] (lasso, signed).
+    [D], informativeness_per_factor or nrmse_per_factor [K] (test), codes_used, weights [D, K] (lasso, signed).
     further: name -> (codes, factors) of other rows, for lasso and rf, scored by the same predictors; each adds
     nrmse_NAME, nrmse_NAME_per_factor [K], the error over the deviation of these rows, and
     rmse_NAME_per_factor [K], over that of the training rows.
@@ -100,7 +97,7 @@ def dci(
         f"{read}_test": float(fit.test.mean()),
         f"{read}_per_factor": labels.widen(fit.test),
         "importance": labels.widen(fit.importance),
-        "active_codes": float(checks.live_codes(c).sum()),
+        "codes_used": float(checks.live_codes(c).sum()),
     }
     if fit.weights is not None:
         result["weights"] = labels.widen(fit.weights)
@@ -130,6 +127,8 @@ def _scores(r: np.ndarray, smooth: bool) -> tuple[Result, dict[str, str]]:
     `smooth`: disentanglement_lib's 1e-11 inside the entropies, so that a zero row scores 0 instead of being
     undefined.
     """
+    from scipy.stats import entropy as scipy_entropy
+
     d, k = r.shape
     rows, columns, total = r.sum(1), r.sum(0), r.sum()
     reasons: dict[str, str] = {}
@@ -177,6 +176,8 @@ def _boosted(
     exact: bool,
     n_jobs: int,
 ) -> _Fit:
+    from joblib import Parallel, delayed
+
     def fast(k: int) -> tuple[np.ndarray, float, float]:
         model = gradient_boosting(x, y[:, k], sizes[k], x_test, seed=seed)
         hits = [
@@ -196,6 +197,8 @@ def _boosted(
 def _sklearn_boosted(
     x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, k: int, seed: int
 ) -> tuple[np.ndarray, float, float]:
+    from sklearn.ensemble import GradientBoostingClassifier
+
     model = GradientBoostingClassifier(random_state=seed).fit(x, y[:, k])
     hits = [float((model.predict(a) == b[:, k]).mean()) for a, b in ((x, y), (x_test, y_test))]
     return model.feature_importances_, hits[0], hits[1]
@@ -203,6 +206,8 @@ def _sklearn_boosted(
 
 def _regressed(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, seed: int) -> tuple[np.ndarray, float, float]:
     """Importances [D] and R^2 on both sets of gradient-boosted regression of one real-valued factor."""
+    from sklearn.ensemble import GradientBoostingRegressor
+
     arrays = [a.cpu().numpy() for a in (x, y, x_test, y_test)]
     model = GradientBoostingRegressor(random_state=seed).fit(arrays[0], arrays[1])
     train, test = (float(model.score(a, b)) for a, b in (arrays[:2], arrays[2:]))
@@ -241,6 +246,8 @@ def _forest(
     """One random forest per factor; its depth is the best on the last ninth of the rows (80 : 10 : 10 with
     the test).
     """
+    from sklearn.ensemble import RandomForestRegressor
+
     inputs, inputs_test = (a.cpu().numpy() for a in checks.standardise(x, x_test))
     targets, targets_test = (a.cpu().numpy() for a in checks.standardise(y, y_test))
     cut = len(x) - max(1, len(x) // 9)
@@ -266,7 +273,7 @@ def _forest(
     return _Fit(np.stack(importance, 1), np.array(train), np.array(test), predict=predict)
 
 
-def _split_shares(forest: RandomForestRegressor) -> np.ndarray:
+def _split_shares(forest: Any) -> np.ndarray:
     """Share of the splits of all trees that are made on each code, [D]; zeros for trees without any."""
     places = np.concatenate([tree.tree_.feature for tree in forest.estimators_])
     counts = np.bincount(places[places >= 0], minlength=forest.n_features_in_).astype(float)

@@ -56,7 +56,7 @@ def mig(codes: Array, factors: Array, bins: int = 20, binning: str = "width", fa
     too; `factor_bins` also admits continuous factors. One code only: the second-best information is 0.
     Keys: mig, mig_per_factor [K], mutual_information [D, K], factor_entropy [K] (nats; NaN for dropped
     factors), mig_sup (gap over factors, mean over codes that carry information; Li et al. 2020; NaN for a
-    single factor), active_codes. Raises ValueError for mismatched, non-finite, continuous or too few rows.
+    single factor), codes_used. Raises ValueError for mismatched, non-finite, continuous or too few rows.
     """
     c, f = checks.paired(codes, factors)
     labels = checks.discrete(f, factor_bins)
@@ -78,7 +78,7 @@ def mig(codes: Array, factors: Array, bins: int = 20, binning: str = "width", fa
         "mutual_information": labels.widen(information),
         "factor_entropy": labels.widen(entropies),
         "mig_sup": mig_sup,
-        "active_codes": float(checks.live_codes(c).sum()),
+        "codes_used": float(checks.live_codes(c).sum()),
     }
     return checks.finish(result, reasons)
 
@@ -167,8 +167,8 @@ def modularity(codes: Array, factors: Array, bins: int = 20, factor_bins: int | 
 
     score_d = 1 - (sum_k I_dk^2 - m_d) / (m_d (K - 1)), m_d = max_k I_dk^2, with plug-in information (nats) of
     codes cut into `bins` equal-width bins. In [0, 1], higher is better; blind to several codes sharing a
-    factor. Keys: modularity (mean over all codes, uninformative codes count 0), modularity_active (mean over
-    informative codes), modularity_per_code [D], mutual_information [D, K], active_codes (codes with m_d >
+    factor. Keys: modularity (mean over all codes, uninformative codes count 0), modularity_informative (mean over
+    informative codes), modularity_per_code [D], mutual_information [D, K], codes_used (codes with m_d >
     1e-12 nat^2). K = 1 (after dropping constant factors) is undefined: NaN.
     """
     c, f = checks.paired(codes, factors)
@@ -191,12 +191,12 @@ def modularity(codes: Array, factors: Array, bins: int = 20, factor_bins: int | 
         overall = float(scores.mean())
         active = float(scores[informed].mean()) if bool(informed.any()) else nan
         if not bool(informed.any()):
-            reasons["modularity_active"] = "no code carries information"
+            reasons["modularity_informative"] = "no code carries information"
     result = {
         "modularity": overall,
-        "modularity_active": active,
+        "modularity_informative": active,
         "modularity_per_code": checks.array(scores),
         "mutual_information": labels.widen(information),
-        "active_codes": float(informed.sum()),
+        "codes_used": float(informed.sum()),
     }
     return checks.finish(result, reasons)

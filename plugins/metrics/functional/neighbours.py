@@ -112,7 +112,7 @@ def info_mec(
     1/K) / (1 - 1/K) over active codes; infoc the same over codes per factor; infoe = mean_k 1 - CE(linear
     probe) / CE(constant), the probe an unpenalised balanced multinomial regression on standardised active
     codes, both class-balanced on the same rows. codes [n, D] continuous, factors [n, K] discrete. Keys:
-    infom, infoc, infoe, nmi [D, K], infoe_per_factor [K], active_codes. infom needs 2 factors and infoc 2
+    infom, infoc, infoe, nmi [D, K], infoe_per_factor [K], codes_used. infom needs 2 factors and infoc 2
     active codes, else NaN.
     """
     c, f = checks.paired(codes, factors)
@@ -126,7 +126,7 @@ def info_mec(
     nmi = torch.full((c.shape[1], len(labels.kept)), torch.nan, dtype=torch.float64, device=c.device)
     if not bool(active.any()):
         reasons |= dict.fromkeys(("infom", "infoc", "infoe"), "every code is constant")
-        empty = {"infom": nan, "infoc": nan, "infoe": nan, "nmi": labels.widen(nmi), "active_codes": 0.0}
+        empty = {"infom": nan, "infoc": nan, "infoe": nan, "nmi": labels.widen(nmi), "codes_used": 0.0}
         return checks.finish(empty | {"infoe_per_factor": labels.widen(nmi[0])}, reasons)
     x = c[:, active]
     nmi[active] = _normalised_information(x, labels, neighbours, seed)
@@ -144,7 +144,7 @@ def info_mec(
         "infoe": sum(probe) / len(probe),
         "nmi": labels.widen(nmi),
         "infoe_per_factor": labels.widen(torch.tensor(probe, dtype=torch.float64)),
-        "active_codes": float(active.sum()),
+        "codes_used": float(active.sum()),
     }
     return checks.finish(result, reasons)
 

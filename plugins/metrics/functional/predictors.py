@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.ensemble import GradientBoostingClassifier
-from sklearn.svm import SVC
 from torch import Tensor
 
 from . import checks
@@ -201,6 +199,9 @@ def _few_label_accuracy(
     x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, model: str, exact: bool, seed: int
 ) -> float:
     """Test accuracy of one factor; `y` may lack some of the factor's values."""
+    from sklearn.ensemble import GradientBoostingClassifier
+    from sklearn.svm import SVC
+
     present, local = y.unique(return_inverse=True)
     if len(present) == 1:
         return float((y_test == present).double().mean())

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from distk.optimizers import light
+
 PATIENCE = 10
 """Passes without a better validation error after which training stops."""
 
@@ -27,7 +29,7 @@ def mlp(
         held[-1] = True
     fit_x, fit_y, held_x, held_y = inputs[~held], targets[~held], inputs[held], targets[held]
     network = _network(x.shape[1], hidden, y.shape[1], generator).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
+    optimizer = light(torch.optim.Adam, network.parameters(), lr=lr)
     steps = passes * -(-len(fit_x) // batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     best, since, kept = float("inf"), 0, {k: v.clone() for k, v in network.state_dict().items()}

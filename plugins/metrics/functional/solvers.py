@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
@@ -77,6 +76,9 @@ def logistic_regression(
     stops when the gradient of the MEAN loss is below `tol` in max-norm, which is scikit-learn's rule, so that
     an early stop at `max_iter` gives scikit-learn's answer too.
     """
+    # Before the thread pools are looked for: scipy's is one of them.
+    from scipy.optimize import minimize
+
     n, d = x.shape
     weight = torch.ones(n, dtype=x.dtype, device=x.device) if sample_weight is None else sample_weight
     total = float(weight.sum())

@@ -23,7 +23,7 @@ def irs(codes: Array, factors: Array, quantile: float = 0.99, bins: int = 20) ->
     continuous) are cut into `bins` equal-width bins; constant codes are left out (NaN). In [0, 1], higher is
     better; codes that ignore every factor still score above 0, and one wide code dominates.
     Keys: irs, irs_per_code [D], irs_matrix [D, K], parents [D] (column of the best factor; NaN for constant
-    codes), active_codes.
+    codes), codes_used.
     """
     if not 0 < quantile <= 1:
         raise ValueError(f"quantile must be in (0, 1], got {quantile}")
@@ -54,7 +54,7 @@ def irs(codes: Array, factors: Array, quantile: float = 0.99, bins: int = 20) ->
         "irs_per_code": checks.array(best),
         "irs_matrix": labels.widen(matrix),
         "parents": checks.array(parents),
-        "active_codes": float(live.sum()),
+        "codes_used": float(live.sum()),
     }
     return checks.finish(result, reasons)
 
@@ -97,7 +97,7 @@ def unsupervised(codes: Array, bins: int = 20) -> Result:
     codes; gaussian_wasserstein_correlation = squared 2-Wasserstein distance of N(0, Sigma) to its product of
     marginals, 2 tr Sigma - 2 tr (S Sigma S)^(1/2), S = diag(Sigma)^(1/2); ..._norm divides it by tr Sigma;
     mutual_info_score = mean over ordered pairs of different codes of the plug-in information (nats) of their
-    equal-width bins; active_codes. codes [n, D]: say whether they are means or samples, the two behave in
+    equal-width bins; codes_used. codes [n, D]: say whether they are means or samples, the two behave in
     opposite ways.
     """
     c = checks.matrix(codes)
@@ -106,13 +106,13 @@ def unsupervised(codes: Array, bins: int = 20) -> Result:
     nan = float("nan")
     reasons: dict[str, str] = {}
     if count < c.shape[1]:
-        reasons["active_codes"] = checks.left_out(live)
+        reasons["codes_used"] = checks.left_out(live)
     keys = (
         "gaussian_total_correlation",
         "gaussian_wasserstein_correlation",
         "gaussian_wasserstein_correlation_norm",
     )
-    result: Result = dict.fromkeys((*keys, "mutual_info_score"), nan) | {"active_codes": float(count)}
+    result: Result = dict.fromkeys((*keys, "mutual_info_score"), nan) | {"codes_used": float(count)}
     if count == 0:
         reasons |= dict.fromkeys(keys, "every code is constant")
     else:
@@ -145,7 +145,7 @@ def linear_correlation(codes: Array, d: int | None = None) -> Result:
     [0, 1]; cvr = ||C||_1 / tr C, in [1, p], 1 = uncorrelated; cvr_over_p2 = cvr / p^2 as printed in the paper
     (its printed factor contradicts its own text and figures); tdv = share of the trace in the `d` largest
     variances (d = number of true factors; NaN without it); ud90 = smallest number of codes, largest variance
-    first, that hold 90 % of the trace. Lower mapc, cvr, ud90 and higher tdv are better. Also active_codes.
+    first, that hold 90 % of the trace. Lower mapc, cvr, ud90 and higher tdv are better. Also codes_used.
     """
     c = checks.matrix(codes)
     p = c.shape[1]
@@ -160,7 +160,7 @@ def linear_correlation(codes: Array, d: int | None = None) -> Result:
     count = int(live.sum())
     reasons: dict[str, str] = {}
     if count < p:
-        reasons["active_codes"] = checks.left_out(live, " of mapc")
+        reasons["codes_used"] = checks.left_out(live, " of mapc")
     mapc = cvr = tdv = ud90 = float("nan")
     if count >= 2:
         root = variance[live].sqrt()
@@ -184,13 +184,17 @@ def linear_correlation(codes: Array, d: int | None = None) -> Result:
         "tdv": tdv,
         "ud90": ud90,
         "l_sigma": norm / p**2,
-        "active_codes": float(count),
+        "codes_used": float(count),
     }
     return checks.finish(result, reasons)
 
 
-def active_units(mean: Array, threshold: float = 0.01) -> Result:
-    """Number of active units (Burda et al. 2016): codes whose posterior mean varies by more than `threshold`.
+ACTIVE = 0.01
+"""A latent is active when the variance of its posterior mean over the data is larger (Burda et al. 2016, section 5)."""
+
+
+def active_units(mean: Array, threshold: float = ACTIVE) -> Result:
+    """Number of active units: codes whose posterior mean has a variance above `threshold` (Burda et al. 2016).
 
     mean [n, D]. Keys: active_units (count), variance [D] (population variance, ddof=0, over the rows).
     """

@@ -34,7 +34,7 @@ def z_max(
     variance / global variance over the codes whose standard deviation reaches `threshold`. The majority table
     votes[d, k] of the training votes is the classifier. In [0, 1], chance 1/K, higher is better. It does not see a code
     that two factors share, which varies with both. codebook, sizes, factors, std as in `factor_vae`. Keys: train, eval
-    (headline), active_codes, votes [D, K]. Rows without any other that differs in k alone cast no vote; ValueError when
+    (headline), codes_used, votes [D, K]. Rows without any other that differs in k alone cast no vote; ValueError when
     there are no others for a factor.
     """
     table, sampler = _open(codebook, sizes, factors, factor_names)
@@ -45,7 +45,7 @@ def z_max(
     variance = _global_variance(codes, None, sampler.uniform(10_000, generator).to(table.device))
     active = _active(variance, table.shape[1], "std", threshold, None)
     votes = torch.zeros(table.shape[1], sampler.factors, dtype=torch.float64)
-    result: Result = {"active_codes": float(active.sum())}
+    result: Result = {"codes_used": float(active.sum())}
     if not bool(active.any()):
         reasons = {**sampler.reasons, "eval": "no active code: 0"}
         return checks.finish(result | {"train": 0.0, "eval": 0.0, "votes": votes.numpy()}, reasons)

@@ -130,8 +130,8 @@ def factor_vae(
     (active: standard deviation >= threshold); 'none'. Constant codes never vote. protocol: 'dlib' (64 rows,
     10 000 / 5 000 votes, std 0.05; no active code: 0), 'cascadevae' (100 rows, 800 votes stratified over factors,
     fitted and scored on the same votes, KL > 0.1; no active code: 1/K), 'disent', 'review', 'paper'; the other
-    arguments override it. Keys: train, eval (headline; = train where the protocol has no separate votes), active_codes,
-    active [D(+1)], votes [D(+1), K] (training votes; zero columns for constant factors, last row = discrete
+    arguments override it. Keys: train, eval (headline; = train where the protocol has no separate votes), codes_used,
+    used [D(+1)], votes [D(+1), K] (training votes; zero columns for constant factors, last row = discrete
     code).
     """
     checks.one_of(protocol, tuple(PROTOCOLS), "protocol")
@@ -150,7 +150,7 @@ def factor_vae(
     prune = plan.prune if prune is None else prune
     active = _active(variance, table.shape[1], prune, plan.threshold if threshold is None else threshold, kl)
     votes = torch.zeros(len(variance), sampler.factors, dtype=torch.float64)
-    result: Result = {"active_codes": float(active.sum()), "active": checks.array(active)}
+    result: Result = {"codes_used": float(active.sum()), "used": checks.array(active)}
     reasons = dict(sampler.reasons)
     if not bool(active.any()):
         score = 1 / len(sampler.kept) if protocol == "cascadevae" else 0.0
@@ -278,7 +278,7 @@ def _classified(
     """
     label = torch.searchsorted(torch.tensor(sampler.kept), factor).to(features.device)
     live = sum(bool(table[:, d].amax() > table[:, d].amin()) for d in range(table.shape[1]))
-    result: Result = {"active_codes": float(live)}
+    result: Result = {"codes_used": float(live)}
     reasons = dict(sampler.reasons)
     if len(sampler.kept) == 1:
         return _single(result, reasons, "train", "eval")
@@ -304,7 +304,7 @@ def beta_vae(
 
     Feature = mean over `pairs` pairs that share factor k of |z1 - z2| in R^D, raw codes; a multinomial
     logistic regression (L2, C = 1, at most 100 L-BFGS iterations) tells k. Accuracy, chance 1/K, higher is
-    better. codebook, sizes, factors, std as in `factor_vae`. Keys: train, eval (headline), active_codes (codes
+    better. codebook, sizes, factors, std as in `factor_vae`. Keys: train, eval (headline), codes_used (codes
     that vary).
     """
     table, sampler = _open(codebook, sizes, factors, factor_names, PER_VALUE)

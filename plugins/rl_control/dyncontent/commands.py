@@ -11,7 +11,7 @@ import typer
 
 from distk import console, images
 from distk.commands.arguments import Seed
-from distk.commands.shared import OnModel, OnRows
+from distk.commands.shared import Look, OnModel, OnRows, titled
 from distk.data import Dataset
 from distk.device import seeded
 from distk.errors import UsageError
@@ -22,6 +22,7 @@ from distk.plugins.rl_control.dyncontent.data import SETS, Planar, checked_place
 from distk.plugins.rl_control.dyncontent.method import LocallyLinear
 from distk.plugins.rl_control.dyncontent.metrics import GOALS, codes_of, starts_and_goals
 from distk.plugins.rl_control.dyncontent.planning import HORIZON, WINDOW, Drive, Settings, drive
+from distk.sheet import Sheet
 
 Which = Literal["x", "y", "both"]
 METHODS = "dyncontent and rce"
@@ -29,6 +30,7 @@ METHODS = "dyncontent and rce"
 
 def plan(
     on: OnModel,
+    look: Look = Look(),
     which: Annotated[Which | None, typer.Option("--on", help="The set whose pictures are seen; default: all.")] = None,
     runs: Annotated[int, typer.Option("--runs", help="Plans, all steered as one batch.", min=1, max=100_000)] = 20,
     horizon: Annotated[int, typer.Option("--horizon", help="Moves of each.", min=1, max=1000)] = HORIZON,
@@ -64,7 +66,7 @@ def plan(
             model, world, first, last, horizon, settings, generator,
             noise=world.config.noise, replan=not open_loop, keep_frames=gif,
         )  # fmt: skip
-    picture = on.beside("plan.png").with_suffix(".png")
+    picture = on.beside("plan.png")
     figures.paths(picture, world, drives)
     files = [picture, picture.with_suffix(".npz")]
     held = {
@@ -100,6 +102,7 @@ def summary(run: Drive) -> dict[str, float]:
 
 def predict(
     on: OnRows,
+    look: Look = Look(),
     steps: Annotated[int, typer.Option("--steps", help="Actions that are foretold in a row.", min=1, max=100)] = 4,
     n: Annotated[int, typer.Option("--n", "-n", help="Items; the first eight are drawn.", min=1, max=100_000)] = 64,
 ) -> None:
@@ -134,15 +137,18 @@ def predict(
         )
         made = [model.decode(code) for code in codes]
         pairs = torch.stack([torch.stack(seen, 1), torch.stack(made, 1)], 1)[:8]  # [items, 2, steps + 1, *shape]
-    picture = on.beside("predict.png").with_suffix(".png")
-    images.save_png(picture, images.grid(images.enlarge(pairs.flatten(0, 2)), steps + 1))
+    picture = on.beside("predict.png")
+    names = [f"{row} {what}" for row in rows.tolist()[: len(pairs)] for what in ("happens", "foretold")]
+    heads = [f"{k} action{'' if k == 1 else 's'}" for k in range(steps + 1)]
+    cells = images.enlarge(pairs.flatten(0, 2))
+    Sheet(cells, steps + 1, rows=names, heads=heads, title=titled(on.header)).write(picture)
     if not on.json:
         heads = ("actions", "nats", "nats if nothing changed")
         console.table(f"{n} items", heads, [(i, *row) for i, row in enumerate(zip(errors, still, strict=True))])
     on.report([picture], errors=errors, errors_of_no_change=still)
 
 
-def latent_map(on: OnModel) -> None:
+def latent_map(on: OnModel, look: Look = Look()) -> None:
     """Draw the plane's states and, in the same colours, their codes from pictures of each set.
 
     Example: distk dyncontent map runs/my-run
@@ -151,7 +157,7 @@ def latent_map(on: OnModel) -> None:
     with torch.no_grad():
         place = integer_states(world.device)
         codes = {name: codes_of(model, world, place, SETS.index(name))["dynamics"] for name in chosen(model, None)}
-    picture = on.beside("map.png").with_suffix(".png")
+    picture = on.beside("map.png")
     figures.latent_map(picture, place, codes)
     on.report([picture], states=len(place))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from distk import images
 from distk.files import write_atomic
 from distk.plugins.rl_control.dyncontent.data import Planar
 from distk.plugins.rl_control.dyncontent.planning import Drive
+from distk.study.tables import as_figure
 
 
 def _figure(panels: int, width: float, height: float) -> tuple[Any, Any]:
@@ -28,10 +28,8 @@ def _figure(panels: int, width: float, height: float) -> tuple[Any, Any]:
 def _write(figure: Any, path: Path) -> None:
     import matplotlib.pyplot as plt
 
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
+    write_atomic(path, as_figure(figure, path.suffix))
     plt.close(figure)
-    write_atomic(path, buffer.getvalue())
 
 
 def paths(path: Path, world: Planar, drives: dict[str, Drive]) -> None:

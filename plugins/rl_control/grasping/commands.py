@@ -14,7 +14,7 @@ from torch import Tensor
 
 from distk import console
 from distk.commands.arguments import Device, Json, Seed
-from distk.commands.shared import OnRows
+from distk.commands.shared import Look, OnRows
 from distk.config import from_dict
 from distk.console import note
 from distk.data import Dataset
@@ -156,6 +156,7 @@ def agreement(name: str, both: Tensor) -> dict[str, Any]:
 
 def reconstruct(
     on: OnRows,
+    look: Look = Look(),
     n: Annotated[int, typer.Option("--n", "-n", help="Views.", min=1, max=200)] = 6,
 ) -> None:
     """Draw what views give: depth, silhouette, the grid from three sides, and what is between the fingers of a grasp.
@@ -173,7 +174,7 @@ def reconstruct(
         scene = model.look(batch["x"], batch["T_wc"])
         scores = {k: float(v.double().mean()) for k, v in shape_scores(model, scene, batch).items()}
         panels = drawn(model, scene, batch)
-    picture = on.beside("reconstruct.png").with_suffix(".png")
+    picture = on.beside("reconstruct.png")
     figures.shapes(picture, panels, model.far)
     files = [picture, picture.with_suffix(".npz")]
     assert scene.grid is not None

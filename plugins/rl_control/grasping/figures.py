@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from torch import Tensor
 from distk import images
 from distk.files import write_atomic
 from distk.plugins.rl_control.grasping.gripper import FINGER, OPENING, PALM
+from distk.sheet import Sheet
+from distk.study.tables import as_figure
 
 RED, GREEN, WHITE = (220, 40, 40), (40, 190, 60), (240, 240, 240)
 SIDE = 192
@@ -54,8 +55,7 @@ def strip(path: Path, pictures: list[list[Tensor]], labels: list[str]) -> None:
     """Rows of pictures of one size, a label beside each row, as PNG."""
     columns = max(len(row) for row in pictures)
     flat = [p for row in pictures for p in [*row, *[row[-1]] * (columns - len(row))]]
-    sheet = images.grid(torch.stack(flat), columns)
-    images.save_png(path, images.labelled(sheet, labels, flat[0].shape[1]))
+    Sheet(torch.stack(flat), columns, rows=labels).write(path)
 
 
 def shapes(path: Path, rows: list[dict[str, np.ndarray]], far: float) -> None:
@@ -81,7 +81,5 @@ def shapes(path: Path, rows: list[dict[str, np.ndarray]], far: float) -> None:
             axis.set_yticks([])
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=7)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    write_atomic(path, as_figure(figure, path.suffix, 110))
     plt.close(figure)
-    write_atomic(path, buffer.getvalue())

@@ -8,18 +8,21 @@ import typer
 
 from distk import console, images
 from distk.commands.arguments import Seed
-from distk.commands.shared import OnModel, its_data
+from distk.commands.shared import Look, OnModel, its_data, titled
+from distk.console import counted
 from distk.data import Dataset
 from distk.device import seeded
 from distk.errors import UsageError
 from distk.plugins.rl_control.icf import explore, figures
 from distk.plugins.rl_control.icf.selective import SelectiveMethod
+from distk.sheet import Sheet
 
 STATE = "a row of the environment (7), or its factor values (2,3); default: drawn from the seed"
 
 
 def factors(
     on: OnModel,
+    look: Look = Look(),
     state: Annotated[str | None, typer.Option("--state", help=f"State whose factors are drawn: {STATE}.")] = None,
     n: Annotated[int, typer.Option("--n", help="Factors to draw.", min=10, max=100_000)] = 1000,
     seed: Seed = 0,
@@ -70,7 +73,10 @@ def rollout(
 
 
 def predict(
-    on: OnModel, n: Annotated[int, typer.Option("--n", help="Predictions to draw.", min=1, max=256)] = 8, seed: Seed = 0
+    on: OnModel,
+    look: Look = Look(),
+    n: Annotated[int, typer.Option("--n", help="Predictions to draw.", min=1, max=256)] = 8,
+    seed: Seed = 0,
 ) -> None:
     """Decode the predicted effect of a policy, decoder(T(h, phi)) or decoder(h + dh), beside what really happens.
 
@@ -80,8 +86,9 @@ def predict(
     """
     model, env = in_environment(on)
     made = explore.predictions(model, env, n, seeded(seed, env.device))
-    picture = on.beside("predict.png").with_suffix(".png")
-    images.save_png(picture, images.grid(images.enlarge(made.pictures.flatten(0, 1)), n))
+    picture = on.beside("predict.png")
+    cells = images.enlarge(made.pictures.flatten(0, 1))
+    Sheet(cells, n, rows=["before", "after", "predicted"], title=titled(on.header, made.kind)).write(picture)
     _tell(
         on,
         f"{made.kind}: latent error {made.latent_error:.4f} of the variance of h, "
@@ -93,6 +100,7 @@ def predict(
 
 def plan(
     on: OnModel,
+    look: Look = Look(),
     start: Annotated[str | None, typer.Option("--start", help=f"First state: {STATE}.")] = None,
     goal: Annotated[str | None, typer.Option("--goal", help=f"Last state: {STATE}.")] = None,
     seed: Seed = 0,
@@ -107,14 +115,17 @@ def plan(
     generator = seeded(seed, env.device)
     first, last = explore.parse_state(env, start, generator), explore.parse_state(env, goal, generator)
     planned = explore.plan(model, env, first, last, generator)
-    picture = on.beside("plan.png").with_suffix(".png")
-    images.save_png(picture, images.grid(images.enlarge(planned.frames), len(planned.frames)))
+    picture = on.beside("plan.png")
+    frames = images.enlarge(planned.frames)
+    heads = ["start", *planned.order][: len(frames)] if len(planned.order) + 1 >= len(frames) else []
+    Sheet(frames, len(frames), heads=heads, title=titled(on.header)).write(picture)
+    rounds = counted(planned.rounds, "decomposition")
     counts = " + ".join(f"{count} {name}" for name, count in planned.counts.items()) or "nothing"
     _tell(
         on,
         f"{explore.name_state(env, first)} to {explore.name_state(env, last)}: {counts}",
         f"carried out: {' '.join(planned.order) or 'nothing'}",
-        f"{'reached' if planned.reached else 'did not reach'} the goal, after {planned.rounds} decomposition(s)",
+        f"{'reached' if planned.reached else 'did not reach'} the goal, after {rounds}",
     )
     values = {"order": planned.order, "reached": planned.reached, "rounds": planned.rounds}
     on.report([picture], actions=planned.counts, **values, residual=planned.residual)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from distk.errors import UsageError
 from distk.files import write_atomic
 from distk.plugins.rl_control.icf.explore import FactorSample
+from distk.study.tables import as_figure
 
 COLOURS = "tab10"
 
@@ -27,10 +27,8 @@ def _figure(width: float, height: float, rows: int, columns: int, **settings: An
 def _write(figure: Any, path: Path) -> None:
     import matplotlib.pyplot as plt
 
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
+    write_atomic(path, as_figure(figure, path.suffix, 90))
     plt.close(figure)
-    write_atomic(path, buffer.getvalue())
 
 
 def _plane(points: np.ndarray) -> tuple[np.ndarray, str]:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from distk import DataSpec, DistkError, Files, UsageError
 from distk.arrays import open_npy, open_npz
 from distk.config import NoConfig
 from distk.console import progress, warn_once
+from distk.pictures import plain
 from distk.plugins.sequence.data.clips import ACTIONS, ATTRIBUTES, FRAMES, ClipDataset, character_split
 
 LAYERS = ("body", "bottomwear", "topwear", "hair", "shoes")
@@ -47,15 +47,10 @@ def cut_sheets(folder: Path) -> list[np.ndarray]:
 
 
 def _cut(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            if image.size != SHEET:
-                raise DistkError(
-                    f"'{path}' is {image.size[0]}x{image.size[1]}; a sheet has {SHEET[0]}x{SHEET[1]} pixels."
-                )
-            sheet = np.asarray(image.convert("RGBA"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DistkError(f"'{path}' cannot be read as an image: {error}.") from error
+    (sheet,) = plain([(path, str(path))], "RGBA")
+    if sheet.shape[:2] != SHEET[::-1]:
+        height, width = sheet.shape[:2]
+        raise DistkError(f"'{path}' is {width}x{height}; a sheet has {SHEET[0]}x{SHEET[1]} pixels.")
     tiles = sheet.reshape(SHEET[1] // SIDE, SIDE, SHEET[0] // SIDE, SIDE, 4).swapaxes(1, 2)
     return np.stack([tiles[row, list(COLUMNS[motion])] for motion in MOTIONS for row in ROWS[motion]])
 

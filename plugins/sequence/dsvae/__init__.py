@@ -25,3 +25,8 @@ paper.command(
 paper.command(
     "judge", "commands:judge_train", "Train the classifier that the metric `disagreement` asks.", was="judge train"
 )
+paper.study(
+    "dsvae",
+    "studies/clips.toml",
+    "cosines of the two codes over pairs of clips, and exchanged motion (section III)",
+)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distk import Code, Dataset, FactorDataset, Method, choose_device, console, open_dataset
 from distk.commands.arguments import DataDir, Device, Json, Seed
-from distk.commands.shared import OnRows, beside, forms, present
+from distk.commands.shared import Look, OnRows, beside, forms, present, titled
 from distk.errors import UsageError
 from distk.options import Without
 from distk.plugins.sequence.dsvae.method import DSVAE
@@ -60,6 +60,7 @@ def _mix(code_a: Code, code_b: Code, moving: list[str]) -> Code:
 
 def transfer_clips(
     on: Annotated[OnRows, Without("data", "data_dir")],
+    look: Look = Look(),
     a: Annotated[int | None, typer.Option("--a", help="Clip whose appearance is shown in the motion of --b.")] = None,
     b: Annotated[int | None, typer.Option("--b", help="The other clip.")] = None,
     pairs: Annotated[int, typer.Option("--pairs", help="Without --a and --b: this many random pairs.", min=1)] = 7,
@@ -91,7 +92,9 @@ def transfer_clips(
         made = [model.decode(_mix(code_a, code_b, moving)), model.decode(_mix(code_b, code_a, moving))]
     gains = _gains(dataset, first, second, made[0])
     items = torch.stack([x_a, x_b, *made], 1).flatten(0, 1)  # four rows per pair
-    files = present(model, items, target, 4)
+    names = ("A", "B", "A moving as B", "B moving as A")
+    labels = [f"{name}, {a} and {b}" for a, b in zip(first.tolist(), second.tolist(), strict=True) for name in names]
+    files = present(model, items, target, 4, rows=labels, title=titled(on.header))
     rows = [[i, j, *g] for i, j, g in zip(first.tolist(), second.tolist(), gains, strict=True)]
     if not on.json:
         console.table("A's appearance with B's motion", ["A", "B", "error", "gain"], rows)
@@ -154,6 +157,7 @@ def _labelled_pairs(dataset: Dataset, on: OnRows, n: int) -> list[tuple[int, int
 
 def generate(
     on: Annotated[OnRows, Without("data", "data_dir", "split")],
+    look: Look = Look(),
     fix: Annotated[
         Literal["f", "z", "none"],
         typer.Option(
@@ -186,7 +190,8 @@ def generate(
             kept = model.encode(dataset.batch(rows)["x"])
             code |= {name: kept[name].expand(n, *kept[name].shape[1:]) for name in (static if fix == "f" else moving)}
         items = model.decode(code)
-    on.report(present(model, items, target, min(n, 8)), fix=fix, row=given, n=n, frames=items.shape[1])
+    files = present(model, items, target, min(n, 8), title=titled(on.header))
+    on.report(files, fix=fix, row=given, n=n, frames=items.shape[1])
 
 
 def _drawn(model: Method, n: int, draw: Any, frames: int | None) -> Code:

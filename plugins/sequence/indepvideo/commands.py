@@ -12,9 +12,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from distk import seeded
-from distk.commands.shared import OnRows, scaled
+from distk.commands.shared import Look, OnRows, scaled
 from distk.errors import UsageError
 from distk.files import write_atomic
+from distk.metric import contents
 from distk.plugins.sequence.indepvideo import information
 from distk.plugins.sequence.indepvideo.figures import CorrelationMap, alone
 from distk.plugins.sequence.indepvideo.method import IndepVideo
@@ -42,6 +43,7 @@ def parts_of(model: IndepVideo, partition: int | None) -> list[Tensor]:
 
 def independent(
     on: OnRows,
+    look: Look = Look(),
     n: Annotated[int, typer.Option("--n", "-n", help="Clips.", min=1, max=256)] = 8,
     source: Annotated[
         Literal["posterior", "prior", "prior-mean", "interpolate"],
@@ -75,7 +77,7 @@ def independent(
     change = made.double().var(2, correction=0).flatten(2).sum(2).mean(0).tolist()
     names = ["all", *(f"factor {i}" for i in range(len(parts)))]
     if model.spec.kind == "video":
-        files = alone(on.target(f"independent-{source}.png").with_suffix(".png"), scaled(model, made), names)
+        files = alone(on.target(f"independent-{source}.png"), scaled(model, made), names)
     else:
         path = on.target(f"independent-{source}.safetensors")
         write_atomic(path, save({"clips": made.cpu().contiguous(), "rows": rows.cpu()}))
@@ -85,6 +87,7 @@ def independent(
 
 def correlation(
     on: OnRows,
+    look: Look = Look(),
     pairs: Annotated[int, typer.Option("--pairs", help="Pairs of consecutive states.", min=10, max=1_000_000)] = 1000,
     partition: Partition = None,
 ) -> None:
@@ -103,9 +106,9 @@ def correlation(
     matrix = information.correlation(now, then)
     ratio, mean = information.blocks(matrix, parts)
     order = torch.cat(parts)
-    path = on.target("correlation.png").with_suffix(".png")
+    path = on.target("correlation.png")
     drawn = CorrelationMap(matrix.cpu().numpy(), order.numpy(), [len(part) for part in parts])
-    write_atomic(path, drawn.png())
+    write_atomic(path, contents(drawn, path.suffix))
     table = io.StringIO()
     np.savetxt(table, drawn.matrix[np.ix_(drawn.order, drawn.order)], delimiter=",", fmt="%.6g")
     numbers = path.with_suffix(".csv")

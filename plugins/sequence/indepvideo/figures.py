@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from distk import images
+from distk.sheet import Sheet
+from distk.study.tables import as_figure
 
 SIDE = 5.0
 """Inches of a map."""
@@ -54,25 +55,27 @@ class CorrelationMap:
         """The contents of an SVG file."""
         return self._written("svg").decode()
 
+    def pdf(self) -> bytes:
+        """The contents of a PDF file."""
+        return self._written("pdf")
+
     def text(self) -> str:
         """Nothing: a terminal has too few characters."""
         return ""
 
     def _written(self, form: str) -> bytes:
-        buffer = io.BytesIO()
-        self._figure().savefig(buffer, format=form, dpi=100, bbox_inches="tight")
-        return buffer.getvalue()
+        return as_figure(self._figure(), f".{form}", 200)
 
 
 def alone(path: Path, clips: Tensor, names: Sequence[str]) -> list[Path]:
-    """Clips `[n, rows, t, c, h, w]` in [0, 1], a row of frames for each of `names` per clip: a PNG and a GIF.
+    """Clips `[n, rows, t, c, h, w]` in [0, 1], a row of frames for each of `names` per clip: a picture and a GIF.
 
     Returns the files.
     """
     n, rows = clips.shape[:2]
     big = images.enlarge(clips)
-    sheet = images.grid(big.flatten(0, 2), clips.shape[2])
-    images.save_png(path, images.labelled(sheet, [*names] * n, big.shape[-2]))
+    times = [f"t={t + 1}" for t in range(clips.shape[2])]
+    Sheet(big.flatten(0, 2), clips.shape[2], rows=[*names] * n, heads=times).write(path)
     movie = path.with_suffix(".gif")
     frames = [images.grid(big[:, :, t].flatten(0, 1), rows) for t in range(clips.shape[2])]
     images.save_gif(movie, torch.stack(frames), 0.25)

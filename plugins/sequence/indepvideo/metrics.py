@@ -18,6 +18,7 @@ from distk import Code, CodeTable, Dataset, Method, Metric, UsageError, can, opt
 from distk.console import progress
 from distk.meaning import count, higher, lower, neither
 from distk.metric import Picture
+from distk.onepass import one_pass
 from distk.plugins.sequence.indepvideo import information
 from distk.plugins.sequence.indepvideo.figures import CorrelationMap
 
@@ -86,10 +87,11 @@ def drawn_paths(model: Method, x: Tensor, generator: torch.Generator) -> Tensor:
     """One draw from the posterior of each clip, `[n, t, units]`; the means of a method without a posterior."""
     if isinstance(model, Paths):
         return moving(model, model.paths(x, generator))
-    mean = model.encode(x)
-    if not can(model, "posterior"):
-        return moving(model, mean)
-    spread = {name: std for name, (_, std) in model.posterior(x).items()}
+    with one_pass(model):
+        mean = model.encode(x)
+        if not can(model, "posterior"):
+            return moving(model, mean)
+        spread = {name: std for name, (_, std) in model.posterior(x).items()}
     noise = {name: torch.randn(value.shape, generator=generator, device=value.device) for name, value in mean.items()}
     return moving(model, {name: value + spread[name] * noise[name] for name, value in mean.items() if name in spread})
 

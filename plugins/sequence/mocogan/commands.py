@@ -9,13 +9,14 @@ import typer
 
 from distk import Code, seeded
 from distk.commands.arguments import Seed
-from distk.commands.shared import OnModel, present
+from distk.commands.shared import Look, OnModel, present, titled
 from distk.errors import UsageError
 from distk.plugins.sequence.mocogan.metrics import content_and_motion, crossed
 
 
 def grid(
     on: OnModel,
+    look: Look = Look(),
     rows: Annotated[int, typer.Option(help="Motions.", min=1, max=100)] = 6,
     columns: Annotated[int, typer.Option(help="Contents.", min=1, max=100)] = 6,
     frames: Annotated[
@@ -52,5 +53,6 @@ def grid(
     with torch.no_grad():
         items = model.decode(crossed(model, drawn(motions), drawn(contents)))
     name = "grid" if fix == "none" else f"grid-{fix}"
-    files = present(model, items, on.shown(name), columns)
+    names = [f"motion {i + 1}, content {j + 1}" for i in range(motions) for j in range(contents)]
+    files = present(model, items, on.shown(name), columns, rows=names, title=titled(on.header))
     on.report(files, rows=rows, columns=columns, frames=items.shape[1], fix=fix)

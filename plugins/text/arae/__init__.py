@@ -9,3 +9,8 @@ paper.method(
     "rewrites sentences: an adversary removes the label from the code, one decoder per label puts another in",
     aliases=("arae-transfer",),
 )
+paper.study(
+    "arae",
+    "studies/table1.toml",
+    "Table 1: transfer, BLEU and both perplexities, by the weight of the adversary",
+)

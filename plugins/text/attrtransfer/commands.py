@@ -10,12 +10,12 @@ import typer
 from torch import Tensor
 
 from distk import UsageError, console
-from distk.commands.shared import OnModel
+from distk.commands.shared import Look, OnModel
 from distk.files import write_atomic
 from distk.plugins.text.attrtransfer.method import AttrTransfer
 from distk.plugins.text.common.files import label_index
 from distk.plugins.text.common.tagger import noun_flags, open_tagger
-from distk.study.tables import as_png, windowless
+from distk.study.tables import as_figure, windowless
 
 
 def attention(
@@ -26,6 +26,7 @@ def attention(
         str | None, typer.Option("--from", help="Label that it has now; default: as the model reads it.")
     ] = None,
     tagger: Annotated[str, typer.Option(help="Nouns by: auto, perceptron, textblob or builtin.")] = "auto",
+    look: Look = Look(),
 ) -> None:
     """Show where each word of a rewritten sentence looked: a row per word written, a column per word read.
 
@@ -49,14 +50,14 @@ def attention(
     if target.suffix == ".json":
         write_atomic(target, (jsonlib.dumps(values, indent=1) + "\n").encode())
     else:
-        write_atomic(target, picture(words, written, nouns, table))
+        write_atomic(target, picture(words, written, nouns, table, target.suffix))
     if not on.json:
         console.say(model.vocab.join(written))
     on.report([target], **values)
 
 
-def picture(source: list[str], output: list[str], nouns: list[bool], table: Tensor) -> bytes:
-    """A heat map as PNG; nouns of the source stand in bold."""
+def picture(source: list[str], output: list[str], nouns: list[bool], table: Tensor, form: str = ".png") -> bytes:
+    """A heat map in the form of a suffix; nouns of the source stand in bold."""
     figure, panels = windowless(1, 1, 1.5 + 0.55 * len(source), 1.2 + 0.4 * max(1, len(output)))
     axes = panels[0, 0]
     axes.imshow(table.numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
@@ -67,4 +68,4 @@ def picture(source: list[str], output: list[str], nouns: list[bool], table: Tens
         mark.set_fontweight("bold" if flag else "normal")
     axes.set_ylabel("written")
     axes.set_xlabel("read (nouns in bold); dark: looked at")
-    return as_png(figure)
+    return as_figure(figure, form)

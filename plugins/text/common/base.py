@@ -16,7 +16,7 @@ from distk.console import note, warn
 from distk.data import names_of
 from distk.plugins.text.common.buckets import EDGES, Buckets
 from distk.plugins.text.common.columns import Classes, Column, Draft, classes_of
-from distk.plugins.text.common.files import Part
+from distk.plugins.text.common.files import Part, unpacked
 from distk.plugins.text.common.tagging import tags_of
 from distk.plugins.text.common.vocab import Vocab, split_characters, split_words
 
@@ -68,7 +68,11 @@ class CorpusDataset(Dataset[S]):
         self.encoding = self.charset if config.encoding == "auto" else config.encoding
         known = files.model
         self.model = known if known is not None and known.kind == "sentence" and "vocab" in known.extra else None
-        parts, classes, self.origin = self.read(files)
+        with unpacked(files) as there:
+            parts, classes, origin = self.read(there)
+            if there is not files:  # an archive: messages name it, not the folder that it was unpacked into
+                origin = origin.replace(str(there.folders[0]), str(files.folders[0]))
+        self.origin = origin
         self._build(parts, classes)
 
     def read(self, files: Files) -> tuple[dict[str, Part], tuple[str, ...], str]:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distk.optimizers import light
 from distk.plugins.text.common.vocab import PAD
 
 _MIX = (0x9E3779B97F4A7C15 - (1 << 64), 0xC2B2AE3D27D4EB4F - (1 << 64))  # odd 64-bit constants, as signed numbers
@@ -60,7 +61,7 @@ def fit(
     A small corpus is passed more often, so that there are 600 steps: with fewer the weights are still growing.
     """
     epochs = max(epochs, -(-600 * batch // max(batch, len(x))))
-    optimizer = torch.optim.Adam(model.parameters(), lr)
+    optimizer = light(torch.optim.Adam, model.parameters(), lr)
     for _ in range(epochs):
         for rows in torch.randperm(len(x), generator=generator, device=x.device).split(batch):
             optimizer.zero_grad(set_to_none=True)

@@ -9,12 +9,13 @@ import json
 import re
 import stat
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from distk import DistkError, Files, UsageError
 from distk.data import names_of
+from distk.unpacked import on_disk
 
 LARGEST_FILE = 8 << 30
 """Bytes of one text file that we agree to read."""
@@ -60,6 +61,43 @@ class Part:
         for name in {**self.columns, **source.columns}:
             held = self.columns.setdefault(name, [None] * before)
             held += [source.columns[name][i] for i in rows] if name in source.columns else [None] * len(rows)
+
+
+TABLES = frozenset({".csv", ".tsv", ".parquet"})
+NO_TEXT = frozenset(
+    {*TABLES, ".json", ".jsonl", ".xml", ".html", ".md", ".log", ".toml", ".yaml", ".yml", ".ini", ".py", ".ipynb"}
+    | {".npy", ".npz", ".h5", ".hdf5", ".mat", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".safetensors", ".arrow"}
+    | {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".svg", ".mp4", ".avi", ".wav", ".mp3"}
+    | {".zip", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".odt", ".ods"}
+    | {".bak", ".tmp", ".swp", ".part", ".orig", ".vocab", ".bpe", ".idx", ".bin"}
+)
+"""Endings of what lies beside texts and is none, in small letters: no label and no column is called so."""
+
+
+def texts(paths: Iterable[Path]) -> tuple[list[Path], tuple[str, ...]]:
+    """Those of the files that may hold a sentence a line, and what is to be said of the others."""
+    kept: list[Path] = []
+    spare: list[Path] = []
+    for path in sorted(paths):
+        plain = Path(path.name.removesuffix(".gz"))
+        no_text = plain.suffix.lower() in NO_TEXT or plain.name.endswith("~") or not path.is_file()
+        (spare if no_text else kept).append(path)
+    if not spare:
+        return kept, ()
+    shown = ", ".join(f"'{path.name}'" for path in spare[:3]) + (", ..." if len(spare) > 3 else "")
+    hint = "; tables are read with --data text-table" if any(p.suffix.lower() in TABLES for p in spare) else ""
+    return kept, (f"{shown} left out, no text with a sentence a line{hint}",)
+
+
+@contextlib.contextmanager
+def unpacked(files: Files) -> Iterator[Files]:
+    """The user's files, with an archive that they named as a folder."""
+    root = files.folders[0] if files.required else None
+    if root is None:
+        yield files
+        return
+    with on_disk(root) as folder:
+        yield files if folder == root else Files(files.name, folder, files.reads, files.model, files.where)
 
 
 def folder_of(files: Files, what: str, instead: str = "standin-reviews") -> Path:
@@ -134,6 +172,8 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
     Raises DistkError naming the file, and for undecodable bytes the line and the offset.
     """
     raw = read_bytes(path)
+    if b"\0" in raw[: 1 << 16] and not raw.startswith(tuple(_MARKS)) and "16" not in encoding and "32" not in encoding:
+        raise DistkError(f"'{path}' is no text: it holds zero bytes, as pictures, archives and programs do.")
     try:
         return raw.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk.console import progress
+from distk.optimizers import light
 from distk.plugins.text.common.vocab import EOS, PAD, shifted
 
 
@@ -67,7 +68,7 @@ def fit(
 
     train, dev: token ids `[n, T]` padded with 0. generator: on the rows' device.
     """
-    optimizer = torch.optim.Adam(model.parameters(), lr)
+    optimizer = light(torch.optim.Adam, model.parameters(), lr)
     size = (train != PAD).sum(1).tolist()
     rng = random.Random(int(torch.randint(1 << 31, (), generator=generator, device=generator.device)))
     best, kept = math.inf, copy.deepcopy(model.state_dict())

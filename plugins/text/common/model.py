@@ -42,6 +42,10 @@ class SentenceMethod(Method[C]):
         """Token ids `[n, T]` as lines."""
         return self.vocab.lines(items)
 
+    def tokens(self, sentences: list[str]) -> Tensor:
+        """As `read`, of text that is split as the training text was."""
+        return self.read(sentences)
+
     def read(self, sentences: list[str], tokenize: bool | None = None) -> Tensor:
         """Lines as token ids `[n, max_len + 1]`. tokenize: split ordinary text; None does as the training text was.
 

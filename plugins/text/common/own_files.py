@@ -66,7 +66,9 @@ class UserFiles(SentenceDataset[FilesConfig]):
         if there(folder / f"{split}.txt") is not None:
             labels = set(formats.read_lines(self._existing(folder / f"{split}.labels"), self.encoding))
             return sorted(label.strip() for label in labels)
-        names = {p.name.removesuffix(".gz").removesuffix(".conllu") for p in folder.glob(f"{split}.*")}
+        paths, told = formats.texts(folder.glob(f"{split}.*"))
+        self.told = tuple(dict.fromkeys((*self.told, *told)))
+        names = {p.name.removesuffix(".gz").removesuffix(".conllu") for p in paths}
         return sorted(name.removeprefix(f"{split}.") for name in names)
 
     def _existing(self, path: Path) -> Path:

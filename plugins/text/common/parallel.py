@@ -111,7 +111,8 @@ class Parallel(CorpusDataset[P]):
     def _columns(self, folder: Path, stem: str) -> dict[str, Path]:
         """Column -> file of a split. Raises UsageError for one that `--languages` names and that is missing."""
         if not self.config.languages:
-            paths = [p for p in sorted(folder.glob(f"{stem}.*")) if p.is_file()]
+            paths, told = formats.texts(folder.glob(f"{stem}.*"))
+            self.told = tuple(dict.fromkeys((*self.told, *told)))
             named = {p.name.removesuffix(".gz").removeprefix(f"{stem}."): p for p in paths}
             return {name: path for name, path in named.items() if "." not in name}
         found = {name: there(folder / f"{stem}.{name}") for name in self.config.languages}

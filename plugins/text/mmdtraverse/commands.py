@@ -12,7 +12,7 @@ from safetensors.torch import save as as_safetensors
 from torch import Tensor
 
 from distk import UsageError, console
-from distk.commands.shared import OnData, OnRows, written_to
+from distk.commands.shared import Look, OnData, OnRows, written_to
 from distk.console import emit_json, note
 from distk.files import write_atomic
 from distk.options import Bundle, Without
@@ -244,6 +244,7 @@ def _saved(made: Journey) -> bytes:
 
 def plot_codes(
     on: OnRows,
+    look: Look = Look(),
     words: Annotated[str, typer.Option("--topics", help="Words that name the topics.")] = "movie,phone",
     n: Annotated[int, typer.Option("--n", help="Most sentences of each label and topic.", min=3, max=100_000)] = 200,
     moves: Annotated[int, typer.Option(help="Sentences of each label and topic that are moved.", min=0, max=100)] = 1,
@@ -267,8 +268,8 @@ def plot_codes(
     data: Any = on.dataset()
     with torch.no_grad():
         drawn = points(model, data, data.rows_of(on.split), named, n, moves, on.seed, weight, relative)
-    target = on.target("codes.png").with_suffix(".png")
-    write_atomic(target, drawn.picture(model.spec.classes, named))
+    target = on.target("codes.png")
+    write_atomic(target, drawn.picture(model.spec.classes, named, target.suffix))
     table = target.with_suffix(".csv")
     write_atomic(table, drawn.rows(model.spec.classes, named))
     groups = {

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distk.study.tables import as_csv, as_png, windowless
+from distk.study.tables import as_csv, as_figure, windowless
 
 COLOURS = ("#c0392b", "#2471a3", "#7d3c98", "#1e8449", "#b9770e", "#5d6d7e")
 MARKS = "os^DvP"
@@ -46,8 +46,8 @@ class Drawn:
             [(kind, labels[k], words[t], x, y, text) for kind, k, t, (x, y), text in held],
         )
 
-    def picture(self, labels: Sequence[str], words: Sequence[str]) -> bytes:
-        """The points as PNG: a colour for each label, a mark for each topic, an arrow for each move."""
+    def picture(self, labels: Sequence[str], words: Sequence[str], form: str = ".png") -> bytes:
+        """The points in the form of a suffix: a colour for each label, a mark for each topic, arrows for moves."""
         figure, panels = windowless(1, 1, 9, 7)
         axes = panels[0, 0]
         for k, name in enumerate(labels):
@@ -61,7 +61,7 @@ class Drawn:
         axes.set_xlabel("first principal component")
         axes.set_ylabel("second principal component")
         axes.legend(loc="best", framealpha=0.8)
-        return as_png(figure)
+        return as_figure(figure, form)
 
     def _moves(self, axes: Any) -> None:
         """Bold points of moved codes, before and after."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from distk.plugins.text.nlmultitask.prototypes import PROTOTYPES
-from distk.study.tables import as_png, windowless
+from distk.study.tables import as_figure, windowless
 
 MARKS = "osv^<>DPXpd*h+"
 """One for each prototype, so that colours need not be told apart."""
@@ -25,8 +25,8 @@ def principal(codes: Tensor, components: int = 2) -> tuple[Tensor, Tensor]:
     return place, share
 
 
-def scatter(codes: Tensor, kind: Tensor) -> bytes:
-    """Codes `[n, d]` of sentences of the prototypes `kind` int64 `[n]` as PNG."""
+def scatter(codes: Tensor, kind: Tensor, form: str = ".png") -> bytes:
+    """Codes `[n, d]` of sentences of the prototypes `kind` int64 `[n]`, in the form of a suffix."""
     place, share = principal(codes)
     figure, panels = windowless(1, 1, 11, 6)
     axes = panels[0, 0]
@@ -39,4 +39,4 @@ def scatter(codes: Tensor, kind: Tensor) -> bytes:
     axes.set_xlabel(f"first principal component ({share[0]:.0%} of the variance)")
     axes.set_ylabel(f"second ({share[1]:.0%})")
     figure.legend(loc="outside right center", fontsize=8, frameon=False)
-    return as_png(figure)
+    return as_figure(figure, form)

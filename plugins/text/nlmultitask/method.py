@@ -220,6 +220,10 @@ class NlMultitask(Method[Config]):
         """Where the parameters live."""
         return self.representation.weight.device
 
+    def tokens(self, sentences: list[str]) -> Tensor:
+        """As `read`."""
+        return self.read(sentences)
+
     def read(self, sentences: Sequence[str]) -> Tensor:
         """Lines as ids int64 `[n, max_len + 1]`, on the model's device; an empty line is `<eos>` alone.
 

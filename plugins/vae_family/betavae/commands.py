@@ -10,16 +10,18 @@ import torch
 import typer
 
 from distk import FactorDataset, console, images
-from distk.commands.shared import OnModel, scaled, written_to
+from distk.commands.shared import Look, OnModel, scaled, written_to
 from distk.errors import DistkError, UsageError
 from distk.files import write_atomic
 from distk.plugins.vae_family.betavae.factorgen import FactorGen
 from distk.run import Run
-from distk.study.tables import FIGURES, as_csv, as_figure, windowless
+from distk.sheet import Sheet
+from distk.study.tables import as_csv, as_figure, windowless
 
 
 def capacity(
     on: OnModel,
+    look: Look = Look(),
     csv: Annotated[Path | None, typer.Option("--csv", help="Also write the curves as a table.")] = None,
     threshold: Annotated[float, typer.Option(help="KL in nats above which a channel is open.", min=0)] = 0.1,
 ) -> None:
@@ -30,7 +32,7 @@ def capacity(
     Example: distk betavae capacity runs/factorgen --out fig3.png --csv kl.csv
     """
     model = on.open().model
-    target = on.beside("capacity.png", *FIGURES[1:])
+    target = on.beside("capacity.png")
     if csv is not None:
         csv = written_to(csv, "capacity.csv", option="--csv")  # refused before anything is written
     names = list(model.factor_names) if isinstance(model, FactorGen) else model.latents.columns
@@ -39,7 +41,7 @@ def capacity(
     files = [target]
     write_atomic(target, draw_curves(rows, names, target.suffix))
     if isinstance(model, FactorGen):
-        files += draw_kept(model, target.with_name(f"{target.stem}.reconstructions.png"))
+        files += draw_kept(model, target.with_name(f"{target.stem}.reconstructions{target.suffix}"))
     if csv is not None:
         columns = ["step", "capacity", "reconstruction", *names]
         write_atomic(csv, as_csv(columns, ([f"{row[c]:g}" for c in columns] for row in rows)))
@@ -121,6 +123,4 @@ def draw_kept(model: FactorGen, target: Path) -> list[Path]:
     except DistkError:
         pass  # the data are gone, or no full grid: the reconstructions stand alone
     items = images.enlarge(scaled(model, torch.cat(parts)))
-    sheet = images.grid(items, len(model.shown))
-    images.save_png(target, images.labelled(sheet, labels, items.shape[-2]))
-    return [target]
+    return [Sheet(items, len(model.shown), rows=labels, title="reconstructions at some capacities, nats").write(target)]

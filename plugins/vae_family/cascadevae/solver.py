@@ -20,7 +20,9 @@ How it is solved, in integers throughout (1 unit = 1e-4 nat, the authors' grid):
    function of the counts is M-convex and the steepest exchange is taken, so at most n exchanges are made.
 
 The same tensor code runs with an early exit (CPU), or as a fixed number of masked exchanges with static shapes and
-without host reads (CUDA graphs); both give the same assignment. `solver_triton` does it in one launch.
+without host reads (CUDA graphs); both give the same assignment. `solver_triton` does it in one launch. For more than
+`FEW` classes the CPU looks for the cheapest paths only (`_sparing`): another assignment can come of that only where
+several are optimal.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ Solver = Literal["auto", "torch", "triton", "scipy", "argmin"]
 UNITS_PER_NAT = 10_000
 SWEEPS = 3  # price sweeps over the classes; more of them replace few exchanges
 FAR = 1 << 61  # "no such arc": two of them still fit int64, and no real path comes near one
+CROWDED = 16  # items a class from which on a start under prices saves more exchanges than it costs
 DENSE = 1 << 24  # entries n S S up to which the residual graph is built at once, and all paths are kept
+FEW = 16  # classes up to which that is the faster way on a CPU, measured with benchmarks/solver.py
 _LARGEST = 1 << 59  # bound on every real path length and gain, so that FAR minus a path stays far
 
 
@@ -123,7 +127,7 @@ def solve(
         quick = cost.device.type == "cpu" if early_exit is None else early_exit
         length = default_iterations(n) if iterations is None else iterations
         problem = _integer_costs(flat, step)
-        if n * classes * classes > DENSE:
+        if n * classes * classes > DENSE or (quick and classes > FEW and cost.device.type == "cpu"):
             found = _sparing(*problem, quick)
         else:
             found = _early_exit(*problem) if quick else _fixed(*problem, length)
@@ -321,10 +325,11 @@ def _early_exit(cost: Tensor, step: int) -> Solution:
 
 
 def _sparing(cost: Tensor, step: int, quick: bool) -> Solution:
-    """As `_early_exit`, one problem after the other, in memory O(n S + S S): for many classes.
+    """As `_early_exit`, one problem after the other, in memory O(n S): for many classes.
 
-    Arcs are gathered item by item, and of all paths only the cheapest into each class are looked for (Bellman-Ford
-    from all classes at once, class s at the price of what it saves by losing a member).
+    Arcs are gathered item by item, out of classes with members only, and of all paths only the cheapest into each
+    class are looked for (Bellman-Ford from all classes at once, class s at the price of what it saves by losing a
+    member).
     Raises ValueError where the host must not be asked.
     """
     if not quick:
@@ -338,13 +343,14 @@ def _sparing(cost: Tensor, step: int, quick: bool) -> Solution:
 
 def _spared(cost: Tensor, step: int) -> Solution:
     """`_sparing` for one problem, cost [1, S, n]."""
-    labels, exchanges, n = cost.argmin(1), 0, cost.shape[2]
+    labels, exchanges, (classes, n) = cost.argmin(1), 0, cost.shape[1:]
+    priced = n < CROWDED * classes  # a start under prices is dear where there are many classes
     while True:
-        arc, item = _arcs(cost[0], labels[0])
-        last = torch.bincount(labels[0], minlength=len(arc)) * step
+        left, arc, item = _arcs(cost[0], labels[0])
+        last = torch.bincount(labels[0], minlength=arc.shape[1]) * step
         paid, before = -last, torch.full_like(last, -1)
         while True:
-            reached, source = (paid[:, None] + arc).min(0)
+            reached, source = (paid[left, None] + arc).min(0)
             shorter = reached < paid
             if not bool(shorter.any()):
                 break
@@ -353,22 +359,27 @@ def _spared(cost: Tensor, step: int) -> Solution:
         if bool(gain >= 0) or exchanges > n:
             done = gain >= 0
             return Solution(labels, done.view(1), torch.full_like(done.view(1), exchanges, dtype=torch.int64))
+        if not priced:
+            labels, priced = _price_start(cost, step, stop_early=True), True
+            continue
         t = int(target)
         while (s := int(before[t])) >= 0:
             labels[0, item[s, t]] = t
-            t = s
+            t = int(left[s])
         exchanges += 1
 
 
-def _arcs(cost: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """`arc` and `item` of `_Residual` for one problem: cost [S, n], labels [n] -> both [S, S] int64."""
+def _arcs(cost: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The m <= n classes that have members, and `arc` and `item` of `_Residual` out of them, for one problem: cost
+    [S, n], labels [n] -> [m], [m, S], [m, S] int64."""
     classes, n = cost.shape
-    moves, owner = cost - cost.gather(0, labels[None]), labels.expand(classes, n)
-    arc = cost.new_full((classes, classes), FAR).scatter_reduce(1, owner, moves, "amin")
+    left, owner = labels.unique(return_inverse=True)
+    moves, owner = cost - cost.gather(0, labels[None]), owner.expand(classes, n)
+    arc = cost.new_full((classes, len(left)), FAR).scatter_reduce_(1, owner, moves, "amin")
     cheapest = moves == arc.gather(1, owner)
     places = torch.where(cheapest, torch.arange(n, device=cost.device), n)
-    item = places.new_full((classes, classes), n).scatter_reduce(1, owner, places, "amin")
-    return arc.T + 1, item.T.clamp(max=n - 1)
+    item = places.new_full((classes, len(left)), n).scatter_reduce_(1, owner, places, "amin")
+    return left, arc.T + 1, item.T
 
 
 def _fixed(cost: Tensor, step: int, iterations: int) -> Solution:

@@ -36,8 +36,8 @@ class CovStats(Metric[Config]):
     numbers = {
         "cvr": lower(1, source="Kageback & Mogren 2016", form="authors", what="sum of |covariance| over its trace"),
         "mapc": lower(0, 1, source="Kageback & Mogren 2016", form="authors", what="undefined where a unit is constant"),
-        "mapc_active": lower(0, 1, what="over active units"),
-        "active": neither(0, unit="units", whole=True, what="with 0.001 of the largest variance"),
+        "mapc_varying": lower(0, 1, what="over the units that vary"),
+        "units_varying": neither(0, unit="units", whole=True, what="with more than 0.001 of the largest variance"),
         "trace": neither(0, what="variance of all units"),
         "tdv": higher(0, 1, source="Kageback & Mogren 2016", form="authors", what="variance on the d largest units"),
         "ud90": lower(1, unit="units", whole=True, source="Kageback & Mogren 2016", form="authors"),
@@ -54,10 +54,10 @@ class CovStats(Metric[Config]):
             warn(COLLAPSED)
             reasons = {key: COLLAPSED for key, value in found.items() if math.isnan(value)}
         elif len(c) == 1:
-            reasons["mapc"] = reasons["mapc_active"] = "one unit has no pairs"
+            reasons["mapc"] = reasons["mapc_varying"] = "one unit has no pairs"
         else:
             reasons["mapc"] = "a unit is constant, so its correlations are undefined"
-            reasons["mapc_active"] = "fewer than two units are active"
+            reasons["mapc_varying"] = "fewer than two units vary"
         reasons = {key: text for key, text in reasons.items() if math.isnan(found[key])}
         arrays = {"covariance": c.cpu().numpy(), "correlation": correlation(c).cpu().numpy()}
         return {**found, **arrays, **({"reasons": reasons} if reasons else {})}

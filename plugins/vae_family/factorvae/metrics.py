@@ -13,10 +13,8 @@ from torch import Tensor
 from distk import CodeTable, Metric, UsageError, option
 from distk.meaning import lower, neither
 from distk.nn import log_normal
+from distk.plugins.metrics.functional import active_units
 from distk.plugins.vae_family.factorvae.method import FactorVAE
-
-ACTIVE = 0.1
-"""Nats of KL to the prior below which a dimension counts as collapsed."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,8 @@ class TotalCorrelation(Metric[Config]):
     mws: the same by minibatch-weighted sampling, as beta-TCVAE trains on it (Chen et al. 2018, appendix C), with its
         constants: too large by (D - 1) log N and more, for N items of data. Compare it at one N and D only.
     discriminator: the critic's estimate, of models of method factorvae.
-    active: dimensions with a KL of at least 0.1 nat (that vary, without a posterior). With none, or one dimension in
-        all, every total correlation is 0, and `reasons` says so.
+    active_units: dimensions whose posterior mean has a variance above 0.01 (Burda et al. 2016). With none (without a
+        posterior: with none that varies), or one dimension in all, every total correlation is 0, and `reasons` says so.
     """
 
     headline = "gaussian"
@@ -50,7 +48,7 @@ class TotalCorrelation(Metric[Config]):
         "aggregate": lower(unit="nats", source="Chen et al. 2018, eq. 2", form="stratified"),
         "mws": lower(unit="nats", source="Chen et al. 2018, appendix C", form="authors", what="far too large"),
         "discriminator": lower(unit="nats", source="Kim & Mnih 2018, eq. 3", form="authors"),
-        "active": neither(0, unit="codes", whole=True, what="with a KL of at least 0.1 nat"),
+        "active_units": neither(0, unit="codes", whole=True, what="whose mean has a variance above 0.01"),
     }
 
     @torch.no_grad()
@@ -61,16 +59,18 @@ class TotalCorrelation(Metric[Config]):
         mean = table.codes[:, keep]
         std = None if table.std is None else table.std[:, keep]
         std = None if std is None or bool(std.isnan().all()) else std
-        active = _active(table, keep, mean)
+        active = active_units(mean)["active_units"]
+        # Without a posterior the scale of codes means nothing: one that varies at all may depend on others.
+        some = active > 0 if std is not None else bool((mean.double().std(0) > 1e-8).any())
         estimators = ["gaussian", "mws", "aggregate"] + ["discriminator"] * isinstance(table.model, FactorVAE)
-        if active == 0 or len(keep) < 2:
-            why = "no dimension is active" if active == 0 else "it has one dimension"
+        if not some or len(keep) < 2:
+            why = "no dimension is active" if not some else "it has one dimension"
             text = f"0 by definition, because the code cannot depend on itself: {why}"
-            return {**dict.fromkeys(estimators, 0.0), "active": float(active), "reasons": {"gaussian": text}}
+            return {**dict.fromkeys(estimators, 0.0), "active_units": active, "reasons": {"gaussian": text}}
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randperm(len(mean), generator=generator).to(mean.device)
         z = _sample(mean, std, rows[: config.samples], generator)
-        result = {"gaussian": gaussian_tc(z), "active": float(active)}
+        result = {"gaussian": gaussian_tc(z), "active_units": active}
         if std is None:
             reasons["gaussian"] = "no posterior: the codes as they are, not samples"
             result |= {"mws": math.nan, "aggregate": math.nan}
@@ -154,9 +154,3 @@ def _columns(table: CodeTable) -> tuple[list[int], dict[str, str]]:
     keep = [d for d in continuous if live[d]] or continuous
     left = [name for d, name in enumerate(table.names) if d not in keep]
     return keep, {", ".join(left): "left out: discrete, or without a posterior"} if left else {}
-
-
-def _active(table: CodeTable, keep: list[int], mean: Tensor) -> int:
-    if table.kl is not None and not bool(table.kl[keep].isnan().any()):
-        return int((table.kl[keep] >= ACTIVE).sum())
-    return int((mean.double().std(0) > 1e-8).sum())

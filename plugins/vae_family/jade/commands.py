@@ -12,13 +12,14 @@ from torch import Tensor
 
 from distk import Code, Dataset, console, images, seeded
 from distk.commands.arguments import Seed
-from distk.commands.shared import OnData, OnModel
+from distk.commands.shared import Look, OnData, OnModel, titled
 from distk.errors import UsageError
 from distk.evaluation import evaluate
 from distk.files import write_atomic
 from distk.options import Without
 from distk.plugins.vae_family.jade.method import Jade
 from distk.plugins.vae_family.jade.metrics import ContentStyleVariance
+from distk.sheet import Sheet
 from distk.study.tables import as_csv
 
 Role = Literal["primary", "secondary"]
@@ -29,6 +30,7 @@ SPLITS = "jade, which splits content from style"
 
 def transfer(
     on: On,
+    look: Look = Look(),
     content: Annotated[str, typer.Option(help="primary or secondary; or rows of it, as primary:12,40.")] = "primary",
     style: Annotated[str, typer.Option(help="The same for the style. Its data set's decoder draws.")] = "secondary",
     n: Annotated[int, typer.Option("--n", "-n", help="Random test images where no rows are named.", min=1)] = 8,
@@ -54,8 +56,11 @@ def transfer(
     sheet = torch.cat([_square(b["x"][:1]).new_full((1, 3, 32, 32), images.MARGIN), _square(b["x"])])
     for x, row in zip(_square(a["x"]), _square(mixed).split(len(style_rows)), strict=True):
         sheet = torch.cat([sheet, x[None], row])
-    target = on.target("transfer.png").with_suffix(".png")
-    images.save_png(target, images.grid(images.enlarge(sheet), len(style_rows) + 1))
+    target = on.target("transfer.png")
+    heads = ["", *(f"style {row}" for row in style_rows.tolist())]
+    names = ["", *(f"content {row}" for row in content_rows.tolist())]
+    title = titled(on.header, f"content of {content_of}, style of {style_of}")
+    Sheet(images.enlarge(sheet), len(style_rows) + 1, rows=names, heads=heads, title=title).write(target)
     rows = {"content": {"of": content_of, "rows": content_rows.tolist()}}
     rows["style"] = {"of": style_of, "rows": style_rows.tolist()}
     on.report([target], **rows, class_kept=right)
@@ -63,6 +68,7 @@ def transfer(
 
 def traverse(
     on: On,
+    look: Look = Look(),
     part: Annotated[Literal["content", "style"], typer.Option(help="content or style.")] = "content",
     of: Of = "primary",
     row: Annotated[int | None, typer.Option(help="Row of the image to start from; default: drawn.", min=0)] = None,
@@ -87,15 +93,17 @@ def traverse(
             moved = {name: value.expand(columns, -1).clone() for name, value in base.items()}
             moved[part][:, i] = values
             sheet.append(_square(decoded(model, moved, role)))
-    target = on.target(f"traverse-{part}.png").with_suffix(".png")
+    target = on.target(f"traverse-{part}.png")
     labels = ["input, reconstruction", *(f"{part}{i + 1}" for i in range(size))]
     big = images.enlarge(torch.cat(sheet))
-    images.save_png(target, images.labelled(images.grid(big, columns), labels, big.shape[-2]))
+    heads = [f"{value:.2g}" for value in values.tolist()]
+    Sheet(big, columns, rows=labels, heads=heads, title=titled(on.header, f"{role} row {int(rows[0])}")).write(target)
     on.report([target], of=role, row=int(rows[0]), values=values.tolist())
 
 
 def sample(
     on: OnModel,
+    look: Look = Look(),
     class_: Annotated[str | None, typer.Option("--class", help="Name of a class; default: a row of each.")] = None,
     of: Of = "primary",
     n: Annotated[int, typer.Option("--n", "-n", help="Images of each class.", min=1, max=10_000)] = 10,
@@ -115,8 +123,9 @@ def sample(
     with torch.no_grad():
         codes = [model.drawn(n, generator, c, "x" if role == "primary" else "y") for c in chosen]
         drawn = torch.cat([_square(decoded(model, code, role)) for code in codes])
-    target = on.target(f"samples-{role}.png").with_suffix(".png")
-    images.save_png(target, images.grid(images.enlarge(drawn), n))
+    target = on.target(f"samples-{role}.png")
+    shown = [names[c] for c in chosen]
+    Sheet(images.enlarge(drawn), n, rows=shown, title=titled(on.header, f"draws of {role}")).write(target)
     on.report([target], of=role, classes=[names[c] for c in chosen])
 
 

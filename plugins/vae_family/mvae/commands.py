@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distk import CodeTable, console
 from distk.checkpoint import Header
-from distk.commands.shared import OnData, OnRows
+from distk.commands.shared import Look, OnData, OnRows, titled
 from distk.config import from_dict
 from distk.errors import UsageError
 from distk.files import write_atomic
@@ -29,6 +29,7 @@ Image = Annotated[Path | None, typer.Option("--image", help="A picture of one's 
 
 def swap(
     on: OnRows,
+    look: Look = Look(),
     pairs: Annotated[int, typer.Option(help="How many random pairs, without --a and --b.", min=1, max=100)] = 8,
     rank: Annotated[int, typer.Option(help="Which object, 0 being the one with the largest KL.", min=0)] = 0,
     a_slot: Annotated[int | None, typer.Option(help="Object of A; default: --rank.", min=0)] = None,
@@ -61,7 +62,7 @@ def swap(
         images = (x_a, x_b, *exchange(model, x_a, x_b, i, j))
     names = ("input A", "input B", "A again", "B again", f"A with B's {j}", f"B with A's {i}")
     target = on.target("objects.png")
-    draw(target, dict(zip(names, images, strict=True)))
+    draw(target, dict(zip(names, images, strict=True)), titled(on.header))
     on.report([target], rows=rows, a_slot=i, b_slot=j)
 
 
@@ -76,6 +77,7 @@ def exchange(model: MVAE, x_a: Tensor, x_b: Tensor, i: int, j: int) -> tuple[Ten
 
 def build(
     on: OnRows,
+    look: Look = Look(),
     steps: Annotated[int | None, typer.Option(help="Up to so many objects; default: all.", min=1)] = None,
     n: Scenes = 8,
     over: Annotated[int, typer.Option(help="Scenes to average the errors over; 0 for none.", min=0)] = 500,
@@ -100,7 +102,7 @@ def build(
         images = [model.render(model.pool(features[:, : k + 1])).sigmoid() for k in range(last)]
     target = on.target("build.png")
     labels = [f"{k + 1} object{'s' if k else ''}" for k in range(last)]
-    draw(target, {"input": x, **dict(zip(labels, images, strict=True))})
+    draw(target, {"input": x, **dict(zip(labels, images, strict=True))}, titled(on.header))
     errors: dict[str, Any] = {}
     if dataset is not None and over:
         split = dataset.rows(on.split)
@@ -117,6 +119,7 @@ def build(
 
 def traverse(
     on: OnRows,
+    look: Look = Look(),
     slot: Annotated[int, typer.Option(help="Which object, 0 being the one with the largest KL.", min=0)] = 0,
     dims: Annotated[str, typer.Option(help="`all`, or numbers from 0: 0,3,5.")] = "all",
     range_: Annotated[str, typer.Option("--range", help="Lowest and highest value, LOW:HIGH.")] = "-2.25:2.25",
@@ -150,11 +153,11 @@ def traverse(
         head = torch.full((steps, *x.shape[1:]), 0.35, device=x.device)
         head[:2] = torch.cat([x, model.logits(objects.mean).sigmoid()])
     target = on.target(f"slot{slot}.png")
-    draw(target, {"input, again": head, **sheet})
+    draw(target, {"input, again": head, **sheet}, titled(on.header), [f"{value:.2g}" for value in values.tolist()])
     on.report([target], slot=slot, dims=chosen, values=values, kl=[nats[d] for d in chosen])
 
 
-def klmap(on: OnRows, n: Scenes = 8, image: Image = None) -> None:
+def klmap(on: OnRows, look: Look = Look(), n: Scenes = 8, image: Image = None) -> None:
     """Show where the objects are: input, KL of every cell, the cells that are kept, reconstruction.
 
     After `distk mvae count` it also says how many objects each scene has by the threshold found there.
@@ -177,7 +180,7 @@ def klmap(on: OnRows, n: Scenes = 8, image: Image = None) -> None:
     target = on.target("klmap.png")
     seen = x.expand(-1, 3, -1, -1)
     rows = {"input": seen, f"KL, 0 to {float(kl.max()):.1f} nats": shades[0], "kept": 0.6 * seen + 0.4 * shades[1]}
-    draw(target, {**rows, "again": again.expand(-1, 3, -1, -1)})
+    draw(target, {**rows, "again": again.expand(-1, 3, -1, -1)}, titled(on.header))
     counts = _counts(on.path, on.header, objects)
     if counts is not None and not on.json:
         console.say(f"objects counted: {', '.join(map(str, counts))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from distk import Dataset, images
 from distk.errors import DistkError, UsageError
 from distk.plugins.vae_family.mvae.method import MVAE, checked
+from distk.sheet import Sheet
 
 
 def images_of(dataset: Dataset, rows: Tensor) -> Tensor:
@@ -50,8 +52,7 @@ def read_image(path: Path, model: MVAE) -> Tensor:
     return x.permute(2, 0, 1).unsqueeze(0).to(model.device)
 
 
-def draw(target: Path, rows: dict[str, Tensor]) -> None:
+def draw(target: Path, rows: dict[str, Tensor], title: str = "", heads: Sequence[str] = ()) -> None:
     """Write rows of images `[n, c, s, s]` under one another, each with its label."""
     big = [images.enlarge(images.as_rgb(row)) for row in rows.values()]
-    sheet = images.grid(torch.cat(big), len(big[0]))
-    images.save_png(target, images.labelled(sheet, list(rows), big[0].shape[-2]))
+    Sheet(torch.cat(big), len(big[0]), rows=list(rows), heads=heads, title=title).write(target)

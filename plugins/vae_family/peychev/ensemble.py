@@ -18,6 +18,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from distk import Dataset, seeded
 from distk.device import stream
+from distk.optimizers import light
 from distk.plugins.vae_family.peychev.method import NO_KL, PeychevVAE, salt_and_pepper
 
 CHUNK = 4096
@@ -98,7 +99,7 @@ class Ensemble:
 
     def _adam(self, parameters: dict[str, nn.Parameter]) -> torch.optim.Adam:
         """Adam works element by element: on stacked parameters it is each member's own."""
-        return torch.optim.Adam(parameters.values(), lr=self.plan.lr, fused=True)
+        return light(torch.optim.Adam, parameters.values(), lr=self.plan.lr, fused=True)
 
     def _state(self) -> dict[str, Tensor]:
         return {**{name: value.detach() for name, value in self.parameters.items()}, **self.buffers}

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distk import DistkError
+from distk.config import NoConfig
 from distk.hookspecs import hookimpl
 from distk.registry import registry
 from distk.study import job
-from distk.study.protocol import Ended
+from distk.study.protocol import Ended, Engine, Site
 
 TINY = """
 title = "Covariance of a linear code"
@@ -54,14 +55,18 @@ STEPS = 400
 """Of scale long."""
 
 
-class Instant:
+class Instant(Engine[NoConfig]):
     """An engine that does jobs in this process, last come, first served."""
 
-    def __init__(self, jobs: int | None, device: str) -> None:
+    here = True
+
+    def __init__(self, config: NoConfig, site: Site) -> None:
+        super().__init__(config, site)
         self.folders: list[Path] = []
 
-    def submit(self, folder: Path) -> None:
-        self.folders.append(folder)
+    def submit(self, folders: Sequence[Path]) -> dict[Path, str]:
+        self.folders += folders
+        return dict.fromkeys(folders, "")
 
     def poll(self) -> list[Ended]:
         folder = self.folders.pop()

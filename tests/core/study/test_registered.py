@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from distk.errors import UsageError
@@ -42,3 +44,16 @@ def test_a_claim_without_a_direction_is_noticed() -> None:
     made = planned(parse(lacking, name), entry, None, (0,))
     with pytest.raises(UsageError, match="say 'direction'"):
         check_directions(made.recipe)
+
+
+def test_the_table_of_recipes_counts_what_they_hold() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "studies.md").read_text(encoding="utf-8")
+    table = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.count("|") == 6]
+    told = {cells[0]: [int(cell) for cell in cells[2:]] for cells in table if cells[-1].isdigit()}
+    held = {}
+    for name in STUDIES:
+        recipe = plan(name, scale="paper").recipe
+        printed = sum(len(figures) for figures in recipe.published.values())
+        held[name] = [printed, len(recipe.claims), sum(bool(claim.untested) for claim in recipe.claims)]
+    totals = [sum(column) for column in zip(*held.values(), strict=True)]
+    assert told == {**held, "all": totals}

@@ -137,6 +137,43 @@ def test_a_signal_reaches_the_processes_of_all_seeds(tmp_path) -> None:
     assert "distk resume many/s1" in said
 
 
+def test_a_kill_of_the_parent_leaves_no_settings_behind(tmp_path) -> None:
+    """Killed while its processes start: nothing lies in the folder for temporary files, and a run's folder is clean as
+    soon as somebody takes it."""
+    passing = tmp_path / "passing"
+    passing.mkdir()
+    train = ["train", *soak.SMALL, "--steps", "4", "--seeds", "0:2", "--out", "many"]
+    process = soak.Process(train, tmp_path, TMPDIR=str(passing))
+    deadline = time.monotonic() + 200
+    while not list((tmp_path / "many").glob("s*/.config.toml.*.tmp")):
+        assert process.poll() is None, process.said()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.kill()
+    assert not list(passing.iterdir())
+    time.sleep(1)  # its processes end with it
+    again = soak.Process(["train", *soak.SMALL, "--steps", "4", "--out", "many/s0"], tmp_path)
+    assert again.wait(200) == 0, again.said()
+    assert not list((tmp_path / "many" / "s0").glob(".config*"))
+
+
+def test_a_seed_whose_folder_cannot_be_written_is_named_and_the_others_finish(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(replicas, "own_folder", _refusing(tmp_path / "s1", replicas.own_folder))
+    with pytest.raises(DistkError, match=r"1 of 2 seeds failed\. seed 1: cannot write to run folder '.*s1': No space"):
+        replicas.in_processes(seeds(0, 1, steps=2), [tmp_path / "s0", tmp_path / "s1"], quiet=True)
+    assert checkpoint.read_header(tmp_path / "s0/checkpoint.safetensors").step == 2
+    assert not list((tmp_path / "s0").glob(".config*"))
+
+
+def _refusing(place: Path, real):
+    def make(path: Path) -> None:
+        if path == place:
+            raise OSError(28, "No space left on device")
+        real(path)
+
+    return make
+
+
 class Numbers(Dataset):
     def __init__(self) -> None:
         super().__init__(None, CPU, Files("n", None, ""))

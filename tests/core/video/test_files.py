@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import zipfile
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 
 from distk import open_dataset
 from distk.errors import DistkError, UsageError
-from distk.video import Clips, Fit, read_clips, write_clips
+from distk.video import Clips, Fit, decode, read_clips, write_clips
 from distk.video.readers import read_picture
 from distk.video.writers import gif, palette_of
 
@@ -304,7 +305,7 @@ def test_a_gif_that_unpacks_without_end_is_refused(tmp_path, monkeypatch) -> Non
     monkeypatch.setattr(module, "FLOOR", 0)
     monkeypatch.setattr(module, "RATIO", 50)
     with pytest.raises(DistkError, match="unpacks to more than 50 values a byte"):
-        read_clips(tmp_path / "g.gif")
+        list(decode.gif(b"", str(tmp_path / "g.gif"), asdict(Fit())))
 
 
 def test_a_gif_whose_canvas_grows_is_refused(tmp_path) -> None:

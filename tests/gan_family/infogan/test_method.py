@@ -410,3 +410,19 @@ def test_there_must_be_a_code_and_a_batch() -> None:
     with pytest.raises(UsageError, match="categories"):
         make(0, categories=(1,))
     assert InfoGAN.least_batch == 2
+
+
+def test_what_q_reads_in_eval_mode_is_normalised_as_it_was_trained(seed: int, generator: torch.Generator) -> None:
+    """Q learns on made pictures alone, so real ones, normalised by their own batch, leave no trace in its averages."""
+    x = torch.rand(8, 1, 16, 16, generator=generator)
+    settings = {"game": "logistic", "network": "plain", "codes": 2, "hidden": 8}
+    kept = []
+    for real in (x, 1 - x.square()):
+        model = make(seed, GREY, **settings).train()
+        model.criticise(a_step(seed, real)[0])
+        kept.append(dict(model.trunk.named_buffers()))
+    assert kept[0], "nothing is averaged"
+    assert any(name.endswith("running_mean") and bool(value.any()) for name, value in kept[0].items())
+    for name, value in kept[0].items():
+        assert torch.equal(value, kept[1][name]), name
+    assert all(m.track_running_stats for m in model.modules() if isinstance(m, nn.BatchNorm2d))

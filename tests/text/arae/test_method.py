@@ -41,7 +41,7 @@ def new_step(made: Trainer) -> Any:
     from distk.method import Step
 
     made._set_schedule(made.model.schedule(0))
-    step = Step(index=made.counter, schedule=made._schedule, phase=None, generator=made.generator, log=made._log)
+    step = Step(index=made.counter, schedule=made._schedule, phase=None, generator=made.generator, log=made.ledger.note)
     step.batch = made.model.collect(Source(made.dataset, made.config.batch, made.generator))
     return step
 

@@ -37,7 +37,8 @@ def exact(seed: int, **model: Any) -> tuple[AttrTransfer, Step]:
     """A model in float64 and a step with a batch."""
     made = trainer(seed, **model)
     made._set_schedule(made.model.schedule(0))
-    step = Step(index=made.counter, schedule=made._schedule, phase="joint", generator=made.generator, log=made._log)
+    log = made.ledger.note
+    step = Step(index=made.counter, schedule=made._schedule, phase="joint", generator=made.generator, log=log)
     step.batch = made.model.collect(Source(made.dataset, 12, made.generator))
     rand = step.rand
     step.rand = lambda *shape: rand(*shape).double()  # type: ignore[method-assign]

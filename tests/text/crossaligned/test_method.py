@@ -33,7 +33,7 @@ def trainer(seed: int, data: dict[str, Any] | None = None, **model: Any) -> Trai
 
 def new_step(made: Trainer) -> Step:
     made._set_schedule(made.model.schedule(0))
-    step = Step(index=made.counter, schedule=made._schedule, phase=None, generator=made.generator, log=made._log)
+    step = Step(index=made.counter, schedule=made._schedule, phase=None, generator=made.generator, log=made.ledger.note)
     step.batch = made.model.collect(Source(made.dataset, made.config.batch, made.generator))
     return step
 

@@ -39,7 +39,7 @@ def exact(seed: int, **model: Any) -> tuple[MMDTraverse, Step]:
     """A model in float64 with its examples, and a step with a batch."""
     made = trainer(seed, **model)
     made.model.before_step(0, {})
-    step = Step(index=made.counter, schedule={}, phase=None, generator=made.generator, log=made._log)
+    step = Step(index=made.counter, schedule={}, phase=None, generator=made.generator, log=made.ledger.note)
     step.batch = made.model.collect(Source(made.dataset, 12, made.generator), "joint")
     found = made.model.double()
     assert isinstance(found, MMDTraverse)

@@ -36,7 +36,7 @@ def trainer(seed: int, **model: Any) -> Trainer:
 def exact(seed: int, **model: Any) -> tuple[NlMultitask, Step]:
     """A model in float64 and a step with a batch."""
     made = trainer(seed, **model)
-    step = Step(index=made.counter, schedule={}, phase=None, generator=made.generator, log=made._log)
+    step = Step(index=made.counter, schedule={}, phase=None, generator=made.generator, log=made.ledger.note)
     step.batch = made.model.collect(Source(made.dataset, 9, made.generator))
     found = made.model.double()
     assert isinstance(found, NlMultitask)

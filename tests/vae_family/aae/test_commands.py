@@ -88,7 +88,7 @@ def test_accuracy_is_refused_and_the_prior_is_measured(run: Path) -> None:
     assert found["clsacc"] == {"error": "aae-s is given the class; it does not infer one."}
     assert math.isfinite(found["prior-mmd"]["mmd2"])
     # The given class takes no part in the vote: its column is constant, and so masked.
-    assert found["factorvae"]["active"][-1] == False  # noqa: E712
+    assert found["factorvae"]["used"][-1] == False  # noqa: E712
 
 
 def test_transfer_of_clips_is_the_method_s_own_command(tmp_path: Path, capsys: Any) -> None:

@@ -72,7 +72,7 @@ def test_above_the_highest_paying_beta_the_code_is_empty() -> None:
 def test_without_a_charge_every_latent_is_used() -> None:
     """Measured, seed 0: 240 nats after 1,000 steps."""
     found = bound(trained("betavae", 0, 400, beta=0.0, lr=3e-3)[0])
-    assert found["active"] == 4
+    assert found["active_units"] == 4
     assert found["kl"] > 20
 
 
@@ -85,7 +85,7 @@ def test_beta_leaves_the_two_latents_that_the_data_have(seed_of_run) -> None:
     """
     trainer, _ = trained("betavae", seed_of_run, 2500, beta=20.0, lr=2e-3)
     found = bound(trainer)
-    assert found["active"] == 2
+    assert found["active_units"] == 2
     assert found["reconstruction"] < FLOOR + 0.3 * (CONSTANT - FLOOR)
     assert total_correlation(trainer) < 0.3
     kl = torch.as_tensor(found["kl_per_latent"])
@@ -103,7 +103,7 @@ def test_the_kl_follows_the_capacity() -> None:
     found = bound(trainer)
     assert abs(found["kl"] - 6) < 0.7
     assert sum(o < 1 for o in off) > 0.8 * len(off)
-    assert found["active"] < 4
+    assert found["active_units"] < 4
     assert found["reconstruction"] < FLOOR + 0.1 * (CONSTANT - FLOOR)
 
 
@@ -119,6 +119,6 @@ def test_beta_tcvae_charges_the_total_correlation() -> None:
     """
     pressed, free = (trained("betatcvae", 0, 500, beta=beta, lr=3e-3)[0] for beta in (30.0, 1.0))
     assert total_correlation(pressed) < 0.3
-    assert bound(pressed)["active"] == 2
+    assert bound(pressed)["active_units"] == 2
     assert total_correlation(free) > 0.6
-    assert bound(free)["active"] > 2
+    assert bound(free)["active_units"] > 2

@@ -403,6 +403,33 @@ def test_the_solver_for_many_classes_finds_what_scipy_finds(seed, monkeypatch, n
         mcf.solve(cost, pair_cost, early_exit=False)
 
 
+@pytest.mark.parametrize("slope", [0.0, 1.0])
+@pytest.mark.parametrize(("n", "classes"), [(7, 17), (64, 40), (400, 17), (20, 200), (3, 1024)])
+def test_what_the_cpu_takes_for_many_classes_is_optimal_and_does_not_hang_on_the_way(seed, n, classes, slope) -> None:
+    """Also where one class is everybody's, so that it starts under prices (400 items in 17 classes)."""
+    generator = torch.Generator().manual_seed(seed)
+    cost = 0.3 * torch.rand(2, n, classes, generator=generator) + slope * torch.linspace(0, 1, classes)
+    found, reference = mcf.solve(cost, 0.05), mcf.solve(cost, 0.05, "scipy")
+    assert found.converged.all()
+    ours, theirs = (mcf.grid_objective(cost, one.assignment, 0.05) for one in (found, reference))
+    assert torch.equal(ours, theirs)
+
+
+def test_few_and_many_classes_take_their_own_way(monkeypatch) -> None:
+    """The border is a matter of speed only."""
+    cost, taken = torch.rand(30, mcf.FEW + 1), []
+    sparing = mcf._sparing
+    monkeypatch.setattr(mcf, "_sparing", lambda *given: taken.append(given) or sparing(*given))
+    mcf.solve(cost[:, :-1], 0.05)
+    assert not taken
+    mcf.solve(cost, 0.05, early_exit=False)  # reads nothing, as on CUDA
+    assert not taken
+    found = mcf.solve(cost, 0.05)
+    assert len(taken) == 1
+    monkeypatch.setattr(mcf, "FEW", 1000)
+    assert torch.equal(found.assignment, mcf.solve(cost, 0.05).assignment)
+
+
 @pytest.mark.slow
 def test_a_thousand_items_and_classes_fit_into_memory(seed) -> None:
     """At a price above every cost each class gets one item: an ordinary assignment, which scipy solves in O(n S)."""

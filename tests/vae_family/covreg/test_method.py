@@ -138,8 +138,8 @@ def by_definition(c: np.ndarray, d: int) -> dict[str, float]:
     ordered = sorted(variance, reverse=True)
     return {
         "mapc": 2 / (p * p - p) * sum(corr.values()),
-        "mapc_active": float(np.mean([v for (i, j), v in corr.items() if i in alive and j in alive])),
-        "active": float(len(alive)),
+        "mapc_varying": float(np.mean([v for (i, j), v in corr.items() if i in alive and j in alive])),
+        "units_varying": float(len(alive)),
         "cvr": np.abs(c).sum() / total,
         "tdv": sum(ordered[:d]) / total,
         "ud90": float(next(k for k in range(1, p + 1) if sum(ordered[:k]) >= (0.9 - 1e-12) * total)),
@@ -195,8 +195,8 @@ def table(values: torch.Tensor, kinds: list[str] | None = None) -> CodeTable:
 def test_undefined_figures_are_nan_with_a_reason(capsys, generator) -> None:
     collapsed = CovStats(StatsConfig(d=2)).compute(table(torch.ones(9, 3)), 0)
     assert "the coding layer is constant (collapsed)" in capsys.readouterr().err
-    assert collapsed["trace"] == collapsed["active"] == 0
-    for key in ("mapc", "mapc_active", "cvr", "tdv", "ud90"):
+    assert collapsed["trace"] == collapsed["units_varying"] == 0
+    for key in ("mapc", "mapc_varying", "cvr", "tdv", "ud90"):
         assert math.isnan(collapsed[key])
         assert collapsed["reasons"][key] == "the coding layer is constant (collapsed)"
     single = CovStats(StatsConfig()).compute(table(torch.randn(9, 1, generator=generator)), 0)
@@ -207,8 +207,8 @@ def test_undefined_figures_are_nan_with_a_reason(capsys, generator) -> None:
     dead[:, 0] = 4
     found = CovStats(StatsConfig()).compute(table(dead), 0)
     assert math.isnan(found["mapc"])
-    assert not math.isnan(found["mapc_active"])
-    assert found["active"] == 2
+    assert not math.isnan(found["mapc_varying"])
+    assert found["units_varying"] == 2
     with pytest.raises(UsageError, match="d = 4 is more than the 3 units"):
         CovStats(StatsConfig(d=4)).compute(table(dead), 0)
 

@@ -96,7 +96,7 @@ def test_minibatch_weighted_sampling_against_a_plain_loop(generator) -> None:
 def test_collapsed_codes_score_zero_and_say_why(generator) -> None:
     mean, std = 0.01 * torch.randn(50, 3, generator=generator), torch.ones(50, 3)
     found = score(table(mean, std, kl=torch.full((3,), 0.01).double()), "tc", {}, seed=0, repeats=None)
-    assert [found[k] for k in ("gaussian", "mws", "aggregate", "active")] == [0.0] * 4
+    assert [found[k] for k in ("gaussian", "mws", "aggregate", "active_units")] == [0.0] * 4
     assert "no dimension is active" in found["reasons"]["gaussian"]
     found = score(table(torch.randn(50, 1, generator=generator)), "tc", {}, seed=0, repeats=None)
     assert found["gaussian"] == 0.0
@@ -155,7 +155,7 @@ def test_factorvae_on_the_command_line(distk, in_folder) -> None:
     distk("train", "fvae", *SMALL, "--critic-width", "16")
     assert {"vae", "critic", "critic_accuracy", "tc", "reconstruction", "kl/3"} <= set(last_row(in_folder))
     found = json.loads(distk("eval", "run", "--metric", "tc", "--json")[0])["metrics"]["tc"]
-    assert {"gaussian", "aggregate", "mws", "discriminator", "active"} <= set(found)
+    assert {"gaussian", "aggregate", "mws", "discriminator", "active_units"} <= set(found)
     assert "total correlation of one dimension is zero" in distk("train", "factorvae", "--z", "1", code=2)[1]
 
 

@@ -25,7 +25,7 @@ def test_perfect_and_random_codes(generator: torch.Generator, seed: int) -> None
     factors = grid().float() / torch.tensor(SIZES)
     perfect = functional.change_one_factor(factors, SIZES, seed, fixed=[0], pairs=4000, epochs=1500)
     assert perfect["eval"] > 0.99
-    assert perfect["active_codes"] == 5
+    assert perfect["codes_used"] == 5
     noise = torch.randn(len(factors), 10, generator=generator)
     # Chance is one in four; 4500 test pairs have a standard deviation of 0.0065.
     drawn = functional.change_one_factor(noise, SIZES, seed, fixed=[0], pairs=30_000, epochs=60)
@@ -48,7 +48,7 @@ def test_what_changes_and_what_stays(seed: int) -> None:
     codes = torch.ones(len(grid()), 2)
     result = functional.change_one_factor(codes, SIZES, seed, fixed=[0], pairs=2400, epochs=1, same=same)
     assert result["collisions"] == 2400
-    assert result["active_codes"] == 0
+    assert result["codes_used"] == 0
     pairs = seen[0]
     changed = pairs[0] != pairs[1]
     assert torch.equal(changed.sum(1), torch.ones(2400, dtype=torch.long))

@@ -1,0 +1,1 @@
+"""The encoder and the decoder of a trained model as files that other programs run."""
