@@ -42,13 +42,15 @@ Source = str | os.PathLike[str] | IO[bytes]
 class Form:
     """What pictures become. size: (height, width). channels: 1 grey, 2 grey and opacity, 3 colour, 4 colour and
     opacity. fit: cut to the shape from the middle, fill up with the background, or stretch. background: a colour.
-    average: a pixel is the mean of the rectangle that it covers, instead of Lanczos' filter."""
+    average: a pixel is the mean of the rectangle that it covers, instead of Lanczos' filter. crop: side of a square
+    that is cut from the middle before anything else; 0 cuts nothing."""
 
     size: tuple[int, int]
     channels: int = 3
     fit: Fitting = "crop"
     background: tuple[int, int, int] = (255, 255, 255)
     average: bool = False
+    crop: int = 0
 
 
 class Seen(Counter[str]):
@@ -109,31 +111,25 @@ def frames_of(source: Source, where: str) -> int:
     return int(only("distk.pictures:count_here", where, content, path=path)[0]["frames"])
 
 
-def read_frames(
-    source: Source, where: str, form: Form, seen: Seen, most: int = 1, crop: int = 0
-) -> Iterator[np.ndarray]:
+def read_frames(source: Source, where: str, form: Form, seen: Seen, most: int = 1) -> Iterator[np.ndarray]:
     """The first `most` frames of a file, each uint8 `[channels, height, width]`; counts in `seen` what was changed.
-
-    crop: pixels of a square that is cut from the middle first; 0 cuts nothing.
 
     Raises DistkError naming the file, for one that is damaged and for depths whose range nobody knows.
     """
     content, path = _given(source)
-    asked = {"path": path, "form": asdict(form), "most": most, "crop": crop}
+    asked = {"path": path, "form": asdict(form), "most": most}
     for told, (picture,) in apart("distk.pictures:frames_here", where, content, **asked):
         seen.update({str(key): int(n) for key, n in told["seen"].items()})
         yield picture
 
 
-def read_many(
-    files: Iterable[tuple[Source, str, int]], form: Form, seen: Seen, crop: int = 0
-) -> Iterator[tuple[int, np.ndarray]]:
+def read_many(files: Iterable[tuple[Source, str, int]], form: Form, seen: Seen) -> Iterator[tuple[int, np.ndarray]]:
     """`read_frames` of many files, (source, name, most frames) each, sent ahead: (number of the file, frame)."""
 
     def requests() -> Iterator[Request]:
         for source, where, most in files:
             content, path = _given(source)
-            yield where, content, {"path": path, "form": asdict(form), "most": most, "crop": crop}
+            yield where, content, {"path": path, "form": asdict(form), "most": most}
 
     for k, told, (picture,) in each("distk.pictures:frames_here", requests()):
         seen.update({str(key): int(n) for key, n in told["seen"].items()})
@@ -158,14 +154,6 @@ def plain(
         yield picture
 
 
-def _cut(image: Image.Image, side: int, where: str) -> Image.Image:
-    """The square in the middle."""
-    if min(image.size) < side:
-        raise DistkError(f"'{where}' has {image.width}x{image.height} pixels, from which no {side} can be cut.")
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
-
-
 def _given(source: Source) -> tuple[bytes, str]:
     """What the process that decodes gets: the bytes of an open file, or the path of one."""
     if isinstance(source, (str, os.PathLike)):
@@ -186,9 +174,7 @@ def count_here(content: bytes, where: str, path: str) -> Iterator[Answer]:
         yield {"frames": frames}, []
 
 
-def frames_here(
-    content: bytes, where: str, path: str, form: dict[str, Any], most: int, crop: int = 0
-) -> Iterator[Answer]:
+def frames_here(content: bytes, where: str, path: str, form: dict[str, Any], most: int) -> Iterator[Answer]:
     """The frames one by one, for `read_frames`."""
     wanted = Form(**{**form, "size": tuple(form["size"]), "background": tuple(form["background"])})
     with open_picture(path or io.BytesIO(content), where) as image:
@@ -197,7 +183,7 @@ def frames_here(
             if i:
                 image.seek(i)
             seen = Seen({"several": int(several and not i)})
-            picture = pixels(_cut(image, crop, where) if crop else image, where, wanted, seen)
+            picture = pixels(image, where, wanted, seen)
             yield {"seen": seen}, [picture]
 
 
@@ -215,11 +201,19 @@ def pixels(image: Image.Image, where: str, form: Form, seen: Seen) -> np.ndarray
     if image.getexif().get(ORIENTATION, 1) in range(2, 9):
         seen["turned"] += 1
         plain = _upright(plain, image.getexif()[ORIENTATION])
-    plain = _in_mode(plain, form, seen)
+    plain = _in_mode(_cut(plain, form.crop, where) if form.crop else plain, form, seen)
     ready = _sized(plain, form)
     seen["sized"] += ready is not plain
     array = np.asarray(ready)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def _cut(image: Image.Image, side: int, where: str) -> Image.Image:
+    """The square in the middle of a picture."""
+    if min(image.size) < side:
+        raise DistkError(f"'{where}' has {image.width}x{image.height} pixels, from which no {side} can be cut.")
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
