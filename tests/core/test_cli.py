@@ -170,12 +170,17 @@ def test_codes_of_anybodys_model(tmp_path, generator) -> None:
 
 
 WRONG = [
-    (["train", "cascadvae"], 2, "unknown method 'cascadvae'. Did you mean 'cascadevae'?"),
+    (
+        ["train", "cascadvae"],
+        2,
+        "unknown method 'cascadvae'. Did you mean 'cascadevae'? `distk list method` shows all.",
+    ),
+    (["train", "betavae", "--data", "."], 2, "'.' is a file or a folder: say which data set reads it by --data NAME"),
     (["tran", "cascadevae"], 2, "Did you mean 'train'?"),
     (["train", "cascadevae", "--setps", "3"], 2, "No such option: --setps"),
     (["train", "cascadevae", "--steps", "many"], 2, "Invalid value for '--steps'"),
     (["train", "cascadevae", "--steps", "-1"], 2, "below the smallest allowed value 0"),
-    (["train", "cascadevae", "--z", "0"], 2, "method 'cascadevae', 'z': 0 is below"),
+    (["train", "cascadevae", "--z", "0"], 2, "--z: 0 is below the smallest allowed value 1"),
     (["train", "cascadevae", "--data", "dspirtes"], 2, "Did you mean 'dsprites'?"),
     (["train", "cascadevae", "--data-dir", "nowhere"], 2, "nowhere' does not exist"),
     (["train", "cascadevae", "--preset", "demmo"], 2, "unknown preset of 'cascadevae' 'demmo'. Did you mean 'demo'?"),
