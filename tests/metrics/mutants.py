@@ -155,7 +155,7 @@ MUTANTS = [
     *_of(
         "matrices.py",
         "test_functional_tasks.py",
-        ("steady = uniform(count, SIDE, 1)", "steady = uniform(count, 1, SIDE).transpose(1, 2)", "keep_their_rule or learns"),
+        ("steady = uniform(count, SIDE, 1)", "steady = uniform(count, 1, 1).expand(-1, SIDE, -1, -1)", "rows_differ"),
         ("again = constant | different", "again = constant", "keep_their_rule"),
         ("fits = ((found == solution[:, None]) | ~active[:, None]).all(2", "fits = (found == solution[:, None]).all(2", "keep_their_rule"),
         ("+ self._pairs(c[:, :, None] + b[:, None]).sum(2)", "", "all_pairs"),
