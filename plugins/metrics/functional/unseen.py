@@ -151,7 +151,8 @@ def _kept_back(
 def withheld(first: int, second: int, share: float, generator: torch.Generator) -> Tensor:
     """Mask [first, second] of pairs of values that are kept back: about `share`, each value being seen beside two
     others or more, since a value that is seen beside one alone is read from that one. Both have three values or
-    more.""" longest, shortest = max(first, second), min(first, second)
+    more."""
+    longest, shortest = max(first, second), min(first, second)
     run = max(1, min(round(share * longest), shortest - FEWEST + 1))
     a, b = (torch.randperm(n, generator=generator) for n in (first, second))
     return (a[:, None] + b) % longest < run
