@@ -35,7 +35,7 @@ def test_an_array_gives_the_same_table_and_leaves_nothing(slurm, studies, undist
     assert not (study.out / "engine.json").exists()
     assert not list(study.out.rglob("working.json"))
     log = states.log_of(study.out, "free/s1").read_text()
-    assert re.search(r"free/s1 is done at step 40 on \S+, process \d+, job \d+_1\n", log)
+    assert re.search(r"free/s1 is done at step 40 on \S+, process \d+, job \d+_0\n", log)
 
 
 def test_preempted_and_queued_again(slurm: OneNode, studies, undisturbed) -> None:
