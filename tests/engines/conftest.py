@@ -198,6 +198,11 @@ class OneNode:
             if reason == "BeginTime":
                 subprocess.run(["scontrol", "update", f"jobid={name}", "StartTime=now"], capture_output=True)
 
+    def soon(self, study: Study) -> None:
+        """Wait for the end of a study, and let nothing else do so."""
+        assert study.process is not None
+        until(lambda: self.now() or study.process.poll() is not None)
+
     def node(self) -> int:
         """The process of the node."""
         return int((self.folder / "node.pid").read_text())

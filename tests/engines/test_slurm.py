@@ -45,7 +45,7 @@ def test_preempted_and_queued_again(slurm: OneNode, studies, undisturbed) -> Non
     until(lambda: not slurm.told("squeue", "-h", "-t", "R,CG", "-p", "low"))
     assert study.states() == {"queued": 4}
     until(lambda: slurm.now() or not slurm.told("squeue", "-h", "-p", "high"))
-    slurm.now()
+    slurm.soon(study)
     study.end()
     assert study.results == undisturbed("paper")
     again = [steps for steps in study.attempts() if len(steps) > 1]
@@ -60,7 +60,7 @@ def test_a_node_is_lost_and_comes_back(slurm: OneNode, studies, undisturbed) -> 
     slurm.lose_the_node()
     assert study.states() == {"queued": 4}
     slurm.script("node")
-    slurm.now()
+    slurm.soon(study)
     study.end()
     assert study.results == undisturbed("paper")
     again = [steps for steps in study.attempts() if len(steps) > 1]
@@ -95,7 +95,7 @@ def test_near_its_time_limit_a_run_saves_and_is_queued_again(slurm: OneNode, stu
     name = next(run["job"] for run in told if run["state"] == "running" and (run["step"] or 0) >= 400)
     slurm.told("scancel", "--signal=USR2", name)  # what Slurm sends before the limit
     until(lambda: f"{name}|PENDING" in slurm.told("squeue", "-h", "-r", "-o", "%i|%T"), 60)
-    slurm.now()
+    slurm.soon(study)
     study.end()
     assert study.results == undisturbed("paper")
     again = [steps for steps in study.attempts() if len(steps) > 1]
