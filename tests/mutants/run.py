@@ -285,7 +285,9 @@ def written(every: Sequence[Mutant], found: dict[str, dict[str, Any]]) -> None:
         "machine": f"{platform.machine()}, CPU, one thread, Python {platform.python_version()}",
         "mutants": {m.name: found[m.name] for m in every if m.name in found},
     }
-    RESULTS.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    beside = RESULTS.with_name(f"{RESULTS.name}.{os.getpid()}")
+    beside.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    beside.replace(RESULTS)  # whole or not at all: another call may read it at this moment
 
 
 def table(every: Sequence[Mutant], found: dict[str, dict[str, Any]], of: str) -> str:

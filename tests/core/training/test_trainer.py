@@ -329,3 +329,19 @@ def test_a_run_from_before_goes_on_under_the_new_name(tmp_path: Path) -> None:
     )
     again, whole = (checkpoint.tensors(run.checkpoint) for run in (resumed, straight))
     assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
+def test_a_run_that_is_taken_up_counts_on() -> None:
+    def make(m):
+        def loss(step):
+            m.seen.append(int(step.index))
+            return m.a * 0.0
+
+        return [Objective("a", loss, [m.a], sgd(0.1))]
+
+    first, then = trainer(make), trainer(make)
+    for _ in range(3):
+        first.step()
+    then.load_state(first.state())
+    then.step()
+    assert (first.model.seen, then.model.seen, then.index) == ([0, 1, 2], [3], 4)

@@ -15,7 +15,7 @@ from distk.config import from_dict
 from distk.device import initialised
 from distk.plugins.gan_family.icm.mechanisms import shift
 from distk.plugins.gan_family.icm.method import ICM, Config
-from distk.plugins.gan_family.icm.metrics import best_shift, specialisation
+from distk.plugins.gan_family.icm.metrics import best_shift, observe, specialisation
 from distk.plugins.gan_family.icm.networks import Autoencoder, Discriminator, ExpertAdam, Experts, stacked_conv, start
 from distk.settings import TrainConfig
 from distk.testing import method_checks
@@ -222,6 +222,41 @@ def losses(model: ICM, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Any]:
 
 def a_batch(generator: torch.Generator, n: int = 6) -> dict[str, Tensor]:
     return {name: torch.rand(n, 1, 16, 16, generator=generator) for name in ("x", "moved")}
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_the_winner_is_the_updated_critics_unless_told_otherwise(
+    reuse: bool, seed: int, generator: torch.Generator
+) -> None:
+    """Algorithm 1, 5 and 6: between both losses the critic is turned round, so that every winner changes."""
+    from distk import Step
+
+    model, batch, logged = make(seed, score_reuse=reuse), a_batch(generator, 12), {}
+    step = Step(index=torch.tensor(0), schedule={}, phase=None, generator=torch.Generator(), log=logged.__setitem__)
+    step.batch = batch
+    model.discriminate(step)
+    with torch.no_grad():
+        scores = model.scores(model.experts(batch["moved"]))
+        model.critic.head.weight[-1].neg_()
+        model.critic.head.bias[-1].neg_()
+    model.compete(step)
+    winner = (scores if reuse else -scores).argmax(2)
+    shares = torch.bincount(winner.flatten(), minlength=4) / 12
+    assert torch.allclose(logged["share"].flatten().float(), shares)
+    assert not torch.equal(winner, (-scores if reuse else scores).argmax(2))
+
+
+def test_the_score_looks_at_test_images_alone(seed: int) -> None:
+    model, data = make(seed).eval(), Blobs()
+    data.parts = {"train": torch.arange(150), "test": torch.arange(150, 200)}
+    seen = []
+    read = data.batch
+    data.batch = lambda rows: seen.append(rows) or read(rows)  # type: ignore[method-assign, func-returns-value]
+    with torch.no_grad():
+        observe(model, data, 40, 0, None)
+    rows = torch.cat(seen)
+    assert len(rows) == 40
+    assert int(rows.min()) >= 150
 
 
 def test_with_one_expert_the_losses_are_those_of_a_plain_gan(seed: int, generator: torch.Generator) -> None:

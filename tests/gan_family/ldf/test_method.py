@@ -564,3 +564,12 @@ def test_presets_are_the_papers_budgets() -> None:
     assert (pacman.model.bottom_steps, pacman.train.steps - pacman.model.bottom_steps) == (10_000, 100 * 20_000 // 100)
     assert cifar.train.batch == pacman.train.batch == 100
     assert (cifar.data, pacman.data) == ("cifar10", "pacman")
+
+
+def test_the_upper_level_begins_where_the_lower_one_ends() -> None:
+    settings = resolve("ldf", options={"model": {"bottom_steps": 5}})
+    model = settings.method(settings.model, DataSpec("image", (1, 16, 16)))
+    assert [model.phase(step) for step in (0, 4, 5, 6)] == [False, False, True, True]
+    windows = {o.name: o.window for o in model.objectives()}
+    assert windows["ali-critic"] == windows["ali-generator"] == (0, 5)
+    assert windows["top-critic"] == windows["top-generator"] == (5, None)

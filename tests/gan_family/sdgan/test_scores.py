@@ -180,6 +180,10 @@ def test_real_and_made_pairs_are_what_they_are_called(generator: torch.Generator
     data = Squares()
     valid, test = held_out(data)
     assert len(valid) == len(test) == 10
+    for part, split in ((valid, "valid"), (test, "test")):
+        assert set(part.label.tolist()) == set(data.label[data.parts[split]].tolist()), (
+            "a threshold is chosen on others"
+        )
     real = real_side(data, test, 300, first_channel, generator)
     assert float(real.matched.max()) == 0
     assert float((real.unmatched == 0).double().mean()) == 0
