@@ -27,7 +27,7 @@ $(READY_ALL): $(READY)
 	$(PIP) --no-build-isolation -e ".[dev,all]"
 	@touch $@
 
-# One thread: these small networks gain little from a second one, and the figures are the same on every machine of a kind.
+# One thread: the figures are then the same on every machine of a kind, whatever else runs on it.
 demo: $(USABLE)
 	@rm -rf runs/demo
 	OMP_NUM_THREADS=1 $(BIN)/distk train cascadevae --preset demo --seed $(or $(SEED),2) --out runs/demo

@@ -36,8 +36,9 @@ from PIL import Image
 from distk import seeded
 from distk.data import open_dataset
 from distk.device import describe
+from distk.files import write_atomic
 
-BATCH, ROUNDS, EACH = 64, 7, 20
+BATCH, ROUNDS, EACH = 64, 5, 10
 Written = tuple[dict[str, Any], tuple[int, ...] | None]
 """Options of the data set, and a smaller grid of its factors than the official one, or None."""
 
@@ -122,7 +123,7 @@ def celeba(folder: Path, share: float) -> Written:
     lines = [f"{i + 1:06}.jpg {' '.join(map(str, row))}" for i, row in enumerate(yes)]
     names = " ".join(f"Attribute_{k}" for k in range(40))
     (folder / "list_attr_celeba.txt").write_text("\n".join([str(n), names, *lines]))
-    parts = "".join(f"{i + 1:06}.jpg {min(2, i * 10 // (8 * n))}\n" for i in range(n))
+    parts = "".join(f"{i + 1:06}.jpg {(i >= 0.8 * n) + (i >= 0.9 * n)}\n" for i in range(n))
     (folder / "list_eval_partition.txt").write_text(parts)
     with zipfile.ZipFile(folder / "img_align_celeba.zip", "w") as archive:
         for i in range(n):
@@ -186,7 +187,6 @@ SETS: dict[str, tuple[str, Callable[[Path, float], Written]]] = {
     "dsprites-noisy": ("drawn", nothing),
     "dsprites-scream": ("drawn, scream.jpg", scream),
     "shapes3d": ("drawn", nothing),
-    "shapes3d from its file": ("3dshapes.h5", shapes3d),
     "mpi3d": ("mpi3d_toy.npz", mpi3d),
     "smallnorb": ("smallnorb-...-dat.mat", smallnorb),
     "cars3d": ("cars/*.mat", cars3d),
@@ -195,6 +195,7 @@ SETS: dict[str, tuple[str, Callable[[Path, float], Written]]] = {
     "falcor3d": ("Falcor3D_down128.zip", falcor3d),
     "isaac3d": ("Isaac3D_down128.zip", isaac3d),
     "cifar100": ("train.bin, test.bin", cifar100),
+    "shapes3d from its file": ("3dshapes.h5", shapes3d),
 }
 
 
@@ -293,19 +294,21 @@ def main() -> None:
     if asked.measure:
         print(json.dumps(measured(*json.loads(asked.measure))))
         return
-    rows = [run(name, asked.share, asked.device) for name in asked.only]
+    rows: list[dict[str, Any]] = []
     print("| data | images | first start | later start | peak | device | host |")
     print("|---|---|---|---|---|---|---|")
-    for row in rows:
+    for name in asked.only:
+        rows.append(row := run(name, asked.share, asked.device))
         host = "-" if row["images/s host"] is None else f"{row['images/s host']:,}"
         print(
             f"| {row['data']} | {row['images']:,} of {'x'.join(map(str, row['shape']))} "
             f"| {row['first start s']:.1f} s | {row['later start s']:.1f} s "
-            f"| {row['peak MB']:,} MB | {row['images/s device']:,} | {host} |"
+            f"| {row['peak MB']:,} MB | {row['images/s device']:,} | {host} |",
+            flush=True,
         )
-    if asked.json:
-        held = {"machine": describe(torch.device(asked.device)), "batch": BATCH, "share": asked.share, "rows": rows}
-        asked.json.write_text(json.dumps(held, indent=2) + "\n")
+        if asked.json:  # row by row: what was measured stays, whatever ends the rest
+            held = {"machine": describe(torch.device(asked.device)), "batch": BATCH, "share": asked.share, "rows": rows}
+            write_atomic(asked.json, (json.dumps(held, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Every check and paper-scale run that needs a CUDA GPU, in parts of under ten minutes, with figures as JSON.
 
-    python benchmarks/gpu.py PART --out DIR [--minutes 9] [--seeds 0:1]
+    python benchmarks/gpu.py PART --out DIR [--minutes 8] [--seeds 0:1]
 
-Parts: `checks` (the tests marked cuda), `step` (captured step against a bare eager loop, and the solvers), `metrics`
+Parts: `checks` (the tests marked cuda), `step` (captured step against a bare eager loop, and the solvers), `precision`
+(every method's step in fp32, tf32 and bf16 against a captured bare loop), `metrics`
 (scores of a full dSprites table), `text` (steps of the methods for sentences against bare loops), a name of METHODS:
 its preset `paper` on its default data, stopped in good time and taken up again by the next call with the same --out,
 scored at the end.
@@ -19,6 +20,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from distk.registry import registry
 
 METHODS: dict[str, list[str]] = {
     "cascadevae": ["factorvae", "clsacc", "reconstruction"],
@@ -61,7 +64,20 @@ METHODS: dict[str, list[str]] = {
     "nlmultitask": ["perplexity", "syntax-clustering", "sentence-interpolation", "sentence-arithmetic"],
     "icf": ["icf"],
     "icf-discrete": ["icf"],
+    "aae": ["prior-mmd"],
+    "dipvae-ii": ["betavae", "factorvae", "reconstruction"],
+    "histloss": ["recall", "best-dimension-auc"],
+    "triplet": ["recall", "best-dimension-auc"],
+    "bindev": ["recall", "best-dimension-auc"],
+    "peychev-conv": ["change-one-factor"],
+    "peychev-fc": ["change-one-factor"],
+    "factorgen": [],
+    "covreg-conv": [],
+    "covreg-linear": [],
+    "covreg-xor": [],
 }
+SAVING = 300
+"""Seconds that a command that was asked to stop has for its last step and its save."""
 HERE = Path(__file__).resolve().parent
 
 
@@ -72,7 +88,11 @@ def call(*arguments: str, seconds: float | None = None) -> tuple[int, str]:
         said, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
+        try:
+            said, _ = process.communicate(timeout=SAVING)
+        except subprocess.TimeoutExpired:  # the last checkpoint counts
+            process.kill()
+            said, _ = process.communicate()
     return process.returncode, said
 
 
@@ -90,13 +110,19 @@ def step(out: Path) -> dict[str, Any]:
         found[f"step {size}"] = json.loads(path.read_text())
     for n, classes in ((64, 3), (64, 10), (256, 10)):
         arguments = ["--n", str(n), "--classes", str(classes), "--device", "cuda", "--json"]
-        found[f"solvers {n}x{classes}"] = json.loads(call("-m", "distk", "mcf", "bench", *arguments)[1])
+        found[f"solvers {n}x{classes}"] = json.loads(call("-m", "distk", "cascadevae", "mcf", *arguments)[1])
     return found
 
 
 def metrics(out: Path) -> dict[str, Any]:
     path = out / "metrics.json"
     call(str(HERE / "metrics.py"), "--device", "cuda", "--gbt", "--out", str(path))
+    return json.loads(path.read_text())
+
+
+def precision(out: Path) -> dict[str, Any]:
+    path = out / "precision-steps.json"
+    call(str(HERE / "precision.py"), "--device", "cuda", "--preset", "paper", "--json", str(path))
     return json.loads(path.read_text())
 
 
@@ -114,8 +140,7 @@ def train(method: str, seed: int, out: Path, seconds: float) -> dict[str, Any]:
         code, _ = call("-m", "distk", "resume", str(folder), "--json", seconds=seconds)
     else:
         arguments = [
-            "--preset",
-            "paper",
+            *(["--preset", "paper"] if "paper" in registry().find("method", method).load().presets else []),
             "--stand-in",
             "--seed",
             str(seed),
@@ -129,7 +154,7 @@ def train(method: str, seed: int, out: Path, seconds: float) -> dict[str, Any]:
     result: dict[str, Any] = {"exit": code, "seconds": round(time.monotonic() - began, 1), "finished": code == 0}
     for name in ("checkpoint", "best"):
         path = folder / f"{name}.safetensors"
-        if path.exists():
+        if path.exists() and METHODS[method]:
             asked = [part for metric in METHODS[method] for part in ("--metric", metric)]
             protocol = ["--protocol", "cascadevae"] if method in ("cascadevae", "cascadevae-c", "jointvae") else []
             said = call("-m", "distk", "eval", str(path), *asked, *protocol, "--device", "cuda", "--json")[1]
@@ -142,7 +167,7 @@ def train(method: str, seed: int, out: Path, seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["checks", "step", "metrics", "text", *METHODS])
+    parser.add_argument("part", choices=["checks", "step", "precision", "metrics", "text", *METHODS])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--seeds", default="0:1")
@@ -158,7 +183,8 @@ def main() -> None:
         share = 60 * arguments.minutes / (last - first)
         result = {f"seed {s}": train(arguments.part, s, arguments.out, share) for s in range(first, last)}
     else:
-        result = {"checks": checks, "step": step, "metrics": metrics, "text": text}[arguments.part](arguments.out)
+        parts = {"checks": checks, "step": step, "precision": precision, "metrics": metrics, "text": text}
+        result = parts[arguments.part](arguments.out)
     path = arguments.out / f"{arguments.part}.json"
     path.write_text(json.dumps({**about, **result}, indent=2) + "\n")
     print(path.read_text())

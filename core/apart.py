@@ -168,7 +168,13 @@ def each(
             while ahead is not None and (not sent or sum(size for _, size in sent) + _taking(ahead[1]) <= process.room):
                 where, content, asked = ahead
                 sent.append((where, _taking(content)))
-                process.send({"work": work, "asked": {"where": where, **asked}, "bytes": len(content)}, content)
+                request = {
+                    "work": work,
+                    "asked": {"where": where, **asked},
+                    "bytes": len(content),
+                    "folder": os.getcwd(),
+                }
+                process.send(request, content)
                 ahead = next(coming, None)
             told, arrays = process.receive()
             for line in told.pop("warnings", ()):

@@ -6,6 +6,7 @@ arrays.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import json
@@ -31,6 +32,8 @@ SAID = 2000
 def answers(request: dict[str, Any], content: bytes) -> Iterator[tuple[dict[str, Any], list[np.ndarray]]]:
     """What the function yields, then that this was all, or why not."""
     warnings: list[str] = []
+    with contextlib.suppress(OSError):
+        os.chdir(request["folder"])  # where paths begin for who asks
     console.warn = warnings.append  # type: ignore[assignment]
     try:
         module, _, name = str(request["work"]).partition(":")

@@ -86,7 +86,7 @@ def load(path: str | Path | Run | None = None, device: str | torch.device = "aut
 
     path: a run, its folder or a checkpoint; without it the newest run under ./runs. `model.dataset()` opens its data.
     What the model gives carries no gradients, so that `.numpy()` works; `model.encode(x, grad=True)` has them.
-    The model may be copied and pickled; distk itself never reads a pickle.
+    The model may be copied and pickled; no pickle is ever read here.
     Raises DistkError for a missing or damaged file, WrongType (a TypeError) for what names no file. `encode` and
     `decode` raise UsageError for what is not of the model's shape, range or device, or not finite.
     """
@@ -109,19 +109,19 @@ def dataset(
     return open_dataset(named(name, "a data set"), options, device=choose_device(str(device)), folder=folder)
 
 
-def codes(source: Any, factors: Any = None, **members: Any) -> CodeTable:
+def codes(codes: Any, factors: Any = None, **members: Any) -> CodeTable:
     """Codes of any program as a table that `evaluate` scores.
 
-    source: a file that `distk eval --codes` reads, or an array `[n, D]`. factors: `[n, K]`, numbers or words.
+    codes: a file that `distk eval --codes` reads, or an array `[n, D]`. factors: `[n, K]`, numbers or words.
     members: as in such a file (`code_names`, `factor_names`, `factor_kinds`, `codes_test`, `factors_test`, ...); of a
     CSV or Parquet file `columns` and `factors` are lists of column names.
     Raises DistkError for what does not fit.
     """
-    if isinstance(source, (str, Path)):
+    if isinstance(codes, (str, Path)):
         if strange := set(members) - {"columns", "device"}:
             raise UsageError(f"codes: of a file only columns and factors are chosen, not '{min(strange)}'.")
-        return table_from_arrays(Path(source), factors=factors, **members)
-    return table_of({"codes": source, "factors": factors, **members})
+        return table_from_arrays(Path(codes), factors=factors, **members)
+    return table_of({"codes": codes, "factors": factors, **members})
 
 
 def evaluate(

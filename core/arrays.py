@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 import numpy as np
 
+from distk.apart import Answer, only
 from distk.errors import DistkError, UsageError
 from distk.memory import afford
 
@@ -21,7 +23,6 @@ DEFLATE = 1040
 PIECE = 1 << 20
 COPIES = 3
 """Times that what is read whole may lie in memory, as it was stored and as it is used."""
-NUMBERS = "biuf"
 
 
 def open_npy(path: Path, mode: Literal["r", "c"] = "c") -> np.ndarray:
@@ -128,60 +129,37 @@ def open_npz(path: Path, expected: str = "") -> Iterator[Npz]:
 
 
 class Hdf5:
-    """An open HDF5 file as `Npz` has it: `names` of the arrays at its root, `header`, `read`. Use it through
-    `open_hdf5`."""
+    """An HDF5 file as `Npz` has it, read by another process: `names` of the arrays at its root, `header`, `read`."""
 
-    def __init__(self, path: Path, file: Any, hint: str = "") -> None:
-        self.path, self._file, self._hint = path, file, hint
-        self.names = tuple(name for name in file if file.get(name, getclass=True).__name__ == "Dataset")
+    def __init__(self, path: Path, hint: str = "") -> None:
+        self.path, self._hint = path, hint
+        self.names = tuple(map(str, only("distk.hdf5:names", str(path), hint=hint)[0]["names"]))
 
     def header(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
         """Shape and type of an array. Raises DistkError where it is no array of numbers, lies in another file, or
         cannot be as large as it says."""
-        held = self._held(name)
-        return tuple(held.shape), held.dtype
+        told, _ = self._asked("header", name)
+        return tuple(int(n) for n in told["shape"]), np.dtype(str(told["dtype"]))
 
     def read(self, name: str) -> np.ndarray:
         """An array, writable. Raises DistkError as `header` does."""
-        return np.asarray(self._held(name)[()])
+        return self._asked("read", name)[1][0]
 
-    def _held(self, name: str) -> Any:
+    def _asked(self, what: str, name: str) -> Answer:
         if name not in self.names:
             raise DistkError(f"'{self.path}' lacks '{name}'{self._hint}.")
-        held = self._file[name]
-        if held.external or held.is_virtual or held.file.filename != self._file.filename:
-            raise DistkError(f"'{self.path}': '{name}' lies in another file, which is not read.")
-        size = math.prod(held.shape or (1,)) * held.dtype.itemsize
-        if held.shape is None or held.dtype.kind not in NUMBERS or size > self._room(held):
-            raise DistkError(
-                f"'{self.path}': '{name}' is {held.dtype} {held.shape}, which cannot be in this file or is not read."
-            )
-        return held
-
-    def _room(self, held: Any) -> int:
-        """Bytes that an array may possibly hold: what was never written takes none, and is not there."""
-        return min(LARGEST, min(held.id.get_storage_size(), self.path.stat().st_size) * DEFLATE)
+        return only(f"distk.hdf5:{what}", str(self.path), hint=self._hint, name=name, ratio=DEFLATE)
 
 
 @contextlib.contextmanager
 def open_hdf5(path: Path, expected: str = "") -> Iterator[Hdf5]:
-    """Open an HDF5 file. expected: what it should hold, for the message.
+    """An HDF5 file. expected: what it should hold, for the message.
 
     Raises UsageError without the package h5py, DistkError, in one sentence, for a damaged or hostile file.
     """
-    try:
-        import h5py
-    except ImportError:
-        raise UsageError(f"reading '{path.name}' needs the package h5py: pip install 'distk[hdf5]'.") from None
-    hint = f"; expected {expected}" if expected else ""
-    try:
-        with h5py.File(path, "r") as file:
-            yield Hdf5(path, file, hint)
-    except (DistkError, NameError):
-        raise
-    except Exception as error:  # h5py answers a damaged file with errors of every kind
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DistkError(f"'{path}' is not a valid HDF5 file ({reason}){hint}.") from error
+    if importlib.util.find_spec("h5py") is None:
+        raise UsageError(f"reading '{path.name}' needs the package h5py: pip install 'distk[hdf5]'.")
+    yield Hdf5(path, f"; expected {expected}" if expected else "")
 
 
 def open_arrays(path: Path, expected: str = "") -> contextlib.AbstractContextManager[Npz | Hdf5]:

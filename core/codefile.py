@@ -120,7 +120,7 @@ def _members(path: Path, needed: str = "codes") -> dict[str, np.ndarray]:
             else f"'{path}' is not an npz file; write one with numpy.savez(path, codes=..., factors=...)."
         )
     with open_npz(path) as file:
-        if needed not in file.names:
+        if needed not in file.names and not (needed == "codes" and "slots" in file.names):
             strange = [name for name in file.names if name not in MEMBERS]
             if strange:
                 raise DistkError(f"'{path}' holds no '{needed}' but '{strange[0]}'; members: {', '.join(MEMBERS)}.")
@@ -143,7 +143,7 @@ def _tensors(path: Path, needed: str = "codes") -> dict[str, np.ndarray]:
                     found[name] = np.array([str(word) for word in json.loads(text)])
     except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise DistkError(f"'{path}' is not a valid safetensors file of codes ({type(error).__name__}).") from error
-    if needed not in found:
+    if needed not in found and not (needed == "codes" and "slots" in found):
         also = " and no 'z'" if needed == "codes" else ""
         raise DistkError(f"'{path}' holds no '{needed}'{also}; members: {', '.join(MEMBERS)}.")
     return found

@@ -18,6 +18,7 @@ from distk.console import note_once
 from distk.data import names_of
 from distk.errors import DistkError, UsageError, WrongType, nearest, shown_type
 from distk.metric import CodeTable
+from distk.slots import pixels, shares
 from distk.tabular import factor_values
 
 MEMBERS = {
@@ -31,8 +32,11 @@ MEMBERS = {
     "code_kinds": "[D]",
     "factor_names": "[K]",
     "factor_kinds": "[K]",
+    "slots": "[n, height, width] or [n, S, height, width]",
+    "objects": "[n, height, width]",
 }
-"""The members of an npz of codes; only `codes` is required."""
+"""The members of an npz of codes; only `codes` is required, and that not beside `slots`."""
+PIXELS = ("slots", "objects")
 CODE_KINDS = ("continuous", "ordinal", "categorical")
 FACTOR_KINDS = ("categorical", "ordinal", "circular", "continuous")
 SORTED = 6.0
@@ -54,10 +58,14 @@ def table_of(
 
     Factors are numbers, or words and objects, which are classes. columns, factors: names of those that are read, in
     this order; None: all, but a factor that has a value for every second row or more is left out. `extra["told"]` says
-    what was left out or shuffled.
+    what was left out or shuffled. `slots` and `objects` go together (see `distk.slots`); without `codes` the codes are
+    the share of the pixels in each slot.
     where: what messages call the source. Raises DistkError for members that do not fit, UsageError for unknown names.
     """
     held = _plain(members)
+    parted = pixels(where, held)
+    if "codes" not in held and parted:
+        held["codes"] = shares(parted["slots"])
     if "codes" not in held:
         raise DistkError(f"{where} must hold a numeric array 'codes' of shape [n, D].")
     codes = numbers(where, held, "codes")
@@ -69,6 +77,10 @@ def table_of(
     table.kinds = _words(where, held, "code_kinds", d, CODE_KINDS) or table.kinds
     if "std" in held:
         table.std = numbers(where, held, "std", (n, d))
+    if parted:
+        if len(parted["objects"]) != n:
+            raise DistkError(f"{where}: 'codes' has {n} rows but 'objects' {len(parted['objects'])}.")
+        table.extra |= parted
     if "kl" in held:
         table.kl = numbers(where, held, "kl", (d, 1)).squeeze(1)
     if ("codes_test" in held) != ("factors_test" in held) or ("codes_test" in held and "factors" not in held):
@@ -280,6 +292,7 @@ def _shuffle(table: CodeTable) -> None:
     order = torch.randperm(len(table), generator=torch.Generator().manual_seed(ORDER))
     table.codes, table.factors = table.codes[order], table.factors[order]
     table.std = table.std[order] if table.std is not None else None
+    table.extra |= {name: table.extra[name][order] for name in PIXELS if name in table.extra}
     told = f"the rows of {table.source} lie sorted by '{table.factor_names[by]}'"
     _tell(table, f"{told}: they are shuffled before any split")
 
@@ -294,4 +307,5 @@ def _moved(table: CodeTable, device: torch.device) -> CodeTable:
     for name in ("codes", "factors", "std", "kl", "codes_test", "factors_test"):
         if (tensor := getattr(table, name)) is not None:
             setattr(table, name, tensor.to(device))
+    table.extra |= {name: table.extra[name].to(device) for name in PIXELS if name in table.extra}
     return table

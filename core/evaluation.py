@@ -27,6 +27,7 @@ from distk.asked import OWN, Asked, asked
 from distk.config import assignments, from_dict, hints, to_dict
 from distk.console import counted, note
 from distk.data import Dataset, Split
+from distk.dependence import dependences
 from distk.errors import DistkError, UsageError, nearest, no_memory
 from distk.files import own_file, write_atomic
 from distk.guard import told_if_slow
@@ -348,8 +349,10 @@ def _share_out(names: list[str], options: Mapping[str, Any]) -> tuple[dict[str, 
 
 def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
     """What a figure depends on besides the model: data, rows, seed, versions, device. rows: how many the table of codes
-    has; None without one, where a metric draws what it looks at by itself (its `settings` say how much)."""
+    has; None without one, where a metric draws what it looks at by itself (its `settings` say how much).
+    dependent_factors: pairs of factors that tell of each other (`distk.dependence`), only where there are some."""
     told = {"told": table.extra["told"]} if table.extra.get("told") else {}
+    dependent = [one.plain() for one in dependences(table)]
     return {
         **told,
         "data": getattr(table.dataset, "name", "") or table.source,
@@ -357,6 +360,7 @@ def provenance(table: CodeTable, seed: int) -> dict[str, Any]:
         "data_settings": to_dict(table.dataset.config) if table.dataset is not None else {},
         "rows": len(table) or None,
         "grid": table.grid,
+        **({"dependent_factors": dependent} if dependent else {}),
         "seed": seed,
         "device": str(table.codes.device),
         "versions": {

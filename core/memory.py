@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 from pathlib import Path
@@ -32,6 +33,23 @@ def available() -> int:
     if len(found) == 1 and hasattr(os, "sysconf"):  # another system: what the machine has
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return max(0, min(found))
+
+
+def keep_heap() -> None:
+    """Let this process keep memory that it frees for what it allocates next, instead of giving it back to the system.
+
+    A step on the CPU frees and takes the same megabytes again, and each time the system has to clear the pages (12,000
+    a step of mvae): a quarter of its time. Costs a few dozen MiB. Only with the GNU C library; elsewhere nothing
+    happens.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in (
+            (-4, 0),
+            (-1, (1 << 31) - 1),
+            (-2, 64 << 20),
+        ):  # no mmap, no trimming, 64 MiB at a time
+            mallopt(parameter, value)
 
 
 def afford(size: int, what: str, usage: str = "") -> None:

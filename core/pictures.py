@@ -42,13 +42,15 @@ Source = str | os.PathLike[str] | IO[bytes]
 class Form:
     """What pictures become. size: (height, width). channels: 1 grey, 2 grey and opacity, 3 colour, 4 colour and
     opacity. fit: cut to the shape from the middle, fill up with the background, or stretch. background: a colour.
-    average: a pixel is the mean of the rectangle that it covers, instead of Lanczos' filter."""
+    average: a pixel is the mean of the rectangle that it covers, instead of Lanczos' filter. crop: side of a square
+    that is cut from the middle before anything else; 0 cuts nothing."""
 
     size: tuple[int, int]
     channels: int = 3
     fit: Fitting = "crop"
     background: tuple[int, int, int] = (255, 255, 255)
     average: bool = False
+    crop: int = 0
 
 
 class Seen(Counter[str]):
@@ -174,7 +176,7 @@ def count_here(content: bytes, where: str, path: str) -> Iterator[Answer]:
 
 def frames_here(content: bytes, where: str, path: str, form: dict[str, Any], most: int) -> Iterator[Answer]:
     """The frames one by one, for `read_frames`."""
-    wanted = Form(tuple(form["size"]), form["channels"], form["fit"], tuple(form["background"]))
+    wanted = Form(**{**form, "size": tuple(form["size"]), "background": tuple(form["background"])})
     with open_picture(path or io.BytesIO(content), where) as image:
         several = int(getattr(image, "n_frames", 1)) > most
         for i in range(most):
@@ -199,11 +201,19 @@ def pixels(image: Image.Image, where: str, form: Form, seen: Seen) -> np.ndarray
     if image.getexif().get(ORIENTATION, 1) in range(2, 9):
         seen["turned"] += 1
         plain = _upright(plain, image.getexif()[ORIENTATION])
-    plain = _in_mode(plain, form, seen)
+    plain = _in_mode(_cut(plain, form.crop, where) if form.crop else plain, form, seen)
     ready = _sized(plain, form)
     seen["sized"] += ready is not plain
     array = np.asarray(ready)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def _cut(image: Image.Image, side: int, where: str) -> Image.Image:
+    """The square in the middle of a picture."""
+    if min(image.size) < side:
+        raise DistkError(f"'{where}' has {image.width}x{image.height} pixels, from which no {side} can be cut.")
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:

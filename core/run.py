@@ -188,12 +188,7 @@ def find_checkpoint(given: Path | None) -> Path:
     """
     if given is not None:
         if given.is_dir():
-            inner = given / "checkpoint.safetensors"
-            if not inner.exists():
-                again = f": start it again with --config {given / 'config.toml'}"
-                hint = again if (given / "config.toml").exists() else ""
-                raise DistkError(f"folder '{given}' holds no checkpoint.safetensors{hint}.")
-            return inner
+            return _in_folder(given)
         if not given.exists():
             raise DistkError(f"checkpoint '{given}' does not exist.")
         return given
@@ -203,3 +198,33 @@ def find_checkpoint(given: Path | None) -> Path:
             f"no checkpoint was named and there is no run in '{RUNS}{os.sep}': train one with `distk train`."
         )
     return found[-1]
+
+
+def _in_folder(folder: Path, whole: bool = True) -> Path:
+    """The checkpoint of a run folder, the only one of any other, or that of a snapshot as the Hugging Face hub keeps
+    them (`refs/main` names one of `snapshots/`, looked for where `whole`). Raises DistkError where there is none, or
+    more than one."""
+    if (inner := folder / "checkpoint.safetensors").exists():
+        return inner
+    if whole and (kept := folder / "snapshots").is_dir():
+        held = sorted(path.name for path in kept.iterdir() if path.is_dir())
+        named = held if len(held) == 1 else []
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            with open(folder / "refs" / "main", encoding="utf-8") as file:
+                main = file.read(300).strip()
+            named = [name for name in held if name == main]
+        if named:
+            return _in_folder(kept / named[0], whole=False)
+        raise DistkError(
+            f"'{folder}' holds no snapshot, or several and no 'refs/main' that names one: name a folder in '{kept}'."
+        )
+    found = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise DistkError(
+            f"folder '{folder}' holds {len(found)} checkpoints, {found[0].name} the first: name one of them."
+        )
+    again = f": start it again with --config {folder / 'config.toml'}"
+    hint = again if (folder / "config.toml").exists() else ""
+    raise DistkError(f"folder '{folder}' holds no checkpoint.safetensors{hint}.")

@@ -35,7 +35,9 @@ class TrainConfig:
     init_from: str = option(
         "", "checkpoint to begin with: tensors of the same name and shape are taken from it", place=True
     )
-    precision: Literal["fp32", "tf32", "bf16"] = option("fp32", "arithmetic of the networks")
+    precision: Literal["fp32", "tf32", "bf16"] = option(
+        "fp32", "arithmetic of the networks; tf32, bf16: with 2-D convolutions channels last"
+    )
     log_every: int = option(100, "steps between rows of log.jsonl", min=1)
     checkpoint_every: int = option(0, "steps between checkpoints; 0 means ten over the run", min=0)
     stand_in: bool = option(True, "data whose files are missing may be replaced by what stands in for them")

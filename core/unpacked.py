@@ -111,36 +111,47 @@ def _mark(path: Path) -> list[int]:
 
 def _unpack(tree: Tree, place: Path, about: dict[str, object], total: int) -> Path:
     """Write the members of an archive below another name, then give the folder its own."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(place.parent)
-    free = shutil.disk_usage(place.parent).free
-    if total > free:
-        raise DistkError(
-            f"'{tree.root}' unpacks to {total / 1e9:.1f} GB, of {free / 1e9:.1f} GB that are free in '{place.parent}'; "
-            "set DISTK_CACHE to a folder with room."
-        )
     made = place.with_name(f"{place.stem}.{secrets.token_hex(8)}.unpacking")
-    made.mkdir()
-    lock = os.open(made, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks: then nobody sweeps, either
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        files = _written(tree, made)
-        (made / NOTE).write_text(json.dumps({**about, "files": files}))
-        if place.exists():
-            old = place.with_name(f"{place.stem}.{secrets.token_hex(8)}.unpacking")
-            os.replace(place, old)
-            shutil.rmtree(old, ignore_errors=True)
-        os.replace(made, place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(place.parent)
+        free = shutil.disk_usage(place.parent).free
+        if total > free:
+            raise DistkError(
+                f"'{tree.root}' unpacks to {total / 1e9:.1f} GB, of {free / 1e9:.1f} GB that are free in "
+                f"'{place.parent}'; set DISTK_CACHE to a folder with room."
+            )
+        made.mkdir()
+        with _locked(made):
+            files = _written(tree, made)
+            (made / NOTE).write_text(json.dumps({**about, "files": files}))
+            if place.exists():
+                old = made.with_name(f"{place.stem}.{secrets.token_hex(8)}.unpacking")
+                os.replace(place, old)
+                shutil.rmtree(old, ignore_errors=True)
+            os.replace(made, place)
     except OSError as error:
         if _sound(place, about):  # another process was quicker
             return place
         reason = error.strerror or error
-        raise DistkError(f"'{tree.root}' cannot be unpacked into '{place.parent}' ({reason}).") from error
+        raise DistkError(
+            f"'{tree.root}' cannot be unpacked into '{place.parent}' ({reason}); set DISTK_CACHE to another folder."
+        ) from error
     finally:
-        os.close(lock)
         shutil.rmtree(made, ignore_errors=True)
     return place
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, so that nobody sweeps it."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: then nobody sweeps, either
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _written(tree: Tree, made: Path) -> dict[str, list[int]]:

@@ -22,6 +22,7 @@ _COMMANDS = (
     ("runs", "runs:runs", "List runs below a folder: method, data, seed, step, state, scores."),
     ("compare", "compare:compare", "Hold runs against each other: settings, scores with intervals, curves."),
     ("report", "report:report", "Write runs and studies as one HTML page, or as Markdown or LaTeX tables."),
+    ("figure", "figure:figure", "Draw a run's scores in one picture; of several runs, which scores agree."),
     ("explore", "explore:explore", "Look into a model in the browser: move latents, swap, rewrite."),
     ("export", "export:export", "Write encoder and decoder as ONNX, TorchScript or torch.export."),
     ("study", "", "Many runs from one recipe: scores, published figures, claims."),

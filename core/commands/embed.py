@@ -17,13 +17,15 @@ from torch import Tensor
 from distk import console
 from distk.commands.arguments import Seed, Split
 from distk.commands.shared import OnData
+from distk.data import Dataset, FactorDataset
 from distk.embedding import best_dimensions, histogram, label_of, neighbours, recall
-from distk.errors import UsageError
+from distk.errors import DistkError, UsageError
 from distk.files import write_atomic
 from distk.latents import LatentSpace
-from distk.metric import CodeTable, encode_table
+from distk.metric import CodeTable, chosen_rows, encode_table
 from distk.study.tables import as_csv
 
+KS = "1,5,10,20"
 Neighbours = Annotated[str, typer.Option("--ks", help="Numbers of neighbours of Recall@k, comma-separated.")]
 
 
@@ -35,7 +37,7 @@ def embed(
         bool,
         typer.Option("--score", help="Also Recall@k of the labels and the best dimension of every attribute value."),
     ] = False,
-    ks: Neighbours = "1,5,10,20",
+    ks: Neighbours = KS,
     seed: Seed = 0,
 ) -> None:
     """Embed a data set: the codes of a trained model, with the labels and factors of the items.
@@ -51,6 +53,8 @@ def embed(
     numbers = neighbours(ks)
     model = on.open("embed", "encode").model
     dataset = on.dataset()
+    if score:
+        numbers = _servable(dataset, len(chosen_rows(dataset, split, rows, seed)), numbers, ks)
     target = on.beside("embedding.safetensors", ".npz")
     table = encode_table(model, dataset, rows=rows, split=split, seed=seed)
     assert table.rows is not None
@@ -77,7 +81,8 @@ def embed(
         show_classes(name, held)
     if score:
         show_recall([("", scores["recall"])])
-        show_auc(scores["auc"])
+        if scores["auc"]:
+            show_auc(scores["auc"])
     console.say(target)
 
 
@@ -126,15 +131,47 @@ def show_classes(name: str, held: dict[str, Any], what: str = "items") -> None:
     console.table(name, ["class", what, *held["labels"]], rows)
 
 
+def _servable(dataset: Dataset, items: int, ks: list[int], text: str) -> list[int]:
+    """The numbers of neighbours that so many items can have. Raises UsageError, before anything is encoded, where the
+    user asked for more, and where nothing is known of the items."""
+    if max(ks) >= items and text != KS:
+        raise UsageError(f"--ks {max(ks)} asks for as many neighbours, but each of {items:,} items has {items - 1:,}.")
+    categorical = isinstance(dataset, FactorDataset) and "categorical" in dataset.factor_kinds
+    try:
+        label_of(dataset, torch.zeros(1, dtype=torch.long, device=dataset.device))
+    except UsageError as error:
+        if not categorical:
+            raise UsageError(f"--score needs a label or a categorical factor. {_sentence(error)}") from error
+    return [k for k in ks if k < items]
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return text[:1].upper() + text[1:]
+
+
 def _scores(table: CodeTable, ks: list[int], distance: str, target: Path, labelled: bool) -> dict[str, Any]:
     """Recall@k where there are labels, and the best dimension of every attribute value, also as CSV beside `target`."""
-    areas, left_out = best_dimensions(table)
-    for reason in left_out:
-        console.note(reason)
-    file = target.with_suffix(".auc.csv")
-    write_atomic(file, as_csv(("attribute", "value", "best_dim", "auc"), areas))
-    hits = recall(table, ks, distance) if labelled else {}
-    return {"distance": distance, "recall": hits, "auc": areas, "auc_file": str(file)}
+    found: dict[str, Any] = {"distance": distance, "recall": {}, "auc": [], "auc_file": None}
+    wrong = []
+    try:
+        found["auc"], left_out = best_dimensions(table)
+    except DistkError as error:  # of discrete codes alone, for one, there is no best dimension
+        wrong.append(str(error))
+    else:
+        for reason in left_out:
+            console.note(reason)
+        found["auc_file"] = str(target.with_suffix(".auc.csv"))
+        write_atomic(target.with_suffix(".auc.csv"), as_csv(("attribute", "value", "best_dim", "auc"), found["auc"]))
+    try:
+        found["recall"] = recall(table, ks, distance) if labelled and ks else {}
+    except DistkError as error:
+        wrong.append(str(error))
+    if not found["recall"] and found["auc_file"] is None:
+        raise UsageError(f"'{target}' is written, but --score has nothing to say of it: {' '.join(wrong)}")
+    for reason in wrong:
+        console.warn(reason)
+    return found
 
 
 def show_recall(rows: list[tuple[str, dict[int, float]]]) -> None:

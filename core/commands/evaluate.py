@@ -95,7 +95,10 @@ class How(Bundle):
         typer.Option(help="mean (default), or sample: draws from the posterior.", rich_help_panel=HOW),
     ] = None
     predictor: Annotated[
-        str | None, typer.Option(help="Of dci: gbt, lasso, rf; of downstream: lr, gbt, svm.", rich_help_panel=HOW)
+        str | None,
+        typer.Option(
+            help="Of dci: gbt, lasso, rf, mlp; of downstream: lr, gbt, svm; of r2: linear, mlp.", rich_help_panel=HOW
+        ),
     ] = None
     bins: Annotated[
         int | None,
@@ -175,8 +178,9 @@ def evaluate(
     --split test,gap scores each of these splits, a table of codes each. Files are called after what is scored, where
     that is not all of the model's own data: <checkpoint>.gap.eval.json, <checkpoint>.OTHERDATA.eval.json.
 
-    --codes scores codes of any program. Of a table (csv, tsv, parquet) --factors names the columns of the factors;
-    columns of words are factors anyway. Rows that lie sorted by a factor are shuffled before any split.
+    --codes scores codes of any program: an npz with `codes` [n, D] and `factors` [n, K], a pair of npy files, or a
+    table (csv, tsv, parquet), of which --factors names the columns of the factors; columns of words are factors anyway.
+    Rows that lie sorted by a factor are shuffled before any split.
 
     Example: distk eval runs/my-run --metric dci --metric factorvae
     Example: distk eval --codes codes.csv --factors shape,size --metric mig

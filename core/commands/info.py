@@ -107,6 +107,8 @@ def info(
         when = f"step {score['step']:,}" if isinstance(score["step"], int) else "an unknown step"
         of = f"{score['split']} of {score['data']}, {when}{', STALE: of other weights' if score['stale'] else ''}"
         rows.append(("score", f"{score['metric']} {score['key']} {console.number(score['value'])} ({of})"))
+    if isinstance(header.metrics.get("threads"), int):
+        rows.append(("threads", f"{header.metrics['threads']} on the CPU"))
     changes = header.metrics.get("changes")
     for change in changes if isinstance(changes, list) else ():
         if isinstance(change, dict):

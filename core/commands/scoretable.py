@@ -15,6 +15,10 @@ SHOWN = 12
 """Letters of a chance that is a formula ("1/K"); a longer one stands in --json alone."""
 
 
+PAIRS = 4
+"""Pairs of dependent factors that are named; --json has all."""
+
+
 def show(results: dict[str, dict[str, Any]], drawn: dict[str, dict[str, Picture]], every: bool) -> None:
     """Numbers as a table, with a column per split where there are several; then what failed, and why.
 
@@ -44,12 +48,25 @@ def show(results: dict[str, dict[str, Any]], drawn: dict[str, dict[str, Picture]
     else:
         for name, reason in failed:
             console.error(f"{name}: {reason}")
-    for line in dict.fromkeys(notes):
+    for line in dict.fromkeys([*notes, *_dependent(results)]):
         console.note(line)
     for split, pictures in drawn.items():
         for name, picture in pictures.items():
             if text := picture.text():
                 console.say(f"\n{name}{f' ({split})' if several else ''}\n{text}")
+
+
+def _dependent(results: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for each split whose factors tell of each other."""
+    lines = []
+    for split, result in results.items():
+        pairs = result.get("provenance", {}).get("dependent_factors", [])
+        if pairs:
+            named = [f"{' and '.join(p['factors'])} ({p['share']:.0%})" for p in pairs[:PAIRS]]
+            more = f" and {len(pairs) - PAIRS} more pairs" if len(pairs) > PAIRS else ""
+            of = f" of split '{split}'" if len(results) > 1 else ""
+            lines.append(f"factors{of} tell of each other: {', '.join(named)}{more}; see dependent-gaps")
+    return lines
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float | int]:

@@ -176,6 +176,8 @@ class OnRows(OnData):
             if (a is None) != (b is None):
                 raise UsageError("give both --a and --b, or neither for random pairs.")
             drawn = self.rows(dataset, 2 * pairs)
+            if len(drawn) < 2:
+                raise UsageError(f"the {self.split} split has one item: a pair needs two.")
             return drawn[: len(drawn) // 2 * 2].view(-1, 2)
         self.one_of(dataset, a, "--a"), self.one_of(dataset, b, "--b")
         if a == b:

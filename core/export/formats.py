@@ -16,9 +16,12 @@ from torch import Tensor
 
 from distk.errors import DistkError, UsageError
 from distk.export.parts import SEED, Material, as_tuple
+from distk.testing.reads import HostRead, NoHostReads
 
 Runner = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
 """What runs a file: inputs -> outputs."""
+Way = Callable[[Material, str, int | None], bytes]
+"""Part, what is said of it, a fixed batch size or None -> the bytes of a file."""
 LARGEST = 2_000_000_000
 """Bytes of weights that one ONNX file holds; protobuf ends at 2 GiB."""
 BATCH = 5
@@ -29,10 +32,10 @@ ABOUT = "distk.json"
 
 @dataclass(frozen=True)
 class Format:
-    """suffix: of its files. write: part and what is said of it -> bytes. open: bytes -> what runs them."""
+    """suffix: of its files. ways: the first whose file is right is taken. open: bytes -> what runs them."""
 
     suffix: str
-    write: Callable[[Material, str, int | None], bytes]
+    ways: tuple[Way, ...]
     open: Callable[[bytes], Runner]
 
 
@@ -45,8 +48,9 @@ def _traced(material: Material, batch: int | None) -> tuple[tuple[Tensor, ...], 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without what exporters print about their own work."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    """Without what exporters print about their own work: whole graphs, where they fail."""
+    held = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(held), contextlib.redirect_stderr(held):
         warnings.simplefilter("ignore")
         logging.disable(logging.ERROR)
         try:
@@ -80,14 +84,28 @@ def _open_torch_export(content: bytes) -> Runner:
     return lambda given: as_tuple(module(*given))
 
 
-def _write_torchscript(material: Material, about: str, batch: int | None) -> bytes:
+def _script_of(module: Any, material: Material, about: str, batch: int | None) -> bytes:
     given, _ = _traced(material, batch)
-    # Of the graph that torch.export makes: in it sizes are operations, which a trace of Python would take for numbers.
     with torch.no_grad():
-        made = torch.jit.trace(_exported(material, batch).module(), given, check_trace=False)
+        made = torch.jit.trace(module, given, check_trace=False)
     held = io.BytesIO()
     torch.jit.save(made, held, _extra_files={ABOUT: about})
     return held.getvalue()
+
+
+def _script_of_graph(material: Material, about: str, batch: int | None) -> bytes:
+    """Of the graph that torch.export makes, in which no Python is left that a trace could take for one case of many."""
+    return _script_of(_exported(material, batch).module(), material, about, batch)
+
+
+def _script_of_python(material: Material, about: str, batch: int | None) -> bytes:
+    """Of the program as it runs. Where it branches on a value the file would hold the one branch that was taken."""
+    try:
+        with torch.no_grad(), NoHostReads():
+            material.part(*material.inputs(BATCH, SEED))
+    except HostRead as error:
+        raise RuntimeError("a branch is data-dependent") from error
+    return _script_of(material.part, material, about, batch)
 
 
 def _open_torchscript(content: bytes) -> Runner:
@@ -109,7 +127,7 @@ def _write_onnx(material: Material, about: str, batch: int | None) -> bytes:
     needs()
     size = sum(value.numel() * value.element_size() for value in material.part.state_dict().values())
     if size > LARGEST:
-        raise DistkError(f"its weights are {size:,} bytes, more than the {LARGEST:,} that one ONNX file holds.")
+        raise DistkError(f"its weights are {size:,} bytes, more than the {LARGEST:,} that one ONNX file holds")
     part = material.part
     with torch.no_grad():
         program = torch.onnx.export(
@@ -142,7 +160,7 @@ def _open_onnx(content: bytes) -> Runner:
 
 
 FORMATS = {
-    "onnx": Format(".onnx", _write_onnx, _open_onnx),
-    "torchscript": Format(".ts", _write_torchscript, _open_torchscript),
-    "torch.export": Format(".pt2", _write_torch_export, _open_torch_export),
+    "onnx": Format(".onnx", (_write_onnx,), _open_onnx),
+    "torchscript": Format(".ts", (_script_of_python, _script_of_graph), _open_torchscript),
+    "torch.export": Format(".pt2", (_write_torch_export,), _open_torch_export),
 }

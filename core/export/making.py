@@ -9,7 +9,7 @@ import torch
 
 from distk.checkpoint import Header
 from distk.errors import DistkError, UsageError
-from distk.export.formats import FORMATS, quiet
+from distk.export.formats import FORMATS, Way, quiet
 from distk.export.parts import Material, What, as_tuple, part_of, steady
 from distk.method import Method
 
@@ -18,6 +18,9 @@ SIZES = (1, 2, 7)
 CLOSE = 1e-4
 """Largest difference from the model, relative to the largest number that it gives, at least 1: float32 sums in another
 order are about 1e-6 apart, a wrong layer is far off."""
+
+BRANCHES = "its program branches on what it computes"
+"""Begins the reason where Python asks for a value on the way."""
 
 
 @dataclass(frozen=True)
@@ -41,26 +44,20 @@ def export(model: Method, header: Header, what: What, form: str, batch: int | No
     """
     name = header.method
     material = part_of(model, what, name)
-    words = f"the {what} of method '{name}' cannot be exported as {form}"
-    try:
-        steady(material)
-        with quiet():
-            content = FORMATS[form].write(material, _about(material, header, what, batch), batch)
-    except UsageError:
-        raise
-    except DistkError as error:
-        raise DistkError(f"{words}: {error}") from error
-    except Exception as error:  # exporters raise whatever they trip over
-        raise DistkError(f"{words}: {_reason(error)}") from error
     sizes = (batch,) if batch else SIZES
-    try:
-        with quiet():
-            difference = max(_difference(material, form, content, n, seed + n) for n in sizes)
-    except Exception as error:
-        hint = "" if batch else "; --batch N makes a file for batches of N items"
-        raise DistkError(f"{words}: the file does not run ({_reason(error)}){hint}.") from error
-    if not difference <= CLOSE:
-        raise DistkError(f"{words}: the file gives other results than the model (by {difference:.2g}, relative).")
+    failures: list[str] = []
+    for way in FORMATS[form].ways:
+        try:
+            content, difference = _made(way, material, form, _about(material, header, what, batch), batch, seed)
+            break
+        except UsageError:
+            raise
+        except DistkError as error:
+            failures.append(str(error))
+    else:
+        sizes_matter = not batch and not any(told.startswith(BRANCHES) for told in failures)
+        hint = "; --batch N makes a file for batches of N items, which may be possible" if sizes_matter else ""
+        raise DistkError(f"the {what} of method '{name}' cannot be exported as {form}: {failures[0]}{hint}.")
     shapes = material.inputs(1, seed)
     with torch.no_grad():
         made = as_tuple(material.part(*shapes))
@@ -72,6 +69,32 @@ def export(model: Method, header: Header, what: What, form: str, batch: int | No
         difference,
         sizes,
     )
+
+
+def _made(way: Way, material: Material, form: str, about: str, batch: int | None, seed: int) -> tuple[bytes, float]:
+    """A file and its largest difference from the model. Raises DistkError, with the reason alone, where there is none
+    that is right."""
+    steady(material)
+    try:
+        with quiet():
+            content = way(material, about, batch)
+    except DistkError:
+        raise
+    except Exception as error:  # exporters raise whatever they trip over
+        raise DistkError(_reason(error)) from error
+    try:
+        with quiet():
+            difference = max(_difference(material, form, content, n, seed + n) for n in ((batch,) if batch else SIZES))
+    except Exception as error:
+        raise DistkError(f"the file does not run ({_reason(error)})") from error
+    if not difference <= CLOSE:
+        told = (
+            "it gives items of another shape or type"
+            if difference == float("inf")
+            else f"by {difference:.2g}, relative"
+        )
+        raise DistkError(f"the file gives other results than the model ({told})")
+    return content, difference
 
 
 def _difference(material: Material, form: str, content: bytes, n: int, seed: int) -> float:
@@ -111,7 +134,13 @@ def _about(material: Material, header: Header, what: What, batch: int | None) ->
 
 def _reason(error: BaseException) -> str:
     """The innermost reason that an exporter gives, in one line."""
-    while error.__cause__ is not None:
+    while error.__cause__ is not None and "data-dependent" not in str(error):
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    text = str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if "data-dependent" in text:
+        return f"{BRANCHES}: an `if` of a tensor, or a loop that ends when all sentences have ended"
+    if "Constraints violated" in text:
+        return "its program is made for one batch size, as `len` of a tensor makes it"
+    told = lines[-1] if "TorchScript interpreter" in text else lines[0] if lines else ""
+    return f"{type(error).__name__}: {told[:300]}".rstrip(".: ")

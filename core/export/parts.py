@@ -138,7 +138,7 @@ def steady(material: Material) -> None:
     with torch.no_grad():
         first, again = (as_tuple(material.part(*given)) for _ in range(2))
     if not all(torch.equal(a, b) for a, b in zip(first, again, strict=True)):
-        raise DistkError("it gives another result each time, since it draws at random.")
+        raise DistkError("it gives another result each time, since it draws at random")
 
 
 def as_tuple(made: Any) -> tuple[Tensor, ...]:

@@ -18,6 +18,7 @@ from distk.fitting import fitting_data
 from distk.laboratory.records import CHECKPOINT, Record, regular
 from distk.method import Method, can
 from distk.models import open_model
+from distk.pictures import plain
 from distk.traversal import Known, Traversal, known_of, traverse
 
 COLUMNS = 9
@@ -123,9 +124,17 @@ def _newest_samples(folder: Path) -> str:
     """The newest picture of `samples/` as a data URI; empty without one."""
     for path in sorted(folder.glob("step-*.png"), reverse=True):
         try:
-            with regular(path) as opened, Pillow.open(opened, formats=("PNG",)) as picture:
-                picture.thumbnail((800, 1200))
-                return as_uri(picture)
-        except (OSError, ValueError, Pillow.DecompressionBombError):
+            return shrunk(path, (800, 1200))
+        except (OSError, DistkError):
             continue
     return ""
+
+
+def shrunk(path: Path, size: tuple[int, int]) -> str:
+    """A PNG file as a data URI, at most so large. Raises OSError where it cannot be opened, DistkError where it is no
+    picture."""
+    with regular(path) as opened:
+        (pixels,) = plain([(opened, str(path))], "RGB", ("PNG",), 1 << 15)
+    picture = Pillow.fromarray(pixels)
+    picture.thumbnail(size)
+    return as_uri(picture)

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from PIL import Image as Pillow
 
 from distk.checkpoint import read_header
 from distk.console import clean, progress, warn
 from distk.errors import DistkError
 from distk.laboratory.charts import charts
 from distk.laboratory.compare import Comparison, Group, compare, run_folders
-from distk.laboratory.pictures import Pictured, as_uri, pictured
-from distk.laboratory.records import CHECKPOINT, Record, regular, state_of
+from distk.laboratory.pictures import Pictured, pictured, shrunk
+from distk.laboratory.records import CHECKPOINT, Record, state_of
 from distk.laboratory.tables import Table, columns_of, latex, markdown, scores_of, settings_of, whole
 from distk.study import report as studies
 from distk.study import store
@@ -147,10 +146,8 @@ def _study(made: studies.Report) -> dict[str, Any]:
 
 def _png(file: Path) -> str:
     try:
-        with regular(file) as opened, Pillow.open(opened, formats=("PNG",)) as picture:
-            picture.thumbnail((1400, 1400))
-            return as_uri(picture)
-    except (OSError, ValueError, Pillow.DecompressionBombError) as error:
+        return shrunk(file, (1400, 1400))
+    except (OSError, DistkError) as error:
         warn(f"'{file}' is left out of the page ({type(error).__name__})")
         return ""
 

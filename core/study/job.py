@@ -1,11 +1,11 @@
 """One run of a study, in a folder: train or resume it to its last step, then score it into scores.json.
 
-    python -m distk.study.job FOLDER ...
+    python -m distk.study.job [--log] FOLDER ...
 
 Any machine that sees the folder can do it. What is done is not done again, so that a job may be started as often as one
 likes; while one process works in a folder, another waits for it. Several folders that differ in their seed alone are
 trained side by side where they are new and the device is CUDA. A line on stderr says when and where a run begins and
-ends; engines keep it in job.log.
+ends; with --log this and whatever else is printed goes into job.log of the run that it is about.
 """
 
 from __future__ import annotations
@@ -152,8 +152,11 @@ def claimed(folder: Path) -> Iterator[None]:
         raise DistkError(f"cannot write to '{folder}': {error.strerror or error}.") from error
 
 
-def carry_out(folders: Sequence[Path]) -> None:
-    """Bring the jobs of these folders to their end. Raises DistkError of the first that fails, after the others."""
+def carry_out(folders: Sequence[Path], logged: bool = False) -> None:
+    """Bring the jobs of these folders to their end. Raises DistkError of the first that fails, after the others.
+
+    logged: what is printed goes into the log of the run.
+    """
     problem: DistkError | None = None
     with contextlib.ExitStack() as stack:
         for folder in folders:
@@ -164,21 +167,55 @@ def carry_out(folders: Sequence[Path]) -> None:
         if len(fresh) > 1:
             _side_by_side({folder: jobs[folder] for folder in fresh})
         for folder, job in jobs.items():
-            try:
-                if done(folder, job) is None:
-                    _said(folder, "begins")
-                    _train(folder, job)
-                    _score(folder, job)
-                    _said(folder, "is done")
-                (folder / FAILURE).unlink(missing_ok=True)
-            except DistkError as error:
-                _said(folder, "stops" if error.exit_code > 128 else "fails")
-                if error.exit_code > 128:  # asked to stop
-                    raise
-                write_atomic(folder / FAILURE, str(error).encode())
-                problem = problem or error
+            with into(folder / LOG) if logged else contextlib.nullcontext():
+                try:
+                    _one(folder, job)
+                except DistkError as error:
+                    if error.exit_code > 128:  # asked to stop
+                        raise
+                    problem = problem or error
     if problem is not None:
         raise problem
+
+
+def _one(folder: Path, job: Job) -> None:
+    """Train and score one run, and keep why that failed."""
+    try:
+        if done(folder, job) is None:
+            _said(folder, "begins")
+            _train(folder, job)
+            _score(folder, job)
+            _said(folder, "is done")
+        (folder / FAILURE).unlink(missing_ok=True)
+    except DistkError as error:
+        stopped = error.exit_code > 128
+        if not stopped:
+            write_atomic(folder / FAILURE, str(error).encode())
+            print(f"error: {error}", file=sys.stderr)
+        _said(folder, "stops" if stopped else "fails")
+        raise
+
+
+@contextlib.contextmanager
+def into(path: Path) -> Iterator[None]:
+    """Send what this process prints to a file, and afterwards where it went before."""
+    kept = os.dup(1), os.dup(2)
+    try:
+        with open(path, "a", opener=own_file) as log:
+            _flush()
+            for number in (1, 2):
+                os.dup2(log.fileno(), number)
+        yield
+    finally:
+        _flush()
+        for old, number in zip(kept, (1, 2), strict=True):
+            os.dup2(old, number)
+            os.close(old)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def _said(folder: Path, what: str) -> None:
@@ -265,14 +302,16 @@ def main(arguments: Sequence[str]) -> int:
     """Entry point; the exit code is that of `distk`. What went wrong is said on stderr and kept in failure.txt."""
     if list(arguments) == ["--listen"]:
         return listen()
-    folders = [Path(argument) for argument in arguments]
+    logged = list(arguments[:1]) == ["--log"]
+    folders = [Path(argument) for argument in arguments[logged:]]
     if not folders:
-        print("usage: python -m distk.study.job FOLDER ...", file=sys.stderr)
+        print("usage: python -m distk.study.job [--log] FOLDER ...", file=sys.stderr)
         return 2
     try:
-        carry_out(folders)
+        carry_out(folders, logged)
     except DistkError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not any((folder / FAILURE).exists() for folder in folders):
+            print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -297,9 +336,8 @@ def listen() -> int:
         with open(Path(folders[0]) / LOG, "a", opener=own_file) as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
-        code = main(folders)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        code = main(["--log", *folders])
+        _flush()
         if code > 128:  # stopped by a signal: nothing more is begun
             return code
         print(code, file=answers, flush=True)

@@ -22,7 +22,7 @@ from distk.device import choose_device
 from distk.study.job import ending, threads
 from distk.study.protocol import Ended, Engine, Site
 from distk.study.timing import processes
-from distk.training.replicas import end_with_parent
+from distk.training.parents import end_with_parent
 
 TOGETHER = 8
 """Runs that train side by side on CUDA."""

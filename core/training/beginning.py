@@ -13,7 +13,7 @@ from distk.asked import Asked, asked
 from distk.config import flag
 from distk.console import note
 from distk.data import Dataset, open_dataset
-from distk.device import Ranks, initialised, stream
+from distk.device import Ranks, channels_last, initialised, stream
 from distk.errors import DistkError, UsageError
 from distk.memory import afford
 from distk.method import Method, eval_mode
@@ -44,6 +44,8 @@ def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Datas
             model = settings.method(settings.model, dataset.spec).to(device)
         except ValueError as error:
             raise UsageError(f"method '{settings.entry.name}' with data '{dataset.name}': {error}") from error
+    if settings.train.precision != "fp32":
+        channels_last(model)
     model.opens = lambda: dataset  # as `open_model` does for a trained one
     model.accepts(dataset)
     _refuse_small(settings, model, ranks)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from distk import checkpoint, places
 from distk.config import read_toml
 from distk.errors import DistkError, UsageError
@@ -145,6 +147,17 @@ def _between(old: Settings, new: Settings) -> list[Change]:
         for key in {**before[section], **after[section]}
         if before[section].get(key) != after[section].get(key)
     ]
+
+
+def other_threads(header: checkpoint.Header) -> str:
+    """What is said where a run on the CPU goes on with another number of threads; empty where it does not."""
+    before, now = header.metrics.get("threads"), torch.get_num_threads()
+    if not isinstance(before, int) or before == now:
+        return ""
+    return (
+        f"this run had {before} thread(s) and goes on with {now}, which order sums differently: it will not be bit for "
+        f"bit the run that it would have been. OMP_NUM_THREADS={before} keeps it so."
+    )
 
 
 def recorded(header: checkpoint.Header, changes: list[Change]) -> list[dict[str, Any]]:

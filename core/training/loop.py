@@ -22,13 +22,14 @@ from distk.device import Ranks, choose_device, describe, join_ranks
 from distk.errors import DistkError, UsageError
 from distk.fitting import differences
 from distk.identity import changes, identity
+from distk.memory import keep_heap
 from distk.registry import registry
 from distk.run import RUNS, Run, new_folder
 from distk.settings import Settings, TrainConfig
 from distk.training import record
 from distk.training import stopping as stopping_early
 from distk.training.beginning import begin, build, check_kept, score_files
-from distk.training.changes import recorded, wanted
+from distk.training.changes import other_threads, recorded, wanted
 from distk.training.snapshots import picture, snapshot
 from distk.training.trainer import Trainer
 
@@ -164,6 +165,8 @@ def _taken_up(run: Run, file: Path, asked_for: Mapping[str, Mapping[str, Any]], 
             f"the data changed since this run began: {'; '.join(told)}. Rows and splits may be others now, so that "
             "items that were kept for the test are trained on."
         )
+    if ranks.first and device.type == "cpu" and (others := other_threads(header)):
+        warn(others)
     try:
         trainer.model.load_state_dict(model.state_dict())
     except RuntimeError as error:
@@ -290,6 +293,8 @@ def steps(session: Session) -> Iterator[None]:
     a run that is killed early can be resumed. After a signal the step is finished, saved, and iteration ends.
     """
     trainer, config = session.trainer, session.config
+    if trainer.device.type == "cpu":
+        keep_heap()
     save_every = config.checkpoint_every or max(1, -(-config.steps // 10))
     began, last = time.monotonic(), trainer.index
     saved = trainer.index
@@ -407,7 +412,8 @@ def save(session: Session, path: Path | None = None, checked: bool = False) -> N
     header = checkpoint.header_for(
         trainer.model, settings.entry, data, trainer.index, settings.train.seed, train_config
     )
-    told = {"best": session.best, "changes": session.changes, "ended": session.ended}
+    threads = torch.get_num_threads() if trainer.device.type == "cpu" else 0
+    told = {"best": session.best, "changes": session.changes, "ended": session.ended, "threads": threads}
     header.metrics = {name: value for name, value in told.items() if value}
     path = path or session.run.checkpoint
     checkpoint.save(path, trainer.model, header, trainer.state())

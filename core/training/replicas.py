@@ -4,16 +4,15 @@ On CUDA they share one process. A small network's captured step leaves most of a
 of its own and their graphs run at the same time; one data set serves them all. (Stacking the replicas into one batched
 network would save launches, too, but changes the order of sums and asks every method for it.) On the CPU each replica
 is a process with one thread, as many at a time as there are cores: networks this small gain little from a second
-thread, and a process has no interpreter to share. docs/reliability.md has the measurement.
+thread, and a process has no interpreter to share. They are forks of one process that has imported torch and the method,
+so that short runs are not all start-up (`distk.training.forks`). docs/reliability.md has the measurement.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
@@ -30,10 +29,13 @@ from distk.console import counted, note, progress
 from distk.device import Ranks, choose_device, describe, own_randomness, randomness
 from distk.errors import DistkError, UsageError
 from distk.files import own_file, own_folder
+from distk.registry import registry
 from distk.run import Run, new_folder
 from distk.settings import Settings
+from distk.training import forks
 from distk.training.beginning import opened
 from distk.training.loop import Interrupted, Session, Stop, running, start, steps, stopping
+from distk.training.parents import end_with_parent
 from distk.training.record import COMMAND, command
 
 
@@ -153,13 +155,14 @@ def in_processes(settings: Sequence[Settings], folders: Sequence[Path | None], q
         note(f"{counted(len(waiting), 'seed')} of {settings[0].entry.name}, {busy}")
     outcome, stop = Outcome(), Stop()
     going: list[_Worker] = []
+    server = forks.begun(_environment(threads), _needed(settings[0]))
     try:
         with stopping(stop), progress("training seeds", len(waiting), 0, quiet) as advance:
             while (waiting and not stop.signal) or going:
                 while waiting and len(going) < at_once and not stop.signal:
                     worker = waiting.pop(0)
                     try:
-                        going.append(worker.begin())
+                        going.append(worker.begin(server))
                     except DistkError as error:  # the others go on
                         outcome.failed[worker.seed] = str(error)
                         advance(1)
@@ -174,8 +177,21 @@ def in_processes(settings: Sequence[Settings], folders: Sequence[Path | None], q
     finally:
         for worker in going:
             worker.kill()
+        if server is not None:
+            server.close()
     outcome.waiting = [worker.seed for worker in waiting]
     return outcome.done(stop)
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """That of a replica's process: so many threads, and messages in one line."""
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "COLUMNS": "1000", COMMAND: command()}
+
+
+def _needed(settings: Settings) -> list[str]:
+    """The modules that every replica imports."""
+    data = registry().find("dataset", settings.data.partition(":")[0]).load()
+    return ["distk.commands.train", "distk.training.loop", settings.method.__module__, data.__module__]
 
 
 class _Worker:
@@ -184,13 +200,14 @@ class _Worker:
     def __init__(self, settings: Settings, folder: Path | None, threads: int) -> None:
         self.seed, self.threads, self.settings = settings.train.seed, threads, settings
         self.path = new_folder(settings.entry.name, self.seed, folder)
-        self.process: subprocess.Popen | None = None
+        self.process: subprocess.Popen | forks.Run | None = None
         self._said: IO[bytes] | None = None
         self._config: Path | None = None
         self._passed = False
 
-    def begin(self) -> _Worker:
-        """Start the process. Raises DistkError where its folder cannot be written."""
+    def begin(self, server: forks.Server | None) -> _Worker:
+        """Start the process: a fork of the server's, where there is one. Raises DistkError where its folder cannot be
+        written."""
         # A name by which whoever takes the folder, the process itself first, removes it: a kill leaves none behind.
         self._config = self.path / f".config.toml.{secrets.token_hex(8)}.tmp"
         text = to_toml(self.settings.to_dict(), {"method": self.settings.entry.name})
@@ -201,16 +218,18 @@ class _Worker:
         except OSError as error:
             raise DistkError(f"cannot write to run folder '{self.path}': {error.strerror or error}.") from error
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 (read when the process has ended)
-        words = [sys.executable, "-m", "distk", "train", self.settings.entry.name]
-        words += ["--config", str(self._config), "--out", str(self.path)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "COLUMNS": "1000", COMMAND: command()}
+        words = ["train", self.settings.entry.name, "--config", str(self._config), "--out", str(self.path)]
+        if server is not None:
+            with contextlib.suppress(OSError):  # it was killed: the usual way
+                self.process = server.begin(words, Path(f"/proc/{os.getpid()}/fd/{self._said.fileno()}"))
+                return self
         # A group of its own: Ctrl-C reaches only us, and we pass it on once.
         self.process = subprocess.Popen(
-            words,
+            [sys.executable, "-m", "distk", *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._said,
-            env=environment,
+            env=_environment(self.threads),
             process_group=0,
             preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
@@ -251,12 +270,3 @@ class _Worker:
             self.process.wait()
         if self._config is not None:
             self._config.unlink(missing_ok=True)
-
-
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: after a fork it might deadlock
-
-
-def end_with_parent() -> None:
-    """In the child: receive SIGTERM, and so save and stop, when the parent dies (prctl PR_SET_PDEATHSIG, Linux)."""
-    assert _LIBC is not None  # asked for on Linux only
-    _LIBC.prctl(1, signal.SIGTERM)

@@ -144,6 +144,8 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor
         for slot, value in found.items():
             if value.shape != (() if slot == "step" else parameters[i].shape):
                 raise ValueError(f"'{slot}' of parameter {i} has shape {tuple(value.shape)}")
+            if value.dim():  # in the parameter's order of memory, which a fused step takes for granted
+                found[slot] = torch.empty_like(parameters[i], dtype=value.dtype).copy_(value)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": slots, "param_groups": groups})
 

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
@@ -23,15 +23,25 @@ from distk.registry import registry
 from distk.settings import Settings, TrainConfig
 from distk.training.beginning import opened
 
-if TYPE_CHECKING:
-    from distk.training.loop import Session
-
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _PARTS = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _CLOCK = re.compile(r"(\d+):([0-5]?\d):([0-5]?\d)")
 _CONDITION = re.compile(r"\s*([^<>=\s]+)\s*(>=|<=|>|<)\s*(\S+)\s*")
 PATIENCE, MET, TIME = 1, 2, 3
 """What ended a run; the number is what its processes agree on."""
+
+
+class Session(Protocol):
+    """What is asked of a run under way, `training.loop.Session`."""
+
+    best: dict[str, Any]
+    began: float
+    met: str
+    trainer: Any
+
+    @property
+    def config(self) -> TrainConfig:
+        """Settings of its trainer."""
 
 
 @dataclass(frozen=True)

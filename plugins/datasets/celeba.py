@@ -62,8 +62,8 @@ class CelebA(FactorDataset[Config]):
             entries = [entry for entry in tree.entries if entry.parts[-1] in number]
             if not entries:
                 raise UsageError(f"'{pictures}' holds none of the pictures that '{listed}' names, as '{names[0]}'.")
-            form = Form((config.size, config.size), config.channels)
-            images, _ = decoded("celeba", tree, entries, form, config.crop)
+            form = Form((config.size, config.size), config.channels, crop=config.crop)
+            images, _ = decoded("celeba", tree, entries, form)
         found = [entry.parts[-1] for entry in entries]
         if len(set(found)) < len(found):
             raise DistkError(f"'{pictures}' holds pictures of one name in several folders.")

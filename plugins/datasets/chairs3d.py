@@ -64,8 +64,8 @@ class Chairs3D(FactorDataset[Config]):
                 raise UsageError(
                     f"'{root}' holds no chair in all its views, as CHAIR/renders/image_000_p020_t000_r096.png."
                 )
-            form = Form((config.size, config.size), config.channels)
-            images, _ = decoded("chairs3d", tree, [entry for chair in chairs for entry in chair], form, config.crop)
+            form = Form((config.size, config.size), config.channels, crop=config.crop)
+            images, _ = decoded("chairs3d", tree, [entry for chair in chairs for entry in chair], form)
         if few:
             self.told += (f"{counted(few, 'chair')} left out, of which not every view is there once",)
         self.factor_sizes = (len(chairs), len(ELEVATIONS), len(AZIMUTHS))

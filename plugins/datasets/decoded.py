@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image
 
-from distk import DistkError, Files
+from distk import Files
 from distk.console import progress
 from distk.kept import kept, of_stamp
-from distk.pictures import Form, Seen, open_picture, pixels
+from distk.pictures import Form, Seen, read_many
 from distk.plugins.datasets.folder import COUNTED
 from distk.tree import ARCHIVES, Entry, Tree
 
 WINDOW = 64
-"""Files that are open, or unpacked, at the same time."""
+"""Files of each core that are open, or unpacked, at the same time."""
 
 
 def place(files: Files, *names: str) -> Path | None:
@@ -45,19 +44,19 @@ def shown(tree: Tree, entry: Entry) -> str:
     return str(tree.root / entry.name)
 
 
-def decoded(name: str, tree: Tree, entries: Sequence[Entry], form: Form, crop: int = 0) -> tuple[np.ndarray, Seen]:
+def decoded(name: str, tree: Tree, entries: Sequence[Entry], form: Form) -> tuple[np.ndarray, Seen]:
     """Pictures in the order of `entries`, uint8 `[n, channels, height, width]`, and what was changed in them.
 
-    name: of whose pictures these are. crop: pixels of a square that is cut from the middle first; 0 cuts nothing.
-    Pictures are decoded by a thread for each core; many are kept for the next start, with what is to be said of them.
-    Raises DistkError naming a file that is no picture, or smaller than what is to be cut.
+    name: of whose pictures these are. They are decoded by a process for each core; many are kept for the next start,
+    with what is to be said of them. Raises DistkError naming a file that is no picture, or smaller than what is to be
+    cut.
     """
-    key = f"{name} {tree.root.resolve()} {form} {crop}"
+    key = f"{name} {tree.root.resolve()} {form}"
     stamp = Tree(tree.root, list(entries)).stamp
     counts = np.zeros(len(COUNTED), np.int64)
 
     def fill(images: np.ndarray) -> None:
-        seen = _read_all(images, tree, entries, form, crop)
+        seen = _read_all(images, tree, entries, form)
         counts[:] = [seen[what] for what in COUNTED]
 
     shape = (len(entries), form.channels, *form.size)
@@ -71,35 +70,25 @@ def decoded(name: str, tree: Tree, entries: Sequence[Entry], form: Form, crop: i
     return images, Seen(dict(zip(COUNTED, counts.tolist(), strict=True)))
 
 
-def _read_all(images: np.ndarray, tree: Tree, entries: Sequence[Entry], form: Form, crop: int) -> Seen:
+def _read_all(images: np.ndarray, tree: Tree, entries: Sequence[Entry], form: Form) -> Seen:
     """Fill `images`; what was changed in them."""
     seen, order = Seen(), sorted(range(len(entries)), key=lambda i: entries[i].place)  # an archive is read in one pass
 
-    def one(i: int, content: IO[bytes]) -> Seen:
-        images[i], changed = read(content, shown(tree, entries[i]), form, crop)
+    def some(share: list[tuple[int, IO[bytes]]]) -> Seen:
+        changed = Seen()
+        files = ((content, shown(tree, entries[i]), 1) for i, content in share)
+        for k, picture in read_many(files, form, changed):
+            images[share[k][0]] = picture
         return changed
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool, progress("reading pictures", len(entries)) as advance:
-        for start in range(0, len(order), WINDOW):
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as pool, progress("reading pictures", len(entries)) as advance:
+        for start in range(0, len(order), WINDOW * cores):
             # An archive is no place for two readers at once: its members are unpacked here, and decoded there.
-            part = [(i, entries[i].open()) for i in order[start : start + WINDOW]]
-            for changed in pool.map(lambda work: one(*work), part):
+            part = [(i, entries[i].open()) for i in order[start : start + WINDOW * cores]]
+            for changed in pool.map(some, [part[k::cores] for k in range(min(cores, len(part)))]):
                 seen.update(changed)
             for _, content in part:
                 content.close()
             advance(len(part))
     return seen
-
-
-def read(content: IO[bytes], where: str, form: Form, crop: int = 0) -> tuple[np.ndarray, Seen]:
-    """One picture, uint8 `[channels, height, width]`, and what was changed in it; see `decoded`."""
-    seen = Seen()
-    with open_picture(content, where) as image:
-        return pixels(_cut(image, crop, where) if crop else image, where, form, seen), seen
-
-
-def _cut(image: Image.Image, side: int, where: str) -> Image.Image:
-    if min(image.size) < side:
-        raise DistkError(f"'{where}' has {image.width}x{image.height} pixels, from which no {side} can be cut.")
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from distk import DataSpec, DistkError, FactorDataset, Files, UsageError, option
 from distk.data import Split
-from distk.pictures import open_picture
+from distk.pictures import plain
 from distk.plugins.datasets.dsprites import NPZ, SHAPES, DSprites
 from distk.plugins.datasets.dsprites import Config as PlainConfig
 from distk.stored import uniform_at
@@ -37,8 +38,8 @@ class Disturbed(FactorDataset[PlainConfig]):
 
     def __init__(self, config: Any, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)
-        plain = {name: getattr(config, name) for name in PlainConfig.__dataclass_fields__}
-        self.grey = DSprites(PlainConfig(**plain), device, self._files(files))
+        own = {name: getattr(config, name) for name in PlainConfig.__dataclass_fields__}
+        self.grey = DSprites(PlainConfig(**own), device, self._files(files))
         self.factor_sizes, self.parts = self.grey.factor_sizes, self.grey.parts
         self.spec = DataSpec("image", (3, config.size, config.size), classes=SHAPES)
         self.origin = f"dSprites {self.grey.origin}"
@@ -152,9 +153,10 @@ def painting(path: Path, size: int) -> Tensor:
 
     Raises DistkError for what is no picture, or too small to cut pieces from.
     """
-    with open_picture(path, str(path)) as image:
-        plain = image.convert("RGB")
-        plain.thumbnail((CANVAS[0] * size // SIDE, CANVAS[1] * size // SIDE))
-        if min(plain.size) <= size:
-            raise DistkError(f"'{path}' has {image.width}x{image.height} pixels; more than {size} a side are needed.")
-        return torch.from_numpy(np.array(plain)).movedim(-1, 0).float() / 255
+    (pixels,) = plain([(path, str(path))], "RGB")
+    image = Image.fromarray(pixels)
+    image.thumbnail((CANVAS[0] * size // SIDE, CANVAS[1] * size // SIDE))
+    if min(image.size) <= size:
+        height, width = pixels.shape[:2]
+        raise DistkError(f"'{path}' has {width}x{height} pixels; more than {size} a side are needed.")
+    return torch.from_numpy(np.array(image)).movedim(-1, 0).float() / 255

@@ -10,7 +10,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -19,9 +19,8 @@ from distk import DistkError, Files, UsageError, option
 from distk.console import progress
 from distk.errors import nearest
 from distk.kept import of_files
-from distk.pictures import Fitting, Form, Seen
+from distk.pictures import Fitting, Form, Seen, read_many
 from distk.plugins.datasets.arrays import HeldFactors, HeldItems, SplitConfig
-from distk.plugins.datasets.decoded import read
 from distk.plugins.datasets.folder import SPLITS
 from distk.plugins.datasets.items import Found
 from distk.saved import kinds, open_saved, rows
@@ -131,17 +130,20 @@ class Saved(HeldItems[Config]):
         form = Form((self.config.size, self.config.size), self.config.channels, self.config.fit)
         seen, count = Seen(), sum(len(part) for part in self.saved.values())
 
-        def fill(images: np.ndarray) -> None:
+        def cells() -> Iterator[tuple[IO[bytes], str, int]]:
             at = 0
+            for part in self.saved.values():
+                for chunk in rows(part, [name]):
+                    for cell in chunk[name]:
+                        where = f"row {at} of column '{name}' in '{root}'"
+                        yield io.BytesIO(_content(cell, where)), where, 1
+                        at += 1
+
+        def fill(images: np.ndarray) -> None:
             with progress("reading pictures", count) as advance:
-                for part in self.saved.values():
-                    for chunk in rows(part, [name]):
-                        for cell in chunk[name]:
-                            where = f"row {at} of column '{name}' in '{root}'"
-                            images[at], changed = read(io.BytesIO(_content(cell, where)), where, form)
-                            seen.update(changed)
-                            at += 1
-                        advance(len(chunk[name]))
+                for k, picture in read_many(cells(), form, seen):
+                    images[k] = picture
+                    advance(1)
 
         paths = sorted(path for path in root.rglob("*") if path.is_file())
         shape = (count, form.channels, *form.size)

@@ -7,17 +7,20 @@ the label, the attributes are the factors, the pose is nuisance. Lengths are pix
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from distk import DataSpec, FactorDataset, Files, option
 from distk.config import C
 from distk.console import progress
+from distk.kept import SMALL, kept
 from distk.nn import shapes
 
 ATTRIBUTES = ("body", "armor", "arms", "greaves", "weapon", "gender", "hair")
@@ -228,6 +231,11 @@ class Characters(FactorDataset[C]):
         place[torch.randperm(count, generator=torch.Generator().manual_seed(672))] = torch.arange(count)
         self.hold_out(place.to(self.device) % FOLDS == fold)
 
+    @property
+    def label(self) -> Tensor:
+        """The identity of each row, int64 `[N]`: who wants labels need not draw pictures."""
+        return self.identity
+
     def hold_out(self, test: Tensor) -> None:
         """test: bool `[C]`, the identities of the test split."""
         held = test[self.identity]
@@ -236,6 +244,12 @@ class Characters(FactorDataset[C]):
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, size, size]` in [0, 1], `label` int64 `[n]` the identity, `factors` int64 `[n, 7]`."""
         return {"x": self.pictures(rows).float() / 255, "label": self.identity[rows], "factors": self.table[rows]}
+
+
+STORED = 256 << 20
+"""Bytes up to which all pictures are drawn once, at the first that is asked for; more are drawn batch by batch."""
+DRAWN = 1
+"""Version of the drawing: raise it with every change of a pixel, so that nothing kept outlives it."""
 
 
 class Puppets(Characters[Config]):
@@ -263,9 +277,12 @@ class Puppets(Characters[Config]):
         self.table = identities.to(device)[self.identity]
         self.split_by_identity(config.fold)
         self.pictures = self._draw
-        if device.type == "cuda" or len(pose) * config.size**2 <= 1 << 23:
-            stored = self._draw_all()
-            self.pictures = lambda rows: stored[rows]
+        if device.type == "cuda":
+            on_gpu = self._draw_all()
+            self.pictures = lambda rows: on_gpu[rows]
+        elif len(pose) * 3 * config.size**2 <= STORED:
+            # Drawn when the first picture is asked for: who reads labels only waits for none.
+            self.pictures = lambda rows: self._stored[rows]
 
     def _draw(self, rows: Tensor) -> Tensor:
         size = self.config.size
@@ -274,6 +291,21 @@ class Puppets(Characters[Config]):
             for r in rows.split(512)
         ]
         return (torch.cat(parts) * 255).round().to(torch.uint8)
+
+    @functools.cached_property
+    def _stored(self) -> Tensor:
+        """All pictures, uint8 `[N, 3, size, size]`, of an earlier start where there was one."""
+        config = self.config
+
+        def fill(into: np.ndarray) -> None:
+            into[:] = self._draw_all().cpu().numpy()
+
+        made_of = {"poses": config.poses, "version": DRAWN}
+        shape = (len(self), 3, config.size, config.size)
+        if math.prod(shape) < SMALL:
+            return self._draw_all()
+        kept_ones = kept(f"puppets {config.size} {config.poses}", made_of, shape, np.uint8, fill)
+        return torch.from_numpy(kept_ones).to(self.device)
 
     def _draw_all(self) -> Tensor:
         drawn = []

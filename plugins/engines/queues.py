@@ -50,6 +50,8 @@ class Queue:
     def __init__(self, out: Path) -> None:
         self.title = f"distk-{hashlib.sha256(str(out).encode()).hexdigest()[:12]}"
         """Name of the jobs of this study, by which they are told from others."""
+        self.problem = ""
+        """Why there was no answer last time."""
 
     def check(self, partition: str) -> None:
         """Raise DistkError where no job could be submitted."""
@@ -71,7 +73,6 @@ class SlurmQueue(Queue):
     def __init__(self, out: Path) -> None:
         super().__init__(out)
         self.asked: dict[str, float] = {}
-        self.problem = ""
 
     def check(self, partition: str) -> None:
         """See the base: no Slurm here, a controller that does not answer, a partition that is not there."""

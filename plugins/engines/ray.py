@@ -152,6 +152,7 @@ class Ray(Engine[Config]):
 def _connected(address: str) -> Any:
     """The module ray, connected to a cluster. Raises DistkError where it does not answer."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to others unless the user wants it
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as the engine `local` runs its processes
     import ray
 
     if ":" in address and "://" not in address:

@@ -109,7 +109,7 @@ class Slurm(Engine[Config]):
         names = {name for name in jobs.values() if named(name)}
         seen = self.queue.look(names)
         if seen is None:
-            raise DistkError(f"Slurm does not answer: {getattr(self.queue, 'problem', '')}.")
+            raise DistkError(f"Slurm does not answer: {self.queue.problem}.")
         self.seen = {name: entry for name, entry in seen.items() if entry.open}
         here = {folder: name for folder, name in jobs.items() if name in self.seen}
         for folder, name in here.items():
@@ -124,9 +124,7 @@ class Slurm(Engine[Config]):
         self.looked = now
         seen = self.queue.look(self.jobs)
         if seen is None:
-            if now - self.answered > SILENT:
-                self.answered = now
-                warn(f"the queue does not answer ({getattr(self.queue, 'problem', '')}); jobs go on without it")
+            self._silent(now)
             return []
         self.answered = now
         self.seen = {name: entry for name, entry in seen.items() if entry.open}
@@ -136,6 +134,16 @@ class Slurm(Engine[Config]):
         for name in [name for name in self.jobs if name not in self.seen]:
             told += self._ended(name, seen.get(name, Entry("GONE")))
         return told
+
+    def _silent(self, now: float) -> None:
+        """The queue gave no answer. That is said in the end, and who wants to stop is not kept waiting."""
+        why = self.queue.problem
+        if self.cancelled:
+            words = f"jobs may go on: `distk study cancel {self.site.out}` asks again"
+            raise DistkError(f"Slurm does not answer ({why}); {words}.")
+        if now - self.answered > SILENT:
+            self.answered = now
+            warn(f"Slurm does not answer ({why}); jobs go on without it")
 
     def waits(self) -> Mapping[str, int]:
         """See the base: Slurm's reasons."""

@@ -43,7 +43,7 @@ class Work:
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "COLUMNS": "1000", NAME: _name()}
         with open(first / LOG, "a", opener=own_file) as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "distk.study.job", *self.folders],
+                [sys.executable, "-m", "distk.study.job", "--log", *self.folders],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -8,6 +8,12 @@ from distk.hookspecs import Register, RegisterCommand, hookimpl
 METRICS = (
     ("mig", "information:Mig", "mutual information gap", "Chen et al. 2018"),
     ("dci", "importance:Dci", "disentanglement, completeness, informativeness", "Eastwood & Williams 2018"),
+    (
+        "dci-es",
+        "importance:DciEs",
+        "how large a reader must be that finds the factors, and how large the code is",
+        "Eastwood et al. 2023",
+    ),
     ("sap", "predictors:Sap", "separated attribute predictability", "Kumar et al. 2018"),
     ("modularity", "information:Modularity", "does each code tell of one factor only", "Ridgeway & Mozer 2018"),
     ("explicitness", "predictors:Explicitness", "AUC of linear read-out", "Ridgeway & Mozer 2018"),
@@ -17,6 +23,19 @@ METRICS = (
     ("linear-correlation", "structure:LinearCorrelation", "mapc, cvr, tdv, ud90", "Kageback & Mogren 2016", ("mapc",)),
     ("active-units", "structure:ActiveUnits", "codes that vary at all", "Burda et al. 2016"),
     ("downstream", "predictors:Downstream", "accuracy with N labels", "Locatello et al. 2019"),
+    ("fairness", "tasks:Fairness", "do predictions change with a sensitive factor", "Locatello et al. 2019"),
+    (
+        "reasoning",
+        "tasks:Reasoning",
+        "abstract reasoning: which panel completes a matrix of items",
+        "van Steenkiste et al. 2019",
+    ),
+    (
+        "combinations",
+        "tasks:Combinations",
+        "are factors read from combinations that were never seen",
+        "Montero et al. 2021",
+    ),
     ("factorvae", "voting:FactorVae", "fix a factor: which code varies least", "Kim & Mnih 2018"),
     ("betavae", "voting:BetaVae", "which factor do pairs share", "Higgins et al. 2017"),
     ("higgins-change", "change:HigginsChange", "which factor changed", "Higgins et al. 2016"),
@@ -52,6 +71,7 @@ METRICS = (
     ("separability", "gaps:Separation", "what a latent says that no other says", "Do & Tran 2020", ("sepin", "wsepin")),
     ("z-max", "gaps:ZMax", "change one factor: which code varies most", "Kim et al. 2019"),
     ("ari", "gaps:Ari", "adjusted Rand index of discrete codes and labels", "Hubert & Arabie 1985"),
+    ("fg-ari", "gaps:FgAri", "do slots take pixels as the objects do, background left out", "Greff et al. 2019"),
     ("elbo", "bounds:Elbo", "the bound on log p(x) and its parts, in nats, of any method that has one", ""),
     ("prediction", "prediction:Prediction", "error of predicted frames against frames that stay as they are", ""),
     (

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from distk import CodeTable, UsageError, option
+from distk import CodeTable, NoConfig, UsageError, option
 from distk.meaning import count, higher, lower, neither
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.agreement import labels
@@ -195,3 +195,26 @@ class Ari(Scored[Config]):
         _, index = table.codes[:, columns].round().long().unique(dim=0, return_inverse=True)
         result = functional.rand_index(index, truth)
         return {**result, "rows_used": [len(index)], "estimator": f"pairs of items, against {name}"}
+
+
+class FgAri(Scored[NoConfig]):
+    """Adjusted Rand index of slots and objects, pixel by pixel, without the background (Greff et al. 2019)."""
+
+    headline = "fg_ari"
+    measures = "objects found without labels"
+    numbers = {
+        "fg_ari": higher(None, 1, chance=0.0, source="Greff et al. 2019, section 4.1", what="pixels of objects alone"),
+        "ari": higher(None, 1, chance=0.0, source="Hubert & Arabie 1985", what="all pixels"),
+    }
+    labelled = False
+
+    def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
+        masks, objects = table.extra.get("slots"), table.extra.get("objects")
+        if masks is None or objects is None:
+            raise UsageError("slots are scored by files of codes with `slots` and `objects`, which are not here.")
+        result = functional.slots(masks, objects)
+        return {
+            **result,
+            "rows_used": [len(objects)],
+            "estimator": "pixels of each picture; object 0 is the background",
+        }

@@ -44,24 +44,42 @@ class Recall(Scored[RecallConfig]):
         return without(told, {**result, "rows_used": [len(picked)], "estimator": how})
 
 
-class InfoMec(Scored[FactorConfig]):
+@dataclass(frozen=True)
+class InfoMecConfig(FactorConfig):
+    """Settings of InfoMEC."""
+
+    discrete_latents: Literal["kinds", "all", "none"] = option(
+        "kinds", "which codes are class indices: those that the method says, every one (quantised latents), or none"
+    )
+
+
+class InfoMec(Scored[InfoMecConfig]):
     """InfoMEC (Hsu et al. 2023): modularity, compactness, explicitness by information."""
 
     headline = "infom"
     measures = "one code, one factor (modularity)"
     numbers = {
-        "infom": higher(None, 1, source="Hsu et al. 2023, eq. 6", form="authors"),
-        "infoc": higher(None, 1, source="Hsu et al. 2023, eq. 8", form="authors"),
-        "infoe": higher(0, 1, chance=0.0, source="Hsu et al. 2023, eq. 9", form="authors"),
-        "codes_used": count("codes", "codes whose range is above 1/20 of the largest"),
+        "infom": higher(None, 1, source="Hsu et al. 2023, eq. 6", form="authors", what="over the active codes"),
+        "infoc": higher(None, 1, source="Hsu et al. 2023, eq. 8", form="authors", what="over the active codes"),
+        "infoe": higher(
+            None, 1, chance=0.0, source="Hsu et al. 2023, eq. 9", form="authors", what="read from all codes"
+        ),
+        "infoe_pruned": higher(
+            None, 1, chance=0.0, source="Hsu et al. 2023, eq. 9", form="pruned", what="read from the active codes"
+        ),
+        "codes_used": count("codes", "codes whose range is above 1/20 of the largest; discrete ones that vary"),
     }
     matrices = {"nmi": "heat"}
     bars = ("infoe_per_factor",)
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         values, truth = draw(table, self.config, seed)
-        how = "10 nearest neighbours (Ross 2014), normalised by the factor's entropy"
-        return {**functional.info_mec(values, truth, seed=seed), "rows_used": [len(values)], "estimator": how}
+        wanted = self.config.discrete_latents
+        kinds = [d for d, kind in enumerate(table.kinds) if kind == "categorical"]
+        discrete: bool | list[int] = kinds if wanted == "kinds" else wanted == "all"
+        how = "10 nearest neighbours (Ross 2014), discrete codes by counting, over the factor's entropy"
+        result = functional.info_mec(values, truth, seed=seed, discrete_latents=discrete)
+        return {**result, "rows_used": [len(values)], "estimator": how}
 
 
 @dataclass(frozen=True)

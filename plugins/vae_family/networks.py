@@ -54,7 +54,7 @@ class SnuDecoder(nn.Module):
         weight = self.first.weight
         from_z = F.linear(z, weight[:, :-classes], self.first.bias)
         hidden = from_z.unsqueeze(1) + weight[:, -classes:].t().unsqueeze(0)
-        return self.rest(hidden.flatten(0, 1)).unflatten(0, (len(z), classes))
+        return self.rest(hidden.flatten(0, 1)).unflatten(0, (-1, classes))
 
 
 Architecture = Literal["burgess", "locatello", "factor", "snu", "dupont", "higgins-fc", "mlp"]

@@ -200,6 +200,14 @@ def _runs(pid: int) -> bool:
         return False
 
 
+def test_paths_begin_where_those_of_who_asks_begin(work: str, in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only(f"{work}:pid", "it")  # it runs from now on
+    (in_folder / "other").mkdir()
+    (in_folder / "other" / "p.png").write_bytes(picture(0))
+    monkeypatch.chdir(in_folder / "other")
+    assert frames_of("p.png", "p.png") == 1
+
+
 # Pictures
 
 

@@ -107,6 +107,7 @@ NEEDS = {
 SMALLER: dict[str, tuple[str, str]] = {
     "train": ("--preset demo", "--preset demo --steps 2"),
     "eval": ("runs/my-run", "runs/my-run --rows 700"),
+    "explore": ("--idle 60", "--idle 0.001 --n 2"),
     "check": ("cascadevae dsprites mig", "covreg-linear xor mig"),
     "dsvae judge": ("--data sprites-sim", "--data sprites-sim --steps 2 --size 16 --batch 4 --width 4"),
     "ldf judge": ("--steps 2000 --width 32", "--steps 2 --width 4"),
@@ -297,6 +298,8 @@ def test_an_example_runs(
         assert code == 2
         assert "--data-dir" in err
         pytest.skip("the data set needs the user's files")
+    if where == "explore":
+        pytest.importorskip("uvicorn", reason="the extra explore is not installed: pip install 'distk[explore]'")
     if where == "data gym":
         pytest.importorskip("gymnasium", reason="Gymnasium is not installed: pip install 'distk[gym]'")
     if form == "text" and (where in FROM_BEFORE.values() or where.startswith("train ")):  # others share what it writes

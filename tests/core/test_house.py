@@ -195,6 +195,19 @@ def prints(tree: ast.AST) -> list[str]:
     return [call for call in calls if call in PRINTING or call.endswith(direct)]
 
 
+def test_strangers_files_are_decoded_in_the_other_process() -> None:
+    """Programs in C that read pictures, movies, tables and HDF5 are called by what `apart` and `hdf5` start, only."""
+    called = re.compile(
+        r"\bImage\.open\(|\bPillow\.open\(|ParquetFile\(|\bopen_picture\(|package\.open\(file|h5py\.File\("
+    )
+    found = {module for module, path in MODULES.items() if called.search(path.read_text())}
+    reads = {"distk.pictures", "distk.video.decode", "distk.video.movies", "distk.parquet", "distk.hdf5"}
+    assert found == reads | {"distk.plugins.datasets.hdf5_process"}
+    for module in ("distk.video.decode", "distk.video.movies", "distk.parquet", "distk.hdf5"):
+        users = {other for other, path in MODULES.items() if module in modules_imported(path)}
+        assert users <= {"distk.video.decode", "distk.video.readers", "distk.video.writers"}, module
+
+
 def test_there_is_one_way_to_print() -> None:
     """What a stranger's file says reaches the terminal through `console`, which takes control characters out."""
     assert prints(ast.parse("print(1); typer.echo(x); console.out.print(y); console.say(z)")) != []

@@ -29,8 +29,12 @@ EXTRAS = {
     "datasets": "hf",
     "gymnasium": "gym",
     "h5py": "hdf5",
+    "mlflow": "mlflow",
     "mujoco": "physics",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
     "sacrebleu": "text",
+    "starlette": "explore",
     "tensorboard": "tensorboard",
     "textblob": "text",
     "pyarrow": "tables",
@@ -38,6 +42,7 @@ EXTRAS = {
     "submitit": "slurm",
     "trimesh": "mesh",
     "triton": "CUDA builds of torch",
+    "uvicorn": "explore",
 }
 """Packages that need not be installed -> the extra, or what else brings them. Functions may import them."""
 

@@ -150,7 +150,9 @@ def test_a_plugin_may_refuse_before_anything_is_written_but_not_a_resumed_run(pl
 
 
 def test_an_unknown_logger_is_refused_with_the_nearest(in_folder) -> None:
-    with pytest.raises(UsageError, match=r"unknown logger 'tensorbord'\. Did you mean 'tensorboard'"):
+    with pytest.raises(
+        UsageError, match=r"--log tensorbord: no plugin of that name is installed\. Did you mean 'tensorboard'"
+    ):
         distk.train("cascadevae-c", steps=2, out="a", log=("tensorbord",), **SMALL)
     assert not Path("a").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,35 @@ def test_listings_import_neither_torch_nor_numpy(arguments: tuple[str, ...]) -> 
 
 def test_the_version_among_other_words_is_the_same() -> None:
     assert started("--debug", "--version")[0] == started("--version")[0]
+
+
+WAITS = """
+import os, sys
+sys.argv = ["distk", "list", "methods"]
+from distk.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+print("WAITS", os.environ.get("OMP_WAIT_POLICY"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, "passive"),
+        ({"OMP_WAIT_POLICY": "active"}, "active"),
+        ({"GOMP_SPINCOUNT": "1000"}, "None"),
+        ({"KMP_BLOCKTIME": "1"}, "None"),
+    ],
+)
+def test_threads_wait_asleep_unless_the_user_says_how(given: dict[str, str], found: str) -> None:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_WAIT", "GOMP_", "KMP_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", WAITS], env={**clean, **given}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == f"WAITS {found}"
 
 
 COMPILER = {"torch._dynamo", "torch._inductor", "sympy"}

@@ -61,7 +61,8 @@ def fault(program: Any, words: Sequence[str]) -> str:
     for form in ((), ("--json",)):
         code, out, err = called(program, [*words, *form])
         told = " ".join((out + err).split())
-        refused = code in (1, 2) and "error: " in err and (not out or "--json" in form)
+        said = "error: " in err or (bool(form) and '"error": "' in out)  # a document says it itself
+        refused = code in (1, 2) and said and (not out or bool(form))
         if not (code == 0 or refused) or FAULTS.search(told):
             return f"distk {shlex.join([*words, *form])}: {code}: {FAULTS.search(told) or ''} {told[-400:]}"
         if form and out:

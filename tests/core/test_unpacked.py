@@ -106,6 +106,14 @@ def test_bombs_and_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert not list(cache_folder().glob("*.unpack*"))
 
 
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = packed(tmp_path / "a.zip", {"x.txt": b"1"})
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("DISTK_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DistkError, match="set DISTK_CACHE to another folder"), on_disk(path):
+        pass
+
+
 def test_errors_name_the_archive(tmp_path: Path) -> None:
     path = packed(tmp_path / "a.zip", {"top/x.txt": b"1"})
     with pytest.raises(DistkError, match=rf"'{path}/x\.txt' is wrong"), on_disk(path) as folder:

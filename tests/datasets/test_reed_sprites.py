@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from distk import DistkError, UsageError, open_dataset
+from distk.embedding import label_of
 from distk.plugins.datasets import puppets, sprites
 
 # Puppets
@@ -32,6 +33,22 @@ def test_puppets_are_672_identities_of_sixteen_nonredundant_values() -> None:
     # One picture per row, whatever the batch, in steps of 1/255.
     assert torch.equal(data.batch(torch.tensor([700, 3]))["x"][0], batch["x"][700])
     assert torch.equal((batch["x"] * 255).round() / 255, batch["x"])
+
+
+def test_pictures_are_drawn_once_and_kept_for_the_next_start(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DISTK_CACHE", str(tmp_path))
+    settings, rows = {"size": 60, "poses": 3}, torch.tensor([5, 700, 5, 2015])
+    data = open_dataset("puppets", settings)
+    assert label_of(data, rows).tolist() == [1, 233, 1, 671]
+    assert not list(tmp_path.iterdir())  # for which no picture was drawn
+    drawn = data.batch(rows)["x"]
+    assert [f.suffix for f in sorted(tmp_path.iterdir())] == [".json", ".npy"]
+    monkeypatch.setattr(puppets, "render", None)  # nothing is drawn any more
+    again = open_dataset("puppets", settings).batch(rows)["x"]
+    assert torch.equal(again, drawn)
+    monkeypatch.undo()
+    monkeypatch.setattr(puppets, "STORED", 0)
+    assert torch.equal(open_dataset("puppets", settings).batch(rows)["x"], drawn)
 
 
 def test_every_fold_holds_out_other_identities(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 
 from distk.study import engine, job
+from distk.study import status as states
 from distk.study.plan import plan
 
 RECIPE = """
@@ -28,10 +28,10 @@ seeds = 2
 name = "dimred"
 items = 64
 [train]
-steps = 6000
+steps = 12000
 batch = 32
-checkpoint_every = 200
-log_every = 100
+checkpoint_every = 400
+log_every = 400
 [[variants]]
 label = "free"
 method = "covreg-linear"
@@ -43,7 +43,8 @@ model = { lr = 0.01 }
 train = { steps = 40, checkpoint_every = 20 }
 """
 SCRIPT = Path(__file__).with_name("one_node_slurm.sh")
-PATIENCE = 300
+PATIENCE = 400
+LAST = 12000
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +68,21 @@ def undisturbed(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
         return made[scale]
 
     return csv
+
+
+@pytest.fixture
+def studies(recipe: Path, tmp_path: Path) -> Iterator[Callable[..., Study]]:
+    """`studies("slurm", "watch=1", scale="small")`: the study with an engine and its settings, in its own folder."""
+    made: list[Study] = []
+
+    def make(engine: str, *sets: str, out: Path = tmp_path / "out", scale: str = "paper") -> Study:
+        made.append(Study(recipe, out, engine, *sets, scale=scale))
+        return made[-1]
+
+    yield make
+    for each in made:
+        if each.process is not None and each.process.poll() is None:
+            each.kill()
 
 
 class Study:
@@ -97,14 +113,13 @@ class Study:
         assert self.process.returncode == code, said
         return said
 
-    def distk(self, verb: str, *words: str) -> Any:
-        """What another process, such as one on another machine, is told of this study."""
-        command = [sys.executable, "-m", "distk", "study", verb, str(self.out), *words, "--json"]
-        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    def status(self) -> dict[str, Any]:
+        """What another process, here that of the test, is told of this study."""
+        return states.status(self.out)
 
     def states(self) -> dict[str, int]:
         """How many runs are in which state."""
-        return self.distk("status")["counts"]
+        return self.status()["counts"]
 
     def meet(self, steps: int, runs: int = 1) -> None:
         """Wait until so many runs are beyond so many steps, and not at their end."""
@@ -112,8 +127,8 @@ class Study:
         def met() -> bool:
             assert self.process is None or self.process.poll() is None, self.end()
             found = [job.step_of(p.parent) or 0 for p in self.out.glob("runs/*/*/checkpoint.safetensors")]
-            assert sum(step >= 6000 for step in found) < 4, "it was not met in the middle"
-            return sum(steps <= step < 6000 for step in found) >= runs
+            assert sum(step >= LAST for step in found) < 4, "it was not met in the middle"
+            return sum(steps <= step < LAST for step in found) >= runs
 
         until(met)
 
@@ -169,7 +184,8 @@ class OneNode:
 
     def told(self, *command: str) -> str:
         """What a command of Slurm prints."""
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        environment = {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
 
     def arrays(self) -> set[str]:
         """The job arrays that it knows, ended ones among them."""
@@ -215,6 +231,6 @@ def slurm(one_node: OneNode, monkeypatch: pytest.MonkeyPatch) -> Iterator[OneNod
     """That Slurm, for the commands of this test; what the test leaves in its queue is cancelled."""
     monkeypatch.setenv("SLURM_CONF", str(one_node.folder / "slurm.conf"))
     yield one_node
-    subprocess.run(["scancel", "--me"], capture_output=True)
-    subprocess.run(["scancel", "--me", "--signal=KILL"], capture_output=True)
+    one_node.told("scancel", "--me")
+    one_node.told("scancel", "--me", "--signal=KILL")
     until(lambda: not one_node.told("squeue", "-h"), 60)

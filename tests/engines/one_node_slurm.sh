@@ -1,5 +1,5 @@
 #!/bin/bash
-# A Slurm of one node, this machine, for tests: one_node_slurm.sh start|node|stop FOLDER
+# A Slurm of one node with two cores, this machine, for tests: one_node_slurm.sh start|node|stop FOLDER
 #
 # It lives in FOLDER alone (keep its name short, since a socket lies in it), with daemons, ports and keys of its own, and
 # runs as whoever starts it. Partition `low` is the default; jobs of `high` take the place of those of `low`, which are
@@ -37,6 +37,7 @@ SelectTypeParameters=CR_Core
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 ReturnToService=2
+SlurmdParameters=config_overrides
 SlurmdTimeout=10
 KillWait=15
 MaxArraySize=2001
@@ -44,7 +45,7 @@ MaxJobCount=5000
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
-NodeName=$node NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
+NodeName=$node NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
 PartitionName=low Nodes=$node Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE
 PartitionName=high Nodes=$node MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 C
@@ -77,7 +78,9 @@ node)
     ;;
 stop)
     for pid in "$root"/{node,controller}.pid "$root/munge/pid"; do
-        [ -s "$pid" ] && kill "$(cat "$pid")" 2>/dev/null || true
+        number=$(cat "$pid" 2>/dev/null) || continue
+        kill "$number" 2>/dev/null || continue
+        for _ in $(seq 50); do kill -0 "$number" 2>/dev/null || break; sleep 0.1; done
     done
     ;;
 esac

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -12,16 +13,19 @@ import pytest
 
 from distk import DistkError, UsageError
 from distk.plugins.engines.slurm import Config, Slurm
+from distk.study import engine
+from distk.study import status as states
+from distk.study.plan import plan
 from distk.study.protocol import Site
 
-from .conftest import OneNode, Study, below, kill, until
+from .conftest import OneNode, below, kill, until
 
 pytestmark = pytest.mark.slow
 QUICK = "watch=0.5"
 
 
-def test_an_array_gives_the_same_table_and_leaves_nothing(slurm, recipe, undisturbed, tmp_path) -> None:
-    study = Study(recipe, tmp_path / "out", "slurm", QUICK, "together=2", scale="small").begin()
+def test_an_array_gives_the_same_table_and_leaves_nothing(slurm, studies, undisturbed) -> None:
+    study = studies("slurm", QUICK, "together=2", scale="small").begin()
     said = study.end()
     assert "2 jobs of Slurm" in said
     assert study.results == undisturbed("small")
@@ -30,12 +34,12 @@ def test_an_array_gives_the_same_table_and_leaves_nothing(slurm, recipe, undistu
     assert not (study.out / "jobs").exists()
     assert not (study.out / "engine.json").exists()
     assert not list(study.out.rglob("working.json"))
-    log = study.distk("logs", "free/s1")["lines"]
-    assert any("free/s1 is done at step 40 on" in line and ", job " in line for line in log)
+    log = states.log_of(study.out, "free/s1").read_text()
+    assert re.search(r"free/s1 is done at step 40 on \S+, process \d+, job \d+_1\n", log)
 
 
-def test_preempted_and_queued_again(slurm: OneNode, recipe, undisturbed, tmp_path) -> None:
-    study = Study(recipe, tmp_path / "out", "slurm", QUICK, "partition=low").begin()
+def test_preempted_and_queued_again(slurm: OneNode, studies, undisturbed) -> None:
+    study = studies("slurm", QUICK, "partition=low").begin()
     study.meet(400, runs=2)
     slurm.told("sbatch", "-p", "high", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 8")
     until(lambda: not slurm.told("squeue", "-h", "-t", "R,CG", "-p", "low"))
@@ -50,8 +54,8 @@ def test_preempted_and_queued_again(slurm: OneNode, recipe, undisturbed, tmp_pat
     assert len({name for name in slurm.arrays() if name}) >= 2
 
 
-def test_a_node_is_lost_and_comes_back(slurm: OneNode, recipe, undisturbed, tmp_path) -> None:
-    study = Study(recipe, tmp_path / "out", "slurm", QUICK).begin()
+def test_a_node_is_lost_and_comes_back(slurm: OneNode, studies, undisturbed) -> None:
+    study = studies("slurm", QUICK).begin()
     study.meet(400, runs=2)
     slurm.lose_the_node()
     assert study.states() == {"queued": 4}
@@ -64,12 +68,12 @@ def test_a_node_is_lost_and_comes_back(slurm: OneNode, recipe, undisturbed, tmp_
     assert all(steps[1] >= 400 for steps in again)
 
 
-def test_the_head_is_killed_and_started_again(slurm: OneNode, recipe, undisturbed, tmp_path) -> None:
+def test_the_head_is_killed_and_started_again(slurm: OneNode, studies, undisturbed) -> None:
     before = slurm.arrays()
-    study = Study(recipe, tmp_path / "out", "slurm", QUICK).begin()
+    study = studies("slurm", QUICK).begin()
     study.meet(400)
     study.kill()
-    told = study.distk("status")
+    told = study.status()
     assert told["engine"] == "slurm"
     assert not told["watched"]
     assert told["counts"].get("running", 0) >= 1
@@ -84,10 +88,10 @@ def test_the_head_is_killed_and_started_again(slurm: OneNode, recipe, undisturbe
     assert len(slurm.arrays() - before) == 1, "something was submitted again"
 
 
-def test_near_its_time_limit_a_run_saves_and_is_queued_again(slurm: OneNode, recipe, undisturbed, tmp_path) -> None:
-    study = Study(recipe, tmp_path / "out", "slurm", QUICK).begin()
+def test_near_its_time_limit_a_run_saves_and_is_queued_again(slurm: OneNode, studies, undisturbed) -> None:
+    study = studies("slurm", QUICK).begin()
     study.meet(400)
-    told = study.distk("status")["runs"]
+    told = study.status()["runs"]
     name = next(run["job"] for run in told if run["state"] == "running" and (run["step"] or 0) >= 400)
     slurm.told("scancel", "--signal=USR2", name)  # what Slurm sends before the limit
     until(lambda: f"{name}|PENDING" in slurm.told("squeue", "-h", "-r", "-o", "%i|%T"), 60)
@@ -99,18 +103,18 @@ def test_near_its_time_limit_a_run_saves_and_is_queued_again(slurm: OneNode, rec
     assert again[0][1] >= 400
 
 
-def test_cancelled_from_elsewhere_and_gone_on_with(slurm: OneNode, recipe, undisturbed, tmp_path) -> None:
-    study = Study(recipe, tmp_path / "out", "slurm", QUICK).begin()
+def test_cancelled_from_elsewhere_and_gone_on_with(slurm: OneNode, studies, undisturbed) -> None:
+    study = studies("slurm", QUICK).begin()
     study.meet(400)
-    told = study.distk("cancel")
+    told = states.cancel(study.out)
     assert told["asked"] >= 2
     assert told["left"] == 0
     assert "everything is saved" in " ".join(study.end(128 + signal.SIGTERM).split())
     assert not slurm.told("squeue", "-h")
     # Again, with nobody who watches.
-    study.begin().meet(1000)
+    study.begin().meet(2000)
     study.kill()
-    told = study.distk("cancel")
+    told = states.cancel(study.out)
     assert told["ended"] == told["asked"] >= 2
     assert not slurm.told("squeue", "-h")
     assert set(study.states()) <= {"stopped", "not begun", "done"}
@@ -119,10 +123,10 @@ def test_cancelled_from_elsewhere_and_gone_on_with(slurm: OneNode, recipe, undis
     assert sum(len(steps) > 1 for steps in study.attempts()) >= 1
 
 
-def test_a_job_that_somebody_cancels_or_kills(slurm: OneNode, recipe, undisturbed, tmp_path) -> None:
-    study = Study(recipe, tmp_path / "out", "slurm", QUICK).begin()
+def test_a_job_that_somebody_cancels_or_kills(slurm: OneNode, studies, undisturbed) -> None:
+    study = studies("slurm", QUICK).begin()
     study.meet(400, runs=2)
-    running = [run for run in study.distk("status")["runs"] if run["state"] == "running"]
+    running = [run for run in study.status()["runs"] if run["state"] == "running"]
     slurm.told("scancel", running[0]["job"])
     step = next(
         p for p in slurm.told("pgrep", "-f", f"distk.study.job .*{Path(running[1]['folder']).parent.name}/s1").split()
@@ -136,7 +140,7 @@ def test_a_job_that_somebody_cancels_or_kills(slurm: OneNode, recipe, undisturbe
     assert study.results == undisturbed("paper")
 
 
-def test_a_folder_that_the_node_does_not_see(slurm: OneNode, recipe) -> None:
+def test_a_folder_that_the_node_does_not_see(slurm: OneNode, studies) -> None:
     hidden = Path("/tmp") / f"hidden-{time.time_ns()}"
     hidden.mkdir()
     try:
@@ -146,7 +150,7 @@ def test_a_folder_that_the_node_does_not_see(slurm: OneNode, recipe) -> None:
             slurm.script("node")
             pytest.skip("no file system can be hidden from a process here")
         slurm.script("node") if not slurm.told("sinfo", "-h", "-o", "%T") else None
-        study = Study(recipe, hidden / "out", "slurm", QUICK, scale="small").begin()
+        study = studies("slurm", QUICK, out=hidden / "out", scale="small").begin()
         said = " ".join(study.end(1).split())
         assert "4 of 4 runs failed" in said
         assert f"without a trace in '{hidden}/out': --out must lie on a file system that all nodes see." in said
@@ -158,21 +162,21 @@ def test_a_folder_that_the_node_does_not_see(slurm: OneNode, recipe) -> None:
 
 
 def test_mistakes_are_a_sentence_each_and_nothing_is_written(slurm: OneNode, recipe, tmp_path) -> None:
-    def refused(*sets: str, code: int = 2) -> str:
-        said = Study(recipe, tmp_path / "out", "slurm", *sets, scale="small").begin().end(code)
-        assert not (tmp_path / "out").exists()
-        return " ".join(said.partition("error:")[2].split())
+    made = plan(str(recipe), out=tmp_path / "out", scale="small", device="cpu")
 
-    assert refused("partition=lo") == "unknown partition of this Slurm 'lo'. Did you mean 'low'? Available: high, low."
-    assert refused("tine=3") == "engine 'slurm' has no setting 'tine'. Did you mean 'time'?"
-    assert "engine 'slurm', 'time': 0 is below the smallest allowed value 1" in refused("time=0")
-    assert "write --KEY=VALUE, not '-x'" in refused("sbatch=-x")
+    def refused(**settings: str) -> str:
+        with pytest.raises(UsageError) as caught:
+            engine.run(made, engine="slurm", settings=settings, quiet=True)
+        assert not made.out.exists()
+        return str(caught.value)
 
-
-def test_what_sbatch_refuses_is_said_in_its_words(slurm: OneNode, recipe, tmp_path) -> None:
-    said = Study(recipe, tmp_path / "out", "slurm", "gpus=3", scale="small").begin().end(1)
-    assert "error: Slurm refuses the jobs: " in " ".join(said.split())
-    assert "Traceback" not in said
+    told = refused(partition="lo")
+    assert told == "unknown partition of this Slurm 'lo'. Did you mean 'low'? Available: high, low."
+    assert refused(tine="3") == "engine 'slurm' has no setting 'tine'. Did you mean 'time'?"
+    assert refused(time="0") == "engine 'slurm', 'time': 0 is below the smallest allowed value 1."
+    assert refused(sbatch="-x") == "engine 'slurm', 'sbatch': write --KEY=VALUE, not '-x'."
+    with pytest.raises(DistkError, match=r"^Slurm refuses the jobs: sbatch: error: .*[^.]\.$"):
+        engine.run(made, engine="slurm", settings={"gpus": "3"}, quiet=True)
 
 
 def test_a_controller_that_does_not_answer(slurm: OneNode, tmp_path, monkeypatch) -> None:

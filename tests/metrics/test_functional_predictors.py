@@ -170,7 +170,7 @@ def test_dci_scores_on_given_importances(rng: np.random.Generator) -> None:
     # Rows of unequal weight: an unweighted mean differs
     r = rng.random((6, 4)) ** 3 * rng.uniform(0.1, 5, (6, 1))
     for smooth in (False, True):
-        scores, _ = importance._scores(r, smooth=smooth)
+        scores, _ = importance.concentration(r, smooth=smooth)
         expected = _paper_scores(r)
         assert scores["disentanglement"] == pytest.approx(expected[0], abs=1e-7)
         if not smooth:
@@ -178,11 +178,11 @@ def test_dci_scores_on_given_importances(rng: np.random.Generator) -> None:
     assert abs(np.mean(scores["disentanglement_per_code"]) - expected[0]) > 1e-6
     r[2] = 0
     r[:, 1] = 0
-    paper, _ = importance._scores(r, smooth=False)
+    paper, _ = importance.concentration(r, smooth=False)
     assert paper["completeness_per_factor"][1] == 0
     assert np.isnan(paper["disentanglement_per_code"][2])
     assert np.isfinite(paper["disentanglement"])
-    boosted, _ = importance._scores(r, smooth=True)
+    boosted, _ = importance.concentration(r, smooth=True)
     assert boosted["disentanglement_per_code"][2] == pytest.approx(0, abs=1e-9)
 
 

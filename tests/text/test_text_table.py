@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from distk import DistkError, UsageError
+from distk.commands.data import _class_counts
 from distk.data import open_dataset
 from distk.testing import check_dataset
 
@@ -166,6 +167,14 @@ def test_files_that_are_no_texts_are_no_labels(corpus: Path, name: str) -> None:
     assert ("--data text-table" in told) == (name == "train.csv")
     parallel = open_dataset("parallel", {"unit": "word"}, folder=corpus)
     assert set(parallel.spec.extra.get("columns", {})) == {"1"}
+
+
+def test_classes_are_counted_where_a_split_has_no_labels(corpus: Path) -> None:
+    (corpus / "unsup.txt").write_text("the soup was good\nthe bread was cold\n")
+    data = open_dataset("files", folder=corpus)
+    counts = _class_counts(data)["class counts"]
+    assert sum(counts["all"].values()) == len(data) - 2
+    assert set(counts["unsup"].values()) == {0}
 
 
 def test_bytes_are_no_text(corpus: Path) -> None:

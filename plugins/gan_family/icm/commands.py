@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
-from PIL import Image
 from torch import Tensor
 
 from distk import console
@@ -19,6 +17,7 @@ from distk.commands.shared import Look, OnData, OnModel, choose_rows, titled
 from distk.device import seeded
 from distk.errors import DistkError, UsageError
 from distk.options import Without
+from distk.pictures import plain
 from distk.plugins.gan_family.icm.mechanisms import Mixture, parse
 from distk.plugins.gan_family.icm.method import ICM
 from distk.plugins.gan_family.icm.metrics import best_shift, observe, specialisation
@@ -85,7 +84,9 @@ def _applied_to_data(
     make_folder(folder)
     target = folder / f"{dataset.name}.expert{'s' if chosen is None else chosen}.png"
     pairs = torch.cat([moved, outputs], 2)  # each image above its output
-    Sheet(pictures.enlarge(pairs), min(n, 16), captions=[f"expert {winner}" for winner in winners]).write(target)
+    Sheet(pictures.enlarge(pairs), min(len(rows), 16), captions=[f"expert {winner}" for winner in winners]).write(
+        target
+    )
     return [
         {"row": row, "expert": winner, "file": str(target)} for row, winner in zip(rows.tolist(), winners, strict=True)
     ]
@@ -226,15 +227,10 @@ def _read(path: Path, model_channels: int, asked: int | None) -> Tensor:
 
     Raises UsageError for colour where the model takes grey, DistkError for a file that is no sound image.
     """
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > LARGEST:
-                raise DistkError(f"'{path}' has {image.width}x{image.height} pixels; at most {LARGEST:,} are taken.")
-            array = np.asarray(image.convert("RGB"))
-    except Image.DecompressionBombError as error:
-        raise DistkError(f"'{path}' claims to be an enormous image, which is refused.") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DistkError(f"'{path}' cannot be read as an image: {error}.") from error
+    (array,) = plain([(path, str(path))], "RGB")
+    if array.shape[0] * array.shape[1] > LARGEST:
+        height, width = array.shape[:2]
+        raise DistkError(f"'{path}' has {width}x{height} pixels; at most {LARGEST:,} are taken.")
     values = torch.from_numpy(array.copy()).permute(2, 0, 1).float() / 255
     if model_channels != 1:
         return values

@@ -85,7 +85,7 @@ class ResidualGenerator(nn.Module):
         start_residual(self)
 
     def forward(self, z: Tensor) -> Tensor:
-        h = self.blocks(self.first(z).view(len(z), -1, *self.place.map))
+        h = self.blocks(self.first(z).view(z.shape[0], -1, *self.place.map))
         return torch.tanh(self.cut(self.last(F.relu(self.norm(h)))))
 
 

@@ -173,7 +173,7 @@ class BEAutoencoder(nn.Module):
             be_start(self.shared)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.encoder(x.flatten(0, 1)).reshape(len(x), -1)
+        hidden = self.encoder(x.flatten(0, 1)).reshape(x.shape[0], -1)
         return self.decoder(self.shared(hidden).unflatten(1, (x.shape[1], -1)))
 
 

@@ -7,17 +7,21 @@ or was left out.
 """
 
 from .agreement import best_dimension_auc, reconstruction, unsupervised_accuracy
+from .capacity import dci_es
 from .change import change_one_factor, higgins_change
 from .detection import tad
 from .gaps import dcimig, dependent_gaps, jemmig, mig_sup
 from .identification import mcc, r2
 from .importance import dci
 from .information import mig, mig_aggregate, modularity
+from .matrices import reasoning
 from .neighbours import info_mec, ksg, recall_at_k
 from .partition import rand_index, slots
 from .predictors import downstream, explicitness, sap
+from .sensitive import fairness
 from .separation import sepin
 from .structure import ACTIVE, active_units, irs, linear_correlation, udr, unsupervised
+from .unseen import combinations
 from .varying import z_max
 from .voting import beta_vae, factor_vae
 
@@ -27,12 +31,15 @@ __all__ = [
     "best_dimension_auc",
     "beta_vae",
     "change_one_factor",
+    "combinations",
     "dci",
+    "dci_es",
     "dcimig",
     "dependent_gaps",
     "downstream",
     "explicitness",
     "factor_vae",
+    "fairness",
     "higgins_change",
     "info_mec",
     "irs",
@@ -46,6 +53,7 @@ __all__ = [
     "modularity",
     "r2",
     "rand_index",
+    "reasoning",
     "recall_at_k",
     "reconstruction",
     "sap",

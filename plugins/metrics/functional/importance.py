@@ -12,7 +12,9 @@ from torch import Tensor
 from . import checks
 from .boosting import gradient_boosting
 from .checks import Array, Result
+from .probes import networks
 from .sentences import Sentence
+from .shapley import sage
 from .solvers import lasso_gram
 
 DEPTHS: tuple[int | None, ...] = (2, 3, 4, 5, 6, 8, 10, 12, None)
@@ -46,6 +48,7 @@ def dci(
     n_jobs: int = 1,
     regress: Sequence[int] = (),
     importances: str = "impurity",
+    hidden: int = 64,
     further: Mapping[str, tuple[Array, Array]] | None = None,
 ) -> Result:
     """Disentanglement, completeness, informativeness (Eastwood & Williams 2018).
@@ -63,15 +66,17 @@ def dci(
     last ninth of the training rows): the paper's, for continuous factors; codes and targets standardised by
     the training rows; nrmse = their error over the
     factor's deviation, mean over factors, LOWER is better; a zero row has D_d = NaN and weight 0; a
-    zero column C_k = 0. codes [n, D], factors [n, K]; without test rows 2/3 : 1/3 in order.
+    zero column C_k = 0. predictor 'mlp' (Eastwood et al. 2023): the same with a network of two hidden layers of
+    `hidden` units for each factor, and for importances the Shapley values of its squared error on test rows
+    (`shapley.sage`; at least 0). codes [n, D], factors [n, K]; without test rows 2/3 : 1/3 in order.
     Keys: disentanglement, completeness, informativeness_train and informativeness_test (gbt) or nrmse_train and
-    nrmse_test (lasso, rf), disentanglement_per_code [D], completeness_per_factor [K], importance [D, K], code_weight
-    [D], informativeness_per_factor or nrmse_per_factor [K] (test), codes_used, weights [D, K] (lasso, signed).
-    further: name -> (codes, factors) of other rows, for lasso and rf, scored by the same predictors; each adds
-    nrmse_NAME, nrmse_NAME_per_factor [K], the error over the deviation of these rows, and
+    nrmse_test (lasso, rf, mlp), disentanglement_per_code [D], completeness_per_factor [K], importance [D, K],
+    code_weight [D], informativeness_per_factor or nrmse_per_factor [K] (test), codes_used, weights [D, K] (lasso,
+    signed). further: name -> (codes, factors) of other rows, for lasso, rf and mlp, scored by the same predictors; each
+    adds nrmse_NAME, nrmse_NAME_per_factor [K], the error over the deviation of these rows, and
     rmse_NAME_per_factor [K], over that of the training rows.
     """
-    checks.one_of(predictor, ("gbt", "lasso", "rf"), "predictor")
+    checks.one_of(predictor, ("gbt", "lasso", "rf", "mlp"), "predictor")
     checks.one_of(importances, ("impurity", "splits"), "importances")
     c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test)
     if predictor == "gbt":
@@ -85,9 +90,11 @@ def dci(
         labels = checks.Labels(f.long(), [], kept, f.shape[1], dropped)
         if predictor == "lasso":
             fit = _lasso(c, f[:, kept], ct, ft[:, kept], alpha)
+        elif predictor == "mlp":
+            fit = _network(c, f[:, kept], ct, ft[:, kept], seed, hidden)
         else:
             fit = _forest(c, f[:, kept], ct, ft[:, kept], tuple(depths), trees, seed, importances)
-    scores, reasons = _scores(fit.importance, smooth=predictor == "gbt")
+    scores, reasons = concentration(fit.importance, smooth=predictor == "gbt")
     for key, text in labels.explain("disentanglement").items():
         reasons[key] = Sentence.joined([text, reasons.get(key, "")])
     read = "informativeness" if predictor == "gbt" else "nrmse"
@@ -109,7 +116,7 @@ def dci(
 def _further(name: str, x: Tensor, y: Tensor, f: Tensor, labels: checks.Labels, fit: _Fit) -> Result:
     """The errors of fitted predictors on other rows: codes x [m, D], factors y [m, K]; f: training factors."""
     if fit.predict is None:
-        raise ValueError("further rows are scored by the predictors lasso and rf alone")
+        raise ValueError("further rows are scored by the predictors lasso, rf and mlp alone")
     kept = labels.kept
     _, target = checks.standardise(f[:, kept], y[:, kept].to(f.device))
     prediction = fit.predict(x.to(f.device)).to(f.device)
@@ -121,7 +128,7 @@ def _further(name: str, x: Tensor, y: Tensor, f: Tensor, labels: checks.Labels, 
     }
 
 
-def _scores(r: np.ndarray, smooth: bool) -> tuple[Result, dict[str, str]]:
+def concentration(r: np.ndarray, smooth: bool) -> tuple[Result, dict[str, str]]:
     """Disentanglement and completeness of importances r [D, K].
 
     `smooth`: disentanglement_lib's 1e-11 inside the entropies, so that a zero row scores 0 instead of being
@@ -271,6 +278,17 @@ def _forest(
         return torch.from_numpy(np.stack([model.predict(inputs) for model in chosen], 1))
 
     return _Fit(np.stack(importance, 1), np.array(train), np.array(test), predict=predict)
+
+
+def _network(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, seed: int, hidden: int) -> _Fit:
+    """A network per factor; what each code contributes to it by its Shapley value on the test rows."""
+    raw = x
+    x, x_test = checks.standardise(x, x_test)
+    y, y_test = checks.standardise(y, y_test)
+    foretell = networks(x, y[:, :, None], seed=seed, hidden=hidden)
+    train, test = (_nrmse(foretell(a)[:, :, 0], b) for a, b in ((x, y), (x_test, y_test)))
+    importance = sage(foretell, x_test, y_test[:, :, None], seed=seed).clamp_min(0).cpu().numpy()
+    return _Fit(importance, train, test, predict=lambda other: foretell(checks.standardise(raw, other)[1])[:, :, 0])
 
 
 def _split_shares(forest: Any) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from . import checks
 from .checks import Array, Labels, Result
-from .solvers import CHUNK, entropy, logistic_regression
+from .sentences import Column, Unfit
+from .solvers import CHUNK, contingency, entropy, logistic_regression, mutual_information
 
 
 def ksg(x: Array, y: Array, k: int = 3, variant: int = 1, seed: int = 0) -> float:
@@ -102,34 +104,45 @@ def recall_at_k(emb: Array, labels: Array, ks: Sequence[int] = (1, 2, 4, 8), met
 
 
 def info_mec(
-    codes: Array, factors: Array, neighbours: int = 10, seed: int = 0, factor_bins: int | None = None
+    codes: Array,
+    factors: Array,
+    neighbours: int = 10,
+    seed: int = 0,
+    factor_bins: int | None = None,
+    discrete_latents: bool | Sequence[int] = False,
 ) -> Result:
     """InfoMEC: modularity, compactness, explicitness by information (Hsu et al. 2023, eq. 5-9); higher is
     better.
 
-    NMI_dk = I(c_d; F_k) / H(F_k) with the continuous-discrete nearest-neighbour estimator (Ross 2014); codes
-    whose range is below 1/20 of the largest are pruned (NaN rows). infom = (mean_d max_k NMI / sum_k NMI -
-    1/K) / (1 - 1/K) over active codes; infoc the same over codes per factor; infoe = mean_k 1 - CE(linear
-    probe) / CE(constant), the probe an unpenalised balanced multinomial regression on standardised active
-    codes, both class-balanced on the same rows. codes [n, D] continuous, factors [n, K] discrete. Keys:
-    infom, infoc, infoe, nmi [D, K], infoe_per_factor [K], codes_used. infom needs 2 factors and infoc 2
-    active codes, else NaN.
+    codes [n, D], factors [n, K] discrete. discrete_latents: True where every code is a class index (a quantised
+    latent), or the columns that are. NMI_dk = I(c_d; F_k) / H(F_k): for a continuous code by the continuous-discrete
+    nearest-neighbour estimator (Ross 2014), for a discrete one by counting. Pruned (NaN rows): a continuous code whose
+    range is below 1/20 of the largest, a discrete code that is constant. infom = (mean_d max_k NMI / sum_k NMI -
+    1/K) / (1 - 1/K) over active codes; infoc the same over codes per factor. infoe = mean_k 1 - CE(linear probe) /
+    log S_k over ALL codes, as the authors' program has it; infoe_pruned: over the active ones alone. The probe is an
+    unpenalised, class-balanced multinomial regression on standardised codes, and on the indicators of discrete ones;
+    both cross-entropies are those of the rows that it was fitted to. Keys: infom, infoc, infoe, infoe_pruned, nmi
+    [D, K], infoe_per_factor [K], codes_used. infom needs 2 factors and infoc 2 active codes, else NaN.
     """
     c, f = checks.paired(codes, factors)
     if neighbours < 1:
         raise ValueError(f"neighbours must be at least 1, got {neighbours}")
     labels = checks.discrete(f, factor_bins)
-    span = c.amax(0) - c.amin(0)
-    active = (span >= span.max() / 20) & (span > 0)
+    indices = _indices(discrete_latents, c)
+    active = _active(c, indices)
     nan = float("nan")
     reasons = labels.explain("infom")
     nmi = torch.full((c.shape[1], len(labels.kept)), torch.nan, dtype=torch.float64, device=c.device)
     if not bool(active.any()):
-        reasons |= dict.fromkeys(("infom", "infoc", "infoe"), "every code is constant")
-        empty = {"infom": nan, "infoc": nan, "infoe": nan, "nmi": labels.widen(nmi), "codes_used": 0.0}
+        scores = ("infom", "infoc", "infoe", "infoe_pruned")
+        reasons |= dict.fromkeys(scores, "every code is constant")
+        empty = {**dict.fromkeys(scores, nan), "nmi": labels.widen(nmi), "codes_used": 0.0}
         return checks.finish(empty | {"infoe_per_factor": labels.widen(nmi[0])}, reasons)
-    x = c[:, active]
-    nmi[active] = _normalised_information(x, labels, neighbours, seed)
+    smooth, counted = active & ~indices, active & indices
+    if bool(smooth.any()):
+        nmi[smooth] = _normalised_information(c[:, smooth], labels, neighbours, seed)
+    if bool(counted.any()):
+        nmi[counted] = _counted_information(c[:, counted], labels)
     live = nmi[active]
     infom = _concentration(live, 1)
     infoc = _concentration(live, 0)
@@ -137,16 +150,59 @@ def info_mec(
         reasons["infom"] = "undefined for a single factor"
     if len(live) < 2:
         reasons["infoc"] = "undefined for a single active code"
-    probe = [_probe_gain(checks.standardise(x)[0], labels.index[:, k], s) for k, s in enumerate(labels.sizes)]
+    everything = _probe_gains(c, indices, labels)
+    pruned = everything if bool(active.all()) else _probe_gains(c[:, active], indices[active], labels)
     result = {
         "infom": infom,
         "infoc": infoc,
-        "infoe": sum(probe) / len(probe),
+        "infoe": float(everything.mean()),
+        "infoe_pruned": float(pruned.mean()),
         "nmi": labels.widen(nmi),
-        "infoe_per_factor": labels.widen(torch.tensor(probe, dtype=torch.float64)),
+        "infoe_per_factor": labels.widen(everything),
         "codes_used": float(active.sum()),
     }
     return checks.finish(result, reasons)
+
+
+def _indices(discrete_latents: bool | Sequence[int], codes: Tensor) -> Tensor:
+    """Mask [D] of the codes that are class indices. Raises ValueError for one that holds anything else."""
+    mask = torch.zeros(codes.shape[1], dtype=torch.bool, device=codes.device)
+    if discrete_latents is True:
+        mask[:] = True
+    elif discrete_latents is not False:
+        mask[list(discrete_latents)] = True
+    broken = mask & (codes != codes.round()).any(0)
+    if bool(broken.any()):
+        first = Column("code", int(broken.nonzero()[0]))
+        raise Unfit("{} is said to be discrete, but has values between whole numbers", first)
+    return mask
+
+
+def _active(codes: Tensor, indices: Tensor) -> Tensor:
+    """Mask [D] of the codes that take part: continuous ones by their range, discrete ones that vary at all."""
+    span = codes.amax(0) - codes.amin(0)
+    widest = span[~indices].max() if bool((~indices).any()) else span.new_zeros(())
+    return (span > 0) & (indices | (span >= widest / 20))
+
+
+def _counted_information(x: Tensor, labels: Labels) -> Tensor:
+    """I(c_d; F_k) / H(F_k) of class indices x [n, D] by counting, [D, K']."""
+    columns = [column.unique(return_inverse=True)[1] for column in x.T]
+    rows = []
+    for column in columns:
+        size = int(column.max()) + 1
+        tables = [contingency(column, labels.index[:, k], (size, s)) for k, s in enumerate(labels.sizes)]
+        rows.append(torch.stack([mutual_information(t) / entropy(t.sum(0)) for t in tables]))
+    return torch.stack(rows)
+
+
+def _probe_gains(codes: Tensor, indices: Tensor, labels: Labels) -> Tensor:
+    """What a linear probe of these codes [n, D] gains of each factor, [K']; discrete codes enter by indicators."""
+    parts = [checks.standardise(codes[:, ~indices])[0]] if bool((~indices).any()) else []
+    parts += [(column[:, None] == column.unique()).to(codes.dtype) for column in codes[:, indices].T]
+    x = torch.cat(parts, 1)
+    gains = [_probe_gain(x, labels.index[:, k], size) for k, size in enumerate(labels.sizes)]
+    return torch.tensor(gains, dtype=torch.float64)
 
 
 def _concentration(nmi: Tensor, axis: int) -> float:
@@ -214,10 +270,10 @@ def knn_information(x: Tensor, y: Tensor, classes: int, neighbours: int) -> Tens
 
 
 def _probe_gain(x: Tensor, y: Tensor, classes: int) -> float:
-    """1 - balanced cross-entropy of an unpenalised linear probe / log classes, in [0, 1]."""
+    """1 - cross-entropy of an unpenalised, class-balanced linear probe / log classes; below 0 where balance costs more
+    than the codes tell. The constant that a balanced fit finds is even: its cross-entropy is log classes."""
     counts = torch.bincount(y, minlength=classes).double()
     weight = (len(y) / (classes * counts))[y]
     model = logistic_regression(x, y, classes, c=float("inf"), sample_weight=weight)
     nll = -model.logits(x).log_softmax(1).gather(1, y[:, None])[:, 0]
-    baseline = torch.tensor(float(classes), dtype=torch.float64).log()
-    return max(0.0, 1 - float((weight * nll).sum() / weight.sum()) / float(baseline))
+    return 1 - float(nll.mean()) / math.log(classes)

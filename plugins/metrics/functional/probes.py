@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -55,6 +56,76 @@ def mlp(
         return network(other.float()).double()
 
     return predict
+
+
+def networks(
+    x: Tensor,
+    y: Tensor,
+    *,
+    seed: int = 0,
+    hidden: int = 64,
+    layers: int = 2,
+    passes: int = 60,
+    batch: int = 256,
+    lr: float = 3e-3,
+) -> Callable[[Tensor], Tensor]:
+    """K networks side by side, one for each target: x `[n, D]` -> y `[n, K, T]` by squared error; it takes `[m, D]`.
+
+    `layers` hidden layers of `hidden` units and ReLU each; both sides standardised by the caller. Few rows come in
+    smaller batches, so that they make enough steps. As `mlp`, but each
+    network keeps the weights that foretold its own target best on every ninth row, and they share nothing but the order
+    of the rows: each is the network that it would be alone with the same weights to begin with.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    device, inputs, targets = x.device, x.float(), y.float()
+    count, outputs = y.shape[1], y.shape[2]
+    batch = min(batch, max(32, len(x) // 32))
+    held = torch.arange(len(x), device=device) % 9 == 8
+    if not bool(held.any()):
+        held[-1] = True
+    fit_x, fit_y, held_x, held_y = inputs[~held], targets[~held], inputs[held], targets[held]
+    sizes = [x.shape[1], *[hidden] * layers, outputs]
+    weights = []
+    for a, b in itertools.pairwise(sizes):
+        for shape in ((count, a, b), (count, 1, b)):
+            drawn = (torch.rand(shape, generator=generator) * 2 - 1) * a**-0.5
+            weights.append(drawn.to(device).requires_grad_())
+    optimizer = torch.optim.Adam(weights, lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, passes * -(-len(fit_x) // batch))
+    best = torch.full((count,), torch.inf, device=device)
+    kept, since = [w.detach().clone() for w in weights], 0
+    for _ in range(passes):
+        for rows in torch.randperm(len(fit_x), generator=generator).to(device).split(batch):
+            optimizer.zero_grad()
+            # A mean over rows alone, a sum over networks: the gradient of each is its own.
+            (_stacked(weights, fit_x[rows]) - fit_y[rows]).square().mean(0).sum().backward()
+            optimizer.step()
+            schedule.step()
+        with torch.no_grad():
+            error = (_stacked(weights, held_x) - held_y).square().sum(2).mean(0)
+            better = error < best
+            for old, new in zip(kept, weights, strict=True):
+                old[better] = new[better]
+        best = torch.minimum(best, error)
+        since = 0 if bool(better.any()) else since + 1
+        if since == PATIENCE:
+            break
+
+    @torch.no_grad()
+    def predict(other: Tensor) -> Tensor:
+        return torch.cat([_stacked(kept, part.float()) for part in other.split(1 << 14)]).double()
+
+    return predict
+
+
+def _stacked(weights: list[Tensor], x: Tensor) -> Tensor:
+    """x float32 `[m, D]` through K networks: `[m, K, T]`."""
+    h = x.expand(len(weights[0]), *x.shape)
+    for i in range(0, len(weights), 2):
+        h = torch.baddbmm(weights[i + 1], h, weights[i])
+        if i + 2 < len(weights):
+            h = h.relu()
+    return h.transpose(0, 1)
 
 
 def _network(inputs: int, hidden: int, outputs: int, generator: torch.Generator) -> nn.Sequential:

@@ -124,7 +124,7 @@ def predict(
         seen = [dataset.render(state)]  # type: ignore[attr-defined]
         codes = [model.encode(seen[0])]
         for _ in range(steps):
-            u = model.actions.sample(n, generator)
+            u = model.actions.sample(len(rows), generator)
             state = dataset.step(state, u)  # type: ignore[attr-defined]
             seen.append(dataset.render(state))  # type: ignore[attr-defined]
             codes.append(model.foretell(codes[-1], u))
@@ -144,7 +144,7 @@ def predict(
     Sheet(cells, steps + 1, rows=names, heads=heads, title=titled(on.header)).write(picture)
     if not on.json:
         heads = ("actions", "nats", "nats if nothing changed")
-        console.table(f"{n} items", heads, [(i, *row) for i, row in enumerate(zip(errors, still, strict=True))])
+        console.table(f"{len(rows)} items", heads, [(i, *row) for i, row in enumerate(zip(errors, still, strict=True))])
     on.report([picture], errors=errors, errors_of_no_change=still)
 
 

@@ -136,7 +136,7 @@ class ICFDiscrete(SelectiveMethod[Config]):
 
     def factors(self, h: Tensor, z: Tensor) -> Tensor:
         """The K unit vectors, for every state."""
-        return torch.eye(self.k, device=h.device).expand(len(h), -1, -1)
+        return torch.eye(self.k, device=h.device).expand(h.shape[0], -1, -1)
 
     def reward(self, h0: Tensor, last: Tensor, phi: Tensor) -> Tensor:
         """sel_k of each sequence's change `[E, P, K]`, or log(eps + max(0, sel_k))."""

@@ -213,7 +213,7 @@ class AAE(GaussianVAE[A]):
         """The class as the decoder is told it, one-hot `[n, S]`, with zeros where it is dropped; `[n, 0]` for aae."""
         x, given = step.batch["x"], self.given
         if given is None:
-            return x.new_zeros(len(x), 0)
+            return x.new_zeros(x.shape[0], 0)
         index = step.batch["label"] if given.column is None else step.batch["factors"][:, given.column]
         y = one_hot(index, given.size)
         if self.config.label_dropout:
@@ -237,7 +237,7 @@ class AAE(GaussianVAE[A]):
     def encode(self, x: Tensor) -> Code:
         """z, and zeros for y: the class is not read from the item."""
         mean = self.moments(x)[0]
-        return {"z": mean, **({"y": mean.new_zeros(len(x), self.classes)} if self.classes else {})}
+        return {"z": mean, **({"y": mean.new_zeros(x.shape[0], self.classes)} if self.classes else {})}
 
     def posterior(self, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Empty for the deterministic encoder."""
@@ -253,7 +253,9 @@ class AAE(GaussianVAE[A]):
             return super().decode(code)
         z, y = code["z"], code["y"]
         every = torch.eye(self.classes, device=z.device, dtype=z.dtype)
-        mean = torch.stack([super(AAE, self).decode({"z": z, "y": one.expand(len(z), -1)}) for one in every]).mean(0)
+        mean = torch.stack([super(AAE, self).decode({"z": z, "y": one.expand(z.shape[0], -1)}) for one in every]).mean(
+            0
+        )
         known = (y.sum(1) > 0).view(-1, *[1] * (mean.dim() - 1))
         return torch.where(known, super().decode(code), mean)
 

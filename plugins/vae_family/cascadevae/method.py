@@ -228,7 +228,9 @@ class CascadeVAE(CascadeVAEContinuous[Config]):
     def cost(self, z: Tensor, x: Tensor) -> Tensor:
         """Reconstruction cost of each item under each class, sum over pixels, nats: `[n, S]`."""
         logits = self.decoder.per_class(z, self.classes)
-        return bernoulli_nll(logits.flatten(0, 1), x.repeat_interleave(self.classes, 0)).unflatten(0, (len(z), -1))
+        return bernoulli_nll(logits.flatten(0, 1), x.repeat_interleave(self.classes, 0)).unflatten(
+            0, (-1, self.classes)
+        )
 
     def encode(self, x: Tensor) -> Code:
         """z = posterior mean; d = the class that reconstructs best from it, whatever else is in the batch."""

@@ -18,7 +18,7 @@ from distk.config import from_dict
 from distk.errors import UsageError
 from distk.files import write_atomic
 from distk.nn import kl_to_prior
-from distk.plugins.vae_family.mvae.figures import draw, images_of, pairs_of, read_image
+from distk.plugins.vae_family.mvae.figures import draw, images_of, read_image
 from distk.plugins.vae_family.mvae.method import MVAE, Objects
 from distk.plugins.vae_family.mvae.metrics import CountConfig, ObjectCount, peaks
 from distk.plugins.vae_family.mvae.slots import build_up
@@ -55,7 +55,7 @@ def swap(
         x_a, x_b = (read_image(file, model) for file in (a_image, b_image))
     else:
         dataset = on.dataset()
-        both = pairs_of(dataset, a, b) if a is not None or b is not None else on.rows(dataset, 2 * pairs).view(-1, 2)
+        both = on.pairs(dataset, a, b, pairs)
         rows = both.tolist()
         x_a, x_b = (images_of(dataset, both[:, k]) for k in (0, 1))
     with torch.no_grad():

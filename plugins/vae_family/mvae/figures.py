@@ -11,7 +11,8 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from distk import Dataset, images
-from distk.errors import DistkError, UsageError
+from distk.errors import UsageError
+from distk.pictures import plain
 from distk.plugins.vae_family.mvae.method import MVAE, checked
 from distk.sheet import Sheet
 
@@ -21,33 +22,20 @@ def images_of(dataset: Dataset, rows: Tensor) -> Tensor:
     return checked(dataset.batch(rows.to(dataset.device))["x"], f"data set '{dataset.name}'")
 
 
-def pairs_of(dataset: Dataset, a: int | None, b: int | None) -> Tensor:
-    """Rows of scenes A and B, int64 `[1, 2]`. Raises UsageError for one alone, and for a row that is none."""
-    if a is None or b is None:
-        raise UsageError("give both --a and --b, or neither for random pairs.")
-    for name, row in (("--a", a), ("--b", b)):
-        if row >= len(dataset):
-            raise UsageError(f"{name} {row} is outside the data set's rows 0 to {len(dataset) - 1}.")
-    return torch.tensor([[a, b]], device=dataset.device)
-
-
 def read_image(path: Path, model: MVAE) -> Tensor:
     """A picture as the model takes it, float32 `[1, c, s, s]` in [0, 1]; what is transparent becomes black.
 
     Raises UsageError for another size, DistkError for a file that is no sound picture.
     """
     channels, height, width = model.spec.shape
-    try:
-        with Pillow.open(path) as image:
-            if (image.width, image.height) != (width, height):
-                raise UsageError(f"'{path}' has {image.width}x{image.height} pixels; the model takes {width}x{height}.")
-            layered = image.convert("RGBA")
-            black = Pillow.new("RGBA", layered.size, (0, 0, 0, 255))
-            array = np.asarray(Pillow.alpha_composite(black, layered).convert("RGB" if channels == 3 else "L"))
-    except FileNotFoundError:
-        raise UsageError(f"there is no picture '{path}'.") from None
-    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
-        raise DistkError(f"'{path}' cannot be read as a picture: {error}.") from error
+    if not path.exists():
+        raise UsageError(f"there is no picture '{path}'.")
+    (pixels,) = plain([(path, str(path))], "RGBA")
+    if pixels.shape[:2] != (height, width):
+        raise UsageError(f"'{path}' has {pixels.shape[1]}x{pixels.shape[0]} pixels; the model takes {width}x{height}.")
+    layered = Pillow.fromarray(pixels)
+    black = Pillow.new("RGBA", layered.size, (0, 0, 0, 255))
+    array = np.asarray(Pillow.alpha_composite(black, layered).convert("RGB" if channels == 3 else "L"))
     x = torch.from_numpy(array.copy()).float().div(255).view(height, width, channels)
     return x.permute(2, 0, 1).unsqueeze(0).to(model.device)
 

@@ -85,7 +85,7 @@ class GridEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.body(x)
-        return self.head(torch.cat([features, self.place.expand(len(x), -1, -1, -1)], 1))
+        return self.head(torch.cat([features, self.place.expand(x.shape[0], -1, -1, -1)], 1))
 
 
 def object_network(code: int, size: int) -> nn.Sequential:

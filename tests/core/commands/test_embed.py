@@ -11,9 +11,10 @@ from safetensors import safe_open
 
 import distk
 from distk import Latent, LatentSpace
+from distk.commands import embed
 from distk.commands.embed import classes_of, contingency
 from distk.embedding import histogram, neighbours
-from distk.errors import UsageError
+from distk.errors import DistkError, UsageError
 from distk.metric import CodeTable
 
 
@@ -69,6 +70,45 @@ def test_data_without_labels(runs: dict[str, Path], distk_command) -> None:
     assert code == 0, err
     assert (json.loads(out)["tensors"], json.loads(out)["classes"]) == ({"z": [20, 10]}, {})
     assert "has no label" in err
+
+
+def test_scores_that_nothing_can_give_are_refused_before_the_work(runs: dict[str, Path], distk_command) -> None:
+    for words, said in (
+        (("linear", "--score"), "--score needs a label or a categorical factor. Data set 'dimred' has no labels;"),
+        (("fstat", "--score", "--rows", 5, "--ks", "1,7"), "--ks 7 asks for as many neighbours, but each of 5 items"),
+    ):
+        code, out, err = distk_command("embed", runs[words[0]], *words[1:], "--out", "e.safetensors")
+        assert (code, out) == (2, "")
+        assert said in " ".join(err.split())
+        assert not Path("e.safetensors").exists()
+
+
+def test_few_items_have_fewer_neighbours(runs: dict[str, Path], distk_command) -> None:
+    code, out, err = distk_command("embed", runs["fstat"], "--score", "--rows", 12, "--json", "--out", "e.safetensors")
+    assert code == 0, err
+    assert sorted(json.loads(out)["recall"], key=int) == ["1", "5", "10"]
+
+
+def test_what_can_be_scored_is_scored(runs: dict[str, Path], distk_command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A score that a code cannot have is a warning where another one can be given, and an error where none can."""
+
+    def refuse(*arguments: object) -> None:
+        raise DistkError("only discrete codes.")
+
+    line = ("embed", runs["fstat"], "--score", "--rows", 60, "--json", "--out", "e.safetensors")
+    monkeypatch.setattr(embed, "best_dimensions", refuse)
+    code, out, err = distk_command(*line)
+    assert code == 0, err
+    assert "warning: only discrete codes." in err
+    assert json.loads(out)["recall"]
+    assert json.loads(out)["auc_file"] is None
+    assert distk_command(*line[:-3], "--out", "e.safetensors")[0] == 0
+    monkeypatch.setattr(embed, "recall", refuse)
+    code, out, err = distk_command(*line)
+    assert (code, out) == (2, "")
+    assert "'e.safetensors' is written, but --score has nothing to say of it: only discrete codes." in " ".join(
+        err.split()
+    )
 
 
 def test_a_class_for_every_time_step() -> None:

@@ -73,6 +73,7 @@ def test_in_processes_each_replica_is_the_run_trained_alone(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     if not real:
+        monkeypatch.setattr(replicas.forks, "begun", lambda environment, modules: None)
         monkeypatch.setattr(replicas.subprocess, "Popen", Forked)
     runs = replicas.train_seeds(seeds(0, 1), tmp_path / "many", quiet=True)
     assert [run.path for run in runs] == [tmp_path / "many/s0", tmp_path / "many/s1"]

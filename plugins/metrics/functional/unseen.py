@@ -1,0 +1,143 @@
+"""Combinations of factor values that were seen and that were not: is each factor still read from the code?"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import checks
+from .boosting import gradient_boosting
+from .checks import Array, Result
+from .solvers import logistic_regression
+
+
+class _Trial(NamedTuple):
+    """Codes and factors of the rows to fit, and of those to test; columns of the factors that are asked."""
+
+    fitted: tuple[Tensor, Tensor]
+    seen: tuple[Tensor, Tensor]
+    unseen: tuple[Tensor, Tensor]
+    columns: list[int]
+
+
+def combinations(
+    codes: Array,
+    factors: Array,
+    codes_test: Array | None = None,
+    factors_test: Array | None = None,
+    *,
+    predictor: str = "lr",
+    share: float = 0.2,
+    seed: int = 0,
+    train: int = 10_000,
+) -> Result:
+    """Accuracy of reading factors [n, K] from codes [n, D] on combinations seen and not seen by the reader.
+
+    With test rows (Montero et al. 2021, Schott et al. 2022: a model that never saw some combinations): predictors are
+    fitted on two thirds of the training rows, `seen` is their accuracy on the others, `unseen` that on test rows whose
+    combination of all factors occurs in no training row. Without: for every pair of factors about `share` of the pairs
+    of values is kept from the reader, each value being seen beside others; the accuracies are those of these two
+    factors, mean over pairs. That asks of the code alone whether what reads one factor serves beside every value of
+    another. predictor: 'lr' (logistic regression) or 'gbt' (boosted trees). At most `train` rows are fitted.
+    Keys: unseen (headline, higher is better), seen, gap = seen - unseen (lower is better), seen_per_factor,
+    unseen_per_factor [K], unseen_combinations (their number), test_rows (rows of unseen combinations). Raises
+    ValueError for a single factor without test rows, and where no test row is of an unseen combination.
+    """
+    checks.one_of(predictor, ("lr", "gbt"), "predictor")
+    if not 0 < share < 1:
+        raise ValueError(f"share must be between 0 and 1, got {share}")
+    c, f = checks.paired(codes, factors)
+    labels = checks.discrete(f)
+    generator = torch.Generator().manual_seed(seed)
+    if codes_test is not None and factors_test is not None:
+        _, _, ct, ft = checks.split(codes, factors, codes_test, factors_test)
+        trials, count = _given(c, labels, ct, labels.encode(ft), train, generator)
+    else:
+        trials, count = _kept_back(c, labels, share, train, generator)
+    sums = torch.zeros(3, len(labels.kept), dtype=torch.float64)
+    for trial in trials:
+        for k in trial.columns:
+            pair = _accuracies(trial, k, labels.sizes[k], predictor, seed)
+            sums[:, k] += torch.tensor([*pair, 1.0], dtype=torch.float64)
+    seen, unseen = sums[0] / sums[2], sums[1] / sums[2]
+    result: Result = {
+        "unseen": float(unseen.mean()),
+        "seen": float(seen.mean()),
+        "gap": float((seen - unseen).mean()),
+        "seen_per_factor": labels.widen(seen),
+        "unseen_per_factor": labels.widen(unseen),
+        "unseen_combinations": float(count),
+        "test_rows": float(sum(len(trial.unseen[0]) for trial in trials)),
+    }
+    return checks.finish(result, labels.explain("unseen"))
+
+
+def _accuracies(trial: _Trial, k: int, size: int, predictor: str, seed: int) -> tuple[float, float]:
+    """Share of right guesses of factor k on seen and on unseen combinations."""
+    (x, y), tests = trial.fitted, (trial.seen, trial.unseen)
+    present, local = y[:, k].unique(return_inverse=True)
+    if len(present) < 2:
+        guesses = [torch.zeros(len(t[0]), dtype=torch.int64, device=x.device) for t in tests]
+    elif predictor == "gbt":
+        both = torch.cat([t[0] for t in tests])
+        scores = gradient_boosting(x, local, len(present), both, seed=seed).scores_test
+        guesses = list(scores.argmax(1).split([len(t[0]) for t in tests]))
+    else:
+        scaled, *others = checks.standardise(x, *(t[0] for t in tests))
+        model = logistic_regression(scaled, local, len(present))
+        guesses = [model.logits(other).argmax(1) for other in others]
+    hits = [(present[g] == t[1][:, k]).double().mean() for g, t in zip(guesses, tests, strict=True)]
+    return float(hits[0]), float(hits[1])
+
+
+def _given(
+    c: Tensor, labels: checks.Labels, ct: Tensor, truth: Tensor, train: int, generator: torch.Generator
+) -> tuple[list[_Trial], int]:
+    """One trial over all factors: unseen are the test rows whose combination is in no training row."""
+    known = torch.cat([labels.index, truth]).unique(dim=0, return_inverse=True)[1]
+    strange = ~torch.isin(known[len(c) :], known[: len(c)])
+    if not bool(strange.any()):
+        raise ValueError("every combination of the test rows occurs in a training row: none is unseen")
+    order = torch.randperm(len(c), generator=generator).to(c.device)
+    cut = min(train, 2 * len(c) // 3)
+    fit, rest = order[:cut], order[cut : cut + train]
+    fitted, seen = ((c[rows], labels.index[rows]) for rows in (fit, rest))
+    trial = _Trial(fitted, seen, (ct[strange], truth[strange]), list(range(len(labels.kept))))
+    return [trial], len(known[len(c) :][strange].unique())
+
+
+def _kept_back(
+    c: Tensor, labels: checks.Labels, share: float, train: int, generator: torch.Generator
+) -> tuple[list[_Trial], int]:
+    """A trial for every pair of factors."""
+    count = len(labels.kept)
+    if count < 2:
+        raise ValueError("a single factor has no combinations")
+    trials, cells = [], 0
+    for a in range(count):
+        for b in range(a + 1, count):
+            hidden = withheld(labels.sizes[a], labels.sizes[b], share, generator).to(c.device)
+            mask = hidden[labels.index[:, a], labels.index[:, b]]
+            cells += int(hidden.sum())
+            open_rows = (~mask).nonzero()[:, 0]
+            shuffle = torch.randperm(len(open_rows), generator=generator).to(c.device)
+            open_rows = open_rows[shuffle]
+            cut = min(train, 2 * len(open_rows) // 3)
+            fit, rest, shut = open_rows[:cut], open_rows[cut : cut + train], mask.nonzero()[:, 0][:train]
+            if not len(shut) or not len(rest):
+                continue  # rows that hold none of these pairs, or nothing else
+            fitted, seen, unseen = ((c[rows], labels.index[rows]) for rows in (fit, rest, shut))
+            trials.append(_Trial(fitted, seen, unseen, [a, b]))
+    if not trials:
+        raise ValueError("too few rows: none of the combinations that would be kept back occurs")
+    return trials, cells
+
+
+def withheld(first: int, second: int, share: float, generator: torch.Generator) -> Tensor:
+    """Mask [first, second] of pairs of values that are kept back: about `share`, never all of a value's."""
+    longest, shortest = max(first, second), min(first, second)
+    run = max(1, min(round(share * longest), shortest - 1))
+    a, b = (torch.randperm(n, generator=generator) for n in (first, second))
+    return (a[:, None] + b) % longest < run
