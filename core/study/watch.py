@@ -98,11 +98,11 @@ class Watch:
     def ended(self, told: Ended) -> int:
         """One job ended: done, failed, lost for ever, or to be begun again. Returns the steps that are over with it."""
         folder, what = told.folder, self.todo[told.folder]
-        self.gone.append(folder)
         if told.lost and not self.stop.signal and self.again(folder):
             warn(f"{what}: {told.error.rstrip('.')}; it is begun again")
             self.lost.append(folder)
             return 0
+        self.gone.append(folder)
         self.waiting.discard(folder)
         over = self.left.ended(folder)
         if self.stop.signal:
@@ -137,8 +137,8 @@ class Watch:
 
     def strike_out(self) -> None:
         """Bring engine.json up to date."""
-        if gone := [folder for folder in self.gone if folder not in self.lost]:
-            self.record.drop(gone)
+        if self.gone:
+            self.record.drop(self.gone)
         self.gone = []
 
 
