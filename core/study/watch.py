@@ -62,8 +62,7 @@ class Watch:
                 if added := self.left.look(self.waiting):
                     advance(added)
                 for ended in self.engine.poll():
-                    self.ended(ended)
-                    advance(self.left.ended(ended.folder), note=f"{total - len(self.waiting)} of {total} runs")
+                    advance(self.ended(ended), note=f"{total - len(self.waiting)} of {total} runs")
                 if self.lost and not self.stop.signal:
                     self.submit(self.lost)
                     self.lost = []
@@ -96,17 +95,18 @@ class Watch:
             self.standing[folder] = signs.standing(folder)
         self.record.add(self.engine.submit(folders))
 
-    def ended(self, told: Ended) -> None:
-        """One job ended: done, failed, lost for ever, or to be begun again."""
+    def ended(self, told: Ended) -> int:
+        """One job ended: done, failed, lost for ever, or to be begun again. Returns the steps that are over with it."""
         folder, what = told.folder, self.todo[told.folder]
-        self.gone.append(folder)
         if told.lost and not self.stop.signal and self.again(folder):
             warn(f"{what}: {told.error.rstrip('.')}; it is begun again")
             self.lost.append(folder)
-            return
+            return 0
+        self.gone.append(folder)
         self.waiting.discard(folder)
+        over = self.left.ended(folder)
         if self.stop.signal:
-            return
+            return over
         if told.error:
             self.failed[what] = told.error
             signs.tell(folder, told.error)
@@ -115,6 +115,7 @@ class Watch:
             seconds = self.left.seconds() if self.waiting and self.engine.here else None
             rest = "" if seconds is None else f"; about {in_words(seconds)} left"
             note(f"{what} is done ({len(self.todo) - len(self.waiting)} of {len(self.todo)}){rest}")
+        return over
 
     def again(self, folder: Path) -> bool:
         """Whether a lost job is worth another try."""
@@ -136,8 +137,8 @@ class Watch:
 
     def strike_out(self) -> None:
         """Bring engine.json up to date."""
-        if gone := [folder for folder in self.gone if folder not in self.lost]:
-            self.record.drop(gone)
+        if self.gone:
+            self.record.drop(self.gone)
         self.gone = []
 
 

@@ -104,7 +104,9 @@ class Study:
         """The process of the study is gone, from one moment to the next."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
-        self.process.communicate()
+        self.process.wait()  # its jobs may have its output, and go on
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
     def end(self, code: int = 0) -> str:
         """Wait for the end; what it said."""

@@ -125,6 +125,24 @@ def test_one_that_gets_further_is_begun_again_for_ever(made, fragile) -> None:
     assert len(fragile.submitted) == 2 * 10
 
 
+def test_a_job_that_is_begun_again_stays_in_the_list(made, fragile) -> None:
+    folder = (made.out / "runs" / "free" / "s0").absolute()
+    folder.mkdir(parents=True)
+    held = submitted.Submitted(made.out, "fragile")
+    watch = engine.Watch(Fragile(Config(), Site(made.out.absolute())), held, engine.Stop(), True)
+    watch.todo, watch.last, watch.waiting = {folder: "free, seed 0"}, {folder: 40}, {folder}
+    watch.submit([folder])
+    assert submitted.load(made.out).jobs == {"runs/free/s0": "job0"}
+    assert watch.ended(Ended(folder, "gone", lost=True)) == 0
+    watch.submit(watch.lost)
+    watch.lost = []
+    watch.strike_out()
+    assert submitted.load(made.out).jobs == {"runs/free/s0": "job1"}, "a killed head would submit it once more"
+    watch.ended(Ended(folder))
+    watch.strike_out()
+    assert not (made.out / submitted.FILE).exists()
+
+
 def test_many_failures_of_one_kind_are_one_sentence(tiny, tmp_path, fragile) -> None:
     many = plan(str(tiny), out=tmp_path / "out", device="cpu", seeds="4")
     with pytest.raises(StudyFailed, match=r"^8 of 8 runs failed\. free, seed 0 and 7 more: no licence\.$"):
