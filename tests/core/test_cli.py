@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from distk.sheet import bare
+
 SMALL = [
     *("--z", "2", "--hidden", "8", "--warmup", "4", "--relieve-every", "2", "--size", "32", "--scales", "5"),
     *("--orientations", "1", "--positions", "6", "--batch", "8", "--log-every", "2", "--device", "cpu"),
@@ -121,15 +123,15 @@ def test_pictures(trained, tmp_path) -> None:
     distk("reconstruct", "--n", "4", "--out", tmp_path / "r.png", cwd=trained)
     distk("sample", "--class", "2", "-n", "9", "--out", tmp_path / "s.png", cwd=trained)
     distk("swap", "--group", "d", "--pairs", "2", "--out", tmp_path / "w.png", cwd=trained)
-    with Image.open(tmp_path / "t.png") as picture:
+    with bare(tmp_path / "t.png") as picture:
         # A header row and three classes of two latents each, of 64-pixel cells.
         assert picture.height == 2 + 7 * (64 + 2)
         assert len(picture.convert("L").getcolors(100_000)) > 2
     with Image.open(tmp_path / "t.gif") as movie:
         assert movie.n_frames == 8
-    with Image.open(tmp_path / "r.png") as picture:
+    with bare(tmp_path / "r.png") as picture:
         assert picture.size == (2 + 4 * 66, 2 + 2 * 66)
-    with Image.open(tmp_path / "s.png") as picture:
+    with bare(tmp_path / "s.png") as picture:
         assert picture.size == (2 + 3 * 66, 2 + 3 * 66)
 
 
