@@ -98,7 +98,7 @@ MUTANTS = [
         ("(rank < k).double()", "(rank <= k).double()", "recall_counts"),
         ("torch.arange(len(rows), device=x.device), rows] = torch.inf", "torch.arange(len(rows), device=x.device), rows] = 0", "recall_counts"),
         ("weight = (len(y) / (classes * counts))[y]", "weight = torch.ones_like(y, dtype=torch.float64)", "classes_count_alike"),
-        ("(span >= span.max() / 20)", "(span >= span.max() / 2)", "narrow_codes"),
+        ("(span >= widest / 20)", "(span >= widest / 2)", "narrow_codes"),
         ("(ratio.mean() - 1 / size) / (1 - 1 / size)", "ratio.mean()", "uniform"),
         ("infom = _concentration(live, 1)", "infom = _concentration(live, 0)", "uniform"),
     ),

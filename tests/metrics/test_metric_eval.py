@@ -195,7 +195,7 @@ def test_failures_are_rows_and_only_all_of_them_a_failure(distk, codes) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["-m", "dcl"], "unknown metric 'dcl'. Did you mean 'dci'? Available:"),
+        (["-m", "dcl"], "unknown metric 'dcl'. Did you mean 'dci'? `distk list metric` shows all."),
         (["-m", "factorvae", "--protocol", "dlb"], "'dlb' is none of dlib"),
         (["-m", "mig", "--protocol", "cascadevae"], "'cascadevae' is none of dlib, rmig, aggregate"),
         (["-m", "mig", "--exact"], "none of the metrics mig has the setting 'exact'"),

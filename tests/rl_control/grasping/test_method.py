@@ -173,6 +173,20 @@ def test_a_grasp_is_scored_alone(model_of, batch):
         assert torch.equal(model.score(scene, again), together)
 
 
+def test_the_gripper_sees_its_depth_as_a_share_of_the_box(model_of, batch):
+    from distk.plugins.rl_control.grasping.projection import BOX_DEPTH
+
+    model, seen = model_of(), []
+    model.local_encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        scene = model.look(batch["x"], batch["T_wc"])
+        model.score(scene, batch["pose"])
+        depth, mask = model.fingers(scene, batch["pose"])
+    assert torch.allclose(seen[0][:, 0], depth.flatten(0, 1) / BOX_DEPTH)
+    assert torch.allclose(seen[0][:, 1], mask.flatten(0, 1))
+    assert 0.1 < float(seen[0][:, 0].max()) < 1.5
+
+
 def test_the_outcome_teaches_the_shape_through_the_fingers(model_of, batch):
     """Gradients of the outcome alone reach the decoder by the gripper's view, and the state by the predictor."""
     model = model_of(keep_shape=0.0)

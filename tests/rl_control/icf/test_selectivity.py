@@ -15,6 +15,7 @@ from distk.plugins.rl_control.icf.discrete import ICFDiscrete, share
 from distk.plugins.rl_control.icf.method import ICF, Config
 from distk.plugins.rl_control.icf.networks import bil, blur_matrix, output_map
 from distk.settings import resolve
+from distk.source import Source
 from distk.training.beginning import build
 
 
@@ -405,3 +406,65 @@ def test_evenness_serves_all_actions_of_one_step_and_trains_the_encoder_alone():
     assert {id(p) for p in made["even"].parameters} == encoder
     for without in ({"even": 0.0}, {"estimator": "reinforce"}, {"steps_per_policy": 2}, {"recipe": "paper"}):
         assert "even" not in objectives(**{"even": 1.0, **without})
+
+
+def test_the_baseline_learns_from_rewards_that_it_does_not_teach(g):
+    reward, value = rand(g, 6, 4).requires_grad_(), rand(g, 6, 4).requires_grad_()
+    loss = s.baseline_loss(value, reward, torch.ones(6, 4) / 4, torch.ones(6))
+    to_value, to_reward = torch.autograd.grad(loss, (value, reward), allow_unused=True)
+    assert to_reward is None
+    assert torch.allclose(to_value, 2 * (value - reward).detach() / 24)
+
+
+def test_whitening_tracks_the_mean_of_its_first_batches_and_then_a_quarter_of_each(g):
+    head = s.Whitening(2)
+    batches = [rand(g, 50, 2).float() + 3 * i for i in range(6)]
+    for f in batches:
+        head(f)
+    mean = torch.stack([f.mean(0) for f in batches[:4]]).mean(0)
+    covariance = torch.stack([torch.cov(f.T, correction=0) for f in batches[:4]]).mean(0)
+    for f in batches[4:]:
+        mean = mean + (f.mean(0) - mean) / 4
+        covariance = covariance + (torch.cov(f.T, correction=0) - covariance) / 4
+    assert torch.allclose(head.mean, mean, atol=1e-4)
+    assert torch.allclose(head.covariance, covariance, atol=1e-4)
+
+
+def trained(**model):
+    options = {
+        "model": {"encoder": "mlp", "factors": 8, **model},
+        "data": {"grid": 4, "size": 12},
+        "train": {"batch": 15, "device": "cpu"},
+    }
+    return build(resolve("icf", options=options), torch.device("cpu"), Ranks())
+
+
+def test_entropy_is_a_bonus_whose_weight_falls():
+    made = trained(entropy=0.3, entropy_end=0.1, entropy_steps=100)
+    weights = [made.model.schedule(step)["entropy"] for step in (0, 50, 100, 1000)]
+    assert weights == pytest.approx([0.3, 0.2, 0.1, 0.1])
+    (bonus,) = (o for o in made.objectives if o.name == "entropy")
+    step = types.SimpleNamespace(
+        schedule={"entropy": torch.tensor(0.3)}, memo={"rollout": types.SimpleNamespace(entropy=torch.tensor(0.7))}
+    )
+    assert float(bonus.loss(step)) == pytest.approx(-0.21)
+
+
+def test_acting_leaves_what_the_networks_track_alone():
+    made = trained(estimator="reinforce")
+    before = {name: value.clone() for name, value in made.model.named_buffers()}
+    assert any("seen" in name for name in before)
+    made.model.collect(Source(made.dataset, 15, made.generator))
+    assert made.model.training
+    assert all(torch.equal(value, before[name]) for name, value in made.model.named_buffers())
+
+
+def test_the_foretold_code_is_held_against_one_that_stands_still(g):
+    model = trained(steps_per_policy=2, mb_grad="all").model
+    h0, last = rand(g, 3, 8).float().requires_grad_(), rand(g, 3, 4, 8).float().requires_grad_()
+    phi, log_p = rand(g, 3, 5, 8).float(), torch.zeros(3, 4, 5)
+    made = types.SimpleNamespace(h0=h0, last=last, phi=phi, log_p=log_p, weights=None, valid=None)
+    loss = model.model_based(types.SimpleNamespace(memo={"rollout": made}))
+    to_start, to_end = torch.autograd.grad(loss, (h0, last), allow_unused=True)
+    assert to_end is None
+    assert float(to_start.abs().sum()) > 0

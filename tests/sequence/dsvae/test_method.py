@@ -132,6 +132,7 @@ def test_bound_term_by_term(form: str, prior: str) -> None:
     x = torch.randn(6, 4, 5, dtype=torch.float64)
     eps_f, eps_z = noise(model, 6, 4)
     t = model.terms(x, eps_f, eps_z)
+    torch.testing.assert_close(t.q_z, model.q_z(model.features(x), t.f, eps_z)[:2])  # of the f that was drawn
     normal = [Normal(m, (0.5 * s).exp()) for m, s in (t.q_f, t.q_z, t.p_z)]
     frames = torch.cat([t.z, t.f[:, None].expand(-1, 4, -1)], 2)
     likelihood = Normal(model.decoder(frames.reshape(24, 5)).view(6, 4, 5), math.sqrt(0.3)).log_prob(x).sum((1, 2))

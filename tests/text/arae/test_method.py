@@ -77,6 +77,26 @@ def test_signs_of_critic_encoder_and_generator() -> None:
     assert model.f(fakes - 0.1 * fakes.grad).mean() > model.f(fakes).mean()
 
 
+def test_weights_and_warm_up_of_the_adversaries() -> None:
+    made = trainer(lambda1=3.0, warmup=100, critic="gp", gp_weight=0.7)
+    model: ARAE = made.model
+    assert [model.schedule(at)["ramp"] for at in (0, 25, 100, 900)] == [0.0, 0.25, 1.0, 1.0]
+    assert trainer().model.schedule(0)["ramp"] == 1.0
+    step = new_step(made)
+    made._set_schedule(model.schedule(25))
+    code = torch.randn(6, 10)
+    step.memo |= {"code": code, "label": torch.zeros(6).long()}
+    assert torch.allclose(model.critic_adv(step), 3.0 * 0.25 * model.f(code).mean())
+    real = model.codes(step)[0]
+    state = made.generator.get_state()
+    loss = model.critic_loss(step)
+    made.generator.set_state(state)
+    fake = model.fake(step, len(real)).detach()
+    penalty = model.gradient_penalty(real, fake, step.rand(len(real), 1))
+    assert float(penalty.detach()) > 1e-3
+    assert torch.allclose(loss, model.f(fake).mean() - model.f(real).mean() + 0.7 * penalty, atol=1e-5)
+
+
 def test_critic_is_clipped_after_every_step() -> None:
     made = trainer(lambda1=1.0)
     seen = []

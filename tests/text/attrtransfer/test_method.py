@@ -198,6 +198,22 @@ def test_nouns_that_are_unknown_or_listed_are_left_alone(seed: int) -> None:
     assert set(model.left_out.tolist()) == {UNK, model.vocab.ids["phone"]}
 
 
+def test_the_loss_of_nouns_is_zero_where_all_are_left_alone(seed: int) -> None:
+    model, step = exact(seed)
+    x, label = step.batch["x"], step.batch["label"]
+    source = model.given(x)
+    memory = model.encode_words(source, label)
+    assert float(model.transfer_losses(step, source, memory)["cnt_rec"].detach()) > 0
+    model.left_out = torch.arange(len(model.vocab))
+    assert float(model.transfer_losses(step, source, memory)["cnt_rec"].detach()) == 0
+
+
+def test_the_temperature_falls_from_the_first_to_the_last_step(seed: int) -> None:
+    model = trainer(seed, tau_first=1.0, tau_last=0.4).model
+    model.run_steps = 100
+    assert [model.schedule(at)["tau"] for at in (0, 50, 100)] == pytest.approx([1.0, 0.7, 0.4])
+
+
 def test_data_without_nouns_are_refused_unless_they_are_not_needed(seed: int, tmp_path: Any) -> None:
     for split in ("train", "dev", "test"):
         for k, word in enumerate(("bad", "good")):

@@ -231,6 +231,20 @@ def test_the_gate_opens_below_its_threshold(seed: int, gate: float, is_open: flo
 # Setting
 
 
+def test_the_gate_waits_for_both_critics(seed: int) -> None:
+    model, step = exact(seed, gate=100.0)
+    told: dict[str, Tensor] = {}
+    step._log = told.__setitem__
+    with torch.no_grad():
+        next(iter(reversed(list(model.critics[0].parameters())))).add_(2.0)  # so that the two losses differ
+    model.discriminate(step)
+    losses = sorted(float(told[f"d{k}"].detach()) for k in (0, 1))
+    assert losses[1] - losses[0] > 1e-3
+    object.__setattr__(model.config, "gate", sum(losses) / 2)
+    model.discriminate(step)
+    assert float(step.memo["open"]) == 0
+
+
 def test_batches_have_one_length_and_both_labels(seed: int) -> None:
     """Of 1,000 sentences per split every length of the tiny grammar has 32 of each label."""
     made = trainer(seed, {"sentences": 4000})
