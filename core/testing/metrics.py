@@ -93,11 +93,13 @@ def check_metric(name: str, table: CodeTable | None = None) -> None:
 
 
 def synthetic_table(seed: int = 0) -> CodeTable:
-    """A full grid of shape 3, size 2, x 8, y 16 under a noisy code with one discrete column and a dead one."""
+    """A full grid of shape 3, size 2, x 8, y 16 under a noisy code with one discrete column and a dead one;
+    pictures of 3 x 3 pixels in four slots, of which two take one object."""
     sizes = (3, 2, 8, 16)
     grid = torch.cartesian_prod(*(torch.arange(s) for s in sizes))
     noise = torch.randn(len(grid), 3, generator=torch.Generator().manual_seed(seed))
     scaled = (grid[:, 1:].float() - 3) / 2 + 0.1 * noise
+    slots = torch.randint(4, (len(grid), 3, 3), generator=torch.Generator().manual_seed(seed))
     codes = torch.cat([scaled, torch.zeros(len(grid), 1), grid[:, :1].float()], 1)
     return CodeTable(
         codes,
@@ -111,6 +113,7 @@ def synthetic_table(seed: int = 0) -> CodeTable:
         std=torch.cat([torch.full((len(grid), 4), 0.1), torch.full((len(grid), 1), torch.nan)], 1),
         kl=torch.tensor([2.0, 2.0, 2.0, 0.0, torch.nan], dtype=torch.float64),
         source="the synthetic table",
+        extra={"slots": slots, "objects": slots % 3},
     )
 
 

@@ -131,7 +131,7 @@ def test_modularity_of_a_loop_and_dead_codes_count(rng: np.random.Generator) -> 
 
 def test_dci_is_weighted_and_has_the_base_of_its_lines() -> None:
     r = np.array([[4.0, 1.0], [0.5, 0.5], [0.1, 2.9]])
-    scores, _ = importance._scores(r, smooth=True)
+    scores, _ = importance.concentration(r, smooth=True)
 
     def concentration(line: np.ndarray) -> float:
         p = line / line.sum()

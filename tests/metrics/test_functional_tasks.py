@@ -191,6 +191,7 @@ def test_what_is_kept_back(sizes: tuple[int, int], generator: torch.Generator) -
     assert bool(mask.any())
     assert int((~mask).sum(0).min()) >= 2, "every value is seen beside two others"
     assert int((~mask).sum(1).min()) >= 2
+    assert float(mask.double().mean()) <= max(0.2, 1 / max(sizes)) + 1e-9
 
 
 def test_combinations_of_a_perfect_and_of_an_entangled_code(rng: np.random.Generator, seed: int) -> None:
