@@ -5,8 +5,9 @@
 Files of the official form are written into a temporary folder, of random or drawn pictures, since the official ones may
 not be passed on. `--share` says how much of each set: a set that must be whole gets fewer values of a factor, and the
 table says how many pictures were measured. Each set is opened in a process of its own: first with an empty cache, then
-again; peak memory is that of the later start. Images a second are of batches of 64 from `sample`, the median of rounds,
-once with the pictures on the device (`--data-on device`) and once memory-mapped on the host (`host`).
+again; peak memory is that of the later start, starts are by the clock on the wall, beside which stands the load of the
+machine. Images a second are of batches of 64 from `sample`, the median of rounds, on a CPU by processor time with one
+thread, once with the pictures on the device (`--data-on device`) and once memory-mapped on the host (`host`).
 """
 
 from __future__ import annotations
@@ -217,6 +218,7 @@ def measured(name: str, folder: str, where: str, device: str, grid: Sequence[int
     if grid:
         small(name, grid)
     torch.set_num_threads(1)
+    clock = time.process_time if device == "cpu" else time.perf_counter
     began = time.perf_counter()
     found = open_dataset(name, folder=folder or None, where=where, device=device)  # type: ignore[arg-type]
     draw = seeded(0, found.device)
@@ -228,10 +230,10 @@ def measured(name: str, folder: str, where: str, device: str, grid: Sequence[int
     first = time.perf_counter() - began
     rounds = []
     for _ in range(ROUNDS):
-        start = time.perf_counter()
+        start = clock()
         for _ in range(EACH):
             batch()
-        rounds.append(BATCH * EACH / (time.perf_counter() - start))
+        rounds.append(BATCH * EACH / (clock() - start))
     factors = dict(zip(getattr(found, "factor_names", ()), getattr(found, "factor_sizes", ()), strict=False))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     rate = statistics.median(rounds)
@@ -307,7 +309,13 @@ def main() -> None:
             flush=True,
         )
         if asked.json:  # row by row: what was measured stays, whatever ends the rest
-            held = {"machine": describe(torch.device(asked.device)), "batch": BATCH, "share": asked.share, "rows": rows}
+            held = {
+                "machine": describe(torch.device(asked.device)),
+                "batch": BATCH,
+                "share": asked.share,
+                "load": os.getloadavg()[0],
+                "rows": rows,
+            }
             write_atomic(asked.json, (json.dumps(held, indent=2) + "\n").encode())
 
 

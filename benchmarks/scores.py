@@ -306,7 +306,7 @@ def codes_table(only: list[str]) -> list[dict[str, Any]]:
     for kind, table in tables().items():
         for name in only or scored():
             start = time.perf_counter()
-            values = evaluate(table, [name], repeats=1, **settings(name))["metrics"][name]
+            values = evaluate(table, [name], repeats=1, on_error="row", **settings(name))["metrics"][name]
             seconds = time.perf_counter() - start
             headline = registry().find("metric", name).load().headline
             keys = [headline, *(k.partition(".")[2] for k in EXPECTED if k.startswith(f"{name}."))]
@@ -332,7 +332,7 @@ def _cost(name: str, rows: int, width: int, factors: int, line: Any) -> None:
     registry().find("metric", name).load()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    values = evaluate(table, [name], repeats=1, **settings(name))["metrics"][name]
+    values = evaluate(table, [name], repeats=1, on_error="row", **settings(name))["metrics"][name]
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     line.send({"seconds": round(seconds, 2), "mib": round((peak - before) / 1024), "error": values.get("error", "")})

@@ -154,7 +154,7 @@ def channels_last(model: nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            module.to(memory_format=torch.channels_last)
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,10 @@ def near(name: str, known: Iterable[str]) -> str:
     import difflib  # its tables of expressions cost more than the rest of a start
 
     names, low = list(known), name.lower()
+    if len(low) < 3:  # of one letter or two anything is as near as anything else
+        return ""
     found = difflib.get_close_matches(low, names, n=1, cutoff=0.65)
-    begun = sorted((each for each in names if len(low) > 2 and each.lower().startswith(low)), key=len)
+    begun = sorted((each for each in names if each.lower().startswith(low)), key=len)
     return (found + begun + [""])[0]
 
 

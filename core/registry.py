@@ -28,6 +28,8 @@ _HOOK = {
 }
 EXTRAS = ("tensorboard", "mlflow")
 """Loggers that are plugins of distk itself."""
+MANY = 20
+"""Names that are not listed in an error that knows a near one."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 _PATH = re.compile(r"\w+(\.\w+)*:\w+")
 _RECIPE = re.compile(r"\w+(\.\w+)*:(\w[\w.-]*/)*\w[\w.-]*\.toml")
@@ -266,7 +268,16 @@ class Registry:
 
     def _unknown(self, kind: str, name: str) -> DistkError:
         broken = [p for p in self.plugins.values() if p.error and not p.disabled]
-        error = unknown(kind, name, [n for n, claims in self._names[kind].items() if claims])
+        known = [n for n, claims in self._names[kind].items() if claims]
+        if kind == "dataset" and os.path.exists(name):
+            return UsageError(
+                f"'{name}' is a file or a folder: say which data set reads it by --data NAME (`distk list dataset` "
+                f"shows all), and where it lies by --data-dir {name}."
+            )
+        if len(known) > MANY and (close := nearest(name, known)):
+            error = UsageError(f"unknown {kind} '{name}'.{close} `distk list {kind}` shows all.")
+        else:
+            error = unknown(kind, name, known)
         if broken:
             error.args = (f"{error} Not loaded: {', '.join(f'{p.name} ({p.error})' for p in broken)}.",)
         return error

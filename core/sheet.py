@@ -16,6 +16,7 @@ import torch
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 from PIL.Image import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from distk import look
@@ -30,6 +31,8 @@ NARROWEST = 360
 """Pixels of the pictures of a row, at least, where there are words beside them."""
 SHARE = look.POINTS / 72 / look.COLUMN
 """Height of a word as a share of the sheet's width."""
+PLACE = "distk grid"
+"""Text of a PNG that says where its pictures begin, from left and top, and how often each pixel is repeated."""
 INK = (0, 0, 0)
 LONGEST = 40
 """Letters of a name."""
@@ -61,20 +64,20 @@ class Sheet:
         heads: Sequence[str] = (),
         captions: Sequence[str] = (),
         title: str = "",
+        factor: int = 0,
     ) -> None:
-        self.columns = max(1, columns)
-        if title or any([*rows, *heads, *captions]):  # words need pixels; a bare grid stays as it is
-            factor = -(-NARROWEST // (self.columns * images.shape[-1]))
-            images = images.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
-        self.images = images
+        self.images, self.columns = images, max(1, columns)
+        worded = bool(title) or any([*rows, *heads, *captions])  # words need pixels; a bare grid stays as it is
+        self.factor = factor or (-(-NARROWEST // (self.columns * images.shape[-1])) if worded else 1)
+        self.pad = PAD * self.factor
         self.rows, self.heads, self.captions = ([_short(t) for t in texts] for texts in (rows, heads, captions))
         self.title = clean(title)
-        self.height, self.width = images.shape[-2:]
+        self.height, self.width = (self.factor * side for side in images.shape[-2:])
         self._lay_out()
 
     def _lay_out(self) -> None:
         """Sizes of the margins in pixels, and of the words, which depend on each other."""
-        across = self.columns * (self.width + PAD) + PAD
+        across = self.columns * (self.width + self.pad) + self.pad
         size = float(SMALLEST)
         for _ in range(4):
             self.size = int(min(max(size, SMALLEST), LARGEST, max(SMALLEST, 0.5 * self.height)))
@@ -83,12 +86,15 @@ class Sheet:
             size = SHARE * (self.left + across)
         line = round(1.35 * self.size)
         wide = max((font.getlength(t) for t in self.heads), default=0.0)
-        self.turned = wide > self.width + PAD - 2
+        self.turned = wide > self.width + self.pad - 2
         self.lines = textwrap.wrap(self.title, max(12, int((self.left + across) / (0.52 * self.size))))
         self.head = len(self.lines) * line + ((wide + 8 if self.turned else line) if self.heads else 0)
         self.under = line if any(self.captions) else 0
         count = -(-len(self.images) // self.columns)
-        self.whole = (round(self.left + across), round(self.head + count * (self.height + PAD + self.under) + PAD))
+        self.whole = (
+            round(self.left + across),
+            round(self.head + count * (self.height + self.pad + self.under) + self.pad),
+        )
         self.line = line
 
     def _font(self) -> Any:
@@ -96,30 +102,33 @@ class Sheet:
 
     def _words(self) -> list[_Word]:
         found = [_Word(4, (i + 0.5) * self.line, text, "lm") for i, text in enumerate(self.lines)]
-        step, right = self.height + PAD + self.under, self.left + PAD
+        step, right = self.height + self.pad + self.under, self.left + self.pad
         for j, text in enumerate(self.heads[: self.columns]):
-            middle = right + j * (self.width + PAD) + self.width / 2
+            middle = right + j * (self.width + self.pad) + self.width / 2
             if self.turned:
                 found.append(_Word(middle, self.head - 4, text, "lm", True))
             else:
                 found.append(_Word(middle, self.head - 0.5 * self.line, text, "mm"))
         for i, text in enumerate(self.rows):
-            found.append(_Word(self.left - 5, self.head + PAD + i * step + self.height / 2, text, "rm"))
+            found.append(_Word(self.left - 5, self.head + self.pad + i * step + self.height / 2, text, "rm"))
         for k, text in enumerate(self.captions if self.under else ()):
             i, j = divmod(k, self.columns)
-            middle = right + j * (self.width + PAD) + self.width / 2
-            found.append(_Word(middle, self.head + PAD + i * step + self.height + 0.5 * self.under, text, "mm"))
+            middle = right + j * (self.width + self.pad) + self.width / 2
+            found.append(_Word(middle, self.head + self.pad + i * step + self.height + 0.5 * self.under, text, "mm"))
         return found
 
     def _pictures(self) -> Image:
         """The sheet without its words."""
         sheet = Pillow.new("RGB", self.whole, (255, 255, 255))
-        step, place = self.height + PAD + self.under, round(self.left)
+        step, place = self.height + self.pad + self.under, round(self.left)
         for i, row in enumerate(self.images.split(self.columns)):
             filled = torch.cat([row, row.new_zeros(self.columns - len(row), *row.shape[1:])])
             strip = to_pil(grid(filled, self.columns))
+            strip = strip.resize((strip.width * self.factor, strip.height * self.factor), Pillow.Resampling.NEAREST)
             if len(row) < self.columns:  # what is not there is white
-                strip.paste((255, 255, 255), (PAD + len(row) * (self.width + PAD), 0, strip.width, strip.height))
+                strip.paste(
+                    (255, 255, 255), (self.pad + len(row) * (self.width + self.pad), 0, strip.width, strip.height)
+                )
             sheet.paste(strip, (place, round(self.head) + i * step))
         return sheet
 
@@ -161,22 +170,40 @@ class Sheet:
         if path.suffix.lower() in (".svg", ".pdf"):
             write_atomic(path, as_figure(self.figure(), path.suffix))
             return path
-        held, made = io.BytesIO(), self.picture()
-        dpi = look.chosen().dpi
-        if dpi is not None:
-            wide = round(look.COLUMN * dpi)
-            if wide > made.width:  # drawn anew, so that words are sharp
-                made = self._larger(-(-wide // made.width)).picture()
-            made.save(held, format="PNG", dpi=(made.width / look.COLUMN,) * 2)
-        else:
-            made.save(held, format="PNG")
+        held, dpi = io.BytesIO(), look.chosen().dpi
+        sheet = self if dpi is None else self._wide(round(look.COLUMN * dpi))
+        made, told = sheet.picture(), PngInfo()
+        told.add_text(PLACE, " ".join(map(str, (round(sheet.left), round(sheet.head), sheet.factor))))
+        made.save(held, format="PNG", pnginfo=told, **({} if dpi is None else {"dpi": (made.width / look.COLUMN,) * 2}))
         write_atomic(path, held.getvalue())
         return path
 
-    def _larger(self, factor: int) -> Sheet:
-        images = self.images.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
-        words = {"rows": self.rows, "heads": self.heads, "captions": self.captions, "title": self.title}
-        return Sheet(images, self.columns, **words)  # type: ignore[arg-type]
+    def _wide(self, pixels: int) -> Sheet:
+        """The same sheet, drawn anew so that words are sharp, at least so wide."""
+        if self.whole[0] >= pixels:
+            return self
+        return Sheet(
+            self.images,
+            self.columns,
+            rows=self.rows,
+            heads=self.heads,
+            captions=self.captions,
+            title=self.title,
+            factor=self.factor * -(-pixels // self.whole[0]),
+        )
+
+
+def bare(path: Path) -> Image:
+    """The pictures of a sheet's PNG without words and margins, pixel for pixel as `images.grid` lays them out; of one
+    with captions, these stay between the rows. A PNG that is no sheet is given as it is."""
+    with Pillow.open(path, formats=("PNG",)) as held:
+        picture = held.convert("RGB")
+        place = str(held.info.get(PLACE, "")).split()
+    if len(place) != 3 or not all(word.isdigit() for word in place) or place[2] == "0":
+        return picture
+    left, top, factor = map(int, place)
+    cut = picture.crop((left, top, picture.width, picture.height))
+    return cut.resize((cut.width // factor, cut.height // factor), Pillow.Resampling.NEAREST)
 
 
 def _short(text: str) -> str:

@@ -180,10 +180,9 @@ def evaluate(
 
     --codes scores codes of any program: an npz with `codes` [n, D] and `factors` [n, K], a pair of npy files, or a
     table (csv, tsv, parquet), of which --factors names the columns of the factors; columns of words are factors anyway.
-    Rows that lie sorted by a factor are shuffled before any split.
+    Rows that lie sorted by a factor are shuffled before any split: distk eval --codes my.csv --factors shape -m mig
 
     Example: distk eval runs/my-run --metric dci --metric factorvae
-    Example: distk eval --codes codes.csv --factors shape,size --metric mig
     Example: distk eval runs/my-run --metric recall --ks 1,5,10
     Example: distk eval runs/my-run --metric mig --metric modularity --baseline 5 --ci 20
     Example: distk eval runs/my-run --metric dci --metric active-units --fit train --split train,test

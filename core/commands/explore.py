@@ -41,7 +41,8 @@ def explore(
     model = on.open().model
     if reason := unfit(model, on.header):
         raise NotServed(reason)
-    items, rows, known, notes = None, [], Known(), ()
+    items, rows, known = None, list[int](), Known()
+    notes: tuple[str, ...] = ()
     if on.starts_at_data(start, "explore"):
         try:
             dataset = on.dataset()

@@ -67,6 +67,6 @@ def export(
         )
     if not files:
         raise failed[0]
-    for error in failed:
-        console.warn(str(error))
-    on.report(files, format=form, failed=[str(error) for error in failed], **told)
+    for failure in failed:
+        console.warn(str(failure))
+    on.report(files, format=form, failed=list(map(str, failed)), **told)

@@ -52,7 +52,7 @@ def figure(
     the other way round. Nothing is scored here: the numbers are those that `distk eval` and studies left behind.
 
     Example: distk figure runs/my-run --format pdf
-    Example: distk figure runs/ -m mig -m dci -m factorvae --out ranks.svg
+    Example: distk figure runs/study-mine -m mig -m modularity --out ranks.svg
     """
     folders = run_folders(runs) if runs else [find_checkpoint(None).parent]
     if len(folders) == 1:

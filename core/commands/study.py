@@ -175,7 +175,7 @@ def logs(
 ) -> None:
     """Show what the jobs of one run said: where and when they began and ended, warnings, errors, the queue's words.
 
-    Example: distk study logs runs/study-my-study free/s0
+    Example: distk study logs runs/study-my-study small/s0
     """
     path = states.log_of(out, run)
     try:

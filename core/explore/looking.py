@@ -141,7 +141,7 @@ class Explorer:
 
     def _classes(self, group: Latent) -> dict[str, Any]:
         model = self.model
-        names = getattr(model, "class_names", tuple)()
+        names: tuple[str, ...] = getattr(model, "class_names", tuple)()
         if len(names) != group.size:
             names = model.spec.classes if len(model.spec.classes) == group.size and group.name == "label" else ()
         told = [clean(str(name)) for name in names] or [str(k) for k in range(group.size)]

@@ -107,7 +107,7 @@ function show(told) {
   put("source", told.start.source, "the item");
   put("decoded", told.start.decoded, "what the model makes of the start");
   put("other", told.other && (told.other.source || told.other.decoded), "the second one");
-  at("begun").textContent = told.start.source ? "reconstruction" : "the draw";
+  at("begun").textContent = told.start.source ? "decoded" : "the draw";
   for (const row of document.querySelectorAll("#rows .slider")) {
     const { group, place } = row.dataset;
     const value = told.values[group] && told.values[group][place];

@@ -21,6 +21,9 @@ order are about 1e-6 apart, a wrong layer is far off."""
 
 BRANCHES = "its program branches on what it computes"
 """Begins the reason where Python asks for a value on the way."""
+ONE_SIZE = "its program is made for one batch size"
+IDLE = "the file does not run"
+"""Begin the reasons that a fixed batch size may cure."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def export(model: Method, header: Header, what: What, form: str, batch: int | No
         except DistkError as error:
             failures.append(str(error))
     else:
-        sizes_matter = not batch and not any(told.startswith(BRANCHES) for told in failures)
+        sizes_matter = not batch and any(words in told for words in (ONE_SIZE, IDLE) for told in failures)
         hint = "; --batch N makes a file for batches of N items, which may be possible" if sizes_matter else ""
         raise DistkError(f"the {what} of method '{name}' cannot be exported as {form}: {failures[0]}{hint}.")
     shapes = material.inputs(1, seed)
@@ -86,7 +89,7 @@ def _made(way: Way, material: Material, form: str, about: str, batch: int | None
         with quiet():
             difference = max(_difference(material, form, content, n, seed + n) for n in ((batch,) if batch else SIZES))
     except Exception as error:
-        raise DistkError(f"the file does not run ({_reason(error)})") from error
+        raise DistkError(f"{IDLE} ({_reason(error)})") from error
     if not difference <= CLOSE:
         told = (
             "it gives items of another shape or type"
@@ -141,6 +144,6 @@ def _reason(error: BaseException) -> str:
     if "data-dependent" in text:
         return f"{BRANCHES}: an `if` of a tensor, or a loop that ends when all sentences have ended"
     if "Constraints violated" in text:
-        return "its program is made for one batch size, as `len` of a tensor makes it"
+        return f"{ONE_SIZE}, as `len` of a tensor makes it"
     told = lines[-1] if "TorchScript interpreter" in text else lines[0] if lines else ""
     return f"{type(error).__name__}: {told[:300]}".rstrip(".: ")

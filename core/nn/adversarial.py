@@ -34,15 +34,32 @@ class Game(NamedTuple):
     fool: Callable[[Tensor], Tensor]
 
 
+def _from_one(scores: Tensor) -> Tensor:
+    return (scores - 1).square()
+
+
+def _below_one(scores: Tensor) -> Tensor:
+    return F.relu(1 - scores)
+
+
+def _above_minus_one(scores: Tensor) -> Tensor:
+    return F.relu(1 + scores)
+
+
+def _itself(scores: Tensor) -> Tensor:
+    return scores
+
+
+# Functions with names, so that a model that holds a game can be pickled.
 GAMES: dict[str, Game] = {
     # Goodfellow et al. 2014, the generator's loss in its non-saturating form; scores are logits
     "logistic": Game(call_real, call_fake, call_real),
     # Mao et al. 2017, targets 1 and 0
-    "least-squares": Game(lambda s: (s - 1).square(), torch.square, lambda s: (s - 1).square()),
+    "least-squares": Game(_from_one, torch.square, _from_one),
     # Lim & Ye 2017
-    "hinge": Game(lambda s: F.relu(1 - s), lambda s: F.relu(1 + s), torch.neg),
+    "hinge": Game(_below_one, _above_minus_one, torch.neg),
     # Arjovsky et al. 2017; the critic must be kept Lipschitz, by clamping or by `gradient_penalty`
-    "wasserstein": Game(torch.neg, lambda s: s, torch.neg),
+    "wasserstein": Game(torch.neg, _itself, torch.neg),
 }
 """Adversarial losses by name."""
 

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from distk.cli import main
 from distk.training.parents import end_with_parent
 
 READY = "ready"
@@ -205,8 +206,6 @@ def _run(arguments: list[str], said: str) -> None:
         for source, target in ((nowhere, 0), (nowhere, 1), (told, 2)):
             os.dup2(source, target)
         sys.argv = ["distk", *arguments]
-        from distk.cli import main
-
         main()
         code = 0
     except SystemExit as stop:

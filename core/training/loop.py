@@ -165,8 +165,8 @@ def _taken_up(run: Run, file: Path, asked_for: Mapping[str, Mapping[str, Any]], 
             f"the data changed since this run began: {'; '.join(told)}. Rows and splits may be others now, so that "
             "items that were kept for the test are trained on."
         )
-    if ranks.first and device.type == "cpu" and (others := other_threads(header)):
-        warn(others)
+    if ranks.first and device.type == "cpu" and (threads := other_threads(header)):
+        warn(threads)
     try:
         trainer.model.load_state_dict(model.state_dict())
     except RuntimeError as error:

@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,8 +174,10 @@ def _connected(address: str) -> Any:
             )
     except Exception as error:  # of grpc, of redis, of Ray itself, differently in each version
         said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        where = f"the Ray cluster at '{address}' does not answer" if address else "no Ray cluster can be started here"
-        raise DistkError(f"{where}: {said[:300].rstrip('.')}.") from error
+        if not address:
+            raise DistkError(f"no Ray cluster can be started here: {said[:300].rstrip('.')}.") from error
+        hint = "; one that asks for a token gets it with RAY_AUTH_MODE=token in the environment"
+        raise DistkError(f"the Ray cluster at '{address}' does not answer: {said[:300].rstrip('.')}{hint}.") from error
     finally:
         for number, handler in handlers.items():  # Ray puts its own in their place
             with contextlib.suppress(ValueError, TypeError):
@@ -199,6 +202,18 @@ def _answers(address: str) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the notices that Ray prints for people who start it by hand."""
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), contextlib.redirect_stdout(nowhere):
-        yield
+    """Without the notices that Ray prints for people who start it by hand, from C++, too."""
+    kept = os.dup(1), os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number in (1, 2):
+            os.dup2(nowhere.fileno(), number)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for old, number in zip(kept, (1, 2), strict=True):
+                os.dup2(old, number)
+                os.close(old)

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from distk.sheet import bare
+
 SMALL = [
     *("--z", "2", "--hidden", "8", "--warmup", "4", "--relieve-every", "2", "--size", "32", "--scales", "5"),
     *("--orientations", "1", "--positions", "6", "--batch", "8", "--log-every", "2", "--device", "cpu"),
@@ -121,15 +123,15 @@ def test_pictures(trained, tmp_path) -> None:
     distk("reconstruct", "--n", "4", "--out", tmp_path / "r.png", cwd=trained)
     distk("sample", "--class", "2", "-n", "9", "--out", tmp_path / "s.png", cwd=trained)
     distk("swap", "--group", "d", "--pairs", "2", "--out", tmp_path / "w.png", cwd=trained)
-    with Image.open(tmp_path / "t.png") as picture:
+    with bare(tmp_path / "t.png") as picture:
         # A header row and three classes of two latents each, of 64-pixel cells.
         assert picture.height == 2 + 7 * (64 + 2)
         assert len(picture.convert("L").getcolors(100_000)) > 2
     with Image.open(tmp_path / "t.gif") as movie:
         assert movie.n_frames == 8
-    with Image.open(tmp_path / "r.png") as picture:
+    with bare(tmp_path / "r.png") as picture:
         assert picture.size == (2 + 4 * 66, 2 + 2 * 66)
-    with Image.open(tmp_path / "s.png") as picture:
+    with bare(tmp_path / "s.png") as picture:
         assert picture.size == (2 + 3 * 66, 2 + 3 * 66)
 
 
@@ -170,12 +172,17 @@ def test_codes_of_anybodys_model(tmp_path, generator) -> None:
 
 
 WRONG = [
-    (["train", "cascadvae"], 2, "unknown method 'cascadvae'. Did you mean 'cascadevae'?"),
+    (
+        ["train", "cascadvae"],
+        2,
+        "unknown method 'cascadvae'. Did you mean 'cascadevae'? `distk list method` shows all.",
+    ),
+    (["train", "betavae", "--data", "."], 2, "'.' is a file or a folder: say which data set reads it by --data NAME"),
     (["tran", "cascadevae"], 2, "Did you mean 'train'?"),
     (["train", "cascadevae", "--setps", "3"], 2, "No such option: --setps"),
     (["train", "cascadevae", "--steps", "many"], 2, "Invalid value for '--steps'"),
     (["train", "cascadevae", "--steps", "-1"], 2, "below the smallest allowed value 0"),
-    (["train", "cascadevae", "--z", "0"], 2, "method 'cascadevae', 'z': 0 is below"),
+    (["train", "cascadevae", "--z", "0"], 2, "--z: 0 is below the smallest allowed value 1"),
     (["train", "cascadevae", "--data", "dspirtes"], 2, "Did you mean 'dsprites'?"),
     (["train", "cascadevae", "--data-dir", "nowhere"], 2, "nowhere' does not exist"),
     (["train", "cascadevae", "--preset", "demmo"], 2, "unknown preset of 'cascadevae' 'demmo'. Did you mean 'demo'?"),

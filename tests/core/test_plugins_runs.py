@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import sys
 import types
 from pathlib import Path
@@ -155,6 +156,29 @@ def test_an_unknown_logger_is_refused_with_the_nearest(in_folder) -> None:
     ):
         distk.train("cascadevae-c", steps=2, out="a", log=("tensorbord",), **SMALL)
     assert not Path("a").exists()
+
+
+def test_the_logger_of_the_documentation_is_thirty_lines_and_gets_everything(plug, in_folder) -> None:
+    """docs/plugins.md shows it: settings, metrics, pictures and checkpoints arrive, and nothing where nobody asked."""
+    page = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
+    (text,) = [block for block in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S) if "acme.jsonl" in block]
+    assert len([line for line in text.splitlines() if line.strip()]) <= 30
+    module = types.ModuleType("acme_log")
+    exec(text, vars(module))
+    plug("acme-log", module)
+    distk.train("cascadevae-c", steps=2, out="runs/quiet", **SMALL)
+    assert not Path("runs/acme.jsonl").exists()
+    run = distk.train("cascadevae-c", steps=4, out="runs/a", log=("acme-log",), **SMALL)
+    told = [json.loads(line) for line in Path("runs/acme.jsonl").read_text().splitlines()]
+    assert {row["run"] for row in told} == {"a"}
+    assert told[0]["settings"]["model"]["z"] == 2
+    held = [{"step": row["step"], **row["metrics"]} for row in told if "metrics" in row]
+    assert held == [{k: v for k, v in row.items() if k in held[0]} for row in run.log]
+    saved = [row for row in told if "checkpoint" in row]
+    assert saved[-1]["checkpoint"] == str(run.checkpoint)
+    assert all(Path(each).is_file() for row in saved for each in row["pictures"])
+    assert saved[-1]["pictures"]
+    assert told[-1]["outcome"] == "finished"
 
 
 # TensorBoard

@@ -28,7 +28,7 @@ seeds = 2
 name = "dimred"
 items = 64
 [train]
-steps = 12000
+steps = 8000
 batch = 32
 checkpoint_every = 400
 log_every = 400
@@ -44,7 +44,7 @@ train = { steps = 40, checkpoint_every = 20 }
 """
 SCRIPT = Path(__file__).with_name("one_node_slurm.sh")
 PATIENCE = 400
-LAST = 12000
+LAST = 8000
 
 
 @pytest.fixture(scope="session")
@@ -197,6 +197,11 @@ class OneNode:
             name, _, reason = line.partition("|")
             if reason == "BeginTime":
                 subprocess.run(["scontrol", "update", f"jobid={name}", "StartTime=now"], capture_output=True)
+
+    def soon(self, study: Study) -> None:
+        """Wait for the end of a study, and let nothing else do so."""
+        assert study.process is not None
+        until(lambda: self.now() or study.process.poll() is not None)
 
     def node(self) -> int:
         """The process of the node."""

@@ -58,7 +58,7 @@ def workers(pid: int) -> list[int]:
 
 def test_a_worker_is_killed_and_the_table_is_the_same(studies, undisturbed) -> None:
     study = studies("ray").begin()
-    study.meet(400)
+    study.meet(400, runs=2)
     kill(workers(study.process.pid)[:1])
     said = " ".join(study.end().split())
     assert "its worker is gone" in said
@@ -69,7 +69,8 @@ def test_a_worker_is_killed_and_the_table_is_the_same(studies, undisturbed) -> N
     assert again[0][1] >= 400, "begun anew instead of taken up"
 
 
-def test_the_head_is_killed_and_started_again(studies, undisturbed, cluster) -> None:
+def test_the_head_is_killed_and_started_again(studies, undisturbed, cluster, monkeypatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # a cluster that `ray.init` has started asks for one
     study = studies("ray", f"address={cluster}").begin()
     study.meet(400)
     assert study.states().get("running", 0) >= 1

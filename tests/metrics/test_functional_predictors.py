@@ -212,7 +212,7 @@ def test_dci_scores_further_rows_by_the_same_predictors(rng: np.random.Generator
     np.testing.assert_allclose(ours["nrmse_test2_per_factor"], ours["nrmse_per_factor"], atol=1e-9)
     scale = other[1].std(0) / y[:300].std(0)
     np.testing.assert_allclose(ours["rmse_gap_per_factor"], ours["nrmse_gap_per_factor"] * scale, rtol=1e-7)
-    with pytest.raises(ValueError, match="lasso and rf alone"):
+    with pytest.raises(ValueError, match="lasso, rf and mlp alone"):
         fn.dci(np.round(x * 3), np.round(np.tanh(y) * 2), predictor="gbt", further={"gap": other})
 
 

@@ -77,9 +77,13 @@ def test_active_units_are_the_same_in_every_metric(seed: int) -> None:
     assert {values["active_units"] for values in found.values()} == {2.0}, found
 
 
+LESS = {"reasoning.steps": 20, "downstream.sizes": (10, 100), "fairness.predictor": "lr"}
+"""What need not be learnt well to be named."""
+
+
 def test_every_number_of_a_result_has_its_meaning() -> None:
     names = [e.name for e in registry().entries("metric") if e.plugin == "metrics"]
-    found = evaluate(synthetic_table(), names, repeats=1)["metrics"]
+    found = evaluate(synthetic_table(), names, repeats=1, on_error="row", **LESS)["metrics"]
     assert sum("error" not in values for values in found.values()) >= 17
     for name, values in found.items():
         if "error" not in values:

@@ -152,7 +152,7 @@ class Discriminator(nn.Module):
             h = F.elu(_grouped(h, weight, bias))
             if layer in self.POOL_AFTER:
                 h = F.avg_pool2d(h, 2)
-        return self.head(h.reshape(len(h), x.shape[1], -1)).squeeze(2)
+        return self.head(h.reshape(h.shape[0], x.shape[1], -1)).squeeze(2)
 
 
 class Autoencoder(nn.Module):

@@ -10,7 +10,11 @@ from torch import Tensor
 from . import checks
 from .boosting import gradient_boosting
 from .checks import Array, Result
+from .sentences import Column, Sentence
 from .solvers import logistic_regression
+
+FEWEST = 3
+"""Values of a factor that takes part in what is kept back."""
 
 
 class _Trial(NamedTuple):
@@ -41,9 +45,10 @@ def combinations(
     of values is kept from the reader, each value being seen beside others; the accuracies are those of these two
     factors, mean over pairs. That asks of the code alone whether what reads one factor serves beside every value of
     another. predictor: 'lr' (logistic regression) or 'gbt' (boosted trees). At most `train` rows are fitted.
-    Keys: unseen (headline, higher is better), seen, gap = seen - unseen (lower is better), seen_per_factor,
-    unseen_per_factor [K], unseen_combinations (their number), test_rows (rows of unseen combinations). Raises
-    ValueError for a single factor without test rows, and where no test row is of an unseen combination.
+    Factors of two values take no part. Keys: unseen (headline, higher is better), seen, gap = seen - unseen (lower is
+    better), seen_per_factor, unseen_per_factor [K], unseen_combinations (their number), test_rows (rows of unseen
+    combinations). Raises ValueError for a single factor without test rows, and where no test row is of an unseen
+    combination.
     """
     checks.one_of(predictor, ("lr", "gbt"), "predictor")
     if not 0 < share < 1:
@@ -63,15 +68,19 @@ def combinations(
             sums[:, k] += torch.tensor([*pair, 1.0], dtype=torch.float64)
     seen, unseen = sums[0] / sums[2], sums[1] / sums[2]
     result: Result = {
-        "unseen": float(unseen.mean()),
-        "seen": float(seen.mean()),
-        "gap": float((seen - unseen).mean()),
+        "unseen": float(unseen.nanmean()),
+        "seen": float(seen.nanmean()),
+        "gap": float((seen - unseen).nanmean()),
         "seen_per_factor": labels.widen(seen),
         "unseen_per_factor": labels.widen(unseen),
         "unseen_combinations": float(count),
         "test_rows": float(sum(len(trial.unseen[0]) for trial in trials)),
     }
-    return checks.finish(result, labels.explain("unseen"))
+    reasons = labels.explain("unseen")
+    for k in (sums[2] == 0).nonzero()[:, 0].tolist():
+        column = Column("factor", labels.kept[k])
+        reasons[Sentence("{}", column)] = Sentence("{} takes no part: nothing could be kept back beside it", column)
+    return checks.finish(result, reasons)
 
 
 def _accuracies(trial: _Trial, k: int, size: int, predictor: str, seed: int) -> tuple[float, float]:
@@ -116,8 +125,12 @@ def _kept_back(
     if count < 2:
         raise ValueError("a single factor has no combinations")
     trials, cells = [], 0
+    if sum(size >= FEWEST for size in labels.sizes) < 2:
+        raise ValueError(f"no two factors have {FEWEST} values or more, beside which others can be kept back")
     for a in range(count):
         for b in range(a + 1, count):
+            if min(labels.sizes[a], labels.sizes[b]) < FEWEST:
+                continue
             hidden = withheld(labels.sizes[a], labels.sizes[b], share, generator).to(c.device)
             mask = hidden[labels.index[:, a], labels.index[:, b]]
             cells += int(hidden.sum())
@@ -136,8 +149,10 @@ def _kept_back(
 
 
 def withheld(first: int, second: int, share: float, generator: torch.Generator) -> Tensor:
-    """Mask [first, second] of pairs of values that are kept back: about `share`, never all of a value's."""
+    """Mask [first, second] of pairs of values that are kept back: about `share`, each value being seen beside two
+    others or more, since a value that is seen beside one alone is read from that one. Both have three values or
+    more."""
     longest, shortest = max(first, second), min(first, second)
-    run = max(1, min(round(share * longest), shortest - 1))
+    run = max(1, min(round(share * longest), shortest - FEWEST + 1))
     a, b = (torch.randperm(n, generator=generator) for n in (first, second))
     return (a[:, None] + b) % longest < run

@@ -224,7 +224,7 @@ class IndepVideo(Method[Config]):
     def _nothing(self, like: Tensor) -> Tensor:
         """States before the first one: zeros `[b, markov, k * d]`, in float32 under autocast."""
         dtype = torch.float32 if like.dtype in (torch.bfloat16, torch.float16) else like.dtype
-        return torch.zeros(len(like), self.config.markov, self.size, dtype=dtype, device=like.device)
+        return torch.zeros(like.shape[0], self.config.markov, self.size, dtype=dtype, device=like.device)
 
     def features(self, x: Tensor) -> Tensor:
         """Clips `[b, t, ...]` -> what the encoder sees in each frame `[b, t, features]`, all frames in one pass."""

@@ -210,7 +210,7 @@ class CrossAligned(SentenceMethod[Config]):
     def encode(self, x: Tensor) -> Code:
         """`label` by Bayes' rule with equal priors: which label explains the sentence best, read under that label;
         `code` is z read under the more probable one."""
-        z = [self.content(x, self.told(x.new_full((len(x),), k))) for k in (0, 1)]
+        z = [self.content(x, self.told(x.new_full((x.shape[0],), k))) for k in (0, 1)]
         fit = [by_parts(partial(self._fit, label=k), len(self.vocab), x, z[k]) for k in (0, 1)]
         label = torch.stack(fit, 1).softmax(1)
         return {"code": torch.where(label[:, 1:] > 0.5, z[1], z[0]), "label": label}

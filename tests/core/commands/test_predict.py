@@ -16,6 +16,7 @@ from distk import Dataset, DataSpec, Files, Latent, LatentSpace, Method, NoConfi
 from distk.metric import CodeTable
 from distk.plugins.metrics.prediction import Prediction
 from distk.prediction import continued
+from distk.sheet import bare
 
 TINY = {"size": 16, "arch": "das-dandi", "channels": 4, "frame_dim": 8, "hidden": 8, "f_dim": 4, "z_dim": 2}
 
@@ -112,7 +113,7 @@ def test_the_command_draws_two_rows_per_clip(run: Path, distk_command: Any, tmp_
     found = json.loads(distk_command("predict", run, "--n", 3, "--past", 5, "--out", out, "--json")[1])
     assert found["files"] == [str(out), str(out.with_suffix(".gif"))]
     assert (found["shown"], len(found["errors"]), len(found["errors_of_no_change"])) == (5, 3, 3)
-    with Image.open(out) as strip, Image.open(out.with_suffix(".gif")) as film:
+    with bare(Path(out)) as strip, Image.open(out.with_suffix(".gif")) as film:
         assert strip.width > strip.height, "eight frames beside each other, six rows below"
         assert film.n_frames == 8
     code, told, _ = distk_command("predict", run, "--n", 2, "--out", out)

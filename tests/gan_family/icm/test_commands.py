@@ -13,6 +13,7 @@ from PIL import Image
 
 from distk import checkpoint
 from distk.plugins.gan_family.icm.assembly import assembled
+from distk.sheet import bare
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_apply_one_expert_to_a_folder_of_images_of_any_size(run_folder: Path, di
     model.shown = 1
     with torch.no_grad():
         expected = model.expert(2)(torch.tensor(values)[None, None] / 255)[0, 0, 0]
-    made = np.asarray(Image.open(in_folder / files[0]))
+    made = np.asarray(bare(in_folder / files[0]))
     assert made.shape == (21, 34, 3)
     assert np.abs(made[:, :, 0] / 255 - expected.numpy()).max() < 1 / 255
 
@@ -92,7 +93,7 @@ def test_grid_has_a_row_per_expert(run_folder: Path, distk_command, in_folder: P
     )
     assert code == 0, err
     assert [s["expert"] for s in json.loads(out)["shifts"]] == [0, 1, 2]
-    picture = Image.open(in_folder / "g.png")
+    picture = bare(in_folder / "g.png")
     assert picture.height == 4 * 50 + 2
     assert picture.width > 5 * 50 + 2
 

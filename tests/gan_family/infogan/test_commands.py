@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from distk import Code, CodeTable, DataSpec, FactorDataset, Files, Latent, LatentSpace, Method, UsageError, train
 from distk.config import NoConfig
 from distk.plugins.gan_family.infogan.metrics import GapConfig, GapDci
+from distk.sheet import bare
 
 CPU = torch.device("cpu")
 
@@ -148,7 +148,7 @@ def test_grid_draws_a_picture_for_each_code(distk_command: Any, run: Path) -> No
     told = json.loads(out)
     assert told["files"] == ["all-c1.png", "all-c2.png", "all-d.png"]
     assert (told["codes"], told["rows"], told["columns"]) == (["c1", "c2", "d"], {"c1": 4, "c2": 4, "d": 3}, 3)
-    with Image.open("all-d.png") as classes, Image.open("all-c1.png") as walk:
+    with bare(Path("all-d.png")) as classes, bare(Path("all-c1.png")) as walk:
         assert classes.height < walk.height  # three classes, four values
     code, out, _ = distk_command("infogan", "grid", run, "--code", "c2", "--out", "one.png")
     assert (code, out.strip()) == (0, "one.png")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from distk import checkpoint, images
 from distk.commands.interpolate import strips
 from distk.plugins.gan_family.sdgan.commands import crossed, read_corners, read_subjects
+from distk.sheet import bare
 
 FACES = {"size": 16, "identities": 30, "observations": 4}
 
@@ -36,7 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def pixels(path: Path | str) -> np.ndarray:
-    return np.asarray(Image.open(path).convert("RGB"))
+    return np.asarray(bare(Path(path)))
 
 
 def drawn(x: torch.Tensor, columns: int) -> np.ndarray:

@@ -18,6 +18,7 @@ import distk
 from distk import cli
 from distk.data import open_dataset
 from distk.plugins.rl_control.dyncontent.metrics import foretold_nll
+from distk.sheet import bare
 
 TINY = {"hidden": 12, "transition_hidden": 6, "batch": 8, "steps": 2, "device": "cpu", "quiet": True}
 SMALL = {"count": 60, "second": 40, "held_out": 20}
@@ -120,7 +121,7 @@ def test_predict_is_the_generic_command_too(runs, tmp_path):
     found = json.loads(said.stdout)
     assert len(found["errors"]) == len(found["errors_of_no_change"]) == 3
     assert found["errors"][0] == found["errors_of_no_change"][0]
-    with Image.open(tmp_path / "p.png") as picture:
+    with bare(tmp_path / "p.png") as picture:
         assert picture.size[1] > 3 * picture.size[0]  # 12 rows of 3
     text = call("dyncontent", "predict", runs["rce"], "--n", 2, "--steps", 1, "--out", tmp_path / "q.png")
     assert text.returncode == 0, text.stderr

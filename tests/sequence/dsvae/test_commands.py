@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from distk import cli
+from distk.sheet import bare
 
 TINY = ["--size", "16", "--arch", "das-dandi", "--channels", "4", "--frame-dim", "8", "--hidden", "8"]
 TINY += ["--f-dim", "4", "--z-dim", "2", "--prior", "learned", "--device", "cpu", "--batch", "4"]
@@ -60,7 +61,7 @@ def test_transfer_writes_four_rows_per_pair(distk: Call, run: Path, tmp_path: Pa
     for pair in found["pairs"]:
         assert pair["a"] != pair["b"]
         assert pair["gain"] < 1
-    with Image.open(out) as picture:
+    with bare(Path(out)) as picture:
         assert picture.size == (8 * 50 + 2, 8 * 50 + 2)  # 8 frames of 16 pixels, enlarged to 48; 2 pairs of 4 rows
     with Image.open(out.with_suffix(".gif")) as film:
         assert film.n_frames == 8

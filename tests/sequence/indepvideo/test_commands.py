@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from distk import cli, console, load, open_dataset
 from distk.plugins.sequence.indepvideo import information, metrics
+from distk.sheet import bare
 
 TINY = ["--data", "bouncing-squares", "--channels", "2", "--features", "4", "--latent-dim", "2", "--trans-hidden", "8"]
 TINY += ["--batch", "4", "--steps", "3", "--device", "cpu"]
@@ -57,7 +58,7 @@ def test_independent_draws_a_row_per_factor(distk: Call, folder: Path, tmp_path:
         found = json.loads(told)
         assert found["files"] == [str(out), str(out.with_suffix(".gif"))]
         assert list(found["variance_over_time"]) == ["all", "factor 0", "factor 1", "factor 2"]
-        with Image.open(out) as sheet:
+        with bare(Path(out)) as sheet:
             assert sheet.height == 2 * 4 * (48 + 2) + 2  # two clips of four rows, 16 pixels enlarged three times
             assert sheet.width > 7 * (48 + 2) + 2  # frames 2 to 8, and the labels
         with Image.open(out.with_suffix(".gif")) as movie:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from distk import UsageError
 from distk.settings import resolve
+from distk.sheet import bare
 
 SMALL = {"size": 32, "scales": [5], "orientations": 1, "positions": 4}
 
@@ -38,7 +39,6 @@ def distk(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 
 def test_transfer_shows_an_item_under_every_class(run: Path, tmp_path: Path, capsys: Any) -> None:
-    from PIL import Image
 
     from distk.commands.transfer import under_classes
     from distk.models import open_model
@@ -46,7 +46,7 @@ def test_transfer_shows_an_item_under_every_class(run: Path, tmp_path: Path, cap
     out = tmp_path / "t.png"
     found = json.loads(distk(capsys, "transfer", run, "--image", 5, "--image", 40, "--out", out, "--json"))
     assert (found["group"], found["rows"], found["classes"]) == ("y", [5, 40], [0, 1, 2])
-    assert Image.open(out).size == (4 * 66 + 2, 2 * 66 + 2)  # the item and three classes, enlarged to 64 pixels
+    assert bare(Path(out)).size == (4 * 66 + 2, 2 * 66 + 2)  # the item and three classes, enlarged to 64 pixels
     one = json.loads(distk(capsys, "transfer", run, "--image", 5, "--class", 2, "--out", out, "--json"))
     assert one["classes"] == [2]
     model, _ = open_model(run / "checkpoint.safetensors", "cpu")

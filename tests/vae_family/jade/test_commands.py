@@ -13,6 +13,7 @@ from PIL import Image
 from scipy import io
 
 import distk
+from distk.sheet import bare
 from distk.testing import check_metric, model_table
 
 SMALL = {"width": 0.125, "hidden": 16, "horizon": 6}
@@ -37,7 +38,7 @@ def test_transfer_between_the_data_sets(run_folder: Path, distk_command, in_fold
     assert told["content"] == {"of": "primary", "rows": [3, 1007]}
     assert told["style"] == {"of": "secondary", "rows": [5, 6, 7]}
     assert 0 <= told["class_kept"] <= 1
-    sheet = np.asarray(Image.open(target))
+    sheet = np.asarray(bare(Path(target)))
     assert sheet.shape == (2 + 3 * 66, 2 + 4 * 66, 3)
     # What stands in the second row and column is the first content in the first style, of the secondary's decoder.
     model = distk.load(run_folder / "checkpoint.safetensors")
@@ -67,7 +68,7 @@ def test_traverse_one_half(run_folder: Path, distk_command, in_folder: Path, par
     code, out, err = distk_command("jade", "traverse", run_folder, *arguments)
     assert code == 0, err
     assert json.loads(out)["row"] == 4
-    assert Image.open(target).height == 2 + 11 * 66
+    assert bare(Path(target)).height == 2 + 11 * 66
 
 
 def test_sample_a_class(run_folder: Path, distk_command, in_folder: Path) -> None:
@@ -75,7 +76,7 @@ def test_sample_a_class(run_folder: Path, distk_command, in_folder: Path) -> Non
     code, out, err = distk_command("jade", "sample", run_folder, "--class", 3, "-n", 4, "--out", target, "--json")
     assert code == 0, err
     assert json.loads(out)["classes"] == ["3"]
-    assert Image.open(target).size == (2 + 4 * 66, 2 + 66)
+    assert bare(Path(target)).size == (2 + 4 * 66, 2 + 66)
     assert distk_command("sample", run_folder, "--label", 3, "--n", 4, "--out", target)[0] == 0
 
 

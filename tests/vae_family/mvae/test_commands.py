@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from distk import checkpoint
+from distk.sheet import bare
 
 SETTINGS: dict[str, Any] = {"size": 16, "fixed": 60, "test": 80, "batch": 4, "steps": 2, "device": "cpu"}
 
@@ -29,7 +30,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pixels(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path).convert("RGB"))
+    return np.asarray(bare(Path(path)))
 
 
 def test_objects_swap_shows_what_the_model_makes(runs: Path, distk_command, in_folder: Path) -> None:
