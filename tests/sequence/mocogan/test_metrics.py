@@ -324,3 +324,14 @@ def test_scores_during_training_are_those_of_the_saved_model_and_teach_it_nothin
         assert model.training == training
         assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
     assert found[True] == found[False] or math.isnan(found[True])
+
+
+def test_real_clips_are_those_of_the_test(seed: int) -> None:
+    from distk.plugins.sequence.mocogan.metrics import real_clips
+
+    data = open_dataset("shape-motion", {"size": 16, "clips": 60})
+    seen: list[torch.Tensor] = []
+    read = data.batch
+    data.batch = lambda rows: seen.append(rows) or read(rows)  # type: ignore[method-assign, func-returns-value]
+    list(real_clips(data, 5, torch.Generator().manual_seed(seed)))
+    assert bool(torch.isin(torch.cat(seen), data.rows_of("test")).all())

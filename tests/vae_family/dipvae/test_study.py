@@ -28,3 +28,10 @@ def test_show_says_in_what_the_variants_differ(distk_command) -> None:
     assert code == 0, err
     lines = json.loads(out)["variants"]
     assert [n["settings"].get("beta") for n in lines[3:]] == [1, 4, 16]
+
+
+def test_at_the_papers_size_a_tenth_is_held_out_and_scored() -> None:
+    made = plan("dip", scale="paper")
+    assert {made.settings(v, 0).data_options["holdout"] for v in made.variants if not v.quoted} == {0.1}
+    scored = [c for c in made.recipe.columns if c.ours]
+    assert {made.options(c).get("split") for c in scored} == {"test"}
