@@ -117,7 +117,7 @@ def draw(model: Method, made: Traversal, target: Path, gif: bool, title: str = "
         *(f"{_block(model, row.block)}  {row.label}".strip() for row in made.rows),
     ]
     runs = {tuple(f"{value:.2g}" for value in row.values) for row in made.rows if row.values}
-    shared = list(*runs) if len(runs) == 1 and all(row.values for row in made.rows) else []
+    shared: list[str] = list(*runs) if len(runs) == 1 and all(row.values for row in made.rows) else []
     beneath = [["", *([""] * (columns - 1))], *(_beneath(model, row, columns) for row in made.rows)]
     sheet = Sheet(
         torch.cat([top, *(p.cpu() for p in parts)]),

@@ -132,7 +132,7 @@ def test_generic_commands_of_the_generator(runs, distk_command) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (["betavae", "--beta", "-1"], "'beta': -1.0 is below the smallest allowed value 0"),
+        (["betavae", "--beta", "-1"], "--beta: -1.0 is below the smallest allowed value 0"),
         (["annealedvae", "--c-min", "5", "--c-max", "4"], "c-max must be >= c-min 5 (got 4)"),
         (["factorgen", "--data", "digits"], "factorgen needs a data set with factors"),
         (["betatcvae", "--data", "blobs", "--batch", "1", "--steps", "1"], "use --batch 2"),
