@@ -35,9 +35,9 @@ class TrainGroup(PlainGroup):
         """`distk train --config FILE ...`: the file names the method."""
         if args and args[0].startswith("-") and not {"--help", "-h"} & set(args):
             file = _named(args).get("--config")
-            if file is None:
+            if not file:
                 ctx.fail(f"name the method first: distk train METHOD {args[0]} ...; `distk list methods` shows them.")
-            args = [method_in(Path(file)), *args]
+            args = [method_in(Path(str(file))), *args]
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

@@ -143,8 +143,8 @@ def predict(
     cells = images.enlarge(pairs.flatten(0, 2))
     Sheet(cells, steps + 1, rows=names, heads=heads, title=titled(on.header)).write(picture)
     if not on.json:
-        heads = ("actions", "nats", "nats if nothing changed")
-        console.table(f"{len(rows)} items", heads, [(i, *row) for i, row in enumerate(zip(errors, still, strict=True))])
+        told = ("actions", "nats", "nats if nothing changed")
+        console.table(f"{len(rows)} items", told, [(i, *row) for i, row in enumerate(zip(errors, still, strict=True))])
     on.report([picture], errors=errors, errors_of_no_change=still)
 
 
