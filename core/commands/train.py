@@ -37,7 +37,7 @@ class TrainGroup(PlainGroup):
             file = _named(args).get("--config")
             if file is None:
                 ctx.fail(f"name the method first: distk train METHOD {args[0]} ...; `distk list methods` shows them.")
-            args = [method_in(Path(file)), *args]
+            args = [method_in(Path(str(file))), *args]
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
