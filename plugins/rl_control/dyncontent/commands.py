@@ -139,9 +139,9 @@ def predict(
         pairs = torch.stack([torch.stack(seen, 1), torch.stack(made, 1)], 1)[:8]  # [items, 2, steps + 1, *shape]
     picture = on.beside("predict.png")
     names = [f"{row} {what}" for row in rows.tolist()[: len(pairs)] for what in ("happens", "foretold")]
-    heads = [f"{k} action{'' if k == 1 else 's'}" for k in range(steps + 1)]
+    above = [f"{k} action{'' if k == 1 else 's'}" for k in range(steps + 1)]
     cells = images.enlarge(pairs.flatten(0, 2))
-    Sheet(cells, steps + 1, rows=names, heads=heads, title=titled(on.header)).write(picture)
+    Sheet(cells, steps + 1, rows=names, heads=above, title=titled(on.header)).write(picture)
     if not on.json:
         told = ("actions", "nats", "nats if nothing changed")
         console.table(f"{len(rows)} items", told, [(i, *row) for i, row in enumerate(zip(errors, still, strict=True))])
