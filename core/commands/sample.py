@@ -78,7 +78,9 @@ def sample(
         for line in lines if not on.json else []:
             console.say(line)
         return
-    words = ", ".join(class_words(model, name, [k])[0] for name, k in given.items() if name != "frames")
+    groups = {group.name for group in model.latents}
+    told = [class_words(model, name, [k])[0] for name, k in given.items() if name in groups]
+    words = ", ".join([*told, *([label] if label is not None else [])])
     heads = [] if grid is None else moved_words(model, grid, wide)
     title = titled(on.header, words, f"draws of seed {seed}")
     target = on.shown("samples" if grid is None else f"samples-{grid}")

@@ -324,6 +324,7 @@ def test_the_checks_find_what_is_wrong_and_name_the_line_and_the_cure() -> None:
         "the smallest batch is trained on, a smaller one refused",
         "two ranks together draw the batch of one",
         "every latent can be walked",
+        "its page can be made, or it says why not",  # whose sliders would stand at NaN
     }
     assert "set `least_batch`" in problems["the smallest batch is trained on, a smaller one refused"]
     read = problems["the step reads nothing back to the host"]

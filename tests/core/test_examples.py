@@ -232,8 +232,9 @@ def scored(word: str, runs: Examples) -> None:
     """A run with scores, or a folder of four runs whose scores differ."""
     place = Path(word) if word == "runs/my-run" else Path(word) / "s0"
     shutil.copytree(runs.of("cascadevae"), place)
-    words = ["eval", str(place), "-m", "mig", "-m", "modularity", "--rows", "300", "--no-plots"]
-    assert called(runs.program, words)[0] == 0
+    words = ["eval", str(place), "-m", "mig", "-m", "modularity", "--rows", "400", "--no-plots"]
+    done = called(runs.program, words)
+    assert done[0] == 0, done
     for i in range(1, 4 if place != Path(word) else 0):
         other = Path(word) / f"s{i}"
         shutil.copytree(place, other)

@@ -89,7 +89,7 @@ def test_a_header_of_wrong_kinds_is_refused_where_it_is_read(sound, tmp_path, wh
 )
 def test_json_that_we_never_write_is_refused(sound, tmp_path, value) -> None:
     text = json.dumps(header_of(sound))
-    text = text.replace('"metrics": {}', f'"metrics": {{"x": {value}}}')
+    text = text.replace('"metrics": {', f'"metrics": {{"x": {value}, ')
     assert value in text
     with pytest.raises(DistkError, match=r"the header of '.*' is damaged"):
         checkpoint.read_header(rewritten(sound, tmp_path / "c.safetensors", text))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,9 +156,15 @@ def test_a_folder_of_images_is_decoded_once(
     from distk.plugins.datasets import folder as module
 
     monkeypatch.setattr(kept, "SMALL", 1)
-    decoded: list[str] = []
-    inner = module.read_frames
-    monkeypatch.setattr(module, "read_frames", lambda file, *rest: decoded.append(rest[0]) or inner(file, *rest))
+    decoded: list[int] = []
+    inner = module.read_many
+
+    def counted(*given: Any) -> Iterator[tuple[int, np.ndarray]]:
+        for k, picture in inner(*given):
+            decoded.append(k)
+            yield k, picture
+
+    monkeypatch.setattr(module, "read_many", counted)
     first = open_dataset("folder", {"size": 8}, folder=pictures)
     second = open_dataset("folder", {"size": 8}, folder=pictures, where="host")
     assert len(decoded) == 60

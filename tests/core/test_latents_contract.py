@@ -167,6 +167,7 @@ class Items:
     """A thousand items whose fourth and fifth entries lie where the walk of `free` has to go."""
 
     name, origin, device = "items", "made here", torch.device("cpu")
+    spec = DataSpec("image", (1, 2, 3))
 
     def __init__(self, generator: torch.Generator) -> None:
         self.x = torch.rand(1000, 1, 2, 3, generator=generator) * torch.tensor([1.0, 1, 1, 10, 100, 1]).view(1, 1, 2, 3)

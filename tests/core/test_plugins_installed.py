@@ -178,7 +178,7 @@ def test_a_plugin_from_its_wheel_works_and_is_missed_when_gone(tmp_path: Path, w
     plugin = next(p for p in found["plugins"] if p["name"] == "foldiak")
     assert (plugin["distribution"], plugin["version"]) == ("distk-foldiak", "2.3")
     brings = {"method": ["tied-linear"], "dataset": ["foldiak"], "metric": ["best-r2"], "study": ["bars"]}
-    brings["command"] = ["filters"]
+    brings |= {"command": ["filters"], "hook": ["follows runs"]}
     assert plugin["provides"] == brings
     where = env.run(env.bin / "python", "-c", "import distk, distk_foldiak as p; print(distk.__file__, p.__file__)")
     assert where.stdout.count(str(tmp_path)) == 2, "not the installed copies"

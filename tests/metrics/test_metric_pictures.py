@@ -17,8 +17,11 @@ GREY = (128, 128, 128)
 
 
 def pixels(drawing: pictures.Drawing) -> np.ndarray:
-    """[height, width, 3] in 0..255."""
-    return np.asarray(Image.open(io.BytesIO(drawing.png())).convert("RGB")).astype(float)
+    """[height, width, 3] in 0..255, in the drawing's own pixels: a PNG has several for each of them."""
+    sheet = np.asarray(Image.open(io.BytesIO(drawing.png())).convert("RGB")).astype(float)
+    n = int(drawing.scale)
+    assert n == drawing.scale >= 2
+    return sheet.reshape(len(sheet) // n, n, -1, n, 3).mean((1, 3))
 
 
 def cells(drawing: pictures.Drawing) -> tuple[float, float, float, float]:

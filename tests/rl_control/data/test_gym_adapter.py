@@ -113,7 +113,9 @@ def test_training_and_the_messages(tmp_path, capsys):
     model = distk.load(run.checkpoint)
     data = model.dataset()
     assert data.batch(torch.arange(9))["x"].shape == (9, 3, 16, 16)
-    assert "cannot be stepped twice" in distk.evaluate(model, ["icf"], rows=8)["metrics"]["icf"]["error"]
+    assert (
+        "cannot be stepped twice" in distk.evaluate(model, ["icf"], rows=8, on_error="row")["metrics"]["icf"]["error"]
+    )
     with pytest.raises(UsageError, match="--estimator reinforce"):
         distk.train("icf", steps=1, device="cpu", out=tmp_path / "x", estimator="all-actions", **options)
     with pytest.raises(UsageError, match="two Discrete actions"):

@@ -118,7 +118,8 @@ def test_gradients(grid, camera, generator):
     def between(v, w, t):
         return local_view(v, rigid(rotations(w), t), 3, CUBE, 4)
 
-    assert torch.autograd.gradcheck(between, (small, turn, shift))
+    # Interpolated values have kinks at the middles of voxels: so small a step hardly ever goes across one.
+    assert torch.autograd.gradcheck(between, (small, turn, shift), eps=1e-8)
 
 
 def test_probabilities_sum_to_one(generator):

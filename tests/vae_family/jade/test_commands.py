@@ -77,7 +77,8 @@ def test_sample_a_class(run_folder: Path, distk_command, in_folder: Path) -> Non
     assert code == 0, err
     assert json.loads(out)["classes"] == ["3"]
     assert bare(Path(target)).size == (2 + 4 * 66, 2 + 66)
-    assert distk_command("sample", run_folder, "--label", 3, "--n", 4, "--out", target)[0] == 0
+    done = distk_command("sample", run_folder, "--label", 3, "--n", 4, "--out", target)
+    assert done[0] == 0, done
 
 
 def test_figure_two(run_folder: Path, distk_command, in_folder: Path) -> None:
