@@ -10,11 +10,13 @@ import typer
 
 from distk import console
 from distk.commands.arguments import Json
+from distk.commands.shared import Look
 from distk.errors import UsageError
 from distk.files import write_atomic
 from distk.laboratory.compare import Comparison, Group, drawn
 from distk.laboratory.compare import compare as held_together
 from distk.laboratory.spread import Spread
+from distk.look import FORMS, chosen, held_to
 
 
 def compare(
@@ -25,8 +27,11 @@ def compare(
         list[str] | None,
         typer.Option("--metric", "-m", help="Show the scores of this metric alone, every number of it; repeatable."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also draw the logged curves into this PNG.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Also draw the logged curves into this PNG, SVG or PDF.")
+    ] = None,
     json: Json = False,
+    look: Look = Look(),
 ) -> None:
     """Hold runs against each other: settings that differ, scores, curves.
 
@@ -36,13 +41,16 @@ def compare(
 
     Example: distk compare runs/my-run runs/other-run
     """
-    if out is not None and out.suffix.lower() != ".png":
-        raise UsageError(f"--out '{out}': curves are drawn as PNG, so its name must end in .png.")
-    if out is not None and not out.parent.is_dir():
-        raise UsageError(f"--out '{out}': the folder '{out.parent}' does not exist.")
+    if out is not None:
+        held_to(out)
+        out = out.with_suffix(chosen().suffix) if not out.suffix and chosen().suffix else out
+        if out.suffix.lower() not in FORMS:
+            raise UsageError(f"--out '{out}': curves are drawn as {', '.join(FORMS)}, so its name must end in one.")
+        if not out.parent.is_dir():
+            raise UsageError(f"--out '{out}': the folder '{out.parent}' does not exist.")
     made = held_together(*runs, metrics=metric or ())
     if out is not None:
-        write_atomic(out, drawn(made))
+        write_atomic(out, drawn(made, out.suffix.lower()))
     if json:
         console.emit_json({**made.plain(), "files": [str(out)] if out is not None else []})
         return

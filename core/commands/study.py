@@ -9,6 +9,7 @@ import typer
 
 from distk import console
 from distk.commands.arguments import Device, Json
+from distk.commands.shared import Look
 from distk.device import choose_device
 from distk.errors import DistkError
 from distk.files import read_text
@@ -189,10 +190,10 @@ def logs(
         console.say(line)
 
 
-def report(out: Folder, json: Json = False) -> None:
+def report(out: Folder, json: Json = False, look: Look = Look()) -> None:
     """Show a study's results again, and draw its figures anew from results.csv.
 
-    Example: distk study report runs/study-my-study
+    Example: distk study report runs/study-my-study --format pdf
     """
     told = reports.report(out)
     if json:

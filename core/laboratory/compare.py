@@ -18,7 +18,7 @@ from distk.errors import DistkError, UsageError, unknown
 from distk.laboratory.index import folders_below, headlines_of
 from distk.laboratory.records import LOG, Record, last_rows, read, state_of
 from distk.laboratory.spread import Difference, Spread, band, difference, spread
-from distk.study.tables import as_png, windowless
+from distk.study.tables import as_figure, windowless
 
 WHOLE_LOG = 64 << 20
 """Bytes of a log that we agree to read for its curves."""
@@ -187,8 +187,9 @@ def joint(group: Group, term: str, held: Mapping[Path, Mapping[str, Any]]) -> tu
     return steps, np.stack([values[np.isin(at, steps)] for at, values in own])
 
 
-def drawn(made: Comparison) -> bytes:
-    """The curves of all groups as PNG, a panel per logged term: the mean over runs, and its interval as a band.
+def drawn(made: Comparison, suffix: str = ".png") -> bytes:
+    """The curves of all groups as a PNG, SVG or PDF: a panel per logged term, with the mean over runs, and its interval
+    as a band.
 
     Raises UsageError where no run logged anything.
     """
@@ -212,4 +213,4 @@ def drawn(made: Comparison) -> bytes:
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=7)
     axes[0].legend(fontsize=7)
-    return as_png(picture, 110)
+    return as_figure(picture, suffix, 110)

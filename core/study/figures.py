@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from distk import look
 from distk.files import write_atomic
 from distk.study.claims import interval
 from distk.study.protocol import Row
 from distk.study.recipe import Figure, Recipe, Variant
-from distk.study.tables import as_png, windowless
+from distk.study.tables import as_figure, windowless
 
 DPI = 110
 PANELS = 4
@@ -21,7 +22,9 @@ DECADES = 100
 
 
 def draw(recipe: Recipe, rows: Sequence[Row], labels: Sequence[str], out: Path) -> list[Path]:
-    """Draw every figure of the recipe, or all columns where it names none, as PNG into `out`; the files."""
+    """Draw every figure of the recipe, or all columns where it names none, into `out`; the files.
+
+    They are PNG, or what `--format` says."""
     wanted = recipe.figures or (Figure("points", "results"),)
     made = []
     for figure in wanted:
@@ -29,8 +32,8 @@ def draw(recipe: Recipe, rows: Sequence[Row], labels: Sequence[str], out: Path) 
             picture = _points(recipe, figure, rows, labels)
         else:
             picture = _lines(recipe, figure, rows)
-        path = out / f"{figure.name}.png"
-        write_atomic(path, as_png(picture, DPI))
+        path = out / f"{figure.name}{look.chosen().suffix or '.png'}"
+        write_atomic(path, as_figure(picture, path.suffix, DPI))
         made.append(path)
     return made
 

@@ -67,6 +67,10 @@ def test_text_and_json(distk_command, folder: Path, score) -> None:
     assert "mapc" not in out
     with Image.open("curves.png") as picture:
         assert np.asarray(picture.convert("RGB")).std() > 5
+    for words, start in ((("curves.pdf",), b"%PDF"), (("curves", "--format", "svg"), b"<?xml")):
+        code, out, errors = distk_command("compare", "runs", "--json", "--out", *words)
+        assert code == 0, errors
+        assert Path(json.loads(out)["files"][0]).read_bytes().startswith(start)
     code, out, _ = distk_command("compare", "runs", "-m", "covstats")
     assert "covstats.mapc" in out
     assert "reconstruction" not in out
@@ -84,7 +88,8 @@ def test_text_and_json(distk_command, folder: Path, score) -> None:
         (["runs/fast-0/log.jsonl"], 1, "holds no run"),
         (["runs", "-m", "covstat"], 2, "Did you mean 'covstats'?"),
         (["runs/fast-3", "-m", "mig"], 1, "Score them with `distk eval RUN --metric mig`"),
-        (["runs", "--out", "curves.pdf"], 2, "must end in .png"),
+        (["runs", "--out", "curves.gif"], 2, "drawn as .png, .svg, .pdf"),
+        (["runs", "--out", "curves.png", "--format", "pdf"], 2, "contradict each other"),
         (["runs", "--out", "no/curves.png"], 2, "'no' does not exist"),
     ],
 )

@@ -37,6 +37,9 @@ def test_run_status_and_report_tell_the_same(distk_command, ran, in_folder) -> N
     for word in ("covstats.cvr", "0.5 (0.1)", "Table 9", "too few runs to say", "the paper shows a picture"):
         assert word in " ".join(out.split()), word
     assert "results.png are in runs/study-tiny" in errors
+    code, out, _ = distk_command("study", "report", "runs/study-tiny", "--format", "svg", "--json")
+    (drawn,) = [f for f in json.loads(out)["files"] if f.endswith(".svg")]
+    assert (in_folder / drawn).read_bytes().startswith(b"<?xml")
 
     code, out, errors = distk_command("study", "status", "runs/study-tiny")
     assert code == 0
