@@ -28,6 +28,8 @@ SMALL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 BOUNDED = [entry.name for entry in registry().entries("method") if can(entry.load(), "bound")]
 PLAIN = {"vae", "mvae", "mvae-baseline", "peychev-conv", "peychev-fc"}
 """Methods whose loss is the negative bound itself."""
+RELAXED = {"jointvae": {"reconstruction"}}
+"""What is of a relaxed code while training, and of one that is drawn in the score: near, but not the same."""
 STEPS, BATCH, DRAWS = 60, 16, 4
 
 
@@ -77,9 +79,10 @@ def test_what_is_logged_is_what_is_scored(name: str, seed: int, monkeypatch: pyt
         assert shared & {"reconstruction", "mse"}, (sorted(log), sorted(bound))
         if name in PLAIN:
             log, shared = {**log, "elbo": -log["loss"]}, {*shared, "elbo"}
-        for key in shared:
+        for key in shared - RELAXED.get(name, set()):
             apart.setdefault(key, []).append(log[key] - float(bound[key]))
             size[key] = abs(float(bound[key]))
+    assert apart, "nothing was compared"
     for key, values in apart.items():
         difference = torch.tensor(values, dtype=torch.float64)
         error = float(difference.std()) / STEPS**0.5
