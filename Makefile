@@ -30,7 +30,7 @@ $(READY_ALL): $(READY)
 # One thread: the figures are then the same on every machine of a kind, whatever else runs on it.
 demo: $(USABLE)
 	@rm -rf runs/demo
-	OMP_NUM_THREADS=1 $(BIN)/distk train cascadevae --preset demo --seed $(or $(SEED),2) --out runs/demo
+	OMP_NUM_THREADS=1 $(BIN)/distk train cascadevae --preset demo --seed $(or $(SEED),5) --out runs/demo
 	$(BIN)/distk eval runs/demo --metric clsacc --metric factorvae --metric dci --metric reconstruction
 	$(BIN)/distk traverse runs/demo
 	$(BIN)/distk reconstruct runs/demo
