@@ -153,7 +153,7 @@ def test_sdist_and_wheel_are_whole_and_run_the_demo(tmp_path: Path, wheels: dict
     env = Environment(tmp_path)
     install(env, wheels["distk"])
     lines = re.findall(r"\$\(BIN\)/distk (.+)", (ROOT / "Makefile").read_text(encoding="utf-8").partition("test:")[0])
-    demo = [shlex.split(line.replace("$(or $(SEED),2)", "2")) for line in lines]
+    demo = [shlex.split(line.replace("$(or $(SEED),5)", "5")) for line in lines]
     assert [words[0] for words in demo] == ["train", "eval", "traverse", "reconstruct"]
     demo[0] += ["--steps", "20"]
     listed, studies, *done = env.distk(["list", "--json"], ["study", "list", "--json"], *demo)
