@@ -169,7 +169,10 @@ def _data_name(args: list[str], default: str, cls: type) -> str:
     return cls.presets.get(found.get("--preset", ""), {}).get("data", {}).get("name", default)  # type: ignore[attr-defined]
 
 
-def _seeds(text: str) -> range:
+def _seeds(text: str, sections: dict) -> range:
+    """The seeds that `--seeds` names. Raises UsageError for no range, and beside `--seed`."""
+    if "seed" in sections["train"]:
+        raise UsageError("--seed and --seeds exclude each other.")
     first, _, last = text.partition(":")
     if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
         raise UsageError(f"--seeds '{text}' is not understood; write A:B, for example 0:5 for the seeds 0 to 4.")
@@ -191,12 +194,10 @@ def _train(
     if seeds is None:
         _finished(train(resolve(method, preset=preset, file=config, options=sections, typed=flag), out), json)
         return
-    if "seed" in sections["train"]:
-        raise UsageError("--seed and --seeds exclude each other.")
     from distk.training.replicas import train_seeds
 
     settings = []
-    for seed in _seeds(seeds):
+    for seed in _seeds(seeds, sections):
         sections["train"]["seed"] = seed
         settings.append(resolve(method, preset=preset, file=config, options=sections, typed=flag))
     _all_finished([s.train.seed for s in settings], train_seeds(settings, out), json)
@@ -227,7 +228,7 @@ def _dry_run(
     from distk.training.rehearsal import rehearse
 
     if seeds is not None:
-        sections["train"]["seed"] = _seeds(seeds)[0]
+        sections["train"]["seed"] = _seeds(seeds, sections)[0]
     told = rehearse(resolve(method, preset=preset, file=config, options=sections, typed=flag), out)
     if json:
         console.emit_json(told)

@@ -83,6 +83,10 @@ def test_epochs_are_steps(distk_command: Any, in_folder: Path) -> None:
     assert told["steps"] == -(-rows // 64)
     assert told["epochs"] == pytest.approx(told["steps"] * 32 / rows)
     assert not list(in_folder.iterdir()), "a dry run writes nothing"
+    for dry in ((), ("--dry-run",)):
+        code, _, err = distk_command(*TRAIN, "--seed", 1, "--seeds", "0:2", *dry)
+        assert code == 2
+        assert "--seed and --seeds exclude each other" in err
     run = distk.train("betavae", data="digits", size=8, epochs=0.1, batch=32, out="r", quiet=True, device="cpu")
     assert run.log[-1]["step"] == -(-rows // 320) == run.config["train"]["steps"]
     code, _, err = distk_command(*TRAIN, "--epochs", 1, "--steps", 5)
