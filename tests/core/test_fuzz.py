@@ -57,6 +57,13 @@ def test_damaged_files_by_the_thousand(sound, tmp_path, seed, name) -> None:
     assert not fuzz.fuzz(sound[name], 2000, seed, tmp_path)["failures"]
 
 
+def test_a_gif_that_once_took_gigabytes_is_refused_before(sound, tmp_path) -> None:
+    """Its damage makes the canvas 1817x33747: by this seed it took 1.3 GB for six frames of 16x16."""
+    found = fuzz.fuzz(sound["clips gif"], 3, 1703785633, tmp_path)
+    assert not found["failures"]
+    assert found["mebibytes"] < 64
+
+
 def test_the_fuzzer_notices_what_it_looks_for(tmp_path) -> None:
     """Crashes, foreign exceptions, memory, and files written beside: each is reported."""
     import mmap
