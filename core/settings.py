@@ -64,11 +64,14 @@ class TrainConfig:
     penalty_option: tuple[str, ...] = option((), "settings of penalties, as diag=drop,norm=none")
     log: tuple[str, ...] = option((), "plugins that record the run beside log.jsonl, such as tensorboard")
     capture: Literal["auto", "on", "off"] = option("auto", "capture the step as a CUDA graph")
+    compile: bool = option(
+        False, "losses through torch's compiler: fewer kernels, other rounding; for long runs on CUDA"
+    )
     on_nonfinite: Literal["stop", "skip"] = option("stop", "what a non-finite loss does; skip reads every loss back")
 
 
 _SCORES = ("validation", "eval", "eval_every", "eval_option", "keep", "patience", "stop_when")
-_MACHINE = ("device", "data_on", "precision", "capture", "on_nonfinite")
+_MACHINE = ("device", "data_on", "precision", "capture", "compile", "on_nonfinite")
 _WRITTEN = ("log_every", "checkpoint_every", "log")
 _PENALTIES = ("penalty", "penalty_weight", "penalty_layer", "penalty_option")
 TRAIN_PANELS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from torch import nn
 
 from distk import Dataset, DataSpec, Latent, LatentSpace, Method, Objective, adam, rmsprop, sgd
 from distk.data import Files
+from distk.device import Ranks
 from distk.errors import DistkError, UsageError
-from distk.settings import TrainConfig
+from distk.settings import TrainConfig, resolve
+from distk.training.beginning import build
 from distk.training.capture import WARMUP, Captured
 from distk.training.trainer import Trainer
 
@@ -119,6 +122,83 @@ def test_a_step_that_reads_back_is_refused_with_a_way_out() -> None:
         trainer.step()
     with pytest.raises(DistkError, match=r"could not be captured as a CUDA graph .* train with --capture off"):
         trainer.step()
+
+
+class Wide(Game):
+    """Activations of megabytes, and a graph for each of eight phases."""
+
+    def __init__(self, optimizer) -> None:
+        super().__init__(optimizer)
+        self.one = nn.Sequential(nn.Linear(4, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 4))
+
+    def phase(self, step):
+        return step // (WARMUP + 1)
+
+
+@pytest.mark.cuda
+def test_graphs_of_a_run_share_their_memory() -> None:
+    """Eight graphs reserve little more than one; each with a pool of its own would take eight times as much."""
+    reserved = []
+    for phases in (1, 8):
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.manual_seed(0)
+        trainer = Trainer(Wide(sgd(1e-6)).to("cuda"), Numbers("cuda"), TrainConfig(batch=1024, device="cuda"))
+        trainer.objectives[1].every = 1  # one set of objectives, so that a phase is a graph
+        before = torch.cuda.memory_reserved()
+        for _ in range(phases * (WARMUP + 1)):
+            trainer.step()
+        trainer.check_health()
+        torch.cuda.synchronize()
+        assert trainer._captured is not None
+        assert len(trainer._captured.graphs) == phases
+        gc.collect()
+        torch.cuda.empty_cache()  # what eager steps left behind
+        reserved.append(torch.cuda.memory_reserved() - before)
+        del trainer
+    assert 0 < reserved[1] < 2 * reserved[0], reserved
+
+
+@pytest.mark.cuda
+def test_graphs_that_share_memory_do_not_disturb_each_other() -> None:
+    """Phases that come again and again, so that each graph is replayed after the others wrote to the shared memory."""
+    eager, captured = made("off"), made("on")
+    for trainer in (eager, captured):
+        trainer.model.phase = lambda step: step % 5 == 0
+        torch.manual_seed(2)
+        for _ in range(8 * STEPS):
+            trainer.step()
+    assert captured._captured is not None
+    assert len(captured._captured.graphs) == 4
+    for (name, a), b in zip(eager.model.state_dict().items(), captured.model.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4, msg=name)
+    captured._captured.forget()  # as resuming does: their memory goes back, and new graphs are made
+    for _ in range(8 * STEPS):
+        captured.step()
+    captured.check_health()
+    assert len(captured._captured.graphs) == 4
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("method", ["betavae", "factorvae", "cascadevae"])
+def test_a_compiled_step_is_captured_and_learns_the_same(method) -> None:
+    """Draws come from the run's generator as without the compiler, so that only rounding differs."""
+    options = {"train": {"device": "cuda", "capture": "on"}}
+    runs = []
+    for wanted in (False, True):
+        train = {**options["train"], "compile": wanted}
+        settings = resolve(method, preset="demo", options={"train": train})
+        trainer = build(settings, torch.device("cuda"), Ranks())
+        for _ in range(WARMUP + 3):
+            trainer.step()
+        assert trainer._captured is not None
+        assert trainer._captured.graphs
+        runs.append((trainer.drain(), trainer.generator.get_state()))
+    (plain, state), (fast, again) = runs
+    assert torch.equal(state, again)
+    assert plain.keys() == fast.keys()
+    for name, value in plain.items():
+        assert fast[name] == pytest.approx(value, rel=1e-2, abs=1e-2), name
 
 
 @pytest.mark.cuda
