@@ -40,8 +40,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tests that are not marked cuda see the machine without its GPU: what they compare is made on the CPU, and a
-    process that has used CUDA can no longer be forked. `pytest -m cuda` runs the others."""
-    if config.getoption("markexpr") != "cuda":
+    process that has used CUDA can no longer be forked. `pytest -m cuda` runs the others; with DISTK_TEST_GPU=1 all see
+    it, and what fails then for more than its last digits, or for where a tensor lies, is a fault of ours."""
+    if config.getoption("markexpr") != "cuda" and not os.environ.get("DISTK_TEST_GPU"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 

@@ -110,6 +110,18 @@ def test_every_score_works_or_says_why_not_for_every_kind_of_run(method: str, ru
     assert not wrong, wrong
 
 
+@pytest.mark.slow
+@pytest.mark.cuda
+@pytest.mark.parametrize("method", SCORED)
+def test_every_score_works_or_says_why_not_for_every_kind_of_run_on_cuda(
+    method: str, runs: Runs, in_folder: Path
+) -> None:
+    shutil.copytree(runs.of(method), "run")
+    metrics = [entry.name for entry in registry().entries("metric")]
+    wrong = faults(runs.program, [["eval", "run", "-m", name, "--rows", "60", "--no-plots"] for name in metrics])
+    assert not wrong, wrong
+
+
 TAKES = (
     *("betavae", "dsvae", "arae", "icf", "dyncontent", "grasping", "covreg-linear", "indepvideo", "nlmultitask"),
     *("jade", "mvae", "fstat"),
