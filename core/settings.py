@@ -38,6 +38,9 @@ class TrainConfig:
     precision: Literal["fp32", "tf32", "bf16"] = option(
         "fp32", "arithmetic of the networks; tf32, bf16: with 2-D convolutions channels last"
     )
+    deterministic: bool = option(
+        False, "on CUDA the same numbers in every run, too: kernels that add in a fixed order, some of them slower"
+    )
     log_every: int = option(100, "steps between rows of log.jsonl", min=1)
     checkpoint_every: int = option(0, "steps between checkpoints; 0 means ten over the run", min=0)
     stand_in: bool = option(True, "data whose files are missing may be replaced by what stands in for them")
@@ -71,7 +74,7 @@ class TrainConfig:
 
 
 _SCORES = ("validation", "eval", "eval_every", "eval_option", "keep", "patience", "stop_when")
-_MACHINE = ("device", "data_on", "precision", "capture", "compile", "on_nonfinite")
+_MACHINE = ("device", "data_on", "precision", "deterministic", "capture", "compile", "on_nonfinite")
 _WRITTEN = ("log_every", "checkpoint_every", "log")
 _PENALTIES = ("penalty", "penalty_weight", "penalty_layer", "penalty_option")
 TRAIN_PANELS = {

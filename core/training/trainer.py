@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from distk.console import warn
 from distk.data import Dataset
-from distk.device import Ranks, seeded, set_precision, stream
+from distk.device import Ranks, add_in_order, seeded, set_precision, stream
 from distk.errors import DistkError, UsageError
 from distk.method import Method, Objective, Step
 from distk.penalty import attach
@@ -46,6 +46,8 @@ class Trainer:
         self.device = dataset.device
         self.generator = seeded(stream(config.seed, "training"), self.device)
         self.autocast = set_precision(config.precision)
+        if config.deterministic and self.device.type == "cuda":
+            add_in_order()
         if config.batch % self.ranks.world:
             raise UsageError(f"--batch {config.batch} cannot be split over {self.ranks.world} processes.")
         if model.closed_form and config.steps:
