@@ -4,7 +4,9 @@
 
 Parts: `checks` (the tests marked cuda), `step` (captured step against a bare eager loop, and the solvers), `precision`
 (every method's step in fp32, tf32 and bf16 against a captured bare loop), `metrics`
-(scores of a full dSprites table), `text` (steps of the methods for sentences against bare loops), a name of METHODS:
+(scores of a full dSprites table), `text` (steps of the methods for sentences against bare loops), those of ALONE
+(`kills`: every method killed and taken up again; `field`: whole data sets; `grasps`: searches, scenes and labels a
+second; `grasping-tables`: its study at scale medium), a name of METHODS:
 its preset `paper` on its default data, stopped in good time and taken up again by the next call with the same --out,
 scored at the end.
 Installing where there is no registry: pip install --no-index --no-deps --no-build-isolation -e .
@@ -76,6 +78,19 @@ METHODS: dict[str, list[str]] = {
     "covreg-linear": [],
     "covreg-xor": [],
 }
+ALONE: dict[str, list[str]] = {
+    "kills": ["soaks.py", "--device", "cuda", "--kills", "3", "--minutes", "8", "--csv", "kills.csv"],
+    "field": ["field.py", "--share", "1", "--devices", "cpu", "cuda", "--json", "field-sets.json"],
+    "grasps": [
+        *("grasping.py", "--device", "cuda", "--searches", "1,10,100,1000", "--objects", "28", "--labels", "100000"),
+        *("--repeat", "100", "--json", "grasps-speed.json"),
+    ],
+    "grasping-tables": [
+        *("-m", "distk", "study", "run", "grasping", "--scale", "medium", "--device", "cuda", "--jobs", "3"),
+        *("--out", "study-grasping"),
+    ],
+}
+"""Parts that are one command each: its last word is what it writes, in --out."""
 SAVING = 300
 """Seconds that a command that was asked to stop has for its last step and its save."""
 HERE = Path(__file__).resolve().parent
@@ -132,6 +147,13 @@ def text(out: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
+def alone(part: str, out: Path, seconds: float) -> dict[str, Any]:
+    first, *words, written = ALONE[part]
+    program = [first] if first.startswith("-") else [str(HERE / first)]
+    code, said = call(*program, *words, str(out / written), seconds=seconds)
+    return {"exit": code, "said": said.splitlines(), "written": written}
+
+
 def train(method: str, seed: int, out: Path, seconds: float) -> dict[str, Any]:
     """Start or continue one paper-scale run, and score what there is."""
     folder = out / f"{method}-s{seed}"
@@ -167,7 +189,7 @@ def train(method: str, seed: int, out: Path, seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["checks", "step", "precision", "metrics", "text", *METHODS])
+    parser.add_argument("part", choices=["checks", "step", "precision", "metrics", "text", *ALONE, *METHODS])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--seeds", default="0:1")
@@ -182,6 +204,8 @@ def main() -> None:
         first, last = map(int, arguments.seeds.split(":"))
         share = 60 * arguments.minutes / (last - first)
         result = {f"seed {s}": train(arguments.part, s, arguments.out, share) for s in range(first, last)}
+    elif arguments.part in ALONE:
+        result = alone(arguments.part, arguments.out, 60 * arguments.minutes)
     else:
         parts = {"checks": checks, "step": step, "precision": precision, "metrics": metrics, "text": text}
         result = parts[arguments.part](arguments.out)
