@@ -143,7 +143,7 @@ def resume(
         ranks.largest(0)
         session = _taken_up(run, file, asked_for, ranks)
         if finished:
-            draw_missed(session)
+            draw_missed(session.trainer, session.run.path / "samples")
             return run
         return _go(session, quiet)
     finally:
@@ -305,7 +305,7 @@ def steps(session: Session) -> Iterator[None]:
     began, last = time.monotonic(), trainer.index
     saved = trainer.index
     if session.resumed:
-        draw_missed(session)
+        draw_missed(session.trainer, session.run.path / "samples")
     if trainer.index == 0 and not session.resumed:
         save(session)
         if not config.steps and (config.eval or config.keep):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,9 +13,7 @@ from distk.data import Dataset
 from distk.device import seeded
 from distk.files import BEGUN, own_folder
 from distk.method import Method, can, eval_mode
-
-if TYPE_CHECKING:
-    from distk.training.loop import Session
+from distk.training.trainer import Trainer
 
 COLUMNS = 8
 
@@ -36,9 +33,8 @@ def cut_off(folder: Path, step: int) -> bool:
     return any(BEGUN.fullmatch(name) for name in names) or bool(drawn and not picture(folder, step).exists())
 
 
-def draw_missed(session: Session) -> None:
+def draw_missed(trainer: Trainer, folder: Path) -> None:
     """Draw the picture of the step at which a run is taken up, where it is not there."""
-    trainer, folder = session.trainer, session.run.path / "samples"
     if trainer.ranks.first and not picture(folder, trainer.index).exists():
         snapshot(trainer.model, trainer.dataset, folder, trainer.index)
 
