@@ -305,19 +305,34 @@ def run(name: str, share: float, devices: Sequence[str]) -> dict[str, Any]:
     }
 
 
-COLUMNS = ("device, cpu", "host, cpu", "device, cuda", "host, cuda")
-HEAD = "| data | file | images | first start | later start | peak memory | CPU | from the host | GPU | from the host |"
+RATES = {
+    "device, cpu": "CPU",
+    "host, cpu": "CPU, from the host",
+    "device, cuda": "GPU",
+    "host, cuda": "GPU, from the host",
+}
+HEAD = ("data", "file", "measured on", "first start", "later start", "peak memory")
 
 
-def line(row: dict[str, Any]) -> str:
-    """A row of the docs."""
-    rates = [row["images/s"].get(column) for column in COLUMNS]
-    told = " | ".join("-" if rate is None else f"{rate:,}" for rate in rates)
-    return (
-        f"| `{row['data']}` | {row['file']}, {row['file bytes'] / 1e9:.1f} GB "
-        f"| {row['images']:,} of {'x'.join(map(str, row['shape']))} | {row['first start s']:.1f} s "
-        f"| {row['later start s']:.1f} s | {row['peak MB']:,} MB | {told} |"
-    )
+def table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Rows as a table in Markdown, with a column for each place where images came from."""
+    kinds = [kind for kind in RATES if any(row["images/s"].get(kind) is not None for row in rows)]
+    lines = [(*HEAD, *(RATES[kind] for kind in kinds)), ("---",) * (len(HEAD) + len(kinds))]
+    for row in rows:
+        rates = [row["images/s"].get(kind) for kind in kinds]
+        size = f", {row['file bytes'] / 1e9:.1f} GB" if row["file bytes"] > 1e8 else ""
+        lines.append(
+            (
+                f"`{row['data']}`",
+                f"{row['file']}{size}",
+                f"{row['images']:,} of {'x'.join(map(str, row['shape']))}",
+                f"{row['first start s']:.1f} s",
+                f"{row['later start s']:.1f} s",
+                f"{row['peak MB']:,} MB",
+                *("-" if rate is None else f"{rate:,}" for rate in rates),
+            )
+        )
+    return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def main() -> None:
@@ -332,14 +347,13 @@ def main() -> None:
     if asked.measure:
         print(json.dumps(measured(*json.loads(asked.measure))))
         return
-    print(f"{HEAD}\n|{'---|' * 10}", flush=True)
     if asked.table:
-        print(*(line(row) for path in asked.table for row in json.loads(path.read_text())["rows"]), sep="\n")
+        print(*table([row for path in asked.table for row in json.loads(path.read_text())["rows"]]), sep="\n")
         return
     rows: list[dict[str, Any]] = []
     for name in asked.only:
         rows.append({**run(name, asked.share, asked.devices), "load": round(os.getloadavg()[0], 1)})
-        print(line(rows[-1]), flush=True)
+        print(*table(rows[-1:]), sep="\n", flush=True)
         if asked.json:  # row by row: what was measured stays, whatever ends the rest
             machine = [describe(torch.device(device)) for device in asked.devices]
             held = {"machine": machine, "batch": BATCH, "share": asked.share, "rows": rows}
