@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -132,3 +133,19 @@ def test_a_constructor_that_computes_is_bounded_too(tmp_path) -> None:
     with pytest.raises(DistkError, match="too large for this file"):
         checkpoint._fitting(path, Computes, 1 << 34, None, {"x": [1 << 34]}, torch.device("cpu"))
     assert checkpoint._fitting(path, Computes, 5, None, {"x": [5]}, torch.device("cpu")).size == 5
+
+
+def test_what_several_processes_tried_is_added_up(tmp_path) -> None:
+    def kept(name: str, first: int, files: int) -> Path:
+        found = {"files": files, "loaded": 1, "refused": files - 1, "died": 0, "seconds": 2, "mebibytes": files}
+        path = tmp_path / name
+        path.write_text(json.dumps({"kinds": {"idx": {**found, "failures": [name], "seeds": [[first, files]]}}}))
+        return path
+
+    parts = [kept("a", 0, 10), kept("b", 10, 5)]
+    added = fuzz.merged(parts)["idx"]
+    assert {key: added[key] for key in fuzz.ADDED} == {"files": 15, "loaded": 2, "refused": 13, "died": 0, "seconds": 4}
+    assert added["mebibytes"] == 10
+    assert added["failures"] == ["a", "b"]
+    with pytest.raises(SystemExit, match="idx was tried with seeds from 9 already"):
+        fuzz.merged([*parts, kept("c", 9, 2)])
