@@ -98,7 +98,6 @@ def test_the_fuzzer_notices_what_it_looks_for(tmp_path) -> None:
 
 def test_a_header_that_promises_a_giant_allocates_nothing(sound, tmp_path) -> None:
     """Sizes are held against the file before anything is built, also where the shapes agree among themselves."""
-    import json
     import struct
 
     content = sound["checkpoint"].content
