@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -92,7 +93,7 @@ def fault(program: Any, words: Sequence[str]) -> str:
 
 
 def apart(program: Any, words: Sequence[str]) -> tuple[int | None, str]:
-    """`distk WORDS` in a fork of this process: its exit code, minus a signal, None where it took too long; what it said."""
+    """`distk WORDS` in a fork of this process: its exit code (minus a signal, None where it took too long), its words."""
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
         child = os.fork()
@@ -127,10 +128,8 @@ def _wait(child: int) -> int | None:
     while not done and time.monotonic() < until:
         done, status = os.waitpid(child, os.WNOHANG)
         time.sleep(0.01)
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
     if not done:
         os.waitpid(child, 0)
         return None
