@@ -274,8 +274,8 @@ class Registry:
                 f"'{name}' is a file or a folder: say which data set reads it by --data NAME (`distk list dataset` "
                 f"shows all), and where it lies by --data-dir {name}."
             )
-        if len(known) > MANY and (close := nearest(name, known)):
-            error = UsageError(f"unknown {kind} '{name}'.{close} `distk list {kind}` shows all.")
+        if len(known) > MANY:
+            error = UsageError(f"unknown {kind} '{name}'.{nearest(name, known)} `distk list {kind}` shows all.")
         else:
             error = unknown(kind, name, known)
         if broken:

@@ -93,7 +93,7 @@ def fault(program: Any, words: Sequence[str]) -> str:
 
 
 def apart(program: Any, words: Sequence[str]) -> tuple[int | None, str]:
-    """`distk WORDS` in a fork of this process: its exit code (minus a signal, None where it took too long), its words."""
+    """`distk WORDS` in a fork of this process: its exit code (None where it took too long) and words."""
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
         child = os.fork()
@@ -134,3 +134,29 @@ def _wait(child: int) -> int | None:
         os.waitpid(child, 0)
         return None
     return os.waitstatus_to_exitcode(status)
+
+
+def numbers(command: Any) -> list[tuple[str, dict[str, float | None]]]:
+    """The options of a built command that take a number: how each is called, and its `min` and `max`, None where open.
+
+    A newer typer keeps the kind of a parameter in a description of its own, an older one in click's types.
+    """
+    found = []
+    for parameter in command.params:
+        described, kind = getattr(parameter, "type_descriptor", None), getattr(parameter, "type", None)
+        number = (
+            described.annotation in (int, float)
+            if described is not None
+            else str(getattr(kind, "name", "")).split()[:1] in (["integer"], ["float"])
+        )
+        if number and not parameter.is_flag and parameter.opts[0].startswith("-"):
+            holder = parameter if described is not None else kind
+            found.append((parameter.opts[0], {side: getattr(holder, side, None) for side in ("min", "max")}))
+    return found
+
+
+def command_at(program: Any, words: Sequence[str]) -> Any:
+    """The built command at these words after `distk`."""
+    for word in words:
+        program = program.resolve_command(program.make_context("distk", [], resilient_parsing=True), [word])[1]
+    return program

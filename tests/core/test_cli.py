@@ -180,7 +180,7 @@ WRONG = [
     (["train", "betavae", "--data", "."], 2, "'.' is a file or a folder: say which data set reads it by --data NAME"),
     (["tran", "cascadevae"], 2, "Did you mean 'train'?"),
     (["train", "cascadevae", "--setps", "3"], 2, "No such option: --setps"),
-    (["train", "cascadevae", "--steps", "many"], 2, "Invalid value for '--steps'"),
+    (["train", "cascadevae", "--steps", "many"], 2, "--steps: 'many' is not a whole number"),
     (["train", "cascadevae", "--steps", "-1"], 2, "below the smallest allowed value 0"),
     (["train", "cascadevae", "--z", "0"], 2, "--z: 0 is below the smallest allowed value 1"),
     (["train", "cascadevae", "--data", "dspirtes"], 2, "Did you mean 'dsprites'?"),
