@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import faulthandler
 import json
 import os
 import resource
@@ -103,13 +104,14 @@ def apart(program: Any, words: Sequence[str]) -> tuple[int | None, str]:
         if answer.exists() and code == 0:
             code, told = json.loads(answer.read_text(encoding="utf-8"))
             return code, told
-        return code if code else -1, ""
+        return (None if code is None else code or -1), ""
 
 
 def _child(program: Any, words: list[str], answer: Path) -> None:
     """Never returns."""
     try:
         os.setpgid(0, 0)
+        faulthandler.disable()
         for number in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
