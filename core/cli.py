@@ -63,8 +63,7 @@ def main() -> None:
         _fail(error, f"unexpected {type(error).__name__}: {text[0] if text else ''} (add --debug for the traceback)", 1)
     if ended == 130:  # how click says that Ctrl-C came
         console.error("stopped by Ctrl-C.")
-    if ended and isinstance(ended, int):  # the code of an `Exit`; commands return nothing
-        raise SystemExit(ended)
+    raise SystemExit(ended if isinstance(ended, int) else 0)  # the code of an `Exit`; commands return nothing
 
 
 def _misused(error: Any, args: list[str]) -> NoReturn:
