@@ -123,7 +123,9 @@ def _members(path: Path, needed: str = "codes") -> dict[str, np.ndarray]:
         if needed not in file.names and not (needed == "codes" and "slots" in file.names):
             strange = [name for name in file.names if name not in MEMBERS]
             if strange:
-                raise DistkError(f"'{path}' holds no '{needed}' but '{strange[0]}'; members: {', '.join(MEMBERS)}.")
+                raise DistkError(
+                    f"'{path}' holds no '{needed}' but '{strange[0]}'; what is read is called {', '.join(MEMBERS)}."
+                )
             raise DistkError(f"'{path}' must hold an array '{needed}' of shape {MEMBERS[needed]}.")
         held = [name for name in file.names if name in MEMBERS]
         _few(path, sum(math.prod(file.header(name)[0]) for name in held))
@@ -145,7 +147,7 @@ def _tensors(path: Path, needed: str = "codes") -> dict[str, np.ndarray]:
         raise DistkError(f"'{path}' is not a valid safetensors file of codes ({type(error).__name__}).") from error
     if needed not in found and not (needed == "codes" and "slots" in found):
         also = " and no 'z'" if needed == "codes" else ""
-        raise DistkError(f"'{path}' holds no '{needed}'{also}; members: {', '.join(MEMBERS)}.")
+        raise DistkError(f"'{path}' holds no '{needed}'{also}; what is read is called {', '.join(MEMBERS)}.")
     return found
 
 

@@ -77,9 +77,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that nobody registered: names the nearest one and lists what there is."""
+    """The error for a name that nobody registered: names the nearest one and lists what there is.
+
+    what: the kind, and where it was looked for: "preset of 'betavae'" makes "unknown preset 'small' of 'betavae'".
+    """
     known = sorted(known)
-    return UsageError(f"unknown {what} '{name}'.{nearest(name, known)} Available: {', '.join(known) or 'none'}.")
+    kind, of, where = what.partition(" of ")
+    told = f"unknown {kind} '{name}'{of}{where}"
+    return UsageError(f"{told}.{nearest(name, known)} Available: {', '.join(known) or 'none'}.")
 
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "Unable to allocate", "not enough memory")

@@ -52,6 +52,8 @@ class OnModel(Bundle):
 
         Raises NotServed where the model lacks one of the abilities that `command` needs.
         """
+        if self.out is not None:
+            check_folder(self.out)
         self.path, self.model, self.header = opened(self.checkpoint, self.device)
         if command:
             require(self.model, self.header, command, *abilities)
@@ -275,9 +277,14 @@ def written_to(out: Path, name: str, *also: str, option: str = "--out") -> Path:
     elif out.suffix.lower() not in suffixes:
         known = " or ".join(suffixes)
         raise UsageError(f"{option} '{out}': this is written as {known}, so the name cannot end in '{out.suffix}'.")
+    check_folder(out, option)
+    return out
+
+
+def check_folder(out: Path, option: str = "--out") -> None:
+    """Raise UsageError where the folder of a file to be written does not exist: asked before anything is opened."""
     if not out.parent.is_dir():
         raise UsageError(f"{option} '{out}': the folder '{out.parent}' does not exist.")
-    return out
 
 
 def forms(model: Method) -> tuple[str, ...]:

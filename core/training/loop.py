@@ -83,6 +83,8 @@ def start(
 ) -> Session:
     """A new run in a new, locked folder, before its first step. dataset: opened already, or None."""
     check_evaluation(settings.train)
+    if ranks.first and out is not None:
+        new_folder(settings.entry.name, settings.train.seed, out)  # refuses before the data are read
     settings, dataset = stopping_early.in_steps(settings, device, dataset)
     config = {"method": settings.entry.name, **settings.to_dict()}
     registry().prepare_run(config)

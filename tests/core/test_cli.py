@@ -185,7 +185,7 @@ WRONG = [
     (["train", "cascadevae", "--z", "0"], 2, "--z: 0 is below the smallest allowed value 1"),
     (["train", "cascadevae", "--data", "dspirtes"], 2, "Did you mean 'dsprites'?"),
     (["train", "cascadevae", "--data-dir", "nowhere"], 2, "nowhere' does not exist"),
-    (["train", "cascadevae", "--preset", "demmo"], 2, "unknown preset of 'cascadevae' 'demmo'. Did you mean 'demo'?"),
+    (["train", "cascadevae", "--preset", "demmo"], 2, "unknown preset 'demmo' of 'cascadevae'. Did you mean 'demo'?"),
     (["train", "cascadevae", "--config", "no.toml"], 2, "config file 'no.toml' does not exist"),
     (["train", "cascadevae", "--device", "cuda:9"], 2, "--device cuda:9"),
     (["train", "cascadevae", "--keep", "worst:dci"], 2, "write --keep best:METRIC"),

@@ -44,7 +44,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 RESULTS = ROOT / "results" / "mutants-cpu.json"
 LIMIT = 180
-"""Seconds that the tests of one mutant may take."""
+"""Seconds that the tests of one mutant may take; a machine that has much else to do needs `--limit`."""
 SEED = "1"
 """What random tests are seeded with, unless DISTK_TEST_SEED says otherwise, so that a second call does the same."""
 TAKEN = ("benchmarks", "core", "docs", "plugins", "src", "tests")
@@ -328,6 +328,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--left", action="store_true", help="only those without a result, or that were not noticed")
     parser.add_argument("--part", type=part, default=(1, 1), metavar="I/N", help="every N-th of them, from the I-th on")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help=f"default: {RESULTS.name}")
+    parser.add_argument(
+        "--limit", type=float, default=LIMIT, metavar="S", help=f"for the tests of one; default: {LIMIT}"
+    )
     parser.add_argument("--join", type=Path, nargs="+", metavar="FILE", help="take these results in and try nothing")
     return parser.parse_args()
 
@@ -342,7 +345,9 @@ def part(text: str) -> tuple[int, int]:
 
 def main() -> None:
     """Try the mutants that are named, or all."""
+    global LIMIT
     given = options()
+    LIMIT = given.limit
     every, results = mutants(), given.results
     mine, held = chosen(given.words, every), known(every, RESULTS) | known(every, results)
     if given.left:
