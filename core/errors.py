@@ -76,6 +76,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean '{found}'?" if found else ""
 
 
+MANY = 20
+"""More names than these are too many for a message."""
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that nobody registered: names the nearest one and lists what there is.
 
@@ -84,7 +88,10 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
     known = sorted(known)
     kind, of, where = what.partition(" of ")
     told = f"unknown {kind} '{name}'{of}{where}"
-    return UsageError(f"{told}.{nearest(name, known)} Available: {', '.join(known) or 'none'}.")
+    close = nearest(name, known)
+    if len(known) > MANY:
+        return UsageError(f"{told}.{close or f' There are {len(known):,}, from {known[0]} to {known[-1]}.'}")
+    return UsageError(f"{told}.{close} Available: {', '.join(known) or 'none'}.")
 
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "Unable to allocate", "not enough memory")

@@ -89,6 +89,7 @@ _SAID = (
     (r"^Input should be greater than or equal to (.*)", r"is below the smallest allowed value \1"),
     (r"^Input should be less than or equal to (.*)", r"is above the largest allowed value \1"),
     (r"^Input should be (greater|less) than (.*)", r"must be \1 than \2"),
+    (r"^(?:Value error, )?'.*' is not one of (.*)\.?$", r"is none of \1"),
     (r"^.* is not a valid (?:int|integer).*", "is not a whole number"),
     (r"^.* is not a valid (?:float|number).*", "is not a number"),
     (r"^.* is not in the range x>=([^<>]*?)(?:\.| and.*)?$", r"is below the smallest allowed value \1"),

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_runs import FAULTS, called
 
 LIMIT = 60
-"""Seconds that a call may take."""
+"""Seconds of processor time that a call may take."""
 MEMORY = 4 << 30
 """Bytes that a call may take beside what the tests hold already."""
 MANY = 10**9
@@ -32,11 +32,13 @@ MANY = 10**9
 
 @dataclasses.dataclass(frozen=True)
 class End:
-    """One end of a setting: its name in Python, its option, the value as it is typed."""
+    """One end of a setting: its name in Python, its option, the value as it is typed. large: it is the upper one, which
+    may well ask for more than a minute."""
 
     name: str
     option: str
     value: str
+    large: bool = False
 
     @property
     def words(self) -> list[str]:
@@ -70,8 +72,8 @@ def ends(config: type, defaults: dict[str, Any] | None = None) -> Iterator[End]:
             number = typing.get_args(kind)[0] if many else kind
             if number in (int, float):
                 count = max(1, len(default)) if many and default else 1
-                for value in edges(field.metadata, number):
-                    yield End(field.name, option, ",".join([value] * count))
+                for i, value in enumerate(reversed(edges(field.metadata, number))):
+                    yield End(field.name, option, ",".join([value] * count), large=not i)
 
 
 def edges(declared: typing.Mapping[str, Any], number: type) -> list[str]:
@@ -83,9 +85,14 @@ def edges(declared: typing.Mapping[str, Any], number: type) -> list[str]:
     return [repr(number(value)) for value in found if value is not None]
 
 
-def fault(program: Any, words: Sequence[str]) -> str:
-    """What is wrong with `distk WORDS`: nothing where it works, or says in a sentence why not."""
+def fault(program: Any, words: Sequence[str], large: bool = False) -> str:
+    """What is wrong with `distk WORDS`: nothing where it works, or says in a sentence why not.
+
+    large: what is asked for may take long; it is ended then.
+    """
     code, told = apart(program, words)
+    if code is None and large:
+        return ""
     told = " ".join(told.split())
     if code == 0 or (code in (1, 2) and "error: " in told and not FAULTS.search(told)):
         return ""
@@ -117,6 +124,8 @@ def _child(program: Any, words: list[str], answer: Path) -> None:
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        used = int(time.process_time())
+        resource.setrlimit(resource.RLIMIT_CPU, (used + LIMIT, used + LIMIT + 1))
         code, out, err = called(program, words)
         answer.write_text(json.dumps([code, out + err]), encoding="utf-8")
         os._exit(0)
@@ -126,7 +135,7 @@ def _child(program: Any, words: list[str], answer: Path) -> None:
 
 
 def _wait(child: int) -> int | None:
-    until, done, status = time.monotonic() + LIMIT, 0, 0
+    until, done, status = time.monotonic() + 10 * LIMIT, 0, 0  # what waits for nothing takes no processor time
     while not done and time.monotonic() < until:
         done, status = os.waitpid(child, os.WNOHANG)
         time.sleep(0.01)
@@ -135,7 +144,8 @@ def _wait(child: int) -> int | None:
     if not done:
         os.waitpid(child, 0)
         return None
-    return os.waitstatus_to_exitcode(status)
+    code = os.waitstatus_to_exitcode(status)
+    return None if code == -signal.SIGXCPU else code
 
 
 def numbers(command: Any) -> list[tuple[str, dict[str, float | None]]]:

@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,12 +51,12 @@ def emptied() -> Iterator[None]:
         shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
 
 
-def faults(program: Any, lines: Sequence[Sequence[str]]) -> str:
-    """What is wrong with these, each in an empty folder."""
+def faults(program: Any, lines: Iterable[tuple[End, Sequence[str]]]) -> str:
+    """What is wrong with these commands at an end, each in an empty folder."""
     wrong = []
-    for words in lines:
+    for end, words in lines:
         with emptied():
-            wrong.append(fault(program, words))
+            wrong.append(fault(program, words, end.large))
     return "\n".join(filter(None, wrong))
 
 
@@ -73,7 +73,7 @@ def named(options: Sequence[str], end: End) -> list[str]:
 def test_every_end_of_every_setting_of_a_method(name: str, program: Any, in_folder: Path) -> None:
     start = ["train", name, "--steps", "1", *tiny(name).split(), "--out", "run"]
     config = registry().find("method", name).load().Config
-    wrong = faults(program, [[*start, *end.words] for end in ends(config)])
+    wrong = faults(program, [(end, [*start, *end.words]) for end in ends(config)])
     assert not wrong, wrong
 
 
@@ -81,7 +81,7 @@ def test_every_end_of_every_setting_of_a_method(name: str, program: Any, in_fold
 @pytest.mark.parametrize("name", ["betavae", "factorvae", "arae"])
 def test_every_end_of_every_setting_of_the_trainer(name: str, program: Any, in_folder: Path) -> None:
     start = ["train", name, "--steps", "1", *tiny(name).split(), "--out", "run"]
-    wrong = faults(program, [[*start, *end.words] for end in ends(TrainConfig) if end.text != str(ranges.MANY)])
+    wrong = faults(program, [(end, [*start, *end.words]) for end in ends(TrainConfig) if end.text != str(ranges.MANY)])
     assert not wrong, wrong
 
 
@@ -91,7 +91,7 @@ def test_every_end_of_every_setting_of_a_data_set(name: str, program: Any, in_fo
     shown = name + (":CartPole-v1" if name == "gym" else "")
     options = [flag for p in command_at(program, ["data", name]).params for flag in (*p.opts, *p.secondary_opts)]
     config = registry().find("dataset", name).load().Config
-    wrong = faults(program, [["data", shown, *named(options, end)] for end in ends(config)])
+    wrong = faults(program, [(end, ["data", shown, *named(options, end)]) for end in ends(config)])
     assert not wrong, wrong
 
 
@@ -107,7 +107,7 @@ def test_every_end_of_every_setting_of_a_score(name: str, runs: Examples, in_fol
         "cascadevae",
     )
     start = ["eval", str(runs.of(method)), "-m", name, *scored]
-    wrong = faults(runs.program, [[*start, "--set", f"{name}.{end.name}={end.text}"] for end in every])
+    wrong = faults(runs.program, [(end, [*start, "--set", f"{name}.{end.name}={end.text}"]) for end in every])
     assert not wrong, wrong
 
 
@@ -116,7 +116,7 @@ def test_every_end_of_every_setting_of_a_score(name: str, runs: Examples, in_fol
 def test_every_end_of_every_setting_of_a_penalty(name: str, program: Any, in_folder: Path) -> None:
     start = ["train", "betavae", "--steps", "1", *tiny("betavae").split(), "--penalty", name, "--out", "run"]
     every = list(ends(registry().find("penalty", name).load().Config))
-    wrong = faults(program, [[*start, "--penalty-option", f"{end.name}={end.text}"] for end in every])
+    wrong = faults(program, [(end, [*start, "--penalty-option", f"{end.name}={end.text}"]) for end in every])
     assert not wrong, wrong
 
 
@@ -138,7 +138,7 @@ def test_every_end_of_every_option_of_a_command(words: tuple[str, ...], runs: Ex
         with emptied():
             line = smaller(lines_of(runs.program, list(words))[0], place)
             prepared(line, place, runs)
-            wrong.append(fault(runs.program, [*shlex.split(line)[1:], option_]))
+            wrong.append(fault(runs.program, [*shlex.split(line)[1:], option_], large=True))
     assert not any(wrong), "\n".join(filter(None, wrong))
 
 
@@ -158,9 +158,10 @@ def test_the_ends_of_a_declaration() -> None:
         maybe: int | None = option(None, "", above=0, max=3)
 
     assert [" ".join(end.words) for end in ends(Config)] == [
-        *("--size=2", "--size=9", "--rate=1e-06", "--rate=1000000000.0", "--open=1000000000"),
-        *("--many=1,1", "--many=5,5", "--none=0.0", "--none=1.0", "--yes", "--no-yes", "--maybe=1", "--maybe=3"),
+        *("--size=9", "--size=2", "--rate=1000000000.0", "--rate=1e-06", "--open=1000000000"),
+        *("--many=5,5", "--many=1,1", "--none=1.0", "--none=0.0", "--yes", "--no-yes", "--maybe=3", "--maybe=1"),
     ]
+    assert [end.value for end in ends(Config) if end.large] == ["9", "1000000000.0", "1000000000", "5,5", "1.0", "3"]
 
 
 class Program:
@@ -183,6 +184,7 @@ def test_what_is_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch, in_folder: Pa
     assert fault(Program(), ["works"]) == ""
     assert "ended with -11" in fault(Program(), ["dies"])
     assert "took more than 1 s" in fault(Program(), ["waits"])
+    assert fault(Program(), ["waits"], large=True) == ""
     assert "unexpected RuntimeError" in fault(Program(), ["fails"])
     assert fault(Program(), ["takes"]) == "", "that there is no memory is a sentence"
 
@@ -190,4 +192,4 @@ def test_what_is_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch, in_folder: Pa
 def test_the_ends_of_a_method_that_has_everything(program: Any, in_folder: Path) -> None:
     config = registry().find("method", "covreg-linear").load().Config
     start = ["train", "covreg-linear", "--steps", "1", *tiny("covreg-linear").split(), "--out", "run"]
-    assert faults(program, [[*start, *end.words] for end in ends(config)]) == ""
+    assert faults(program, [(end, [*start, *end.words]) for end in ends(config)]) == ""
