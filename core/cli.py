@@ -61,6 +61,10 @@ def main() -> None:
         if no_memory(error):
             _fail(error, "not enough memory: use a smaller --batch or fewer --rows.", 1)
         _fail(error, f"unexpected {type(error).__name__}: {text[0] if text else ''} (add --debug for the traceback)", 1)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # what code in Rust raises, such as safetensors without memory
+            raise
+        _fail(error, f"a library gave up ({error}), most likely for want of memory: take less of what is large.", 1)
     if ended == 130:  # how click says that Ctrl-C came
         console.error("stopped by Ctrl-C.")
     raise SystemExit(ended if isinstance(ended, int) else 0)  # the code of an `Exit`; commands return nothing
