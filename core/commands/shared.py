@@ -84,22 +84,6 @@ class OnModel(Bundle):
 
 
 @dataclass(kw_only=True)
-class Look(Bundle):
-    """`--format` and `--dpi` of a command that draws pictures: taking it as a parameter is all that a command does.
-
-    The names that `target`, `beside` and `shown` give then have the chosen suffix, and what writes pictures, `Sheet`
-    and `as_figure`, has the chosen dots per inch.
-    """
-
-    form: look.Form = None
-    dpi: look.Dpi = None
-
-    def __post_init__(self) -> None:
-        if self.form or self.dpi:  # not where a module is imported that has this as a default
-            look.choose(self.form, self.dpi)
-
-
-@dataclass(kw_only=True)
 class OnData(OnModel):
     """The options of a command that holds a model against a data set."""
 

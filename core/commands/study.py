@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from distk import console
-from distk.commands.arguments import Device, Json
-from distk.commands.shared import Look
+from distk.commands.arguments import Device, Json, Look
 from distk.device import choose_device
 from distk.errors import DistkError
 from distk.files import read_text
@@ -88,6 +87,7 @@ def run(
     engine: Annotated[str, typer.Option(help="Where it runs: local, slurm, ray; see `distk list engines`.")] = "local",
     device: Device = "auto",
     json: Json = False,
+    look: Look = Look(),
 ) -> None:
     """Run a study, or go on with one: train, score, compare with what was published.
 

@@ -13,14 +13,15 @@ import typer
 from torch import Tensor
 
 from distk import console
-from distk.commands.arguments import Device, Json, Seed
-from distk.commands.shared import Look, OnRows
+from distk.commands.arguments import Device, Json, Look, Seed
+from distk.commands.shared import OnRows
 from distk.config import from_dict
 from distk.console import note
 from distk.data import Dataset
 from distk.device import choose_device, seeded
 from distk.errors import UsageError
 from distk.files import write_atomic
+from distk.look import formed
 from distk.method import eval_mode
 from distk.plugins.rl_control.grasping import figures, generator, gripper, meshes, shards
 from distk.plugins.rl_control.grasping.bodies import CATEGORIES, Shapes, bodies
@@ -217,6 +218,7 @@ def drawn(model: Grasping, scene: Scene, batch: dict[str, Tensor]) -> list[dict[
 
 def plan(
     on: OnRows,
+    look: Look = Look(),
     demos: Annotated[int, typer.Option("--demos", help="Demonstrations that are drawn.", min=1)] = 20,
     repeats: Annotated[int, typer.Option("--repeats", help="Starts near each of them.", min=1, max=1000)] = 8,
     steps: Annotated[int, typer.Option("--steps", help="Steps of each search.", min=1, max=1000)] = 20,
@@ -268,7 +270,7 @@ def plan(
     write_atomic(target, (json.dumps(told(dataset, begin, found), indent=1) + "\n").encode())
     files = [target]
     if plot:
-        files.append(target.with_suffix(".png"))
+        files.append(target.with_name(formed(target.with_suffix(".png").name)))
         figures.strip(files[-1], *pictured(views, found))
     table = summary(dataset, begin, found)
     if not on.json and begin is not None:

@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from distk import console, images
-from distk.commands.arguments import Seed
-from distk.commands.shared import Look, OnModel, its_data, titled
+from distk.commands.arguments import Look, Seed
+from distk.commands.shared import OnModel, its_data, titled
 from distk.console import counted
 from distk.data import Dataset
 from distk.device import seeded
 from distk.errors import UsageError
+from distk.look import formed
 from distk.plugins.rl_control.icf import explore, figures
 from distk.plugins.rl_control.icf.selective import SelectiveMethod
 from distk.sheet import Sheet
@@ -45,6 +46,7 @@ def factors(
 
 def rollout(
     on: OnModel,
+    look: Look = Look(),
     phi_from: Annotated[
         str, typer.Option("--phi-from", help="random, or a JSON file with noise z: [z1, z2] or several such lists.")
     ] = "random",
@@ -65,7 +67,7 @@ def rollout(
     walk = explore.follow(model, env, start, z, steps, explore_share, generator)
     gif = on.beside("rollout.gif").with_suffix(".gif")
     images.save_gif(gif, images.enlarge(walk.frames, 192), 0.6)
-    heat = gif.with_suffix(".png")
+    heat = gif.with_name(formed(gif.with_suffix(".png").name))
     figures.policies(heat, images.enlarge(walk.frames, 96), walk.policies, walk.actions, model.names)
     actions = [model.names[a] for a in walk.actions]
     _tell(on, "actions: " + " ".join(actions))

@@ -12,7 +12,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from distk import seeded
-from distk.commands.shared import Look, OnRows, scaled
+from distk.commands.arguments import Look
+from distk.commands.shared import OnRows, scaled
 from distk.errors import UsageError
 from distk.files import write_atomic
 from distk.metric import contents

@@ -29,7 +29,7 @@ from distk.plugins.vae_family.fstat.figures import distributions
 from distk.plugins.vae_family.fstat.method import Embedding
 from distk.settings import Settings
 from distk.study.protocol import Row, StudyRun, runner
-from distk.study.tables import as_csv
+from distk.study.tables import as_csv, write_figure
 from distk.training.beginning import build
 
 KS = (1, 5, 10, 20)
@@ -127,7 +127,7 @@ def _keep(out: Path, label: str, seed: int, cell: Cell) -> None:
     except (OSError, ValueError, KeyError) as error:
         raise DistkError(f"'{path}' is no table of AUCs ({type(error).__name__}): remove it.") from error
     write_atomic(path, as_csv(AREAS, rows))
-    write_atomic(out / "auc.png", distributions(areas))
+    write_figure(out / "auc.png", distributions(areas))
 
 
 def folds_of(dataset: Dataset, folds: int, seed: int) -> list[dict[str, Tensor]]:
