@@ -9,6 +9,7 @@ import typer
 
 from distk import console
 from distk.commands.arguments import Device, Json, Look
+from distk.console import counted
 from distk.device import choose_device
 from distk.errors import DistkError
 from distk.files import read_text
@@ -266,5 +267,9 @@ def _print_plan(made: Plan, found: Preview, where: Any) -> None:
     lines = differences(made)
     console.say(told["title"] + (f" ({told['source']})" if told["source"] else ""), to=where)
     reports.show_conditions(lines, where)
-    count = f"{len(lines)} variants x {len(made.seeds)} seeds" if lines else f"{len(made.seeds)} seeds"
+    count = (
+        f"{counted(len(lines), 'variant')} x {counted(len(made.seeds), 'seed')}"
+        if lines
+        else f"{counted(len(made.seeds), 'seed')}"
+    )
     console.say(f"{count}; columns: {', '.join(told['columns'])}", to=where)

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import PIL.Image
 
+from distk.console import counted
 from distk.errors import DistkError, UsageError
 
 Labels = Literal["auto", "folder", "parent", "before", "after", "none"]
@@ -49,7 +50,7 @@ class Clips:
                 raise DistkError(f"clip '{name}' has no frames.")
         if sum(self.lengths) != len(self.frames):
             raise DistkError(
-                f"the clips have {sum(self.lengths):,} frames together, but there are {len(self.frames):,}."
+                f"the clips have {counted(sum(self.lengths), 'frame')} together, but there are {len(self.frames):,}."
             )
 
     def __len__(self) -> int:
@@ -161,7 +162,7 @@ def gather(found: list[np.ndarray], names: list[str]) -> np.ndarray:
 
 def told(count: int, what: str, path: Path, fit: Fit) -> str:
     """One sentence about where clips are from."""
-    return f"{count:,} clips from {what} in {path}" + (f", {fit.told}" if fit.told else "")
+    return f"{counted(count, 'clip')} from {what} in {path}" + (f", {fit.told}" if fit.told else "")
 
 
 def natural(path: Path) -> list[tuple[int, int, str]]:

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from distk.console import counted
 from distk.errors import DistkError, UsageError
 from distk.video.clips import Budget, Fit, check_size
 
@@ -81,7 +82,7 @@ def _whole(path: Path) -> None:
             file.seek(min(at, size))
             head = file.read(16)
     if at > size:
-        raise DistkError(f"'{path}' is cut short: it has {size:,} of the {at:,} bytes that it says it has.")
+        raise DistkError(f"'{path}' is cut short: it has {size:,} of the {counted(at, 'byte')} that it says it has.")
 
 
 def _matroska_end(file: BinaryIO) -> int:

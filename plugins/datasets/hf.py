@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from distk import DistkError, Files, UsageError, option
-from distk.console import progress
+from distk.console import counted, progress
 from distk.errors import nearest
 from distk.kept import of_files
 from distk.pictures import Fitting, Form, Seen, read_many
@@ -212,7 +212,7 @@ def _content(cell: Any, where: str) -> bytes:
     if not content:
         raise DistkError(f"{where} lies in another file, or is empty; save the data set with its pictures inside.")
     if len(content) > LARGEST:
-        raise DistkError(f"{where} has {len(content):,} bytes; at most {LARGEST:,} are read.")
+        raise DistkError(f"{where} has {counted(len(content), 'byte')}; at most {LARGEST:,} are read.")
     return bytes(content)
 
 

@@ -12,6 +12,7 @@ from distk import choose_device, console, open_dataset, seeded
 from distk.commands.arguments import DataDir, Device, Json, Look, Seed
 from distk.commands.shared import OnModel, OnRows, present, titled
 from distk.commands.shared import report as told
+from distk.console import counted
 from distk.errors import UsageError
 from distk.files import write_atomic
 from distk.plugins.gan_family.ldf.figures import MEMORY, memory_figure
@@ -138,7 +139,7 @@ def memory(
     picture = write_figure(out / "memory.png", memory_figure(rows))
     if not json:
         console.table(
-            f"bytes kept by a step ({clips} clips, {pieces} frames for the lower level)",
+            f"bytes kept by a step ({counted(clips, 'clip')}, {counted(pieces, 'frame')} for the lower level)",
             ("frames", "level", "MB kept", "MB peak", "parameters"),
             [(f, level, _mb(kept), _mb(peak), f"{trained:,}") for f, level, kept, peak, trained in rows],
         )

@@ -18,6 +18,7 @@ from distk import Dataset, UsageError, choose_device, console, evaluate, open_da
 from distk.commands.arguments import DataDir, Device, Json, Look
 from distk.commands.shared import report as told
 from distk.config import assignments
+from distk.console import counted
 from distk.device import Ranks
 from distk.files import write_atomic
 from distk.look import formed
@@ -111,7 +112,9 @@ def curve(settings: Settings, dataset: Dataset, scoring: Scoring, stopped: Calla
     trainer = build(settings, dataset.device, Ranks(), dataset)
     steps, begins = trainer.config.steps, getattr(trainer.model, "split_at", 0)
     if steps <= begins:
-        raise UsageError(f"{steps} steps leave none for the upper level, which begins after {begins}: take more.")
+        raise UsageError(
+            f"after {counted(steps, 'step')} none is left for the upper level, which begins after {begins}: take more."
+        )
     clock, marks = Clock(dataset), 0
     while trainer.index < steps and not stopped():
         whole = trainer.index >= begins

@@ -16,7 +16,7 @@ from distk import console
 from distk.commands.arguments import Device, Json, Look, Seed
 from distk.commands.shared import OnRows
 from distk.config import from_dict
-from distk.console import note
+from distk.console import counted, note
 from distk.data import Dataset
 from distk.device import choose_device, seeded
 from distk.errors import UsageError
@@ -94,7 +94,10 @@ def make_data(
     if json:
         console.emit_json({"files": [str(f) for f in files], **told})
     else:
-        note(f"{count:,} grasps of {len(names)} objects, labels by {labels}: --data grasps --data-dir {out}")
+        note(
+            f"{counted(count, 'grasp')} of {counted(len(names), 'object')}, labels by {labels}: --data grasps"
+            f" --data-dir {out}"
+        )
         console.say(out)
 
 
@@ -140,7 +143,7 @@ def check_labels(
     if json:
         console.emit_json({"agreement": rows})
     else:
-        console.table(f"{len(total) * each} grasps", tuple(rows[0]), [tuple(row.values()) for row in rows])
+        console.table(f"{counted(len(total) * each, 'grasp')}", tuple(rows[0]), [tuple(row.values()) for row in rows])
 
 
 def agreement(name: str, both: Tensor) -> dict[str, Any]:
@@ -275,7 +278,11 @@ def plan(
     table = summary(dataset, begin, found)
     if not on.json and begin is not None:
         heads = ("category", "searches", "found a grasp", "mean steps")
-        console.table(f"{len(found.scores)} searches", heads, [(n, *row.values()) for n, row in table.items()])
+        console.table(
+            f"{counted(len(found.scores), 'search', 'searches')}",
+            heads,
+            [(n, *row.values()) for n, row in table.items()],
+        )
     on.report(files, plans=table)
 
 

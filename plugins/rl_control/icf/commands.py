@@ -38,7 +38,7 @@ def factors(
     drawn = explore.sample_factors(model, env, start, n, generator)
     picture = on.beside("factors.png")
     figures.factors(picture, drawn)
-    _tell(on, f"state {explore.name_state(env, start)}: action that each of {n} factors prefers")
+    _tell(on, f"state {explore.name_state(env, start)}: action that each of {counted(n, 'factor')} prefers")
     _tell(on, *(f"  {name:>12} {share:6.1%}" for name, share in drawn.preferred.items()))
     values = {"phi": drawn.phi, "probabilities": drawn.probabilities, "dh": drawn.dh_here}
     on.report([picture], state=explore.name_state(env, start), preferred=drawn.preferred, **values)

@@ -17,7 +17,7 @@ import typer
 from distk import DistkError, UsageError, console
 from distk.commands.arguments import Device, Json, Look, Seed
 from distk.commands.shared import OnData, opened
-from distk.console import emit_json, note, table
+from distk.console import counted, emit_json, note, table
 from distk.errors import NotServed
 from distk.files import write_atomic
 from distk.look import FORMS, formed, held_to
@@ -63,7 +63,7 @@ class Batch(Bundle):
         lines = [line.replace("\n", " ").replace("\r", " ") for line in lines]  # an alphabet may be a stranger's
         if self.output != "-":
             write_atomic(Path(self.output), "".join(line + "\n" for line in lines).encode())
-            note(f"wrote {len(lines):,} lines to '{self.output}'")
+            note(f"wrote {counted(len(lines), 'line')} to '{self.output}'")
         if self.json:
             emit_json(list(rows))
         elif self.output == "-":
@@ -169,7 +169,9 @@ def arithmetic(
         triples = [line.split("\t") for line in on.lines()]
         for number, cells in enumerate(triples, 1):
             if len(cells) != 3:
-                raise UsageError(f"line {number} of '{on.file}' has {len(cells)} sentences apart by tabs, not three.")
+                raise UsageError(
+                    f"line {number} of '{on.file}' has {counted(len(cells), 'sentence')} apart by tabs, not three."
+                )
     model = model_of(checkpoint, on.device)
     if not on.file:
         refuse_long(model, given)

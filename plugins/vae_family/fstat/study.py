@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, UsageError, encode_table, open_dataset, option
-from distk.console import note, progress
+from distk.console import counted, note, progress
 from distk.device import Ranks, choose_device
 from distk.embedding import best_dimensions, label_of, recall
 from distk.errors import DistkError
@@ -138,7 +138,10 @@ def folds_of(dataset: Dataset, folds: int, seed: int) -> list[dict[str, Tensor]]
     everything = torch.arange(len(dataset), device=dataset.device)
     kinds, identity = label_of(dataset, everything).unique(return_inverse=True)
     if len(kinds) < 5 * folds:
-        raise UsageError(f"{folds} folds need at least {5 * folds} identities; '{dataset.name}' has {len(kinds)}.")
+        raise UsageError(
+            f"{counted(folds, 'fold')} need at least {counted(5 * folds, 'identity', 'identities')}; '{dataset.name}'"
+            f" has {len(kinds)}."
+        )
     order = torch.randperm(len(kinds), generator=torch.Generator().manual_seed(seed))
     found = []
     for fold in range(folds):

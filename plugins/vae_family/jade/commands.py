@@ -14,6 +14,7 @@ from torch import Tensor
 from distk import Code, Dataset, console, images, seeded
 from distk.commands.arguments import Look, Seed
 from distk.commands.shared import OnData, OnModel, titled
+from distk.console import counted
 from distk.errors import UsageError
 from distk.evaluation import evaluate
 from distk.files import write_atomic
@@ -178,7 +179,7 @@ def _chosen(dataset: Any, text: str, n: int, seed: int) -> tuple[Role, Tensor]:
     if not colon:
         rows = dataset.rows("test") if role == "primary" else dataset.secondary_rows("test")
         if n > len(rows):
-            raise UsageError(f"--n {n} is more than the {len(rows):,} test images of the {role}.")
+            raise UsageError(f"--n {n} is more than the {counted(len(rows), 'test image')} of the {role}.")
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:n]
         return role, rows[order.to(rows.device)]
     numbers = [int(part) if part.isdecimal() and part.isascii() else -1 for part in listed.split(",")]
