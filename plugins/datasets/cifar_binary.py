@@ -18,7 +18,6 @@ from typing import IO, cast
 import numpy as np
 
 from distk import DistkError, Files, UsageError
-from distk.console import counted
 
 PIXELS = 3072
 
@@ -144,7 +143,7 @@ def _records(form: Form, name: str, file: IO[bytes]) -> np.ndarray:
 
 def _wrong(form: Form, name: str, size: int) -> DistkError:
     more = f"more than {form.most:,}" if size == form.most + 1 else f"{size:,}"
-    return DistkError(f"{name} has {counted(more, 'byte')}, expected {form.most:,}.")
+    return DistkError(f"{name} has {more} bytes, expected {form.most:,}.")
 
 
 def labels(form: Form, place: Path, records: np.ndarray, at: int, classes: int) -> np.ndarray:

@@ -61,7 +61,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         raise DistkError(f"cannot read '{path}': {error}.") from error
     if len(values) != expected:
         more = "more" if len(values) > expected else "fewer"
-        raise DistkError(f"'{path}' holds {counted(more, 'value')} than the {expected:,} that its header promises.")
+        raise DistkError(f"'{path}' holds {more} values than the {expected:,} that its header promises.")
     return np.frombuffer(values, np.uint8).reshape(shape)
 
 

@@ -175,7 +175,7 @@ class Planar(TwoSets[PlanarConfig]):
         self.spec = DataSpec("transition", (1, SIZE, SIZE), classes=SETS, extra={**actions.to_extra(), "paired": True})
         self.origin = (
             f"drawn on the device: {counted(n, 'transition')} of X, {counted(m, 'frame')} of Y,"
-            f" {counted(config.sampling, 'state')}"
+            f" {config.sampling} states"
         )
 
     def draw(self, n: int, generator: torch.Generator, sampling: str) -> tuple[Tensor, Tensor]:

@@ -242,7 +242,7 @@ def test_what_is_no_clip(tmp_path, seed) -> None:
     write_clips(tmp_path / "two.gif", [noise(seed, 1)])
     with pytest.raises(UsageError, match=r"several forms.*--layout files\|frames"):
         read_clips(tmp_path)
-    with pytest.raises(UsageError, match=r"1 of 1 clips .*'two.gif' has 1"):
+    with pytest.raises(UsageError, match=r"1 of 1 clip .*'two.gif' has 1"):
         open_dataset("clips", {"frames": 2}, folder=tmp_path / "two.gif")
     with pytest.raises(UsageError, match="--data-dir"):
         open_dataset("clips")
