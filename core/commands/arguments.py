@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from distk import completing, look
-from distk.options import Bundle
+from distk import completing
 
 Checkpoint = Annotated[
     Path | None,
@@ -44,19 +42,3 @@ Start = Annotated[
         "--start", help="Where it starts: items (data) or draws (prior). Default: data where there is an encoder."
     ),
 ]
-
-
-@dataclass(kw_only=True)
-class Look(Bundle):
-    """`--format` and `--dpi` of a command that draws pictures: taking it as a parameter is all that a command does.
-
-    The names that `target`, `beside` and `shown` give then have the chosen suffix, and what writes pictures, `Sheet`
-    and `as_figure`, has the chosen dots per inch.
-    """
-
-    form: look.Form = None
-    dpi: look.Dpi = None
-
-    def __post_init__(self) -> None:
-        if self.form or self.dpi:  # not where a module is imported that has this as a default
-            look.choose(self.form, self.dpi)

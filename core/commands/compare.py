@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from distk import console
-from distk.commands.arguments import Json, Look
+from distk.commands.arguments import Json
+from distk.commands.shared import Look
 from distk.errors import UsageError
 from distk.files import write_atomic
 from distk.laboratory.compare import Comparison, Group, drawn

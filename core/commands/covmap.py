@@ -11,8 +11,8 @@ import torch
 import typer
 
 from distk import console
-from distk.commands.arguments import Look, Split
-from distk.commands.shared import OnData, titled
+from distk.commands.arguments import Split
+from distk.commands.shared import Look, OnData, titled
 from distk.console import counted
 from distk.covariance import columns_of, correlation, statistics
 from distk.files import write_atomic

@@ -10,7 +10,7 @@ import typer
 
 from distk import console, options
 from distk.commandline import LazyGroup
-from distk.commands.arguments import Device, Json, Look, Split
+from distk.commands.arguments import Device, Json, Split
 from distk.errors import UsageError
 from distk.registered import Registration
 from distk.registry import registry
@@ -55,6 +55,8 @@ app.callback()(lambda: None)
 
 
 def _dataset_command(entry: Registration, name: str) -> Any:
+    from distk.commands.shared import Look
+
     config = entry.load().Config
 
     def run(

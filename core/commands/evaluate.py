@@ -11,10 +11,9 @@ import typer
 from distk import completing, console, options
 from distk.asked import Asked, asked
 from distk.codefile import table_from_arrays
-from distk.commands.arguments import Look
 from distk.commands.scorefiles import subject_of, target_of, written
 from distk.commands.scoretable import show
-from distk.commands.shared import UNFIT, OnRows, require, titled, written_to
+from distk.commands.shared import UNFIT, Look, OnRows, require, titled, written_to
 from distk.config import assignments
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError

@@ -10,8 +10,8 @@ import typer
 
 from distk import completing, console
 from distk.checkpoint import read_header
-from distk.commands.arguments import Json, Look
-from distk.commands.shared import report, titled, written_to
+from distk.commands.arguments import Json
+from distk.commands.shared import Look, report, titled, written_to
 from distk.files import write_atomic
 from distk.laboratory import summary
 from distk.laboratory.compare import run_folders

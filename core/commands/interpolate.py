@@ -10,8 +10,8 @@ import typer
 from torch import Tensor
 
 from distk import console
-from distk.commands.arguments import Look, Start
-from distk.commands.shared import OnRows, present, titled
+from distk.commands.arguments import Start
+from distk.commands.shared import Look, OnRows, present, titled
 from distk.errors import UsageError
 from distk.latents import Code
 from distk.method import Method

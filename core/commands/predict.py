@@ -8,9 +8,8 @@ import torch
 import typer
 
 from distk import console, options
-from distk.commands.arguments import Look
 from distk.commands.own import OwnCommand
-from distk.commands.shared import OnRows, present, titled
+from distk.commands.shared import Look, OnRows, present, titled
 from distk.console import counted
 from distk.device import seeded
 from distk.prediction import continued

@@ -8,9 +8,8 @@ import torch
 import typer
 
 from distk import console, options
-from distk.commands.arguments import Look
 from distk.commands.own import OwnCommand
-from distk.commands.shared import OnRows, item_words, present, titled
+from distk.commands.shared import Look, OnRows, item_words, present, titled
 
 
 def reconstruct(

@@ -9,8 +9,8 @@ import torch
 import typer
 
 from distk import console
-from distk.commands.arguments import Look, Seed
-from distk.commands.shared import OnModel, class_words, present, titled
+from distk.commands.arguments import Seed
+from distk.commands.shared import Look, OnModel, class_words, present, titled
 from distk.device import seeded
 from distk.errors import UsageError
 from distk.method import Method

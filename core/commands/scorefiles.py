@@ -11,7 +11,6 @@ from typing import Any
 
 from distk import console, look
 from distk.commands.shared import UNFIT, OnRows
-from distk.console import counted
 from distk.files import write_atomic
 from distk.metric import Picture, contents
 from distk.results import arrays_path, digest, measured, stale, write
@@ -49,7 +48,7 @@ def written(
     _remove_old(
         target, stem, [UNFIT.sub("-", n) for n, values in result["metrics"].items() if "error" not in values], files
     )
-    console.note(f"written: {target}" + (f" and {counted(len(files), 'picture')} beside it" if files else ""))
+    console.note(f"written: {target}" + (f" and {len(files)} pictures beside it" if files else ""))
     _tell_of_others(whole, result)
     return result
 

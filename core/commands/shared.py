@@ -15,7 +15,7 @@ from torch import Tensor
 from distk import console, images, look
 from distk.checkpoint import Header
 from distk.commands.arguments import Checkpoint, DataDir, DataName, Device, Json, Out, Seed, Split
-from distk.console import counted, note
+from distk.console import note
 from distk.data import Dataset
 from distk.errors import NotServed, UsageError
 from distk.files import write_atomic
@@ -81,6 +81,22 @@ class OnModel(Bundle):
     def report(self, files: list[Path], **values: Any) -> None:
         """Say which files were written: JSON on stdout with `values`, or a line each."""
         report(files, self.json, **values)
+
+
+@dataclass(kw_only=True)
+class Look(Bundle):
+    """`--format` and `--dpi` of a command that draws pictures: taking it as a parameter is all that a command does.
+
+    The names that `target`, `beside` and `shown` give then have the chosen suffix, and what writes pictures, `Sheet`
+    and `as_figure`, has the chosen dots per inch.
+    """
+
+    form: look.Form = None
+    dpi: look.Dpi = None
+
+    def __post_init__(self) -> None:
+        if self.form or self.dpi:  # not where a module is imported that has this as a default
+            look.choose(self.form, self.dpi)
 
 
 @dataclass(kw_only=True)
@@ -222,10 +238,10 @@ def choose_rows(dataset: Dataset, n: int, seed: int, split: str) -> Tensor:
     rows = dataset.rows(split)
     total = len(dataset) if rows is None else len(rows)
     if n > total and not _asked("n", "pairs", "rows", "over"):
-        note(f"the {split} split has {counted(total, 'item')}, so {total:,} are taken instead of {n:,}")
+        note(f"the {split} split has {total:,} items, so {total:,} are taken instead of {n:,}")
         n = total
     if n > total:
-        raise UsageError(f"--n {n} is more than the {counted(total, 'item')} of the {split} split.")
+        raise UsageError(f"--n {n} is more than the {total:,} items of the {split} split.")
     drawn = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:n].to(dataset.device)
     return drawn if rows is None else rows[drawn]
 

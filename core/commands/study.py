@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from distk import console
-from distk.commands.arguments import Device, Json, Look
+from distk.commands.arguments import Device, Json
+from distk.commands.shared import Look
 from distk.console import counted
 from distk.device import choose_device
 from distk.errors import DistkError

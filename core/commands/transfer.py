@@ -10,9 +10,8 @@ import typer
 from torch import Tensor
 
 from distk import options
-from distk.commands.arguments import Look
 from distk.commands.own import OwnCommand
-from distk.commands.shared import OnRows, class_words, item_words, present, titled
+from distk.commands.shared import Look, OnRows, class_words, item_words, present, titled
 from distk.commands.swap import exchange
 from distk.errors import UsageError
 from distk.latents import one_hot

@@ -10,8 +10,8 @@ import typer
 from torch import Tensor
 
 from distk import console, images
-from distk.commands.arguments import Look, Start
-from distk.commands.shared import OnRows, class_words, scaled, titled
+from distk.commands.arguments import Start
+from distk.commands.shared import Look, OnRows, class_words, scaled, titled
 from distk.errors import UsageError
 from distk.method import Method
 from distk.sheet import Sheet

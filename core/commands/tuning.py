@@ -11,8 +11,7 @@ import typer
 from torch import Tensor
 
 from distk import console
-from distk.commands.arguments import Look
-from distk.commands.shared import OnData, titled, written_to
+from distk.commands.shared import Look, OnData, titled, written_to
 from distk.console import progress
 from distk.data import FactorDataset
 from distk.errors import UsageError, unknown

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from distk import console
 from distk import images as pictures
-from distk.commands.arguments import Look, Seed
-from distk.commands.shared import OnData, OnModel, choose_rows, titled
+from distk.commands.arguments import Seed
+from distk.commands.shared import Look, OnData, OnModel, choose_rows, titled
 from distk.device import seeded
 from distk.errors import DistkError, UsageError
 from distk.look import chosen as chosen_look

@@ -12,8 +12,8 @@ import typer
 from torch import Tensor
 
 from distk import console, evaluate, images
-from distk.commands.arguments import Look, Seed
-from distk.commands.shared import OnData, OnModel, scaled, titled
+from distk.commands.arguments import Seed
+from distk.commands.shared import Look, OnData, OnModel, scaled, titled
 from distk.errors import DistkError, UsageError
 from distk.files import write_atomic
 from distk.latents import Latent, one_hot

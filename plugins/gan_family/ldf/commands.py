@@ -9,8 +9,8 @@ import torch
 import typer
 
 from distk import choose_device, console, open_dataset, seeded
-from distk.commands.arguments import DataDir, Device, Json, Look, Seed
-from distk.commands.shared import OnModel, OnRows, present, titled
+from distk.commands.arguments import DataDir, Device, Json, Seed
+from distk.commands.shared import Look, OnModel, OnRows, present, titled
 from distk.commands.shared import report as told
 from distk.console import counted
 from distk.errors import UsageError

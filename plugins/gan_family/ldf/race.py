@@ -15,7 +15,8 @@ import torch
 import typer
 
 from distk import Dataset, UsageError, choose_device, console, evaluate, open_dataset
-from distk.commands.arguments import DataDir, Device, Json, Look
+from distk.commands.arguments import DataDir, Device, Json
+from distk.commands.shared import Look
 from distk.commands.shared import report as told
 from distk.config import assignments
 from distk.console import counted

@@ -14,8 +14,8 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from distk import Code, Dataset, DistkError, UsageError, console, open_dataset, seeded
-from distk.commands.arguments import DataDir, Device, Json, Look, Seed
-from distk.commands.shared import OnData, OnModel, present, titled
+from distk.commands.arguments import DataDir, Device, Json, Seed
+from distk.commands.shared import Look, OnData, OnModel, present, titled
 from distk.console import counted
 from distk.device import choose_device
 from distk.errors import NotServed

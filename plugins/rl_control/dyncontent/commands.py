@@ -10,8 +10,8 @@ import torch
 import typer
 
 from distk import console, images
-from distk.commands.arguments import Look, Seed
-from distk.commands.shared import OnModel, OnRows, titled
+from distk.commands.arguments import Seed
+from distk.commands.shared import Look, OnModel, OnRows, titled
 from distk.console import counted
 from distk.data import Dataset
 from distk.device import seeded

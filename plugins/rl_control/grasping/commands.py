@@ -13,8 +13,8 @@ import typer
 from torch import Tensor
 
 from distk import console
-from distk.commands.arguments import Device, Json, Look, Seed
-from distk.commands.shared import OnRows
+from distk.commands.arguments import Device, Json, Seed
+from distk.commands.shared import Look, OnRows
 from distk.config import from_dict
 from distk.console import counted, note
 from distk.data import Dataset

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from distk import console, images
-from distk.commands.arguments import Look, Seed
-from distk.commands.shared import OnModel, its_data, titled
+from distk.commands.arguments import Seed
+from distk.commands.shared import Look, OnModel, its_data, titled
 from distk.console import counted
 from distk.data import Dataset
 from distk.device import seeded

@@ -10,8 +10,8 @@ import typer
 from torch import Tensor
 
 from distk import Code, Dataset, FactorDataset, Method, choose_device, console, open_dataset
-from distk.commands.arguments import DataDir, Device, Json, Look, Seed
-from distk.commands.shared import OnRows, beside, forms, present, titled
+from distk.commands.arguments import DataDir, Device, Json, Seed
+from distk.commands.shared import Look, OnRows, beside, forms, present, titled
 from distk.console import counted
 from distk.errors import UsageError
 from distk.options import Without

@@ -12,8 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from distk import seeded
-from distk.commands.arguments import Look
-from distk.commands.shared import OnRows, scaled
+from distk.commands.shared import Look, OnRows, scaled
 from distk.console import counted
 from distk.errors import UsageError
 from distk.files import write_atomic

@@ -8,8 +8,8 @@ import torch
 import typer
 
 from distk import Code, seeded
-from distk.commands.arguments import Look, Seed
-from distk.commands.shared import OnModel, present, titled
+from distk.commands.arguments import Seed
+from distk.commands.shared import Look, OnModel, present, titled
 from distk.errors import UsageError
 from distk.plugins.sequence.mocogan.metrics import content_and_motion, crossed
 

@@ -10,8 +10,7 @@ import typer
 from torch import Tensor
 
 from distk import UsageError, console
-from distk.commands.arguments import Look
-from distk.commands.shared import OnModel
+from distk.commands.shared import Look, OnModel
 from distk.files import write_atomic
 from distk.plugins.text.attrtransfer.method import AttrTransfer
 from distk.plugins.text.common.files import label_index

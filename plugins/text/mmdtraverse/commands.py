@@ -12,8 +12,7 @@ from safetensors.torch import save as as_safetensors
 from torch import Tensor
 
 from distk import UsageError, console
-from distk.commands.arguments import Look
-from distk.commands.shared import OnData, OnRows, written_to
+from distk.commands.shared import Look, OnData, OnRows, written_to
 from distk.console import counted, emit_json, note
 from distk.files import write_atomic
 from distk.options import Bundle, Without

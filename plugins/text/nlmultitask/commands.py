@@ -15,8 +15,8 @@ import torch
 import typer
 
 from distk import DistkError, UsageError, console
-from distk.commands.arguments import Device, Json, Look, Seed
-from distk.commands.shared import OnData, opened
+from distk.commands.arguments import Device, Json, Seed
+from distk.commands.shared import Look, OnData, opened
 from distk.console import counted, emit_json, note, table
 from distk.errors import NotServed
 from distk.files import write_atomic

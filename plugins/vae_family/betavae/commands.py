@@ -10,8 +10,7 @@ import torch
 import typer
 
 from distk import FactorDataset, console, images
-from distk.commands.arguments import Look
-from distk.commands.shared import OnModel, scaled, written_to
+from distk.commands.shared import Look, OnModel, scaled, written_to
 from distk.errors import DistkError, UsageError
 from distk.files import write_atomic
 from distk.plugins.vae_family.betavae.factorgen import FactorGen

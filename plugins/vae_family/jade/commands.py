@@ -12,8 +12,8 @@ import typer
 from torch import Tensor
 
 from distk import Code, Dataset, console, images, seeded
-from distk.commands.arguments import Look, Seed
-from distk.commands.shared import OnData, OnModel, titled
+from distk.commands.arguments import Seed
+from distk.commands.shared import Look, OnData, OnModel, titled
 from distk.console import counted
 from distk.errors import UsageError
 from distk.evaluation import evaluate

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from distk import CodeTable, console
 from distk.checkpoint import Header
-from distk.commands.arguments import Look
-from distk.commands.shared import OnData, OnRows, titled
+from distk.commands.shared import Look, OnData, OnRows, titled
 from distk.config import from_dict
 from distk.console import counted
 from distk.errors import UsageError
