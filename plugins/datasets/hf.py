@@ -137,7 +137,7 @@ class Saved(HeldItems[Config]):
             for part in self.saved.values():
                 for chunk in rows(part, [name]):
                     for cell in chunk[name]:
-                        where = f"row {at} of column '{name}' in '{root}'"
+                        where = f"{root}: row {at} of {name}"
                         yield io.BytesIO(_content(cell, where)), where, 1
                         at += 1
 
@@ -211,9 +211,9 @@ class _Roles:
 
 def _content(cell: Any, where: str) -> bytes:
     if not cell:
-        raise DistkError(f"{where} lies in another file, or is empty; save the data set with its pictures inside.")
+        raise DistkError(f"'{where}' lies in another file, or is empty; save the data set with its pictures inside.")
     if len(cell) > LARGEST:
-        raise DistkError(f"{where} has {counted(len(cell), 'byte')}; at most {LARGEST:,} are read.")
+        raise DistkError(f"'{where}' has {counted(len(cell), 'byte')}; at most {LARGEST:,} are read.")
     return bytes(cell)
 
 
