@@ -12,6 +12,7 @@ import PIL.Image
 
 from distk.console import counted
 from distk.errors import DistkError, UsageError
+from distk.pictures import in_bytes
 
 Labels = Literal["auto", "folder", "parent", "before", "after", "none"]
 
@@ -19,8 +20,6 @@ LARGEST_FRAME = 1 << 26
 """Pixels of one picture."""
 RATIO, FLOOR = 4096, 1 << 30
 """A file may unpack to so many values for each of its bytes, or to the floor where that is more."""
-PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "La", "RGBa", "CMYK", "YCbCr", "HSV", "LAB"}
-"""PIL's modes of at most 8 bits a channel."""
 
 
 @dataclass
@@ -100,12 +99,10 @@ class Fit:
         return (self.channels, self.size or height, self.size or width)
 
     def image(self, image: PIL.Image.Image, where: str) -> np.ndarray:
-        """A PIL image -> uint8 `[channels, height, width]`. Raises DistkError for more than 8 bits a channel."""
+        """A PIL image -> uint8 `[channels, height, width]`, more than 8 bits a channel scaled by their range. Raises
+        DistkError for numbers whose range nobody states."""
         check_size(image.width, image.height, where)
-        if image.mode not in PLAIN_MODES:
-            raise DistkError(
-                f"'{where}' has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits first."
-            )
+        image = in_bytes(image, where)
         mode = "L" if self.channels == 1 else "RGB"
         if image.mode != mode:
             image = image.convert("RGB") if image.mode not in ("1", "L") else image

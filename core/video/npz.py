@@ -38,7 +38,9 @@ def read_npz(path: Path, fit: Fit, labels: Labels) -> Clips:
             lengths = [len(frames) for frames in found]
         else:
             held = ", ".join(f"{n} {d} {s}" for n, (s, d) in heads.items())[:300]
-            raise DistkError(f"'{path}' holds no clips; expected {ARRAYS}; found {held or 'nothing'}.")
+            deep = any(len(s) >= 3 and d.kind in "iuf" for s, d in heads.values())
+            hint = " Numbers of 16 bits and floats are read with --data arrays." if deep else ""
+            raise DistkError(f"'{path}' holds no clips; expected {ARRAYS}; found {held or 'nothing'}.{hint}")
         numbers, classes = _npz_classes(file, heads, names, len(lengths), labels)
         rate = file.read("fps").reshape(-1)[:1].tolist() if "fps" in heads and heads["fps"][1].kind in "iuf" else []
         fps = float(rate[0]) if rate and 0 < rate[0] < 1e6 else 0.0
