@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 import PIL.Image
 
-from distk.console import counted
+from distk.console import counted, warn_once
 from distk.errors import DistkError, UsageError
-from distk.pictures import in_bytes
+from distk.pictures import DEEP, in_bytes, is_deep
 
 Labels = Literal["auto", "folder", "parent", "before", "after", "none"]
 
@@ -102,6 +102,8 @@ class Fit:
         """A PIL image -> uint8 `[channels, height, width]`, more than 8 bits a channel scaled by their range. Raises
         DistkError for numbers whose range nobody states."""
         check_size(image.width, image.height, where)
+        if is_deep(image):
+            warn_once(DEEP)
         image = in_bytes(image, where)
         mode = "L" if self.channels == 1 else "RGB"
         if image.mode != mode:

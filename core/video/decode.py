@@ -13,7 +13,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from distk.apart import Answer
 from distk.console import warn_once
 from distk.errors import DistkError
-from distk.pictures import DEEP, is_deep
 from distk.video.clips import Budget, Fit, check_size
 from distk.video.movies import read_movie
 
@@ -27,8 +26,6 @@ def _opened(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[Any]:
     try:
         with Image.open(path, formats=formats) as image:
             check_size(image.width, image.height, str(path))
-            if is_deep(image):
-                warn_once(DEEP)
             yield image
     except DistkError:
         raise
