@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from distk.arrays import open_npy, open_npz
 from distk.codetable import MEMBERS, table_of
-from distk.console import note_once
+from distk.console import counted, note_once
 from distk.errors import DistkError, UsageError, nearest
 from distk.memory import afford
 from distk.metric import CodeTable
@@ -108,8 +108,8 @@ def _npy(path: Path) -> np.ndarray:
 
 def _few(path: Path, count: int) -> None:
     if count > LARGEST:
-        raise DistkError(f"'{path}' holds {count:,} numbers when unpacked; at most {LARGEST:,} are read.")
-    afford(4 * 8 * count, f"'{path}', {count:,} numbers when unpacked,")
+        raise DistkError(f"'{path}' holds {counted(count, 'number')} when unpacked; at most {LARGEST:,} are read.")
+    afford(4 * 8 * count, f"'{path}', {counted(count, 'number')} when unpacked,")
 
 
 def _members(path: Path, needed: str = "codes") -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import typer
 from distk import console
 from distk.commands.arguments import Device, Json
 from distk.commands.shared import Look
+from distk.console import counted
 from distk.device import choose_device
 from distk.errors import DistkError
 from distk.files import read_text
@@ -89,6 +90,7 @@ def run(
     engine: Annotated[str, typer.Option(help="Where it runs: local, slurm, ray; see `distk list engines`.")] = "local",
     device: Device = "auto",
     json: Json = False,
+    look: Look = Look(),
 ) -> None:
     """Run a study, or go on with one: train, score, compare with what was published.
 
@@ -270,5 +272,9 @@ def _print_plan(made: Plan, found: Preview, where: Any) -> None:
     lines = differences(made)
     console.say(told["title"] + (f" ({told['source']})" if told["source"] else ""), to=where)
     reports.show_conditions(lines, where)
-    count = f"{len(lines)} variants x {len(made.seeds)} seeds" if lines else f"{len(made.seeds)} seeds"
+    count = (
+        f"{counted(len(lines), 'variant')} x {counted(len(made.seeds), 'seed')}"
+        if lines
+        else f"{counted(len(made.seeds), 'seed')}"
+    )
     console.say(f"{count}; columns: {', '.join(told['columns'])}", to=where)

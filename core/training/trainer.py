@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distk.console import warn
+from distk.console import counted, warn
 from distk.data import Dataset
 from distk.device import Ranks, add_in_order, seeded, set_precision, stream
 from distk.errors import DistkError, UsageError
@@ -49,7 +49,9 @@ class Trainer:
         if config.deterministic and self.device.type == "cuda":
             add_in_order()
         if config.batch % self.ranks.world:
-            raise UsageError(f"--batch {config.batch} cannot be split over {self.ranks.world} processes.")
+            raise UsageError(
+                f"--batch {config.batch} cannot be split over {counted(self.ranks.world, 'process', 'processes')}."
+            )
         if model.closed_form and config.steps:
             raise UsageError(
                 f"method {type(model).__name__} is fitted in closed form, before any step: train it with --steps 0."

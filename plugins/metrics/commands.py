@@ -14,6 +14,7 @@ from distk import CodeTable, console, encode_table
 from distk.checkpoint import Header, read_header
 from distk.codefile import table_from_arrays
 from distk.commands.shared import OnRows, require, written_to
+from distk.console import counted
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
 from distk.files import write_atomic
@@ -79,7 +80,9 @@ def udr(
         raise UsageError(f"{error}.") from error
     result = _result(entrants, agreement) | {"matrix": matrix, "images": counts.pop(), "seed": on.seed}
     if len(entrants) < 6:
-        result["reasons"]["models"] = f"{len(entrants)} models: the paper compares each with at least 5 others"
+        result["reasons"]["models"] = (
+            f"{counted(len(entrants), 'model')}: the paper compares each with at least 5 others"
+        )
     if out is not None:
         text = json.dumps(console.jsonable(result), indent=2, allow_nan=False)
         write_atomic(out, f"{text}\n".encode())

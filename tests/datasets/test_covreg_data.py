@@ -36,7 +36,7 @@ def test_dimred_lies_in_a_subspace_of_independent_factors(seed) -> None:
     assert len(data.rows("test")) == 10_000
     other = open_dataset("dimred", {"items": 20_000, "projection": seed + 1})
     assert not torch.equal(other.omega, data.omega)
-    with pytest.raises(UsageError, match="11 factors do not fit into 10 dimensions"):
+    with pytest.raises(UsageError, match="11 factors cannot fit into 10 dimensions"):
         open_dataset("dimred", {"factors": 11})
 
 

@@ -82,7 +82,7 @@ def test_the_head_is_killed_and_started_again(slurm: OneNode, studies, undisturb
     assert running["job"].partition("_")[0] in slurm.arrays() - before
     assert running["where"]
     said = study.begin().end()
-    assert "are in the queue already, from an earlier call" in said
+    assert "in the queue already, from an earlier call" in said
     assert study.results == undisturbed("paper")
     assert study.attempts() == [[0]] * 4, "a run was done twice, or from its beginning"
     assert len(slurm.arrays() - before) == 1, "something was submitted again"

@@ -242,7 +242,7 @@ def test_tags_must_be_as_many_as_words(tmp_path: Path) -> None:
         def read(self, files: object) -> tuple:
             return divided(joined([{"all": part}] * 10)["all"]), ("no", "yes"), "made up"
 
-    with pytest.raises(DistkError, match="has 2 words and 1 tags: 'c d'"):
+    with pytest.raises(DistkError, match="has 2 words and 1 tag: 'c d'"):
         Odd(Odd.Config(), torch.device("cpu"), distk.Files("odd", None, ""))
 
 

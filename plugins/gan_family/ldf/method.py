@@ -27,7 +27,7 @@ from distk import (
     adam,
     option,
 )
-from distk.console import progress
+from distk.console import counted, progress
 from distk.method import eval_mode
 from distk.nn import call_fake, call_real, reparameterise
 from distk.plugins.gan_family.ldf.networks import (
@@ -312,7 +312,7 @@ class LDF(Whole[Config]):
         if not given:
             return self._assembled(self.decoder(self.top(code["top"]).flatten(0, 1)))
         if len(given) < self.pieces:
-            raise ValueError(f"the code has {len(given)} of the {self.pieces} pieces")
+            raise ValueError(f"the code has {len(given)} of the {counted(self.pieces, 'piece')}")
         return self._assembled(self.decoder(torch.stack(given, 1).flatten(0, 1)))
 
     def changed(self, code: Code, group: str) -> Code:

@@ -226,7 +226,7 @@ def test_long_queues_say_so(made, fragile, monkeypatch, capsys) -> None:
     began = time.monotonic()
     monkeypatch.setattr(Fragile, "poll", lambda self: polled(self) if time.monotonic() - began > 2 else [])
     engine.run(made, engine="fragile")
-    assert "2 jobs wait in the queue, after" in capsys.readouterr().err
+    assert "2 jobs waiting in the queue, after" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
