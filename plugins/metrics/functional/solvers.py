@@ -107,7 +107,7 @@ def logistic_regression(
         theta = both.reshape(-1).cpu().numpy().copy()
     options = {"maxiter": max_iter, "gtol": tol, "maxls": 50, "ftol": 64 * np.finfo(float).eps}
     # The threads of scipy's BLAS and of torch would take turns at spinning for each other: 40 times slower on 2 cores.
-    with _thread_pools().limit(limits=1, user_api="blas"):
+    with thread_pools().limit(limits=1, user_api="blas"):
         found = minimize(loss, theta, jac=True, method="L-BFGS-B", options=options).x
     solution = torch.from_numpy(found).to(x.device).view(d + 1, columns)
     if columns == 1:  # logits (0, f) have the same softmax as (-f/2, f/2)
@@ -116,7 +116,8 @@ def logistic_regression(
 
 
 @functools.cache
-def _thread_pools() -> ThreadpoolController:
+def thread_pools() -> ThreadpoolController:
+    """The thread pools of BLAS and OpenMP that are loaded, to be limited for a while."""
     return ThreadpoolController()
 
 
