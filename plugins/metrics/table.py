@@ -175,7 +175,7 @@ def quantities(values: Tensor, table: CodeTable) -> tuple[Tensor, list[str], dic
     if not keep:
         raise UsageError("this representation has only discrete codes, whose indices are not quantities.")
     reasons = {", ".join(left): "discrete code left out: its indices are not quantities"} if left else {}
-    return values[:, keep], [table.names[d] for d in keep], reasons
+    return values[:, keep] if left else values, [table.names[d] for d in keep], reasons
 
 
 def draw(
@@ -187,6 +187,8 @@ def draw(
     with `continuous` they stay as they are.
     """
     values, truth = codes(table, config, seed), factors(table, None if continuous else config.bins or BINS)
+    if whole(table, rows):
+        return values, truth
     picked = chosen(table, rows, seed)
     return values[picked], truth[picked]
 
@@ -220,6 +222,14 @@ def draw_split(
     return (parts[0], parts[1], parts[2], parts[3]), names
 
 
+def whole(table: CodeTable, rows: int, predict: bool = False) -> bool:
+    """Whether a file is taken as it is, so that the array function gives the same figure; predictors have their limit,
+    and of a full grid rows are drawn."""
+    if table.grid and len(table) >= rows:
+        return False
+    return table.model is None and (len(table) <= rows or not predict)
+
+
 def chosen(table: CodeTable, rows: int, seed: int, predict: bool = False) -> Tensor:
     """Rows to score, int64 on the codes' device, from a generator on the CPU: one seed, the same rows everywhere."""
     device = table.codes.device
@@ -227,8 +237,7 @@ def chosen(table: CodeTable, rows: int, seed: int, predict: bool = False) -> Ten
     if table.grid and len(table) >= rows:
         # With replacement from the grid, as published; a small grid would put one item on both sides of a split.
         return table.sample_rows(rows, generator)
-    if table.model is None and (len(table) <= rows or not predict):
-        # A file is taken as it is, so that the array function gives the same figure; predictors have their limit.
+    if whole(table, rows, predict):
         return torch.arange(len(table), device=device)
     return torch.randperm(len(table), generator=generator)[:rows].to(device)
 

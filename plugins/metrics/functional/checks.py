@@ -57,7 +57,8 @@ def matrix(array: Array, name: str = "codes", min_rows: int = 2) -> Tensor:
     if x.shape[0] < min_rows:
         raise ValueError(f"{name} has {x.shape[0]} rows: needs at least {min_rows}")
     x = x.double()
-    finite = torch.isfinite(x).all(0)
+    low, high = x.aminmax(dim=0)  # NaN goes through both; isfinite would copy the table
+    finite = torch.isfinite(low) & torch.isfinite(high)
     if not bool(finite.all()):
         column = int((~finite).nonzero()[0])
         kind: Literal["code", "factor"] = "factor" if name.startswith("factors") else "code"
@@ -239,7 +240,7 @@ def standardise(train: Tensor, *others: Tensor) -> list[Tensor]:
     """Columns to zero mean and unit population standard deviation of `train`; constant columns become 0."""
     mean, sd = train.mean(0), train.std(0, correction=0)
     scale = torch.where(live_codes(train), 1 / sd.clamp_min(torch.finfo(sd.dtype).tiny), torch.zeros_like(sd))
-    return [(x - mean) * scale for x in (train, *others)]
+    return [(x - mean).mul_(scale) for x in (train, *others)]
 
 
 def labels_1d(array: Array, name: str) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from . import checks
 from .checks import Array, Result
 from .sentences import Column, Sentence
-from .solvers import auc, contingency, entropy, mutual_information
+from .solvers import class_aucs, contingency, entropy, mutual_information
 
 
 def tad(codes: Array, attributes: Array, threshold: float = 0.75, redundant: float | None = 0.2) -> Result:
@@ -39,7 +39,7 @@ def tad(codes: Array, attributes: Array, threshold: float = 0.75, redundant: flo
             kept.append(j)
     if not kept:
         raise ValueError("no attribute of two values: this score is for yes-or-no attributes")
-    area = torch.stack([auc(c, labels.index[:, j : j + 1] == 1) for j in kept], 1)
+    area = torch.stack([found[:, 1] for found in class_aucs(c, labels.index[:, kept], [2] * len(kept))], 1)
     area = torch.maximum(area, 1 - area)
     top = area.topk(min(2, len(area)), dim=0).values
     # A lone code competes with chance.

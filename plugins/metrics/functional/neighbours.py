@@ -140,7 +140,7 @@ def info_mec(
         return checks.finish(empty | {"infoe_per_factor": labels.widen(nmi[0])}, reasons)
     smooth, counted = active & ~indices, active & indices
     if bool(smooth.any()):
-        nmi[smooth] = _normalised_information(c[:, smooth], labels, neighbours, seed)
+        nmi[smooth] = _normalised_information(_columns(c, smooth), labels, neighbours, seed)
     if bool(counted.any()):
         nmi[counted] = _counted_information(c[:, counted], labels)
     live = nmi[active]
@@ -150,8 +150,8 @@ def info_mec(
         reasons["infom"] = "undefined for a single factor"
     if len(live) < 2:
         reasons["infoc"] = "undefined for a single active code"
-    everything = _probe_gains(c, indices, labels)
-    pruned = everything if bool(active.all()) else _probe_gains(c[:, active], indices[active], labels)
+    everything = _probe_gains(c, torch.ones_like(active), indices, labels)
+    pruned = everything if bool(active.all()) else _probe_gains(c, active, indices, labels)
     result = {
         "infom": infom,
         "infoc": infoc,
@@ -196,11 +196,18 @@ def _counted_information(x: Tensor, labels: Labels) -> Tensor:
     return torch.stack(rows)
 
 
-def _probe_gains(codes: Tensor, indices: Tensor, labels: Labels) -> Tensor:
-    """What a linear probe of these codes [n, D] gains of each factor, [K']; discrete codes enter by indicators."""
-    parts = [checks.standardise(codes[:, ~indices])[0]] if bool((~indices).any()) else []
-    parts += [(column[:, None] == column.unique()).to(codes.dtype) for column in codes[:, indices].T]
-    x = torch.cat(parts, 1)
+def _columns(codes: Tensor, wanted: Tensor) -> Tensor:
+    """Some of the codes [n, D]; where it is all of them, no copy."""
+    return codes if bool(wanted.all()) else codes[:, wanted]
+
+
+def _probe_gains(codes: Tensor, wanted: Tensor, indices: Tensor, labels: Labels) -> Tensor:
+    """What a linear probe of the `wanted` codes [n, D] gains of each factor, [K']; discrete codes (`indices`) enter by
+    indicators."""
+    smooth, counted = wanted & ~indices, wanted & indices
+    parts = [checks.standardise(_columns(codes, smooth))[0]] if bool(smooth.any()) else []
+    parts += [(column[:, None] == column.unique()).to(codes.dtype) for column in codes[:, counted].T]
+    x = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
     gains = [_probe_gain(x, labels.index[:, k], size) for k, size in enumerate(labels.sizes)]
     return torch.tensor(gains, dtype=torch.float64)
 
@@ -219,13 +226,13 @@ def _concentration(nmi: Tensor, axis: int) -> float:
 
 def _normalised_information(x: Tensor, labels: Labels, neighbours: int, seed: int) -> Tensor:
     """I(c_d; F_k) / H(F_k), [D, K'], clipped at 0."""
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(x.device)
-    scale = x.abs().mean(0)
+    generator = torch.Generator().manual_seed(seed)
     rows = []
     for d in range(x.shape[1]):
         column = x[:, d]
         if len(column.unique()) < len(column):  # equal values: part them, as scikit-learn does
-            column = column + 1e-10 * scale[d] * noise[:, d]
+            noise = torch.randn(len(column), generator=generator, dtype=torch.float64).to(x.device)
+            column = column + 1e-10 * column.abs().mean() * noise
         row = []
         for k, size in enumerate(labels.sizes):
             y = labels.index[:, k]

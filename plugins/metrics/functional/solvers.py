@@ -6,6 +6,7 @@ Each is held against scikit-learn or scipy in the tests.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,10 +27,10 @@ def contingency(a: Tensor, b: Tensor, sizes: tuple[int, int]) -> Tensor:
     d, (rows, cols) = codes.shape[1], sizes
     offset = torch.arange(d, device=codes.device) * rows
     counts = torch.zeros(d * rows * cols, dtype=torch.float64, device=codes.device)
-    step = max(1, CHUNK // d)
+    step = max(1, CHUNK // 16 // d)  # three of these live at a time
     for start in range(0, len(codes), step):
         at = slice(start, start + step)
-        index = (codes[at] + offset) * cols + b[at, None]
+        index = (codes[at] + offset).mul_(cols).add_(b[at, None])
         counts += torch.bincount(index.reshape(-1), minlength=counts.numel())
     table = counts.view(d, rows, cols)
     return table[0] if a.ndim == 1 else table
@@ -285,8 +286,36 @@ def auc(scores: Tensor, positive: Tensor) -> Tensor:
 
     scores: [n, M]; positive: bool [n, M] or [n, 1]. Returns [M]; NaN where one class is missing.
     """
-    mask = positive.expand_as(scores).double()
-    n_pos = mask.sum(0)
+    mask = positive.expand_as(scores)
+    n_pos = mask.sum(0).double()
     n_neg = len(scores) - n_pos
-    rank_sum = (average_ranks(scores) * mask).sum(0)
-    return (rank_sum - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
+    step = max(1, CHUNK // 16 // max(1, len(scores)))  # ranks take ten times their column
+    columns = torch.arange(scores.shape[1], device=scores.device).split(step)
+    sums = [(average_ranks(scores[:, at]) * mask[:, at]).sum(0) for at in columns]
+    return (torch.cat(sums) - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
+
+
+def class_aucs(scores: Tensor, index: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """`auc` of every column as a detector of every class of several labels, each column being ranked once.
+
+    scores: [n, M]; index: int64 [n, K], label k with values below sizes[k]. Returns K tensors [M, sizes[k]]; NaN where
+    a class, or all others, are missing.
+    """
+    counts = [torch.bincount(column, minlength=size).double() for column, size in zip(index.T, sizes, strict=True)]
+    sums: list[list[Tensor]] = [[] for _ in sizes]
+    for column in scores.T:
+        ranks = average_ranks(column[:, None])[:, 0]
+        for own, labels, size in zip(sums, index.T, sizes, strict=True):
+            own.append(torch.bincount(labels, ranks, minlength=size))  # sums of halves: exact in any order
+    n = len(scores)
+    return [(torch.stack(s) - c * (c + 1) / 2) / (c * (n - c)) for s, c in zip(sums, counts, strict=True)]
+
+
+def covariance(x: Tensor) -> Tensor:
+    """Covariance (ddof=1) of the columns of x [n, D] as [D, D], without a centred copy of the table."""
+    mean = x.mean(0)
+    total = x.new_zeros(x.shape[1], x.shape[1])
+    for part in x.split(max(1, CHUNK // 16 // x.shape[1])):
+        centred = part - mean
+        total.addmm_(centred.T, centred)
+    return total / (len(x) - 1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from . import checks
 from .checks import Array, Result
 from .information import discretise
-from .solvers import average_ranks, contingency, lasso_gram, mutual_information
+from .solvers import average_ranks, contingency, covariance, lasso_gram, mutual_information
 
 
 def irs(codes: Array, factors: Array, quantile: float = 0.99, bins: int = 20) -> Result:
@@ -116,7 +116,8 @@ def unsupervised(codes: Array, bins: int = 20) -> Result:
     if count == 0:
         reasons |= dict.fromkeys(keys, "every code is constant")
     else:
-        sigma = torch.atleast_2d(c[:, live].T.cov())
+        varying = c if count == c.shape[1] else c[:, live]
+        sigma = covariance(varying)
         variance = sigma.diagonal()
         # log det of the correlation matrix: scale-free, so that small codes do not underflow
         correlation = sigma / (variance.sqrt()[:, None] * variance.sqrt())
@@ -132,7 +133,7 @@ def unsupervised(codes: Array, bins: int = 20) -> Result:
     if count < 2:
         reasons["mutual_info_score"] = "needs two codes that vary"
     else:
-        index = discretise(c[:, live], bins)
+        index = discretise(varying, bins)
         table = torch.stack([mutual_information(contingency(index, column, (bins, bins))) for column in index.T])
         result["mutual_info_score"] = float((table.sum() - table.trace()) / (count * (count - 1)))
     return checks.finish(result, reasons)
@@ -152,8 +153,7 @@ def linear_correlation(codes: Array, d: int | None = None) -> Result:
     if d is not None and not 1 <= d <= p:
         raise ValueError(f"d must be in 1..{p}, got {d}")
     live = checks.live_codes(c)
-    centred = (c - c.mean(0)) * live
-    cov = centred.T @ centred / (len(c) - 1)
+    cov = covariance(c) * (live & live[:, None])
     variance = cov.diagonal()
     trace = float(variance.sum())
     norm = float(cov.abs().sum())

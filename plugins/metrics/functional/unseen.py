@@ -43,9 +43,9 @@ def combinations(
     combination of all factors occurs in no training row. Without: for every pair of factors about `share` of the pairs
     of values is kept from the reader, each value being seen beside others; the accuracies are those of these two
     factors, mean over pairs. That asks of the code alone whether what reads one factor serves beside every value of
-    another. predictor: 'lr' (logistic regression) or 'gbt' (scikit-learn's boosted trees on histograms of 255 bins: what
-    is asked is accuracy, not which code, and a factor of 40 values takes a fifth of the time of exact splits). At most
-    `train` rows are fitted.
+    another. predictor: 'lr' (logistic regression) or 'gbt' (scikit-learn's boosted trees on histograms of 255 bins:
+    what is asked is accuracy, not which code, and a factor of 40 values takes a fifth of the time of exact splits). At
+    most `train` rows are fitted.
     Factors of two values take no part. Keys: unseen (headline, higher is better), seen, gap = seen - unseen (lower is
     better), seen_per_factor, unseen_per_factor [K], unseen_combinations (their number), test_rows (rows of unseen
     combinations). Raises ValueError for a single factor without test rows, and where no test row is of an unseen
@@ -102,7 +102,7 @@ def _accuracies(trial: _Trial, k: int, size: int, predictor: str, seed: int) -> 
 
 
 def _by_trees(x: Tensor, y: Tensor, others: Tensor, seed: int) -> Tensor:
-    """Class indices int64 [m] that boosted trees give to other rows [m, D], with the stages, rate and depth of DCI's."""
+    """Class indices int64 [m] that boosted trees give to other rows [m, D]; stages, rate and depth are those of DCI."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     model = HistGradientBoostingClassifier(
