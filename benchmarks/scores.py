@@ -33,13 +33,14 @@ import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from score_tables import KINDS, noisy, tables
 
-from distk import evaluate
+from distk import CodeTable, evaluate
 from distk.registry import registry
 
 APART = {"clsacc", "ari", "fg-ari", "ksg", "prediction", "reconstruction", "elbo"}
@@ -65,13 +66,21 @@ def scored() -> list[str]:
     return [n for n, c in classes.items() if not (c.needs_model or c.needs or n in APART)]
 
 
+def suited(table: CodeTable, name: str) -> CodeTable:
+    """The table as a score can take it: recall asks for a label without an order, which the last factor then is."""
+    if name != "recall":
+        return table
+    return replace(table, factor_kinds=(*table.factor_kinds[:-1], "categorical"))
+
+
 def codes_rows(options: argparse.Namespace) -> Iterator[Row]:
     """A row per score, number and code: its value, and what is expected."""
     expected = tomllib.loads(Path(__file__).with_name("scores_expected.toml").read_text(encoding="utf-8"))
     for kind, table in tables().items():
         for name in options.metric if kind in options.kind else ():
             start = time.perf_counter()
-            values = evaluate(table, [name], repeats=1, on_error="row", **settings(name))["metrics"][name]
+            told = {"repeats": 1, "on_error": "row", **settings(name)}
+            values = evaluate(suited(table, name), [name], **told)["metrics"][name]
             seconds = round(time.perf_counter() - start, 2)
             headline = registry().find("metric", name).load().headline
             keys = [headline, *(k.partition(".")[2] for k in expected if k.startswith(f"{name}."))]
@@ -87,7 +96,7 @@ def worth_rows(options: argparse.Namespace) -> Iterator[Row]:
         for name in options.metric if kind in options.kind and kind in ("perfect", "noise") else ():
             start = time.perf_counter()
             told = {"baseline": BASELINE, "ci": HALVES, "repeats": 1, "on_error": "row", **settings(name)}
-            values = evaluate(table, [name], **told)["metrics"][name]
+            values = evaluate(suited(table, name), [name], **told)["metrics"][name]
             key = registry().find("metric", name).load().headline
             found = {of: values.get(of, {}) for of in ("baseline", "interval", "meaning", "reasons")}
             yield {
@@ -128,9 +137,9 @@ def cost_rows(options: argparse.Namespace) -> Iterator[Row]:
 def _cost(name: str, rows: int, width: int, factors: int, device: str, line: Any) -> None:
     """In a process of its own: seconds, and MiB above what it held before."""
     torch.set_num_threads(1)
-    table = noisy(rows, width, factors, 2 if name == "tad" else 6, device)
+    table = suited(noisy(rows, width, factors, 2 if name == "tad" else 6, device), name)
     registry().find("metric", name).load()
-    evaluate(noisy(600, 4, 2, 2, device), [name], repeats=1, on_error="row", **settings(name))  # imports, kernels
+    evaluate(suited(noisy(600, 4, 2, 2, device), name), [name], repeats=1, on_error="row", **settings(name))  # imports, kernels
     before = _held(device, reset=True)
     line.send(True)
     start = time.perf_counter()
