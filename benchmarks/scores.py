@@ -139,7 +139,8 @@ def _cost(name: str, rows: int, width: int, factors: int, device: str, line: Any
     torch.set_num_threads(1)
     table = suited(noisy(rows, width, factors, 2 if name == "tad" else 6, device), name)
     registry().find("metric", name).load()
-    evaluate(suited(noisy(600, 4, 2, 2, device), name), [name], repeats=1, on_error="row", **settings(name))  # imports, kernels
+    small = suited(noisy(600, 4, 2, 2, device), name)
+    evaluate(small, [name], repeats=1, on_error="row", **settings(name))  # imports, kernels
     before = _held(device, reset=True)
     line.send(True)
     start = time.perf_counter()

@@ -84,9 +84,9 @@ def recall_at_k(emb: Array, labels: Array, ks: Sequence[int] = (1, 2, 4, 8), met
     if metric == "cosine":
         x = torch.nn.functional.normalize(x, dim=1)
     # The rank of the nearest same-label item answers every k at once, with exact ties and without sorting.
-    ranks = []
+    rank = torch.empty(n, dtype=torch.int64, device=x.device)  # whole: small pieces would keep the blocks' memory apart
     index = torch.arange(n, device=x.device)
-    for rows in index.split(max(1, CHUNK // 8 // n)):
+    for rows in index.split(max(1, CHUNK // 16 // n)):
         if metric == "cosine":
             distance = -(x[rows] @ x.T)
         else:  # differences, not inner products: equal rows must have exactly equal distances
@@ -95,8 +95,7 @@ def recall_at_k(emb: Array, labels: Array, ks: Sequence[int] = (1, 2, 4, 8), met
         same = label[rows, None] == label
         best, at = distance.masked_fill(~same, torch.inf).min(1, keepdim=True)
         nearer = (distance < best).sum(1) + ((distance == best) & (index < at)).sum(1)
-        ranks.append(torch.where(best[:, 0].isinf(), n, nearer))
-    rank = torch.cat(ranks)
+        rank[rows] = torch.where(best[:, 0].isinf(), n, nearer)
     result: Result = {f"recall@{k}": float((rank < k).double().mean()) for k in ks}
     alone = int((torch.bincount(label)[label] == 1).sum())
     result["items_without_match"] = float(alone)
