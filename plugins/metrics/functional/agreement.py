@@ -46,10 +46,10 @@ def best_dimension_auc(emb: Array, attributes: Array) -> Result:
     constant ones none. attributes [n, A]: class indices. Keys: auc [V], best_dimension [V], attribute [V],
     value [V], mean, quartiles [3].
     """
-    x, f = checks.paired(emb, attributes)
+    x, f = checks.paired(emb, attributes, gaps=True)
     labels = checks.discrete(f, min_per_value=1)
     rows = []
-    areas = class_aucs(x, labels.index, labels.sizes)
+    areas = class_aucs(x, labels)
     for j, k in enumerate(labels.kept):
         for v in [1] if labels.sizes[j] == 2 else range(labels.sizes[j]):
             area = areas[j][:, v]

@@ -78,22 +78,24 @@ def dci(
     """
     checks.one_of(predictor, ("gbt", "lasso", "rf", "mlp"), "predictor")
     checks.one_of(importances, ("impurity", "splits"), "importances")
-    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test)
+    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test, gaps=True)
     if predictor == "gbt":
         labels = checks.discrete(checks.stand_ins(f, regress), factor_bins, rows=len(codes))
-        fit = _boosted(c, labels.index, labels.sizes, ct, labels.encode(ft), seed, exact, n_jobs)
+        fit = _boosted(c, labels, ct, ft, regress, seed, exact, n_jobs)
         for k in (labels.kept.index(k) for k in regress if k in labels.kept):
-            column = labels.kept[k]
-            fit.importance[:, k], fit.train[k], fit.test[k] = _regressed(c, f[:, column], ct, ft[:, column], seed)
+            rows, column = labels.take(k), labels.kept[k]
+            asked = checks.present(ft[:, column])
+            parts = c[rows], f[rows, column], ct[asked], ft[asked, column]
+            fit.importance[:, k], fit.train[k], fit.test[k] = _regressed(*parts, seed)
     else:
         kept, dropped = checks.varying(f)
-        labels = checks.Labels(f.long(), [], kept, f.shape[1], dropped)
-        if predictor == "lasso":
-            fit = _lasso(c, f[:, kept], ct, ft[:, kept], alpha)
-        elif predictor == "mlp":
-            fit = _network(c, f[:, kept], ct, ft[:, kept], seed, hidden)
-        else:
-            fit = _forest(c, f[:, kept], ct, ft[:, kept], tuple(depths), trees, seed, importances)
+        labels = checks.Labels(f, [], kept, f.shape[1], dropped)
+        fitted: Mapping[str, Callable[[Tensor, Tensor, Tensor, Tensor], _Fit]] = {
+            "lasso": lambda *parts: _lasso(*parts, alpha),
+            "mlp": lambda *parts: _network(*parts, seed, hidden),
+            "rf": lambda *parts: _forest(*parts, tuple(depths), trees, seed, importances),
+        }
+        fit = _known(fitted[predictor], c, f[:, kept], ct, ft[:, kept])
     scores, reasons = concentration(fit.importance, smooth=predictor == "gbt")
     for key, text in labels.explain("disentanglement").items():
         reasons[key] = Sentence.joined([text, reasons.get(key, "")])
@@ -111,6 +113,27 @@ def dci(
     for name, rows in (further or {}).items():
         result |= _further(name, *checks.paired(*rows, f"_{name}"), f, labels, fit)
     return checks.finish(result, reasons)
+
+
+def _known(
+    fitted: Callable[[Tensor, Tensor, Tensor, Tensor], _Fit], c: Tensor, f: Tensor, ct: Tensor, ft: Tensor
+) -> _Fit:
+    """A fit of all factors [n, K'] at once; where some lack values, of each on the rows that have one."""
+    if not bool(f.isnan().any() | ft.isnan().any()):
+        return fitted(c, f, ct, ft)
+    fits = []
+    for k in range(f.shape[1]):
+        rows, asked = checks.present(f[:, k]), checks.present(ft[:, k])
+        fits.append(fitted(c[rows], f[rows, k, None], ct[asked], ft[asked, k, None]))
+    weights = [fit.weights for fit in fits if fit.weights is not None]
+    readers = [fit.predict for fit in fits if fit.predict is not None]
+    return _Fit(
+        np.concatenate([fit.importance for fit in fits], 1),
+        np.concatenate([fit.train for fit in fits]),
+        np.concatenate([fit.test for fit in fits]),
+        np.concatenate(weights, 1) if weights else None,
+        lambda other: torch.cat([read(other) for read in readers], 1),
+    )
 
 
 def _further(name: str, x: Tensor, y: Tensor, f: Tensor, labels: checks.Labels, fit: _Fit) -> Result:
@@ -175,39 +198,48 @@ def concentration(r: np.ndarray, smooth: bool) -> tuple[Result, dict[str, str]]:
 
 def _boosted(
     x: Tensor,
-    y: Tensor,
-    sizes: list[int],
+    labels: checks.Labels,
     x_test: Tensor,
-    y_test: Tensor,
+    f_test: Tensor,
+    regress: Sequence[int],
     seed: int,
     exact: bool,
     n_jobs: int,
 ) -> _Fit:
+    """Boosted trees for every discrete factor; those of `regress` are left for `_regressed`."""
     from joblib import Parallel, delayed
 
+    y_test = labels.encode(f_test)
+
+    def parts(k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        rows, asked = labels.take(k), checks.present(f_test[:, labels.kept[k]])
+        return x[rows], labels.index[rows, k], x_test[asked], y_test[asked, k]
+
     def fast(k: int) -> tuple[np.ndarray, float, float]:
-        model = gradient_boosting(x, y[:, k], sizes[k], x_test, seed=seed)
-        hits = [
-            float((s.argmax(1) == t[:, k]).double().mean()) for s, t in ((model.scores, y), (model.scores_test, y_test))
-        ]
+        if labels.kept[k] in regress:
+            return np.zeros(x.shape[1]), 0.0, 0.0
+        own, y, own_test, truth = parts(k)
+        model = gradient_boosting(own, y, labels.sizes[k], own_test, seed=seed)
+        hits = [float((s.argmax(1) == t).double().mean()) for s, t in ((model.scores, y), (model.scores_test, truth))]
         return model.importance.cpu().numpy(), hits[0], hits[1]
 
+    count = len(labels.kept)
     if exact:
-        arrays = [a.cpu().numpy() for a in (x, y, x_test, y_test)]
-        fits = Parallel(n_jobs=n_jobs)(delayed(_sklearn_boosted)(*arrays, k, seed) for k in range(len(sizes)))
+        arrays = [[a.cpu().numpy() for a in parts(k)] for k in range(count)]
+        fits = Parallel(n_jobs=n_jobs)(delayed(_sklearn_boosted)(*of, seed) for of in arrays)
     else:
-        fits = [fast(k) for k in range(len(sizes))]
+        fits = [fast(k) for k in range(count)]
     importance, train, test = zip(*fits, strict=True)
     return _Fit(np.stack(importance, 1), np.array(train), np.array(test))
 
 
 def _sklearn_boosted(
-    x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, k: int, seed: int
+    x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, seed: int
 ) -> tuple[np.ndarray, float, float]:
     from sklearn.ensemble import GradientBoostingClassifier
 
-    model = GradientBoostingClassifier(random_state=seed).fit(x, y[:, k])
-    hits = [float((model.predict(a) == b[:, k]).mean()) for a, b in ((x, y), (x_test, y_test))]
+    model = GradientBoostingClassifier(random_state=seed).fit(x, y)
+    hits = [float((model.predict(a) == b).mean()) for a, b in ((x, y), (x_test, y_test))]
     return model.feature_importances_, hits[0], hits[1]
 
 

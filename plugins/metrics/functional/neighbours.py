@@ -123,7 +123,7 @@ def info_mec(
     both cross-entropies are those of the rows that it was fitted to. Keys: infom, infoc, infoe, infoe_pruned, nmi
     [D, K], infoe_per_factor [K], codes_used. infom needs 2 factors and infoc 2 active codes, else NaN.
     """
-    c, f = checks.paired(codes, factors)
+    c, f = checks.paired(codes, factors, gaps=True)
     if neighbours < 1:
         raise ValueError(f"neighbours must be at least 1, got {neighbours}")
     labels = checks.discrete(f, factor_bins)
@@ -190,7 +190,8 @@ def _counted_information(x: Tensor, labels: Labels) -> Tensor:
     rows = []
     for column in columns:
         size = int(column.max()) + 1
-        tables = [contingency(column, labels.index[:, k], (size, s)) for k, s in enumerate(labels.sizes)]
+        takes = [(labels.take(k), k, s) for k, s in enumerate(labels.sizes)]
+        tables = [contingency(column[rows], labels.index[rows, k], (size, s)) for rows, k, s in takes]
         rows.append(torch.stack([mutual_information(t) / entropy(t.sum(0)) for t in tables]))
     return torch.stack(rows)
 
@@ -207,7 +208,8 @@ def _probe_gains(codes: Tensor, wanted: Tensor, indices: Tensor, labels: Labels)
     parts = [checks.standardise(_columns(codes, smooth))[0]] if bool(smooth.any()) else []
     parts += [(column[:, None] == column.unique()).to(codes.dtype) for column in codes[:, counted].T]
     x = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-    gains = [_probe_gain(x, labels.index[:, k], size) for k, size in enumerate(labels.sizes)]
+    takes = [(labels.take(k), k, size) for k, size in enumerate(labels.sizes)]
+    gains = [_probe_gain(x[rows], labels.index[rows, k], size) for rows, k, size in takes]
     return torch.tensor(gains, dtype=torch.float64)
 
 
@@ -234,8 +236,9 @@ def _normalised_information(x: Tensor, labels: Labels, neighbours: int, seed: in
             column = column + 1e-10 * column.abs().mean() * noise
         row = []
         for k, size in enumerate(labels.sizes):
-            y = labels.index[:, k]
-            mutual = knn_information(column, y, size, neighbours)
+            known = labels.take(k)
+            y = labels.index[known, k]
+            mutual = knn_information(column[known], y, size, neighbours)
             row.append(mutual.clamp_min(0) / entropy(torch.bincount(y, minlength=size).double()))
         rows.append(torch.stack(row))
     return torch.stack(rows)

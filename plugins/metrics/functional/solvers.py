@@ -14,6 +14,8 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+from .checks import Labels
+
 CHUNK = 1 << 22  # elements of the largest temporary (32 MB in float64)
 
 
@@ -295,20 +297,29 @@ def auc(scores: Tensor, positive: Tensor) -> Tensor:
     return (torch.cat(sums) - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
 
 
-def class_aucs(scores: Tensor, index: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """`auc` of every column as a detector of every class of several labels, each column being ranked once.
+def class_aucs(scores: Tensor, labels: Labels) -> list[Tensor]:
+    """`auc` of every column as a detector of every class of every factor, each column being ranked once.
 
-    scores: [n, M]; index: int64 [n, K], label k with values below sizes[k]. Returns K tensors [M, sizes[k]]; NaN where
-    a class, or all others, are missing.
+    scores: [n, M]. Returns K' tensors [M, S_k]; NaN where a class, or all others, are missing. Factors that lack a
+    value somewhere have their rows ranked apart.
     """
-    counts = [torch.bincount(column, minlength=size).double() for column, size in zip(index.T, sizes, strict=True)]
-    sums: list[list[Tensor]] = [[] for _ in sizes]
-    for column in scores.T:
-        ranks = average_ranks(column[:, None])[:, 0]
-        for own, labels, size in zip(sums, index.T, sizes, strict=True):
-            own.append(torch.bincount(labels, ranks, minlength=size))  # sums of halves: exact in any order
-    n = len(scores)
-    return [(torch.stack(s) - c * (c + 1) / 2) / (c * (n - c)) for s, c in zip(sums, counts, strict=True)]
+    whole = [k for k in range(len(labels.sizes)) if k not in labels.partial]
+    found = dict(zip(whole, _areas(scores, labels, whole, slice(None)), strict=True))
+    for k in labels.partial:
+        found[k] = _areas(scores, labels, [k], labels.take(k))[0]
+    return [found[k] for k in range(len(labels.sizes))]
+
+
+def _areas(scores: Tensor, labels: Labels, factors: Sequence[int], rows: Tensor | slice) -> list[Tensor]:
+    index = [labels.index[rows, k] for k in factors]
+    sizes = [labels.sizes[k] for k in factors]
+    sums: list[list[Tensor]] = [[] for _ in factors]
+    for column in scores.T if factors else ():
+        ranks = average_ranks(column[rows, None])[:, 0]
+        for own, values, size in zip(sums, index, sizes, strict=True):
+            own.append(torch.bincount(values, ranks, minlength=size))  # sums of halves: exact in any order
+    counts = [torch.bincount(values, minlength=size).double() for values, size in zip(index, sizes, strict=True)]
+    return [(torch.stack(s) - c * (c + 1) / 2) / (c * (c.sum() - c)) for s, c in zip(sums, counts, strict=True)]
 
 
 def covariance(x: Tensor) -> Tensor:

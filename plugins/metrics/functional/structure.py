@@ -27,7 +27,7 @@ def irs(codes: Array, factors: Array, quantile: float = 0.99, bins: int = 20) ->
     """
     if not 0 < quantile <= 1:
         raise ValueError(f"quantile must be in (0, 1], got {quantile}")
-    c, f = checks.paired(codes, factors)
+    c, f = checks.paired(codes, factors, gaps=True)
     labels = checks.discrete(_coarse(f, bins))
     live = checks.live_codes(c)
     reasons = labels.explain("irs")
@@ -36,9 +36,11 @@ def irs(codes: Array, factors: Array, quantile: float = 0.99, bins: int = 20) ->
     x = c if bool(live.all()) else c[:, live]
     mean = x.mean(0)
     largest = torch.maximum(x.amax(0) - mean, mean - x.amin(0))
-    spread = torch.stack(
-        [_quantile_deviation(x, labels.index[:, k], s, quantile) for k, s in enumerate(labels.sizes)], 1
-    )
+    columns = []
+    for k, size in enumerate(labels.sizes):
+        rows = labels.take(k)
+        columns.append(_quantile_deviation(x[rows], labels.index[rows, k], size, quantile))
+    spread = torch.stack(columns, 1)
     matrix = torch.full((c.shape[1], len(labels.kept)), torch.nan, dtype=torch.float64, device=c.device)
     matrix[live] = 1 - spread / largest[:, None]
     best = matrix.amax(1)
@@ -61,12 +63,15 @@ def irs(codes: Array, factors: Array, quantile: float = 0.99, bins: int = 20) ->
 
 def _coarse(factors: Tensor, bins: int) -> Tensor:
     """Cut the columns that are continuous or have more than `bins` values into equal-width bins."""
-    columns = []
-    for column in factors.split(1, dim=1):
-        if bool((column != column.round()).any()) or len(column.unique()) > bins:
-            column = checks.equal_width(column, column.amin(0), column.amax(0), bins).double()
-        columns.append(column)
-    return torch.cat(columns, 1)
+    cut = factors
+    for k in range(factors.shape[1]):
+        rows = checks.present(factors[:, k])
+        column = factors[rows, k : k + 1]
+        if len(column) and (bool((column != column.round()).any()) or len(column.unique()) > bins):
+            cut = factors.clone() if cut is factors else cut
+            index = checks.equal_width(column, column.amin(0), column.amax(0), bins)
+            cut[rows, k] = index[:, 0].to(cut.dtype)
+    return cut
 
 
 def _quantile_deviation(x: Tensor, y: Tensor, size: int, quantile: float) -> Tensor:
