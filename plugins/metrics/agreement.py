@@ -74,6 +74,7 @@ class ClsAcc(Scored[ClsAccConfig]):
 
     headline = "hungarian"
     measures = "classes found without labels"
+    together = "label"
     numbers = {
         "hungarian": higher(0, 1, source="Jeong & Song 2019", form="authors", what="best one-to-one map to labels"),
         "majority": higher(

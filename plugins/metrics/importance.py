@@ -86,6 +86,7 @@ class DciEs(Scored[DciEsConfig]):
 
     headline = "explicitness"
     measures = "what can be read from the code (explicitness)"
+    together = "factors"
     numbers = {
         "explicitness": higher(
             -1,

@@ -29,6 +29,7 @@ class Recall(Scored[RecallConfig]):
 
     headline = "recall@1"
     measures = "what can be read from the code (explicitness)"
+    together = "label"
     numbers = {
         "recall@1": higher(0, 1, chance="sum of the squared shares of the classes", source="Ridgeway & Mozer 2017"),
         "recall@*": higher(0, 1, source="Ridgeway & Mozer 2017"),

@@ -150,7 +150,7 @@ class Labels:
     def encode(self, factors: Tensor) -> Tensor:
         """Class indices [m, K'] of other rows; -1 where the value never occurred in the rows seen first, or is NaN."""
         if self.bounds is not None:
-            factors = _cut(factors, *self.bounds)
+            factors = cut(factors, *self.bounds)
         columns = []
         for j, k in enumerate(self.kept):
             values, column = self.values[j], factors[:, k].contiguous()
@@ -184,7 +184,7 @@ def discrete(
         if not 2 <= factor_bins <= 10_000:
             raise ValueError(f"factor_bins must be in 2..10000, got {factor_bins}")
         bounds = (*extremes(factors), factor_bins)
-        factors = _cut(factors, *bounds)
+        factors = cut(factors, *bounds)
     fractional = ((factors != factors.round()) & ~factors.isnan()).any(0)
     if bool(fractional.any()):
         k = int(fractional.nonzero()[0])
@@ -228,7 +228,7 @@ def extremes(factors: Tensor) -> tuple[Tensor, Tensor]:
     return tuple(end.nan_to_num(0.0, 0.0, 0.0) for end in (low.amin(0), high.amax(0)))  # type: ignore[return-value]
 
 
-def _cut(factors: Tensor, low: Tensor, high: Tensor, bins: int) -> Tensor:
+def cut(factors: Tensor, low: Tensor, high: Tensor, bins: int) -> Tensor:
     """Equal-width bins as float64; NaN stays."""
     return equal_width(factors, low, high, bins).double().masked_fill_(factors.isnan(), torch.nan)
 
