@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from sklearn.ensemble import GradientBoostingClassifier
-from sklearn.metrics import log_loss
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
 from distk.plugins.metrics import functional as fn
 from distk.plugins.metrics.functional import importance, neighbours, voting

@@ -47,7 +47,7 @@ def best_dimension_auc(emb: Array, attributes: Array) -> Result:
     value [V], mean, quartiles [3].
     """
     x, f = checks.paired(emb, attributes, gaps=True)
-    labels = checks.discrete(f, min_per_value=1)
+    labels = checks.discrete(f)
     rows = []
     areas = class_aucs(x, labels)
     for j, k in enumerate(labels.kept):

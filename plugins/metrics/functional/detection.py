@@ -21,7 +21,7 @@ def tad(codes: Array, attributes: Array, threshold: float = 0.75, redundant: flo
     more values than two, and constant ones, are left out with a reason.
     """
     c, f = checks.paired(codes, attributes, gaps=True)
-    labels = checks.discrete(f, min_per_value=1)
+    labels = checks.discrete(f)
     reasons = labels.explain("tad")
     binary = [j for j, size in enumerate(labels.sizes) if size == 2]
     for j, size in enumerate(labels.sizes):
