@@ -213,9 +213,7 @@ def test_z_max_of_known_codes(rng: np.random.Generator, seed: int) -> None:
     twice = np.tile(grid, (2, 1))
     table = fn.z_max(twice, factors=twice, seed=seed, train_votes=600, eval_votes=600)
     assert table["eval"] == 1.0
-    with pytest.raises(
-        ValueError, match="60 rows differ from another one in factor 0 alone"
-    ):
+    with pytest.raises(ValueError, match="60 rows differ from another one in factor 0 alone"):
         fn.z_max(grid, factors=grid, seed=seed)
     sum_of_two = np.stack([grid[:, 0] + grid[:, 1], grid[:, 2]], 1)
     shared = fn.z_max(sum_of_two, sizes, seed, train_votes=3000, eval_votes=3000)
