@@ -128,7 +128,9 @@ def _stacked(columns: Sequence[Any]) -> np.ndarray:
 
 def _array(name: str, value: Any) -> np.ndarray:
     if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
+        value = value.detach().cpu()
+        half = value.is_floating_point() and value.element_size() < 4  # numpy does not know all of them
+        value = (value.float() if half else value).numpy()
     if isinstance(value, (str, bytes)) or not (hasattr(value, "__array__") or isinstance(value, Iterable)):
         raise WrongType(f"'{name}' is an array or a tensor {MEMBERS[name]}, not {shown_type(value)}.")
     try:

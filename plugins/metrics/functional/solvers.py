@@ -313,13 +313,14 @@ def class_aucs(scores: Tensor, labels: Labels) -> list[Tensor]:
 def _areas(scores: Tensor, labels: Labels, factors: Sequence[int], rows: Tensor | slice) -> list[Tensor]:
     index = [labels.index[rows, k] for k in factors]
     sizes = [labels.sizes[k] for k in factors]
-    sums: list[list[Tensor]] = [[] for _ in factors]
-    for column in scores.T if factors else ():
+    # Whole from the start: small pieces between the ranks would keep the memory of those from being used again.
+    sums = [scores.new_zeros(scores.shape[1], size, dtype=torch.float64) for size in sizes]
+    for m, column in enumerate(scores.T if factors else ()):
         ranks = average_ranks(column[rows, None])[:, 0]
         for own, values, size in zip(sums, index, sizes, strict=True):
-            own.append(torch.bincount(values, ranks, minlength=size))  # sums of halves: exact in any order
+            own[m] = torch.bincount(values, ranks, minlength=size)  # sums of halves: exact in any order
     counts = [torch.bincount(values, minlength=size).double() for values, size in zip(index, sizes, strict=True)]
-    return [(torch.stack(s) - c * (c + 1) / 2) / (c * (c.sum() - c)) for s, c in zip(sums, counts, strict=True)]
+    return [(s - c * (c + 1) / 2) / (c * (c.sum() - c)) for s, c in zip(sums, counts, strict=True)]
 
 
 def covariance(x: Tensor) -> Tensor:
