@@ -87,7 +87,7 @@ MUTANTS = [
         "predictors.py",
         "test_biting.py",
         ("return ordered[0] - ordered[1] if", "return ordered[0] - ordered[-1] if", "sap_takes"),
-        ("matrix = _squared_correlation(c, f)[:, kept]", "matrix = _squared_correlation(c, f)[:, kept].sqrt()", "sap_takes"),
+        ("square = (centred.T @ target / (n - 1)).square()", "square = (centred.T @ target / (n - 1)).abs()", "sap_takes"),
         ("best = int(accuracy.argmax())", "best = int(accuracy.argmin())", "strength_is_chosen"),
         ("mean, low = accuracy.mean(1), accuracy.amin(1)", "mean, low = accuracy.mean(1), accuracy.amax(1)", "worst_factor"),
     ),
@@ -109,7 +109,7 @@ MUTANTS = [
         ("position = quantile * (len(group) - 1)", "position = quantile * len(group) - 1", "irs_of"),
         ("correlation.triu(1).sum()) * 2", "correlation.sum())", "mapc_of"),
         ("variance.sort(descending=True)", "variance.sort(descending=False)", "largest_variances"),
-        ("- table.trace()", "", "pairs_of_different"),
+        ("index[:, d + 1 :], index[:, d]) for d in range(count - 1)", "index[:, d:], index[:, d]) for d in range(count - 1)", "pairs_of_different"),
     ),
     *_of(
         "agreement.py",
@@ -121,7 +121,7 @@ MUTANTS = [
     *_of(
         "neighbours.py",
         "test_functional_infomec.py",
-        ("everything = _probe_gains(c, indices, labels)", "everything = _probe_gains(c[:, active], indices[active], labels)", "narrow_code"),
+        ("everything = _probe_gains(c, torch.ones_like(active), indices, labels)", "everything = _probe_gains(c, active, indices, labels)", "narrow_code"),
         ("tables = [contingency(column", "tables = [torch.ones_like(t) for t in []] or [contingency(column.flip(0)", "discrete_latents"),
         ("parts += [(column[:, None] == column.unique())", "parts += [(column[:, None] >= column.unique()[:1])", "renaming"),
     ),

@@ -195,7 +195,8 @@ def discrete(
             Argument("predictor='lasso'", "--predictor lasso (predictor=lasso)"),
         )
     rows = len(factors) if rows is None else rows
-    columns, sizes, kept, values = [], [], [], []
+    columns, sizes, values = [], [], []
+    kept: list[int] = []
     reasons: dict[str, str] = {}
     partial: set[int] = set()
     for k in range(total):

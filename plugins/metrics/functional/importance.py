@@ -85,15 +85,15 @@ def dci(
         for k in (labels.kept.index(k) for k in regress if k in labels.kept):
             rows, column = labels.take(k), labels.kept[k]
             asked = checks.present(ft[:, column])
-            parts = c[rows], f[rows, column], ct[asked], ft[asked, column]
-            fit.importance[:, k], fit.train[k], fit.test[k] = _regressed(*parts, seed)
+            found = _regressed(c[rows], f[rows, column], ct[asked], ft[asked, column], seed)
+            fit.importance[:, k], fit.train[k], fit.test[k] = found
     else:
         kept, dropped = checks.varying(f)
         labels = checks.Labels(f, [], kept, f.shape[1], dropped)
         fitted: Mapping[str, Callable[[Tensor, Tensor, Tensor, Tensor], _Fit]] = {
-            "lasso": lambda *parts: _lasso(*parts, alpha),
-            "mlp": lambda *parts: _network(*parts, seed, hidden),
-            "rf": lambda *parts: _forest(*parts, tuple(depths), trees, seed, importances),
+            "lasso": lambda x, y, xt, yt: _lasso(x, y, xt, yt, alpha),
+            "mlp": lambda x, y, xt, yt: _network(x, y, xt, yt, seed, hidden),
+            "rf": lambda x, y, xt, yt: _forest(x, y, xt, yt, tuple(depths), trees, seed, importances),
         }
         fit = _known(fitted[predictor], c, f[:, kept], ct, ft[:, kept])
     scores, reasons = concentration(fit.importance, smooth=predictor == "gbt")
@@ -110,8 +110,8 @@ def dci(
     }
     if fit.weights is not None:
         result["weights"] = labels.widen(fit.weights)
-    for name, rows in (further or {}).items():
-        result |= _further(name, *checks.paired(*rows, f"_{name}"), f, labels, fit)
+    for name, (x, y) in (further or {}).items():
+        result |= _further(name, *checks.paired(x, y, f"_{name}"), f, labels, fit)
     return checks.finish(result, reasons)
 
 
