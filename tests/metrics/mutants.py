@@ -72,9 +72,9 @@ MUTANTS = [
         ("scipy_entropy(r + floor, base=d)", "scipy_entropy(r + floor, base=k)", "base_of"),
         ("columns / total if smooth", "columns * 0 + 1 / k if smooth", "weighted"),
         ("int(np.argmin(errors))", "int(np.argmax(errors))", "depth_is_chosen"),
-        ("errors = [float(np.square(m.predict(inputs[cut:]) - targets[cut:, k]).mean())",
-         "errors = [float(np.square(m.predict(inputs_test) - targets_test[:, k]).mean())", "depth_is_chosen"),
-        ("sd = target.std(0, correction=0)\n    return (error / sd", "sd = target.std(0, correction=0) ** 2\n    return (error / sd", "nrmse_has_no_scale"),
+        ("errors = [float(np.square(m.predict(inputs[cut:]) - target[cut:]).mean())",
+         "errors = [float(np.square(m.predict(inputs_test) - y_test[:, own[0]].numpy()).mean())", "depth_is_chosen"),
+        ("torch.full_like(variance, torch.nan))).sqrt()", "torch.full_like(variance, torch.nan)))", "nrmse_has_no_scale"),
     ),
     *_of(
         "boosting.py",

@@ -155,8 +155,9 @@ def test_a_depth_is_chosen_on_validation_rows(rng: np.random.Generator) -> None:
 
 def test_nrmse_has_no_scale(rng: np.random.Generator) -> None:
     target = 3 * rng.normal(size=(50, 1))
-    found = importance._nrmse(torch.from_numpy(target + 1.0), torch.from_numpy(target))
+    found = importance._nrmse(torch.ones(1, dtype=torch.float64), torch.from_numpy(target.var(0)))
     assert found[0] == pytest.approx(1 / target.std(), abs=1e-12)
+    assert bool(importance._nrmse(torch.ones(1), torch.zeros(1)).isnan())
 
 
 @pytest.mark.parametrize("classes", [2, 3])
