@@ -123,7 +123,17 @@ def checks(out: Path, minutes: float) -> dict[str, Any]:
 PARTS: dict[str, list[str]] = {
     "step": ["step.py", "--device", "cuda", "--size", "64", "--steps", "200", "--json"],
     "precision": ["precision.py", "--device", "cuda", "--workers", "8", "--json"],
-    "compile": ["precision.py", "--device", "cuda", "--workers", "8", "--columns", "fp32,compile", "--json"],
+    "compile": [
+        "precision.py",
+        "--device",
+        "cuda",
+        "--workers",
+        "8",
+        "--columns",
+        "fp32,compile",
+        "--kernels",
+        "--json",
+    ],
     "scores": ["precision_scores.py", "--device", "cuda", "--json"],
     "solver": ["solver.py", "--device", "cuda", "--json"],
     "graphs": ["graphs.py", "--json"],
