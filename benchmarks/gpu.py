@@ -6,9 +6,9 @@ Parts: `checks` (the tests marked cuda), `step` (cascadevae's step against a bar
 (every method's captured step against a captured bare loop, in fp32, channels last, tf32 and bf16), `compile` (the same
 through torch's compiler), `scores` (what a precision costs in score), `solver` (cascadevae's inner problem), `graphs`
 (memory of captured graphs), `metrics` (scores of a full dSprites table), `encoding` (rows a second), `drawing` (items a
-second of every data set that draws), `text`, `games`, `control`, `searches` (steps, clips, plans, searches for grasps), a name of
-METHODS: its preset `paper` on its default data, or what stands in for them, stopped in good time and taken up again by
-the next call with the same --out, scored at the end.
+second of every data set that draws), `text`, `games`, `control`, `searches` (steps, clips, plans, searches for grasps),
+a name of METHODS: its preset `paper` on its default data, or what stands in for them, stopped in good time and taken up
+again by the next call with the same --out, scored at the end.
 
 Each part writes its figures as they come, so that a call that is ended loses none. A run that is ended is told so as
 Ctrl-C would tell it, has five minutes for its last save, and keeps its last checkpoint if that is not enough.
