@@ -67,7 +67,7 @@ class Trainer:
         self._schedule: dict[str, Tensor] = {}
         self._scheduled: dict[str, Any] = {}
         self._draw: Callable[[bool, tuple[int, ...], int], Tensor] | None = None
-        self._explained: Callable[[str], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+        self._explained: Callable[[str], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
         if config.compile:
             self._compile()
         self.eager_because = self._why_eager()
