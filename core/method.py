@@ -35,6 +35,7 @@ class Step:
     phase: the value of `Method.phase` (a host value; a captured step is captured once per phase).
     memo: a dict that lives for one step, through which one objective hands tensors to the next.
     generator: the run's random generator on the device.
+    draws: how often a compiled loss has drawn from it.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Step:
         self.taps: dict[str, Tensor] = {}
         self._log = log
         self._rank, self._world = rows
-        self._draw, self._draws = draw, 0
+        self._draw, self.draws = draw, 0
 
     def log(self, name: str, value: Tensor) -> None:
         """Add a scalar, or a vector `[k]` shown as `name/1 ... name/k`, to the means of the next log row."""
@@ -84,8 +85,8 @@ class Step:
 
     def _mine(self, draw: Callable[..., Tensor], rows: int, shape: tuple[int, ...]) -> Tensor:
         if self._draw is not None:  # in a compiled loss
-            self._draws += 1
-            full = self._draw(draw is torch.randn, (rows * self._world, *shape), self._draws)
+            self.draws += 1
+            full = self._draw(draw is torch.randn, (rows * self._world, *shape), self.draws)
         else:
             full = draw(rows * self._world, *shape, generator=self.generator, device=self.generator.device)
         return full if self._world == 1 else full[self._rank * rows : (self._rank + 1) * rows]

@@ -67,6 +67,8 @@ def compiled(loss: Callable[[Any], Tensor], name: str) -> Callable[[Any], Tensor
 
     @functools.wraps(loss)
     def call(step: Any) -> Tensor:
+        # Draws are numbered from here: the compiler would make another version for each number that a loss begins with.
+        step.draws = 0
         with explained(name):
             return fast(step)
 

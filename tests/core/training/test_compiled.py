@@ -104,6 +104,30 @@ def test_a_loss_is_compiled_in_one_piece(no_kernels) -> None:
     assert 2 <= counters["stats"]["unique_graphs"] <= 8
 
 
+def test_an_objective_that_is_updated_again_and_again_is_compiled_once(no_kernels) -> None:
+    from torch._dynamo.utils import counters
+
+    class Often(Two):
+        def objectives(self):
+            one, two = super().objectives()
+            return [one, Objective("two", self.alone, self.two.parameters(), two.optimizer, updates=5)]
+
+        def alone(self, step):
+            return self.two(step.rand(len(step.batch["x"]), 4)).square().mean()
+
+        def phase(self, step):
+            return 0
+
+    graphs = []
+    for steps in (2, 6):
+        counters.clear()
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        trained(Often(), True, steps)
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[1] <= 4, graphs
+
+
 def test_the_same_run_again_gives_the_same_numbers(no_kernels) -> None:
     first, second = made(True), made(True)
     for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
