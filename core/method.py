@@ -108,6 +108,8 @@ class Objective:
     window: (first, last + 1) step in which it is active; None as last means for ever.
     clip: largest gradient norm over this objective's parameters.
     after: called after the optimizer's step, for example to clamp weights.
+    compiles: whether `--compile` may give the loss to torch's compiler, which takes neither gradients of gradients nor
+        a loss that writes to what the stage has read.
     """
 
     name: str
@@ -121,6 +123,7 @@ class Objective:
     window: tuple[int, int | None] | None = None
     clip: float | None = None
     after: Callable[[], None] | None = None
+    compiles: bool = True
 
     def __post_init__(self) -> None:
         self.parameters = list(self.parameters)

@@ -224,7 +224,7 @@ class Trainer:
 
     def _compile(self) -> None:
         """Let every loss go through torch's compiler, with what draws random numbers in it."""
-        for objective in self.objectives:
+        for objective in (o for o in self.objectives if o.compiles):
             objective.loss = compiled(objective.loss, objective.name)
         self._draw, self._explained = drawer(self.generator), explained
 
