@@ -65,7 +65,7 @@ def searches(model: Grasping, dataset: Grasps, sizes: list[int], settings: Setti
     found = {}
     for size in sizes:
         draw = seeded(0, dataset.device)
-        begin = starts(dataset, "test", None, size, draw)  # of every demonstration more than enough
+        begin = starts(dataset, dataset.rows_of("test"), None, size, draw)  # of every demonstration more than enough
         rows = torch.randperm(len(begin.row), generator=draw, device=dataset.device)[:size]
         begin = Starts(begin.row[rows], begin.demo[rows], begin.category[rows], begin.pose[rows])
         scene = dataset.scene[begin.row]
@@ -93,7 +93,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     data = {"data_dir": arguments.data_dir} if arguments.data_dir else {}
-    options = {"model": {"shape_share": 0.0}, "train": {"device": arguments.device}, "data": data}
+    options = {"model": {"shape_share": 0.0}, "train": {"device": arguments.device, "stand_in": True}, "data": data}
     trainer = build(resolve("grasping", preset=arguments.preset, options=options), device, Ranks())
     model, dataset = trainer.model, trainer.dataset
     assert isinstance(model, Grasping)

@@ -286,6 +286,9 @@ def _announce(session: Session) -> None:
             if trainer.eager_because
             else "steps are captured as CUDA graphs"
         )
+    if trainer.config.compile:
+        left = [o.name for o in trainer.objectives if not o.compiles]
+        note("losses go through torch's compiler" + (f", but for {' and '.join(left)}" if left else ""))
 
 
 def steps(session: Session) -> Iterator[None]:
