@@ -12,6 +12,13 @@ again by the next call with the same --out, scored at the end.
 
 Each part writes its figures as they come, so that a call that is ended loses none. A run that is ended is told so as
 Ctrl-C would tell it, has five minutes for its last save, and keeps its last checkpoint if that is not enough.
+Parts: `checks` (the tests marked cuda), `step` (captured step against a bare eager loop, and the solvers), `precision`
+(every method's step in fp32, tf32 and bf16 against a captured bare loop), `metrics`
+(scores of a full dSprites table), `text` (steps of the methods for sentences against bare loops), those of ALONE
+(`kills`: every method killed and taken up again; `field`: whole data sets; `grasps`: searches, scenes and labels a
+second; `grasping-tables`: its study at scale medium), a name of METHODS:
+its preset `paper` on its default data, stopped in good time and taken up again by the next call with the same --out,
+scored at the end.
 Installing where there is no registry: pip install --no-index --no-deps --no-build-isolation -e .
 """
 
@@ -93,6 +100,19 @@ def ended(signum: int, frame: Any) -> None:
     raise Ended
 
 
+ALONE: dict[str, list[str]] = {
+    "kills": ["soaks.py", "--device", "cuda", "--kills", "3", "--minutes", "8", "--csv", "kills.csv"],
+    "field": ["field.py", "--share", "1", "--devices", "cpu", "cuda", "--json", "field-sets.json"],
+    "grasps": [
+        *("grasping.py", "--device", "cuda", "--searches", "1,10,100,1000", "--objects", "28", "--labels", "100000"),
+        *("--repeat", "100", "--json", "grasps-speed.json"),
+    ],
+    "grasping-tables": [
+        *("-m", "distk", "study", "run", "grasping", "--scale", "medium", "--device", "cuda", "--jobs", "3"),
+        *("--out", "study-grasping"),
+    ],
+}
+"""Parts that are one command each: its last word is what it writes, in --out."""
 SAVING = 300
 """Seconds that a command that was asked to stop has for its last step and its save."""
 HERE = Path(__file__).resolve().parent
@@ -157,6 +177,13 @@ def program(part: str, out: Path, minutes: float) -> dict[str, Any]:
     return {"exit": code, **(json.loads(path.read_text()) if path.exists() else {})}
 
 
+def alone(part: str, out: Path, seconds: float) -> dict[str, Any]:
+    first, *words, written = ALONE[part]
+    program = [first] if first.startswith("-") else [str(HERE / first)]
+    code, said = call(*program, *words, str(out / written), seconds=seconds)
+    return {"exit": code, "said": said.splitlines(), "written": written}
+
+
 def train(method: str, seed: int, out: Path, seconds: float) -> dict[str, Any]:
     """Start or continue one paper-scale run, and score what there is."""
     folder = out / f"{method}-s{seed}"
@@ -193,6 +220,7 @@ def train(method: str, seed: int, out: Path, seconds: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["checks", *PARTS, *METHODS])
+    parser.add_argument("part", choices=["checks", "step", "precision", "metrics", "text", *ALONE, *METHODS])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--seeds", default="0:1")
@@ -211,6 +239,9 @@ def main() -> None:
         for seed in range(first, last):
             result[f"seed {seed}"] = train(arguments.part, seed, arguments.out, share)
             path.write_text(json.dumps({**about, **result}, indent=2) + "\n")
+        result = {f"seed {s}": train(arguments.part, s, arguments.out, share) for s in range(first, last)}
+    elif arguments.part in ALONE:
+        result = alone(arguments.part, arguments.out, 60 * arguments.minutes)
     else:
         of = checks if arguments.part == "checks" else functools.partial(program, arguments.part)
         result = of(arguments.out, arguments.minutes)

@@ -26,6 +26,7 @@ TABLE = Path(__file__).with_name("imports_inside_functions.txt")
 
 EXTRAS = {
     "av": "video",
+    "coacd": "physics",
     "datasets": "hf",
     "gymnasium": "gym",
     "h5py": "hdf5",
