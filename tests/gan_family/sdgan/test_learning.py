@@ -129,8 +129,8 @@ def test_broken_pairs_do_not(cls: type[SDDCGAN]) -> None:
     assert judged(trained(cls, Tokens(), 0), 0)[0] < 0.65
 
 
-# Measured on one CPU thread (torch 2.13), seed 0, 600, 900 and 1,200 steps of the demo: diversity of all pairs 0.28, 0.40,
-# 0.54; with k kept at 0 0.007, 0.005 at 600 and 900. Real pairs have 0.84.
+# Measured on one CPU thread (torch 2.13), seed 0, 600, 900 and 1,200 steps of the demo: diversity of all pairs 0.28,
+# 0.40, 0.54; with k kept at 0 it is 0.007 and 0.005 at 600 and 900. Real pairs have 0.84.
 @pytest.mark.slow
 def test_the_balance_is_what_keeps_faces_apart() -> None:
     assert diversity({}) > 0.2
