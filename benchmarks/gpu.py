@@ -3,11 +3,11 @@
     python benchmarks/gpu.py PART --out DIR [--minutes 8] [--seeds 0:1]
 
 Parts: `checks` (the tests marked cuda), `step` (captured step against a bare eager loop, and the solvers), `precision`
-(every method's step in fp32, tf32 and bf16 against a captured bare loop), `metrics`
-(scores of a full dSprites table), `memory` (of ldf, by the number of frames), `text` (steps of the methods for sentences against bare loops), a name of METHODS:
-its preset `paper` on its default data, stopped in good time and taken up again by the next call with the same --out,
-scored at the end; `study-NAME` with a name of STUDIES: `distk study run NAME --scale gpu`, which goes on alike, and its
-pictures.
+(every method's step in fp32, tf32 and bf16 against a captured bare loop), `metrics` (scores of a full dSprites table),
+`memory` (of ldf, by the number of frames), `text` (steps of the methods for sentences against bare loops), a name of
+METHODS: its preset `paper` on its default data, stopped in good time and taken up again by the next call with the same
+--out, scored at the end; `study-NAME` with a name of STUDIES: `distk study run NAME --scale gpu`, which goes on alike,
+and its pictures.
 Installing where there is no registry: pip install --no-index --no-deps --no-build-isolation -e .
 """
 
