@@ -193,8 +193,7 @@ def _at_scale(recipe: Recipe, where: str) -> Recipe:
     Raises UsageError for a scale that the recipe does not have.
     """
     known = {*recipe.scales, "paper"}
-    named = [scale for one in (*recipe.variants, *recipe.claims) for scale in one.scale]
-    for scale in named:
+    for scale in [s for v in recipe.variants for s in v.scale] + [s for c in recipe.claims for s in c.scale]:
         if scale not in known:
             raise UsageError(f"{where} has no scale '{scale}': it has {' and '.join(sorted(known))}.")
     kept = tuple(v for v in recipe.variants if not v.scale or recipe.scale in v.scale)
