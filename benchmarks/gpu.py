@@ -19,6 +19,11 @@ Parts: `checks` (the tests marked cuda), `step` (captured step against a bare ea
 second; `grasping-tables`: its study at scale medium), a name of METHODS:
 its preset `paper` on its default data, stopped in good time and taken up again by the next call with the same --out,
 scored at the end.
+(every method's step in fp32, tf32 and bf16 against a captured bare loop), `metrics` (scores of a full dSprites table),
+`memory` (of ldf, by the number of frames), `text` (steps of the methods for sentences against bare loops), a name of
+METHODS: its preset `paper` on its default data, stopped in good time and taken up again by the next call with the same
+--out, scored at the end; `study-NAME` with a name of STUDIES: `distk study run NAME --scale gpu`, which goes on alike,
+and its pictures.
 Installing where there is no registry: pip install --no-index --no-deps --no-build-isolation -e .
 """
 
@@ -113,6 +118,33 @@ ALONE: dict[str, list[str]] = {
     ],
 }
 """Parts that are one command each: its last word is what it writes, in --out."""
+STUDIES: dict[str, dict[str, list[list[str]]]] = {
+    "teapots": {
+        "infogan": [
+            ["infogan", "hinton", "--predictor", "rf"],
+            ["traverse", "--span=-1:1", "--columns", "9"],
+            ["sample", "-n", "64"],
+        ]
+    },
+    "sdgan": {
+        label: [["sdgan", "grid", "--rows", "6", "--columns", "8"], ["sdgan", "interpolate", "--size", "6"]]
+        for label in ("SD-DCGAN", "SD-BEGAN")
+    },
+    "ldf-race": {},
+    "ldf-clips": {
+        "ldf": [["sample"], ["reconstruct"], ["ldf", "shortcut"], ["ldf", "pieces"]],
+        "joint-gan": [["sample"]],
+    },
+    "ldf-clock": {},
+    "mocogan": {
+        "mocogan": [["mocogan", "grid", "--rows", "5", "--columns", "5"], ["sample", "--n", "9", "--frames", "48"]],
+        "vgan": [["sample", "--n", "9"]],
+    },
+    "independence": {
+        "moving-mnist-factored-latents=2": [["indepvideo", "independent"], ["indepvideo", "correlation"], ["predict"]]
+    },
+}
+"""Studies with a scale for some minutes of a GPU -> by a variant's folder, the pictures drawn of its first seed."""
 SAVING = 300
 """Seconds that a command that was asked to stop has for its last step and its save."""
 HERE = Path(__file__).resolve().parent
@@ -184,6 +216,29 @@ def alone(part: str, out: Path, seconds: float) -> dict[str, Any]:
     return {"exit": code, "said": said.splitlines(), "written": written}
 
 
+def memory(out: Path) -> dict[str, Any]:
+    """What a step of ldf's levels and of the joint GAN takes, by the number of frames."""
+    said = call("-m", "distk", "ldf", "memory", "--device", "cuda", "--out", str(out / "memory"), "--json")[1]
+    return json.loads(said)
+
+
+def study(name: str, out: Path, seconds: float) -> dict[str, Any]:
+    """Start or continue a study at its scale for a GPU, several processes side by side, and draw what came of it."""
+    folder = out / f"study-{name}"
+    how = ["--scale", "gpu", "--device", "cuda", "--jobs", "4", "--out", str(folder)]
+    code, _ = call("-m", "distk", "study", "run", name, *how, seconds=seconds)
+    said = call("-m", "distk", "study", "report", str(folder), "--json")[1]
+    drawn = []
+    for variant, commands in STUDIES[name].items():
+        run = folder / "runs" / variant / "s0"
+        for words in commands if (run / "checkpoint.safetensors").exists() else []:
+            verb = [word for word in words[:2] if not word.startswith("-")]
+            picture = folder / f"{variant}-{'-'.join(verb)}.png"
+            call("-m", "distk", *verb, str(run), *words[len(verb) :], "--out", str(picture))
+            drawn.append(str(picture))
+    return {"exit": code, "finished": code == 0, "report": json.loads(said) if said.strip() else None, "drawn": drawn}
+
+
 def train(method: str, seed: int, out: Path, seconds: float) -> dict[str, Any]:
     """Start or continue one paper-scale run, and score what there is."""
     folder = out / f"{method}-s{seed}"
@@ -221,6 +276,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["checks", *PARTS, *METHODS])
     parser.add_argument("part", choices=["checks", "step", "precision", "metrics", "text", *ALONE, *METHODS])
+    studies = {f"study-{name}": name for name in STUDIES}
+    parser.add_argument(
+        "part", choices=["checks", "step", "precision", "metrics", "memory", "text", *studies, *METHODS]
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--seeds", default="0:1")
@@ -245,6 +304,13 @@ def main() -> None:
     else:
         of = checks if arguments.part == "checks" else functools.partial(program, arguments.part)
         result = of(arguments.out, arguments.minutes)
+    elif arguments.part in studies:
+        result = study(studies[arguments.part], arguments.out, 60 * arguments.minutes)
+    else:
+        parts = {"checks": checks, "step": step, "precision": precision, "metrics": metrics, "text": text}
+        parts["memory"] = memory
+        result = parts[arguments.part](arguments.out)
+    path = arguments.out / f"{arguments.part}.json"
     path.write_text(json.dumps({**about, **result}, indent=2) + "\n")
     print(path.read_text())
 
