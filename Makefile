@@ -10,7 +10,7 @@ CONSTRAINTS ?= constraints.txt
 EXTRAS ?= dev,gym,text,hdf5
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
-.PHONY: demo test test-all mutants lint docs bench clean
+.PHONY: demo test test-all test-cuda mutants lint docs bench clean
 
 # What a user needs, without what only tests and checks do.
 $(USABLE): pyproject.toml constraints.txt
@@ -41,6 +41,10 @@ test: $(READY)
 
 test-all: $(READY_ALL)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=
+
+# What needs a CUDA GPU, which the other tests do not see.
+test-cuda: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 -m cuda
 
 # Errors put in by hand, one at a time, each against the tests of its place: what none notices is told. ONLY="icm leak".
 mutants: $(READY)

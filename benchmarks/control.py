@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import bare_loop, seconds
+from timing import bare_loop, graphed, seconds
 
 from distk.device import Ranks, choose_device, describe, seeded
 from distk.plugins.rl_control.dyncontent.planning import Settings, best_sequence, first_sequences
@@ -37,7 +37,7 @@ def main() -> None:
     trainer, other = (
         build(resolve("dyncontent", preset=arguments.preset, options=options), device, Ranks()) for _ in "ab"
     )
-    ours, bare = trainer.step, bare_loop(other)
+    ours, bare = trainer.step, graphed(bare_loop(other), other)
     seconds(ours, 5, device), seconds(bare, 5, device)
     times = [(seconds(ours, arguments.steps, device), seconds(bare, arguments.steps, device)) for _ in range(5)]
     found: dict[str, Any] = {

@@ -3,9 +3,9 @@
     python benchmarks/games.py [--methods infogan,ldf] [--rounds 7] [--frames] [--device cuda] [--json FILE]
 
 Each method on its preset `demo`. Rounds alternate ours and the bare loop; the overhead is the median of the pairwise
-ratios, less 1. With --frames: a training step and a drawn clip of the sequence methods at T = 8 to 64 frames, and the
-slope of log time over log T, which is 1 where time grows in proportion. On a CPU the time is the process's own, so that
-others on the machine count less.
+ratios, less 1; on CUDA both are captured as graphs. With --frames: a training step and a drawn clip of the sequence
+methods at T = 8 to 64 frames, and the slope of log time over log T, which is 1 where time grows in proportion. On a CPU
+the time is the process's own, so that others on the machine count less.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import bare_loop, busy_seconds
+from timing import bare_loop, busy_seconds, graphed
 
 from distk.device import Ranks, choose_device, describe, seeded
 from distk.settings import resolve
@@ -43,8 +43,8 @@ def trainer_of(name: str, device: torch.device, **options: dict[str, Any]) -> Tr
 def overhead(name: str, device: torch.device, rounds: int, steps: int) -> dict[str, Any]:
     """Milliseconds of our step and of the bare loop's, and how much longer ours takes."""
     trainer, other = trainer_of(name, device), trainer_of(name, device)
-    bare = bare_loop(other)
-    busy_seconds(trainer.step, 3, device), busy_seconds(bare, 3, device)
+    bare = bare_loop(other) if trainer.eager_because else graphed(bare_loop(other), other)
+    busy_seconds(trainer.step, 5, device), busy_seconds(bare, 3, device)
     pairs = [(busy_seconds(trainer.step, steps, device), busy_seconds(bare, steps, device)) for _ in range(rounds)]
     ratios = sorted(ours / theirs for ours, theirs in pairs)
     return {

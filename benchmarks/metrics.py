@@ -166,6 +166,9 @@ def main() -> None:
         if key:
             rows[-1]["value"] = value[key]
         print(f"{label:28}{seconds:10.3f}{rows[-1]['cpu_seconds']:10.3f}  {rows[-1].get('value', '')}", flush=True)
+        if options.out:  # so that what is ended in the middle leaves what came before
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(json.dumps({"device": name, "torch": torch.__version__, "scores": rows}) + "\n")
     plain = [row for row in rows if "gbt" not in row["score"]]
     total = {key: sum(row[key] for row in plain) for key in ("seconds", "cpu_seconds")}
     print(f"{'sum without dci gbt':28}{total['seconds']:10.3f}{total['cpu_seconds']:10.3f}")

@@ -2,8 +2,9 @@
 
     python benchmarks/step.py [--device cuda] [--size 64] [--json FILE]
 
-The floor is the arithmetic of the step (multiply-adds of convolutions and linear layers, forward and backward) over the
-device's measured matrix rate. Rounds alternate A B A B, and the overhead is the median of the pairwise ratios.
+On CUDA both are captured as graphs. The floor is the arithmetic of the step (multiply-adds of convolutions and linear
+layers, forward and backward) over the device's measured matrix rate. Rounds alternate A B A B, and the overhead is the
+median of the pairwise ratios.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import statistics
 from pathlib import Path
 
 import torch
-from timing import seconds
+from timing import graphed, seconds
 from torch import Tensor, nn
 
 from distk.device import Ranks, choose_device, describe
@@ -101,7 +102,7 @@ def main() -> None:
     }
     settings = resolve("cascadevae", preset="demo", options=options)
     ours, other = build(settings, device, Ranks()), build(settings, device, Ranks())
-    bare = bare_loop(other)
+    bare = graphed(bare_loop(other), other)
     seconds(ours.step, 10, device), seconds(bare, 10, device)
     pairs = []
     for _ in range(arguments.rounds):

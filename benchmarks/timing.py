@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -23,14 +24,26 @@ def bare_loop(trainer: Trainer) -> Callable[[], None]:
         stages[-1].append(one) if joined else stages.append([one])
     steppers = {id(o): o.optimizer(list(o.parameters)) for stage in stages for o in stage if o.optimizer is not None}
     parameters = list(model.parameters())
-    source = Source(trainer.dataset, trainer.config.batch, generator)
+    source = Source(trainer.dataset, trainer.config.batch, generator, bucket=trainer.dataset.bucket(0, 0))
     index = torch.zeros((), dtype=torch.long, device=generator.device)
+    values = {
+        name: torch.as_tensor(value, dtype=torch.float32).to(generator.device)
+        for name, value in model.schedule(0).items()
+    }
+
+    def loss_of(objective: Objective, made: Step) -> torch.Tensor:
+        with torch.autocast(generator.device.type, torch.bfloat16, enabled=trainer.autocast is not None):
+            return objective.loss(made)
 
     def step() -> None:
         model.before_step(0, {})
-        values = {name: torch.as_tensor(value) for name, value in model.schedule(0).items()}
         made = Step(
-            index=index, schedule=values, phase=model.phase(0), generator=generator, log=lambda name, value: None
+            index=index,
+            schedule=values,
+            phase=model.phase(0),
+            generator=generator,
+            log=lambda name, value: None,
+            draw=trainer._draw,
         )
         made.batch = {} if all(stage[0].fresh_batch for stage in stages) else model.collect(source)
         for stage in stages:
@@ -40,14 +53,14 @@ def bare_loop(trainer: Trainer) -> Callable[[], None]:
                 for parameter in parameters:
                     parameter.grad = None
                 if against(stage):
-                    losses = [o.loss(made) for o in stage]
+                    losses = [loss_of(o, made) for o in stage]
                     for one, loss in zip(stage, losses, strict=True):
                         own = list(one.parameters)
                         given = torch.autograd.grad(loss, own, retain_graph=one is not stage[-1], allow_unused=True)
                         for parameter, gradient in zip(own, given, strict=True):
                             parameter.grad = gradient
                 else:
-                    torch.stack([o.loss(made) for o in stage]).sum().backward(retain_graph=True)
+                    torch.stack([loss_of(o, made) for o in stage]).sum().backward(retain_graph=True)
                 for one in stage:
                     if one.optimizer is None:
                         continue
@@ -64,6 +77,32 @@ def against(stage: list[Objective]) -> bool:
     """Whether the objectives of a stage train parameters apart from each other's."""
     named = [{id(p) for p in one.parameters} for one in stage]
     return all(not first & other for i, first in enumerate(named) for other in named[:i])
+
+
+def graphed(step: Callable[[], object], trainer: Trainer) -> Callable[[], object]:
+    """The step as a CUDA graph, after eager ones on a side stream; on a CPU the step itself."""
+    if trainer.device.type != "cuda":
+        return step
+    side = torch.cuda.Stream(trainer.device)
+    side.wait_stream(torch.cuda.current_stream(trainer.device))
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream(trainer.device).wait_stream(side)
+    graph: Any = torch.cuda.CUDAGraph()
+    graph.register_generator_state(trainer.generator)
+    with torch.cuda.graph(graph, stream=side):
+        step()
+    return graph.replay
+
+
+def kernels(step: Callable[[], object]) -> int:
+    """Kernels of one step on CUDA, those of a replayed graph, too; copies and fillings are not counted."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as traced:
+        step()
+        torch.cuda.synchronize()
+    on_device = [e for e in traced.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    return sum(not e.name.startswith(("Memcpy", "Memset")) for e in on_device)
 
 
 def busy_seconds(work: Callable[[], object], times: int, device: torch.device) -> float:

@@ -146,6 +146,18 @@ def set_precision(name: str) -> torch.dtype | None:
     return torch.bfloat16 if name == "bf16" else None
 
 
+def add_in_order() -> None:
+    """From here on the kernels of this process add in a fixed order on CUDA; torch warns of one that cannot.
+
+    Atomic additions end in another order each time, which moves the last digit of a gradient; on the CPU there are
+    none.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for where several streams work
+    torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
 def channels_last(model: nn.Module) -> None:
     """Lay the weights of 2-D convolutions out channels last, in place, and so all that comes out of them.
 

@@ -46,6 +46,7 @@ class Step:
         generator: torch.Generator,
         log: Callable[[str, Tensor], None],
         rows: tuple[int, int] = (0, 1),
+        draw: Callable[[bool, tuple[int, ...], int], Tensor] | None = None,
     ) -> None:
         self.batch: dict[str, Any] = {}
         self.index = index
@@ -56,6 +57,7 @@ class Step:
         self.taps: dict[str, Tensor] = {}
         self._log = log
         self._rank, self._world = rows
+        self._draw, self._draws = draw, 0
 
     def log(self, name: str, value: Tensor) -> None:
         """Add a scalar, or a vector `[k]` shown as `name/1 ... name/k`, to the means of the next log row."""
@@ -81,7 +83,11 @@ class Step:
         return (self.rand(rows, *shape) * high).long().clamp_(max=high - 1)
 
     def _mine(self, draw: Callable[..., Tensor], rows: int, shape: tuple[int, ...]) -> Tensor:
-        full = draw(rows * self._world, *shape, generator=self.generator, device=self.generator.device)
+        if self._draw is not None:  # in a compiled loss
+            self._draws += 1
+            full = self._draw(draw is torch.randn, (rows * self._world, *shape), self._draws)
+        else:
+            full = draw(rows * self._world, *shape, generator=self.generator, device=self.generator.device)
         return full if self._world == 1 else full[self._rank * rows : (self._rank + 1) * rows]
 
 

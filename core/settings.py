@@ -38,6 +38,9 @@ class TrainConfig:
     precision: Literal["fp32", "tf32", "bf16"] = option(
         "fp32", "arithmetic of the networks; tf32, bf16: with 2-D convolutions channels last"
     )
+    deterministic: bool = option(
+        False, "on CUDA the same numbers in every run, too: kernels that add in a fixed order, some of them slower"
+    )
     log_every: int = option(100, "steps between rows of log.jsonl", min=1)
     checkpoint_every: int = option(0, "steps between checkpoints; 0 means ten over the run", min=0)
     stand_in: bool = option(True, "data whose files are missing may be replaced by what stands in for them")
@@ -64,11 +67,14 @@ class TrainConfig:
     penalty_option: tuple[str, ...] = option((), "settings of penalties, as diag=drop,norm=none")
     log: tuple[str, ...] = option((), "plugins that record the run beside log.jsonl, such as tensorboard")
     capture: Literal["auto", "on", "off"] = option("auto", "capture the step as a CUDA graph")
+    compile: bool = option(
+        False, "losses through torch's compiler: fewer kernels, other rounding; for long runs on CUDA"
+    )
     on_nonfinite: Literal["stop", "skip"] = option("stop", "what a non-finite loss does; skip reads every loss back")
 
 
 _SCORES = ("validation", "eval", "eval_every", "eval_option", "keep", "patience", "stop_when")
-_MACHINE = ("device", "data_on", "precision", "capture", "on_nonfinite")
+_MACHINE = ("device", "data_on", "precision", "deterministic", "capture", "compile", "on_nonfinite")
 _WRITTEN = ("log_every", "checkpoint_every", "log")
 _PENALTIES = ("penalty", "penalty_weight", "penalty_layer", "penalty_option")
 TRAIN_PANELS = {

@@ -38,6 +38,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seeds", metavar="A:B", help=told)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests that are not marked cuda see the machine without its GPU: what they compare is made on the CPU, and a
+    process that has used CUDA can no longer be forked. `pytest -m cuda` runs the others; with DISTK_TEST_GPU=1 all see
+    it, and what fails then for more than its last digits, or for where a tensor lies, is a fault of ours."""
+    if config.getoption("markexpr") != "cuda" and not os.environ.get("DISTK_TEST_GPU"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     wanted = metafunc.config.getoption("--seeds")
     if wanted and is_random(metafunc.function, metafunc.fixturenames):
@@ -159,7 +167,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     for item in items:
         if item.get_closest_marker("cuda"):
-            item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
+            item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine, or not run as `pytest -m cuda`"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

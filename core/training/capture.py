@@ -6,7 +6,11 @@ that the graph knows, the run's own being registered, the device's default one a
 count and learning rate on the device (`distk.method.adam` and its siblings); no reads to the host and static shapes in
 the step (`distk.testing` holds every method to it on the CPU); autocast entered and left inside the capture, so that no
 cached cast outlives it (`Trainer._update`). Gradients are set to None before each backward pass, so that those of a
-graph live in its own memory pool and are written again by every replay.
+graph live in the graphs' memory and are written again by every replay.
+
+All graphs of a run share one pool of memory: their replays follow each other on one stream, and nothing that a step
+leaves in that memory is read by the next one, so that a run needs what its largest graph needs, not the sum over
+phases, objectives and buckets. Runs side by side replay at the same time, and have a pool each.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ class Captured:
         self.graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self._seen: dict[Hashable, int] = {}
         self._side: torch.cuda.Stream | None = None
+        self._pool: Any = None
 
     def __call__(self, key: Hashable) -> None:
         # A capture happens on a stream of the current device, which need not be ours.
@@ -57,9 +62,11 @@ class Captured:
     def _capture(self, key: Hashable) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.generator)
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
         try:
             # `graph` waits for the device on entry, so the side stream is idle and its memory is settled.
-            with torch.cuda.graph(graph, stream=self._side):
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._side):
                 self.step(key)
         except RuntimeError as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
@@ -73,3 +80,4 @@ class Captured:
         """Drop all graphs: the tensors that they read and write have been replaced."""
         self.graphs.clear()
         self._seen.clear()
+        self._pool = None  # torch takes a pool back with the last graph that used it

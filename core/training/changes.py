@@ -30,7 +30,7 @@ MAY_CHANGE = frozenset(
             "eval_option",
             "log",
         ),
-        *("device", "data_on", "capture", "on_nonfinite"),
+        *("device", "data_on", "deterministic", "capture", "on_nonfinite"),
     }
 )
 """Settings of the trainer that do not change what was trained so far: how long, what is written and scored, where."""

@@ -55,6 +55,10 @@ class Ledger:
             own = own.clone()
         self._noted.append((name, own.reshape(-1) if own.dtype == torch.float32 else own.reshape(-1).float()))
 
+    def note_copy(self, name: str, value: Tensor) -> None:
+        """As `note`, out of a compiled loss, in which nobody can ask what a tensor is a view of."""
+        self._noted.append((name, value.detach().reshape(-1).float().clone()))
+
     def watch(self, name: str, loss: Tensor) -> None:
         """Hold a loss, a float32 scalar without a gradient, to being finite."""
         self._losses.append((name, loss.reshape(1)))

@@ -14,9 +14,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from distk.console import note
+from distk.device import stream
 from distk.errors import DistkError
 from distk.method import Method
 from distk.optimizers import light
+from distk.settings import TrainConfig
 from distk.training.ledger import Ledger
 
 
@@ -26,6 +29,7 @@ class InTraining(Protocol):
     model: Method
     device: torch.device
     generator: torch.Generator
+    config: TrainConfig
     index: int
     counter: Tensor
     ledger: Ledger
@@ -63,7 +67,7 @@ def restore(trainer: InTraining, state: Mapping[str, Tensor]) -> None:
         _check(trainer, state)
         trainer.index = int(state["step"])
         trainer.counter.fill_(trainer.index)
-        trainer.generator.set_state(state["generator"])
+        _go_on_drawing(trainer, state["generator"])
         torch.set_rng_state(state["global_rng"])
         if trainer.device.type == "cuda" and "cuda_rng" in state:
             torch.cuda.set_rng_state(state["cuda_rng"], trainer.device)
@@ -77,6 +81,17 @@ def restore(trainer: InTraining, state: Mapping[str, Tensor]) -> None:
     except Exception as error:  # a method's own state may fail in its own way
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise DistkError(f"the training state does not fit this run ({type(error).__name__}: {reason}).") from error
+
+
+def _go_on_drawing(trainer: InTraining, state: Tensor) -> None:
+    """Draw on from where the run was. The generator of another kind of device draws other numbers: there it begins
+    anew, from the run's seed and the step, and that is said."""
+    if len(state) == len(trainer.generator.get_state()):
+        trainer.generator.set_state(state)
+        return
+    kind = trainer.device.type
+    trainer.generator.manual_seed(stream(trainer.config.seed, f"training on {kind} from step {trainer.index}"))
+    note(f"on {kind} go on steps that were taken on another kind of device: random numbers are others from here on")
 
 
 def _renamed(trainer: InTraining, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

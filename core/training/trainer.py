@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import itertools
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from distk.console import warn
 from distk.data import Dataset
-from distk.device import Ranks, seeded, set_precision, stream
+from distk.device import Ranks, add_in_order, seeded, set_precision, stream
 from distk.errors import DistkError, UsageError
 from distk.method import Method, Objective, Step
 from distk.penalty import attach
@@ -46,6 +46,8 @@ class Trainer:
         self.device = dataset.device
         self.generator = seeded(stream(config.seed, "training"), self.device)
         self.autocast = set_precision(config.precision)
+        if config.deterministic and self.device.type == "cuda":
+            add_in_order()
         if config.batch % self.ranks.world:
             raise UsageError(f"--batch {config.batch} cannot be split over {self.ranks.world} processes.")
         if model.closed_form and config.steps:
@@ -63,6 +65,10 @@ class Trainer:
         self.ledger = Ledger(model, self.device)
         self._schedule: dict[str, Tensor] = {}
         self._scheduled: dict[str, Any] = {}
+        self._draw: Callable[[bool, tuple[int, ...], int], Tensor] | None = None
+        self._explained: Callable[[str], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+        if config.compile:
+            self._compile()
         self.eager_because = self._why_eager()
         self._captured = None if self.eager_because else Captured(self._step, self.generator, self.device)
         if self.ranks.world > 1 and model.training_state():
@@ -105,8 +111,9 @@ class Trainer:
             schedule=self._schedule,
             phase=phase,
             generator=self.generator,
-            log=self.ledger.note,
+            log=self.ledger.note if self._draw is None else self.ledger.note_copy,
             rows=(self.ranks.rank, self.ranks.world),
+            draw=self._draw,
         )
         # An objective with fresh batches draws its own; the shared batch is drawn only if somebody reads it.
         if any(o.name in active and not o.fresh_batch for o in self.objectives):
@@ -150,7 +157,8 @@ class Trainer:
             self.ledger.note(objective.name, loss)  # without its penalties
             if not skip:
                 self.ledger.watch(objective.name, losses[-1])
-            total.backward(inputs=list(objective.parameters), retain_graph=i + 1 < len(stage))
+            with self._explained(objective.name):
+                total.backward(inputs=list(objective.parameters), retain_graph=i + 1 < len(stage))
         if skip and not self._sound(stage, losses, before):
             self.ledger.strike(mark)
             return
@@ -211,7 +219,15 @@ class Trainer:
                 else:
                     group["lr"] = rate
 
-    # CUDA graphs
+    # The compiler, and CUDA graphs
+
+    def _compile(self) -> None:
+        """Let every loss go through torch's compiler, with what draws random numbers in it."""
+        from distk.training import compiled  # a second and a half, which other runs do not pay
+
+        for objective in self.objectives:
+            objective.loss = compiled.compiled(objective.loss, objective.name)
+        self._draw, self._explained = compiled.drawer(self.generator), compiled.explained
 
     def _why_eager(self) -> str:
         """An empty string where steps are captured, else the reason why they are not."""

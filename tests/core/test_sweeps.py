@@ -92,9 +92,30 @@ def test_every_command_works_or_says_why_not_for_every_method(method: str, runs:
     assert not wrong, wrong
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("method", [entry.name for entry in registry().entries("method")])
+def test_every_command_works_or_says_why_not_for_every_method_on_cuda(method: str, runs: Runs, in_folder: Path) -> None:
+    """Trained there, and looked at there: `auto` takes the GPU."""
+    shutil.copytree(runs.of(method), "run")
+    wrong = faults(runs.program, [[command, "run", *options.split()] for command, options in LOOKS.items()])
+    assert not wrong, wrong
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", SCORED)
 def test_every_score_works_or_says_why_not_for_every_kind_of_run(method: str, runs: Runs, in_folder: Path) -> None:
+    shutil.copytree(runs.of(method), "run")
+    metrics = [entry.name for entry in registry().entries("metric")]
+    wrong = faults(runs.program, [["eval", "run", "-m", name, "--rows", "60", "--no-plots"] for name in metrics])
+    assert not wrong, wrong
+
+
+@pytest.mark.slow
+@pytest.mark.cuda
+@pytest.mark.parametrize("method", SCORED)
+def test_every_score_works_or_says_why_not_for_every_kind_of_run_on_cuda(
+    method: str, runs: Runs, in_folder: Path
+) -> None:
     shutil.copytree(runs.of(method), "run")
     metrics = [entry.name for entry in registry().entries("metric")]
     wrong = faults(runs.program, [["eval", "run", "-m", name, "--rows", "60", "--no-plots"] for name in metrics])

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from distk import cli
 
 DISTK = "distk"
-ORDINARY = "--batch 8 --device cpu"
+ORDINARY = "--batch 8"
 TINY_EMBEDDING = (
     "--data puppets --size 30 --poses 2 --hidden 16 --k 4 --classes-per-batch 6 --samples-per-class 4 --batch 24"
 )
 TINY_CLIPS = "--size 16 --arch das-dandi --channels 4 --frame-dim 8 --hidden 8 --f-dim 4 --z-dim 2 --batch 4"
 TINY_PAIRS = "--width 0.125 --hidden 16 --horizon 6 --secondary-size 200 --test 60 --val-per-class 10 --batch 16"
-TINY_FACES = "--size 16 --identities 30 --width 4 --batch 4 --device cpu"
+TINY_FACES = "--size 16 --identities 30 --width 4 --batch 4"
 TINY_SHAPES = "--size 16 --clips 40 --test-clips 20 --ngf 4 --ndf 4 --halvings 2 --batch 4"
 TINY_PLANE = "--hidden 16 --transition-hidden 8 --batch 8 --count 60 --second 40 --held-out 20"
 TINY_TEAPOTS = "--data teapots --items 600 --poses 150 --size 16 --gap paper"
@@ -91,7 +92,8 @@ class Runs:
         """The run folder of a method."""
         path = self.folder / method
         if method not in self.told:
-            line = f"train {method} --steps 2 --log-every 1 {tiny(method)} --seed 1 --out {path}"
+            steps = 12 if torch.cuda.is_available() else 2  # on CUDA enough of them for a captured one
+            line = f"train {method} --steps {steps} --log-every 1 {tiny(method)} --seed 1 --out {path}"
             self.told[method] = called(self.program, line.split())
         code, out, err = self.told[method]
         assert code == 0, out + err

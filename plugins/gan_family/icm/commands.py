@@ -62,7 +62,7 @@ def apply(
     else:
         results = []
         for file, image in _read_all(images, model.spec.shape[0], channels):
-            moved = _transform(model, image.unsqueeze(0), mechanism, seed)
+            moved = _transform(model, image.unsqueeze(0).to(model.device), mechanism, seed)
             outputs, winners = _through(model, moved, chosen, str(file))
             inside = file.relative_to(images).parent if images.is_dir() else Path()
             make_folder(folder / inside)

@@ -17,6 +17,7 @@ from typing_extensions import TypeVar
 
 from distk import (
     Code,
+    Dataset,
     DataSpec,
     Latent,
     LatentSpace,
@@ -197,6 +198,10 @@ class CascadeVAE(CascadeVAEContinuous[Config]):
         # 0 until the first step with a discrete code: before it, d is the zero vector and no class means anything.
         self.register_buffer("started", torch.zeros(()))
 
+    def accepts(self, dataset: Dataset) -> None:
+        """A step whose solver reads from the device is not captured."""
+        self.capturable = mincostflow.reads_because(self.config.solver, self.classes, dataset.device) or True
+
     def _groups(self) -> list[Latent]:
         return [*super()._groups(), Latent("d", "categorical", self.config.classes)]
 
@@ -217,7 +222,7 @@ class CascadeVAE(CascadeVAEContinuous[Config]):
             if self.config.solver == "random":
                 chosen = step.randint(self.classes, len(z))
             else:
-                early = not static_shapes_only(z.device)
+                early = not static_shapes_only(z.device) or self.capturable is not True
                 chosen = mincostflow.assign(cost.float(), self.config.pair_cost, self.config.solver, early_exit=early)
             d = one_hot(chosen, self.classes)
             step.log("frac_not_argmin", (chosen != cost.argmin(1)).float().mean())

@@ -21,8 +21,8 @@ How it is solved, in integers throughout (1 unit = 1e-4 nat, the authors' grid):
 
 The same tensor code runs with an early exit (CPU), or as a fixed number of masked exchanges with static shapes and
 without host reads (CUDA graphs); both give the same assignment. `solver_triton` does it in one launch. For more than
-`FEW` classes the CPU looks for the cheapest paths only (`_sparing`): another assignment can come of that only where
-several are optimal.
+`FEW` classes the CPU looks for the cheapest paths only (`_sparing`), and CUDA, where a problem does not fit
+`solver_triton`, in one launch (`solver_many`): another assignment can come of that only where several are optimal.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def solve(
             +inf is never chosen beside a finite entry. None of them hangs or raises: report the non-finite loss
             where the cost was made.
         pair_cost: L >= 0, nats; rounded to the grid (half to even).
-        solver: "auto" is triton on CUDA where it is installed and the problem fits one program, else torch.
+        solver: "auto" is triton on CUDA where it is installed, up to 4,096 classes, else torch.
             "scipy" is the host reference, "argmin" the ablation that ignores L.
         iterations: length of the fixed loop (torch without early exit). None is `default_iterations(n)`, which may
             fall short (`converged` tells); n never does.
@@ -105,7 +105,7 @@ def solve(
     _check(cost)
     step = pair_units(pair_cost)
     n, classes = cost.shape[-2:]
-    name = _automatic(n, classes, cost.device) if solver == "auto" else solver
+    name = _automatic(classes, cost.device) if solver == "auto" else solver
     batch = cost.shape[:-2]
     flat = cost.detach().reshape(math.prod(batch), n, classes)
     if cost.numel() == 0 or classes == 1:
@@ -120,9 +120,13 @@ def solve(
     elif name == "triton":
         if importlib.util.find_spec("triton") is None:
             raise ImportError("the triton solver needs the package triton: pip install triton, or use torch")
-        from distk.plugins.vae_family.cascadevae import solver_triton
+        from distk.plugins.vae_family.cascadevae import solver_many, solver_triton
 
-        found = Solution(*solver_triton.solve(*_integer_costs(flat, step), sweeps=SWEEPS))
+        problem = _integer_costs(flat, step)
+        if solver_triton.fits(n, classes):
+            found = Solution(*solver_triton.solve(*problem, sweeps=SWEEPS))
+        else:
+            found = Solution(*solver_many.solve(*problem))
     elif name == "torch":
         quick = cost.device.type == "cpu" if early_exit is None else early_exit
         length = default_iterations(n) if iterations is None else iterations
@@ -178,12 +182,25 @@ def _check(cost: Tensor) -> None:
         raise ValueError("cost must have at least one class")
 
 
-def _automatic(n: int, classes: int, device: torch.device) -> Solver:
+def _automatic(classes: int, device: torch.device) -> Solver:
     if device.type != "cuda" or importlib.util.find_spec("triton") is None:
         return "torch"
-    from distk.plugins.vae_family.cascadevae import solver_triton
+    from distk.plugins.vae_family.cascadevae import solver_many
 
-    return "triton" if solver_triton.fits(n, classes) else "torch"
+    return "triton" if solver_many.fits(classes) else "torch"
+
+
+def reads_because(solver: str, classes: int, device: torch.device) -> str:
+    """Why solving reads from the device, where it is better that it does; else an empty string.
+
+    Without Triton a loop that never reads makes as many exchanges as could be needed, 3,000 small operations for 64
+    items, where a few are; asking after each whether another one gains stops after those.
+    """
+    name = _automatic(classes, device) if solver == "auto" else solver
+    if device.type != "cuda" or name not in ("torch", "scipy"):
+        return ""
+    missing = ", for lack of the package triton" if importlib.util.find_spec("triton") is None else ""
+    return f"the inner problem is solved by {name}{missing}, which asks after each exchange whether another one gains"
 
 
 def _pairs(assignment: Tensor, classes: int) -> Tensor:
@@ -432,7 +449,7 @@ def bench(
         ("torch early exit", "torch", True),
         ("torch fixed", "torch", False),
     ]
-    if _automatic(n, classes, device) == "triton":
+    if _automatic(classes, device) == "triton":
         variants.append(("triton", "triton", None))
     variants += [("scipy", "scipy", None), ("argmin", "argmin", None)]
     return [_bench_row(name, solver, quick, costs, pair_cost) for name, solver, quick in variants]

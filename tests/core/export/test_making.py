@@ -185,7 +185,7 @@ def test_inputs_are_of_the_data_and_the_prior(model: Method) -> None:
         (["--format", "torchscript", "--out", "model.onnx", "--what", "decoder"], 2, "cannot end in '.onnx'"),
         (["--format", "torchscript", "--out", "model.ts"], 2, "there are two to write"),
         (["--format", "torchscript", "--out", "no/model.ts", "--what", "decoder"], 2, "'no' does not exist"),
-        (["--batch", "0"], 2, "greater than or equal to 1"),
+        (["--batch", "0"], 2, "'--batch'"),
     ],
 )
 def test_a_mistake_is_one_sentence(run: Path, distk_command, arguments: list[str], code: int, words: str) -> None:

@@ -345,3 +345,23 @@ def test_a_run_that_is_taken_up_counts_on() -> None:
     then.load_state(first.state())
     then.step()
     assert (first.model.seen, then.model.seen, then.index) == ([0, 1, 2], [3], 4)
+
+
+def test_a_run_is_taken_up_on_another_kind_of_device(capsys) -> None:
+    """The state of CUDA's generator fits none on the CPU: numbers are drawn anew, from the seed and the step, and it
+    is said."""
+
+    def make(m):
+        return [Objective("a", lambda step: m.a * 0.0, [m.a], sgd(0.1))]
+
+    state = trainer(make).state()
+    drawn = []
+    for step in (1, 1, 2):
+        again = trainer(make)
+        again.load_state({**state, "generator": torch.zeros(16, dtype=torch.uint8), "step": torch.tensor(step)})
+        assert "on cpu go on steps that were taken on another kind of device" in capsys.readouterr().err
+        drawn.append(torch.rand(3, generator=again.generator))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    trainer(make).load_state(state)
+    assert not capsys.readouterr().err

@@ -20,7 +20,7 @@ from distk.training.loop import build
 def test_a_captured_step_equals_an_eager_one(method: str, settings: dict[str, Any]) -> None:
     states = []
     for capture in ("off", "on"):
-        train = {"device": "cuda", "batch": 4, "capture": capture, "steps": 20}
+        train = {"device": "cuda", "batch": 4, "capture": capture, "steps": 20, "deterministic": True}
         sections = {"model": settings, "train": train, "data": {"identities": 40}}
         trainer = build(resolve(method, preset="demo", options=sections), torch.device("cuda"), Ranks())
         for _ in range(12):

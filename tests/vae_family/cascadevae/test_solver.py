@@ -342,14 +342,28 @@ for n, classes, spread, pair_cost in ((1, 2, 1, 0.1), (7, 3, 0.01, 1e-3), (33, 5
     ours, kernel = (mcf.solve(cost, pair_cost, solver) for solver in ("torch", "triton"))
     assert all(torch.equal(a, b) for a, b in zip(ours, kernel)), (n, classes, spread, pair_cost)
 """
+MANY = """
+import torch
+from distk.plugins.vae_family.cascadevae import solver as mcf
+from distk.plugins.vae_family.cascadevae import solver_many
+torch.manual_seed({seed})
+for n, classes, slope, pair_cost in ((1, 65, 0, 0.1), (40, 70, 1, 0.05), (24, 100, 0, 1e-3), (20, 3, 1, 0.01)):
+    cost = torch.rand(2, n, classes) + slope * torch.linspace(0, 1, classes)
+    labels, converged, exchanges = solver_many.solve(*mcf._integer_costs(cost, mcf.pair_units(pair_cost)))
+    best = mcf.solve(cost, pair_cost, "scipy").assignment
+    values = [mcf.grid_objective(cost, found, pair_cost) for found in (labels, best)]
+    assert bool(converged.all()) and torch.equal(*values), (n, classes, slope, pair_cost)
+    assert int(exchanges.min()) > 0 or not slope
+"""
 
 
 @needs_triton
-def test_triton_kernel_in_the_interpreter_equals_torch(seed: int) -> None:
-    """The kernel's arithmetic without a GPU; the interpreter must be chosen before triton is imported."""
+@pytest.mark.parametrize("program", [INTERPRETED, MANY], ids=["few classes", "many classes"])
+def test_triton_kernels_in_the_interpreter_are_exact(program: str, seed: int) -> None:
+    """The kernels' arithmetic without a GPU; the interpreter must be chosen before triton is imported."""
     roots = os.pathsep.join(sys.path)
     environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": roots}
-    command = [sys.executable, "-c", INTERPRETED.format(seed=seed)]
+    command = [sys.executable, "-c", program.format(seed=seed)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
@@ -368,12 +382,54 @@ def test_triton_equals_the_slots_reference(n: int, classes: int, solver: mcf.Sol
             assert grid_value(cost[i], found.assignment[i].cpu(), pair_cost) == best, (pair_cost, KINDS[i])
 
 
+@pytest.mark.cuda
+@needs_triton
+@pytest.mark.parametrize(("n", "classes"), [(1, 65), (64, 100), (64, 1024), (100, 4096), (700, 200)])
+def test_many_classes_on_cuda_equal_the_host(n: int, classes: int) -> None:
+    """Costs alike for all classes, and with a slope over them, so that classes crowd."""
+    for pair_cost, slope in itertools.product((0.0, 1e-3, 0.05, 1.0), (0.0, 1.0)):
+        cost = torch.rand(3, n, classes) + slope * torch.linspace(0, 1, classes)
+        found = mcf.solve(cost.cuda(), pair_cost)
+        best = mcf.solve(cost, pair_cost).assignment
+        assert bool(found.converged.all())
+        values = [mcf.grid_objective(cost, labels, pair_cost) for labels in (found.assignment.cpu(), best)]
+        assert torch.equal(*values), (pair_cost, slope)
+
+
+def test_a_solver_that_reads_from_the_device_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda_device, cpu = torch.device("cuda"), torch.device("cpu")
+    assert mcf.reads_because("torch", 3, cpu) == mcf.reads_because("argmin", 3, cuda_device) == ""
+    assert "solved by torch" in mcf.reads_because("torch", 3, cuda_device)
+    monkeypatch.setattr(mcf.importlib.util, "find_spec", lambda name: None)
+    assert "for lack of the package triton" in mcf.reads_because("auto", 3, cuda_device)
+
+
+@pytest.mark.cuda
+def test_without_triton_a_step_on_cuda_is_eager_and_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    from distk.device import Ranks
+    from distk.settings import resolve
+    from distk.training.beginning import build
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr(mcf.importlib.util, "find_spec", lambda name: None if name == "triton" else real(name))
+    options = {"model": {"warmup": 0, "relieve_every": 1}, "train": {"device": "cuda"}}
+    trainer = build(resolve("cascadevae", preset="demo", options=options), torch.device("cuda"), Ranks())
+    assert "for lack of the package triton" in trainer.eager_because
+    for _ in range(3):
+        trainer.step()
+    trainer.check_health()
+
+
 @pytest.mark.parametrize(
-    "solver",
-    [pytest.param("torch", marks=cuda), pytest.param("triton", marks=[*cuda, needs_triton])],
+    ("solver", "classes"),
+    [
+        pytest.param("torch", 3, marks=cuda),
+        pytest.param("triton", 3, marks=[*cuda, needs_triton]),
+        pytest.param("triton", 100, marks=[*cuda, needs_triton]),
+    ],
 )
-def test_a_captured_graph_follows_new_costs(solver: mcf.Solver) -> None:
-    static = random_cost(64, 3, 0.05).cuda()
+def test_a_captured_graph_follows_new_costs(solver: mcf.Solver, classes: int) -> None:
+    static = random_cost(64, classes, 0.05).cuda()
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -383,7 +439,7 @@ def test_a_captured_graph_follows_new_costs(solver: mcf.Solver) -> None:
     with torch.cuda.graph(graph):
         captured = mcf.solve(static, 1e-3, solver)
     for kind in KINDS:
-        cost = random_cost(64, 3, kind)
+        cost = random_cost(64, classes, kind)
         static.copy_(cost)
         graph.replay()
         best = grid_value(cost, slots(cost, 1e-3), 1e-3)
