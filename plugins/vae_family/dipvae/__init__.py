@@ -21,3 +21,8 @@ paper.study(
     "the beta-VAE score against reconstruction, over DIP-VAE's lambda_od and beta-VAE's beta",
     judge="judge:judge",
 )
+paper.study(
+    "dip-celeba",
+    "studies/celeba.toml",
+    "the same on CelebA's 40 attributes; needs its files",
+)
