@@ -6,24 +6,14 @@ Parts: `checks` (the tests marked cuda), `step` (cascadevae's step against a bar
 (every method's captured step against a captured bare loop, in fp32, channels last, tf32 and bf16), `compile` (the same
 through torch's compiler), `scores` (what a precision costs in score), `solver` (cascadevae's inner problem), `graphs`
 (memory of captured graphs), `metrics` (scores of a full dSprites table), `encoding` (rows a second), `drawing` (items a
-second of every data set that draws), `text`, `games`, `control`, `searches` (steps, clips, plans, searches for grasps),
-a name of METHODS: its preset `paper` on its default data, or what stands in for them, stopped in good time and taken up
-again by the next call with the same --out, scored at the end.
+second of every data set that draws), `memory` (of ldf, by the number of frames), `text`, `games`, `control` (steps,
+clips, plans), `grasps` (searches, scenes and labels a second), `kills` (every method killed and taken up again),
+`field` (whole data sets), a name of METHODS: its preset `paper` on its default data, or what stands in for them,
+stopped in good time and taken up again by the next call with the same --out, scored at the end; `study-NAME` with a
+name of STUDIES: `distk study run NAME` at its scale for a GPU, which goes on alike, and its pictures.
 
 Each part writes its figures as they come, so that a call that is ended loses none. A run that is ended is told so as
 Ctrl-C would tell it, has five minutes for its last save, and keeps its last checkpoint if that is not enough.
-Parts: `checks` (the tests marked cuda), `step` (captured step against a bare eager loop, and the solvers), `precision`
-(every method's step in fp32, tf32 and bf16 against a captured bare loop), `metrics`
-(scores of a full dSprites table), `text` (steps of the methods for sentences against bare loops), those of ALONE
-(`kills`: every method killed and taken up again; `field`: whole data sets; `grasps`: searches, scenes and labels a
-second; `grasping-tables`: its study at scale medium), a name of METHODS:
-its preset `paper` on its default data, stopped in good time and taken up again by the next call with the same --out,
-scored at the end.
-(every method's step in fp32, tf32 and bf16 against a captured bare loop), `metrics` (scores of a full dSprites table),
-`memory` (of ldf, by the number of frames), `text` (steps of the methods for sentences against bare loops), a name of
-METHODS: its preset `paper` on its default data, stopped in good time and taken up again by the next call with the same
---out, scored at the end; `study-NAME` with a name of STUDIES: `distk study run NAME --scale gpu`, which goes on alike,
-and its pictures.
 Installing where there is no registry: pip install --no-index --no-deps --no-build-isolation -e .
 """
 
@@ -94,30 +84,6 @@ METHODS: dict[str, list[str]] = {
     "covreg-linear": [],
     "covreg-xor": [],
 }
-
-
-class Ended(Exception):
-    """This program was told to end: what runs is told so, too, and what it leaves is read."""
-
-
-def ended(signum: int, frame: Any) -> None:
-    signal.signal(signum, signal.SIG_DFL)  # a second one ends at once
-    raise Ended
-
-
-ALONE: dict[str, list[str]] = {
-    "kills": ["soaks.py", "--device", "cuda", "--kills", "3", "--minutes", "8", "--csv", "kills.csv"],
-    "field": ["field.py", "--share", "1", "--devices", "cpu", "cuda", "--json", "field-sets.json"],
-    "grasps": [
-        *("grasping.py", "--device", "cuda", "--searches", "1,10,100,1000", "--objects", "28", "--labels", "100000"),
-        *("--repeat", "100", "--json", "grasps-speed.json"),
-    ],
-    "grasping-tables": [
-        *("-m", "distk", "study", "run", "grasping", "--scale", "medium", "--device", "cuda", "--jobs", "3"),
-        *("--out", "study-grasping"),
-    ],
-}
-"""Parts that are one command each: its last word is what it writes, in --out."""
 STUDIES: dict[str, dict[str, list[list[str]]]] = {
     "teapots": {
         "infogan": [
@@ -140,11 +106,23 @@ STUDIES: dict[str, dict[str, list[list[str]]]] = {
         "mocogan": [["mocogan", "grid", "--rows", "5", "--columns", "5"], ["sample", "--n", "9", "--frames", "48"]],
         "vgan": [["sample", "--n", "9"]],
     },
+    "grasping": {},
     "independence": {
         "moving-mnist-factored-latents=2": [["indepvideo", "independent"], ["indepvideo", "correlation"], ["predict"]]
     },
 }
 """Studies with a scale for some minutes of a GPU -> by a variant's folder, the pictures drawn of its first seed."""
+
+
+class Ended(Exception):
+    """This program was told to end: what runs is told so, too, and what it leaves is read."""
+
+
+def ended(signum: int, frame: Any) -> None:
+    signal.signal(signum, signal.SIG_DFL)  # a second one ends at once
+    raise Ended
+
+
 SAVING = 300
 """Seconds that a command that was asked to stop has for its last step and its save."""
 HERE = Path(__file__).resolve().parent
@@ -195,7 +173,12 @@ PARTS: dict[str, list[str]] = {
     "text": ["text.py", "--device", "cuda", "--batch", "128", "--json"],
     "games": ["games.py", "--device", "cuda", "--frames", "--json"],
     "control": ["control.py", "--device", "cuda", "--preset", "paper", "--json"],
-    "searches": ["grasping.py", "--device", "cuda", "--preset", "paper", "--json"],
+    "grasps": [
+        *("grasping.py", "--device", "cuda", "--searches", "1,10,100,1000", "--objects", "28", "--labels", "100000"),
+        *("--repeat", "100", "--json"),
+    ],
+    "kills": ["soaks.py", "--device", "cuda", "--kills", "3", "--minutes", "8", "--csv"],
+    "field": ["field.py", "--share", "1", "--devices", "cpu", "cuda", "--json"],
 }
 """Parts that are programs of their own: their arguments, of which the last takes a file."""
 
@@ -209,23 +192,27 @@ def program(part: str, out: Path, minutes: float) -> dict[str, Any]:
     return {"exit": code, **(json.loads(path.read_text()) if path.exists() else {})}
 
 
-def alone(part: str, out: Path, seconds: float) -> dict[str, Any]:
-    first, *words, written = ALONE[part]
-    program = [first] if first.startswith("-") else [str(HERE / first)]
-    code, said = call(*program, *words, str(out / written), seconds=seconds)
-    return {"exit": code, "said": said.splitlines(), "written": written}
-
-
-def memory(out: Path) -> dict[str, Any]:
+def memory(out: Path, minutes: float) -> dict[str, Any]:
     """What a step of ldf's levels and of the joint GAN takes, by the number of frames."""
-    said = call("-m", "distk", "ldf", "memory", "--device", "cuda", "--out", str(out / "memory"), "--json")[1]
+    said = call(
+        "-m", "distk", "ldf", "memory", "--device", "cuda", "--out", str(out / "memory"), "--json", seconds=60 * minutes
+    )[1]
     return json.loads(said)
 
 
 def study(name: str, out: Path, seconds: float) -> dict[str, Any]:
     """Start or continue a study at its scale for a GPU, several processes side by side, and draw what came of it."""
     folder = out / f"study-{name}"
-    how = ["--scale", "gpu", "--device", "cuda", "--jobs", "4", "--out", str(folder)]
+    how = [
+        "--scale",
+        "medium" if name == "grasping" else "gpu",
+        "--device",
+        "cuda",
+        "--jobs",
+        "4",
+        "--out",
+        str(folder),
+    ]
     code, _ = call("-m", "distk", "study", "run", name, *how, seconds=seconds)
     said = call("-m", "distk", "study", "report", str(folder), "--json")[1]
     drawn = []
@@ -274,12 +261,8 @@ def train(method: str, seed: int, out: Path, seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["checks", *PARTS, *METHODS])
-    parser.add_argument("part", choices=["checks", "step", "precision", "metrics", "text", *ALONE, *METHODS])
     studies = {f"study-{name}": name for name in STUDIES}
-    parser.add_argument(
-        "part", choices=["checks", "step", "precision", "metrics", "memory", "text", *studies, *METHODS]
-    )
+    parser.add_argument("part", choices=["checks", "memory", *PARTS, *studies, *METHODS])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--seeds", default="0:1")
@@ -298,19 +281,12 @@ def main() -> None:
         for seed in range(first, last):
             result[f"seed {seed}"] = train(arguments.part, seed, arguments.out, share)
             path.write_text(json.dumps({**about, **result}, indent=2) + "\n")
-        result = {f"seed {s}": train(arguments.part, s, arguments.out, share) for s in range(first, last)}
-    elif arguments.part in ALONE:
-        result = alone(arguments.part, arguments.out, 60 * arguments.minutes)
-    else:
-        of = checks if arguments.part == "checks" else functools.partial(program, arguments.part)
-        result = of(arguments.out, arguments.minutes)
     elif arguments.part in studies:
         result = study(studies[arguments.part], arguments.out, 60 * arguments.minutes)
     else:
-        parts = {"checks": checks, "step": step, "precision": precision, "metrics": metrics, "text": text}
-        parts["memory"] = memory
-        result = parts[arguments.part](arguments.out)
-    path = arguments.out / f"{arguments.part}.json"
+        own = {"checks": checks, "memory": memory}
+        of = own.get(arguments.part) or functools.partial(program, arguments.part)
+        result = of(arguments.out, arguments.minutes)
     path.write_text(json.dumps({**about, **result}, indent=2) + "\n")
     print(path.read_text())
 
