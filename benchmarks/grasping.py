@@ -124,7 +124,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     data = {"data_dir": arguments.data_dir} if arguments.data_dir else {}
-    options = {"model": {"shape_share": 0.0}, "train": {"device": arguments.device}, "data": data}
+    options = {"model": {"shape_share": 0.0}, "train": {"device": arguments.device, "stand_in": True}, "data": data}
     trainer = build(resolve("grasping", preset=arguments.preset, options=options), device, Ranks())
     model, dataset = trainer.model, trainer.dataset
     assert isinstance(model, Grasping)

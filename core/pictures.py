@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
 from distk.apart import Answer, Request, apart, each, only
-from distk.console import counted
+from distk.console import counted, warn_once
 from distk.errors import DistkError, UsageError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
@@ -38,6 +38,7 @@ MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """PIL's mode by the number of channels."""
 GREY = ("1", "L", "LA", "La", "F")
 ORIENTATION = 0x0112
+DEEP = "pictures with more than 8 bits a channel are scaled to 8 by their range"
 Fitting = Literal["crop", "pad", "stretch"]
 Source = str | os.PathLike[str] | IO[bytes]
 
@@ -223,12 +224,15 @@ def plain_here(content: bytes, where: str, path: str, mode: str, formats: Sequen
     with open_picture(path or io.BytesIO(content), where, tuple(formats)) as image:
         if max(image.size) > side:
             raise DistkError(f"'{where}' has {image.width}x{image.height} pixels; at most {side:,} a side are read.")
-        yield {}, [np.asarray(image.convert(mode))]
+        if is_deep(image):
+            warn_once(DEEP)
+        yield {}, [np.asarray(in_bytes(image, where).convert(mode))]
 
 
 def pixels(image: Image.Image, where: str, form: Form, seen: Seen) -> np.ndarray:
     """A PIL image -> uint8 `[channels, height, width]`."""
-    plain = _in_bytes(image, where, seen)
+    seen["deep"] += is_deep(image)
+    plain = in_bytes(image, where)
     if image.getexif().get(ORIENTATION, 1) in range(2, 9):
         seen["turned"] += 1
         plain = _upright(plain, image.getexif()[ORIENTATION])
@@ -257,12 +261,19 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(ways[orientation - 2])
 
 
-def _in_bytes(image: Image.Image, where: str, seen: Seen) -> Image.Image:
-    """The same picture with at most 8 bits a channel."""
+def is_deep(image: Image.Image) -> bool:
+    """Whether a picture, before its pixels are asked for, has more than 8 bits a channel."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        return True
+    # Pillow itself takes the upper byte of colours with 16 bits, when the pixels are asked for.
+    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def in_bytes(image: Image.Image, where: str) -> Image.Image:
+    """The same picture with at most 8 bits a channel, scaled by its range. Raises DistkError, naming the picture, where
+    nobody states a range."""
     mode = image.mode
     if mode not in ("I", "F") and not mode.startswith("I;"):
-        # Pillow itself takes the upper byte of colours with 16 bits, when the pixels are asked for.
-        seen["deep"] += any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
         return image
     values = np.asarray(image)
     if mode == "F":
@@ -282,7 +293,6 @@ def _in_bytes(image: Image.Image, where: str, seen: Seen) -> Image.Image:
                 "use --data arrays."
             )
         scaled = (values.astype(np.int64) + 128) // 257  # 65535 = 257 * 255, rounded to nearest
-    seen["deep"] += 1
     return Image.fromarray(scaled.astype(np.uint8))
 
 

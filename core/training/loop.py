@@ -83,6 +83,8 @@ def start(
 ) -> Session:
     """A new run in a new, locked folder, before its first step. dataset: opened already, or None."""
     check_evaluation(settings.train)
+    if ranks.first and out is not None:
+        new_folder(settings.entry.name, settings.train.seed, out)  # refuses before the data are read
     settings, dataset = stopping_early.in_steps(settings, device, dataset)
     config = {"method": settings.entry.name, **settings.to_dict()}
     registry().prepare_run(config)
@@ -290,6 +292,9 @@ def _announce(session: Session) -> None:
             if trainer.eager_because
             else "steps are captured as CUDA graphs"
         )
+    if trainer.config.compile:
+        left = [o.name for o in trainer.objectives if not o.compiles]
+        note("losses go through torch's compiler" + (f", but for {' and '.join(left)}" if left else ""))
 
 
 def steps(session: Session) -> Iterator[None]:

@@ -25,6 +25,7 @@ NAMES = [
     *(f"decoder {kind}" for kind in ("lzw tiff", "deflate tiff", "jpeg tiff", "plain tiff", "ppm")),
     *(f"items {form}" for form in ("npz", "npy", *(("h5",) if importlib.util.find_spec("h5py") else ()))),
     *("table csv", *(("table parquet", "decoder parquet") if importlib.util.find_spec("pyarrow") else ())),
+    *(("saved arrow", "decoder arrow") if importlib.util.find_spec("datasets") else ()),
     *("text tsv", "text gz", "conllu", "json lines", "vectors text", "vectors binary", "vectors gz"),
     *(f"clips {form}" for form in ("npz", "strip", "gif", *(("mp4", "avi") if importlib.util.find_spec("av") else ()))),
     *(("decoder mp4", "decoder avi") if importlib.util.find_spec("av") else ()),

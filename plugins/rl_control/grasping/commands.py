@@ -16,11 +16,12 @@ from distk import console
 from distk.commands.arguments import Device, Json, Seed
 from distk.commands.shared import Look, OnRows
 from distk.config import from_dict
-from distk.console import note
+from distk.console import counted, note
 from distk.data import Dataset
 from distk.device import choose_device, seeded
 from distk.errors import UsageError
 from distk.files import write_atomic
+from distk.look import formed
 from distk.method import eval_mode
 from distk.plugins.rl_control.grasping import figures, generator, gripper, meshes, shards
 from distk.plugins.rl_control.grasping.bodies import CATEGORIES, Shapes, bodies
@@ -92,7 +93,10 @@ def make_data(
     if json:
         console.emit_json({"files": [str(f) for f in files], **told})
     else:
-        note(f"{count:,} grasps of {len(names)} objects, labels by {labels}: --data grasps --data-dir {out}")
+        note(
+            f"{counted(count, 'grasp')} of {counted(len(names), 'object')}, labels by {labels}: --data grasps"
+            f" --data-dir {out}"
+        )
         console.say(out)
 
 
@@ -149,7 +153,7 @@ def check_labels(
     if json:
         console.emit_json({"agreement": rows})
     else:
-        console.table(f"{len(total) * each} grasps", tuple(rows[0]), [tuple(row.values()) for row in rows])
+        console.table(f"{counted(len(total) * each, 'grasp')}", tuple(rows[0]), [tuple(row.values()) for row in rows])
 
 
 def agreement(name: str, both: Tensor) -> dict[str, Any]:
@@ -227,6 +231,7 @@ def drawn(model: Grasping, scene: Scene, batch: dict[str, Tensor]) -> list[dict[
 
 def plan(
     on: OnRows,
+    look: Look = Look(),
     demos: Annotated[int, typer.Option("--demos", help="Demonstrations that are drawn.", min=1)] = 20,
     repeats: Annotated[int, typer.Option("--repeats", help="Starts near each of them.", min=1, max=1000)] = 8,
     steps: Annotated[int, typer.Option("--steps", help="Steps of each search.", min=1, max=1000)] = 20,
@@ -278,12 +283,16 @@ def plan(
     write_atomic(target, (json.dumps(told(dataset, begin, found), indent=1) + "\n").encode())
     files = [target]
     if plot:
-        files.append(target.with_suffix(".png"))
+        files.append(target.with_name(formed(target.with_suffix(".png").name)))
         figures.strip(files[-1], *pictured(views, found))
     table = summary(dataset, begin, found)
     if not on.json and begin is not None:
         heads = ("category", "searches", "found a grasp", "mean steps")
-        console.table(f"{len(found.scores)} searches", heads, [(n, *row.values()) for n, row in table.items()])
+        console.table(
+            f"{counted(len(found.scores), 'search', 'searches')}",
+            heads,
+            [(n, *row.values()) for n, row in table.items()],
+        )
     on.report(files, plans=table)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from distk.console import progress
+from distk.console import counted, progress
 from distk.errors import DistkError, UsageError
 from distk.plugins.rl_control.grasping.bodies import Grids
 
@@ -80,8 +80,8 @@ def found(folder: Path) -> list[tuple[Path, str]]:
     paths = sorted(p for p in (*folder.glob("*"), *folder.glob("*/*")) if p.suffix.lower() in FORMS and p.is_file())
     if len(paths) < 2:
         raise UsageError(
-            f"--meshes '{folder}' holds {len(paths)} files of {', '.join(FORMS)}; two or more are needed, since the "
-            "test's objects are not trained on."
+            f"--meshes '{folder}' holds {counted(len(paths), 'file')} of {', '.join(FORMS)}; two or more are needed,"
+            " since the test's objects are not trained on."
         )
     return [(p, "object" if p.parent == folder else p.parent.name) for p in paths]
 
@@ -102,7 +102,7 @@ def load(path: Path, reading: Reading) -> tuple[np.ndarray, bool]:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DistkError(f"'{path}' cannot be read as a mesh ({reason}).") from error
     if not len(faces):
-        raise DistkError(f"'{path}' holds {len(corners):,} points but no faces, so it has no surface.")
+        raise DistkError(f"'{path}' holds {counted(len(corners), 'point')} but no faces, so it has no surface.")
     if not np.isfinite(corners).all():
         raise DistkError(f"'{path}' holds places that are not finite.")
     turn = {"z": [0, 1, 2], "y": [2, 0, 1], "x": [1, 2, 0]}[reading.up]

@@ -122,7 +122,7 @@ def test_all_files_are_read_before_the_first_is_computed(tmp_path, box, monkeypa
 
 
 def test_folders(tmp_path, box):
-    with pytest.raises(UsageError, match="holds 1 files"):
+    with pytest.raises(UsageError, match="holds 1 file "):
         found(tmp_path)
     (tmp_path / "cup").mkdir()
     box.rename(tmp_path / "cup" / "a.STL")
