@@ -205,7 +205,7 @@ def study(name: str, out: Path, seconds: float) -> dict[str, Any]:
     folder = out / f"study-{name}"
     how = [
         "--scale",
-        "medium" if name == "grasping" else "gpu",
+        "gpu",
         "--device",
         "cuda",
         "--jobs",
