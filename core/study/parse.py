@@ -85,15 +85,16 @@ def parse(text: str, name: str, *, scale: str | None = None, sets: Sequence[str]
         raise UsageError(f"{where} has no scale '{chosen}': it has {' and '.join(known)}.{nearest(chosen, known)}")
     for other in scales:  # a mistake in a scale that is not asked for shows, too
         if other != chosen:
-            _build(_scaled(raw, scales[other]), name, where, text, scale=other, scales=tuple(scales))
+            _build(scaled(raw, scales[other]), name, where, text, scale=other, scales=tuple(scales))
     forced: dict[str, dict[str, Any]] = {}
-    merged = _scaled(raw, scales.get(chosen, {}))
+    merged = scaled(raw, scales.get(chosen, {}))
     for given in sets:
         _set(given, merged, forced)
     return _build(merged, name, where, text, scale=chosen, scales=tuple(scales), sets=tuple(sets), forced=forced)
 
 
-def _scaled(raw: Table, changes: Table) -> dict[str, Any]:
+def scaled(raw: Table, changes: Table) -> dict[str, Any]:
+    """A recipe's table with what `[scale.NAME]` changes."""
     made = copy.deepcopy(dict(raw))
     for key, value in changes.items():
         if key == "data" and isinstance(value, dict):

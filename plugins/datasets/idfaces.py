@@ -16,6 +16,7 @@ from torch import Tensor
 from distk import Dataset, DataSpec, Files, option
 from distk.nn import shapes
 from distk.plugins.datasets.identity_folder import split_by_identity
+from distk.remembered import Remembered
 
 SOFT = 1.5
 """Pixels over which an edge fades."""
@@ -25,11 +26,6 @@ SKIN = ((255, 219, 172), (198, 134, 66), (92, 56, 36))
 HAIR = ((24, 20, 18), (80, 52, 32), (140, 90, 50), (214, 176, 104), (150, 60, 30), (170, 168, 165))
 IRIS = ((70, 110, 160), (80, 120, 70), (110, 75, 45), (60, 45, 35), (110, 115, 120))
 LIP, WHITE, DARK = (0.70, 0.30, 0.30), (0.96, 0.96, 0.95), (0.08, 0.07, 0.07)
-DRAWN_ONCE = {"cpu": 1 << 22, "cuda": 1 << 29}
-"""Pixels up to which all pictures are drawn before the first batch and kept, a byte for each of three channels: so
-many take a second or two. Drawing the pictures of a batch anew costs more than a small network's whole step."""
-PART = 1 << 22
-"""Pixels that are drawn at a time."""
 DEPTH = {"nose": 0.30, "face": 0.15, "hair": 0.0}
 """How far a feature stands out of the head; turning the head by a shifts it by depth * sin(a)."""
 
@@ -121,26 +117,18 @@ class IdFaces(Dataset[Config]):
         self.label = torch.arange(config.identities, device=device).repeat_interleave(config.observations)
         self.parts = split_by_identity(self.label, config.identities, 0.1, 0.1, config.draw)
         self.spec = DataSpec("image", (3, config.size, config.size))
-        self.drawn: Tensor | None = None
         self.origin = f"{config.identities:,} invented people, {config.observations} pictures each, drawn on the device"
+        self._drawn = Remembered(self._draw, total, self.spec.shape, device)
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, size, size]` in [0, 1], `label` int64 `[n]`."""
-        if self.drawn is None and len(self) * self.config.size**2 <= DRAWN_ONCE.get(self.device.type, 0):
-            self.drawn = self._all()
-        x = self._draw(rows) if self.drawn is None else self.drawn[rows].float() / 255
-        return {"x": x, "label": self.label[rows]}
+        return {"x": self._drawn(rows), "label": self.label[rows]}
 
     def _draw(self, rows: Tensor) -> Tensor:
         return draw_faces(self.values(rows), self.config.size, self.noise)
-
-    def _all(self) -> Tensor:
-        """Every picture, uint8 `[N, 3, size, size]`: as the pictures are in whole 255ths, none loses anything."""
-        parts = torch.arange(len(self), device=self.device).split(max(1, PART // self.config.size**2))
-        return torch.cat([(255 * self._draw(part)).round().byte() for part in parts])
 
     def values(self, rows: Tensor) -> dict[str, Tensor]:
         """Every number behind the pictures of these rows, float32 `[n]` each, by its name."""

@@ -7,7 +7,6 @@ import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ import torch
 from PIL import Image
 
 from distk import DistkError, UsageError, open_dataset
-from distk.plugins.datasets import idfaces
 from distk.plugins.datasets.idfaces import HAIR, IDENTITY, OBSERVATION, SKIN, draw_faces
 from distk.testing import check_dataset
 
@@ -263,20 +261,6 @@ def test_rows_are_what_they_are(seed: int) -> None:
     assert torch.equal((x * 255).round() / 255, x)
     assert not torch.equal(x, faces(draw=seed % 1000 + 1).batch(rows)["x"])
     assert torch.equal(data.people, faces(draw=seed % 1000, observations=9).people)
-
-
-def test_few_pictures_are_drawn_once_and_many_for_every_batch(seed: int) -> None:
-    few, many = faces(draw=seed % 1000), faces(draw=seed % 1000)
-    many._all = None  # too many to keep, if there were so many
-    rows = torch.randperm(48, generator=torch.Generator().manual_seed(seed))[:7]
-    with mock.patch.dict(idfaces.DRAWN_ONCE, cpu=48 * 32**2 - 1):
-        x = many.batch(rows)["x"]
-    with mock.patch.dict(idfaces.DRAWN_ONCE, cpu=48 * 32**2), mock.patch.object(idfaces, "PART", 5 * 32**2):
-        assert torch.equal(few.batch(rows)["x"], x)
-    assert few.drawn.shape == (48, 3, 32, 32)
-    assert many.drawn is None
-    with mock.patch.object(idfaces, "draw_faces", side_effect=AssertionError("they are there")):
-        assert torch.equal(few.batch(rows)["x"], x)
 
 
 def test_an_identity_keeps_its_numbers_and_a_picture_has_its_own() -> None:

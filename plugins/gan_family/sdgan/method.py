@@ -202,6 +202,7 @@ class DCGame(PairGAN[D]):
                 adapt,
                 updates=updates,
                 fresh_batch=updates > 1,
+                compiles=self.config.loss != "wgan-gp",
             ),
             Objective("generator", self.generate, self.generator.parameters(), adapt),
         ]
@@ -250,10 +251,11 @@ class BEGame(PairGAN[B]):
 
     def objectives(self) -> list[Objective]:
         self.prepare()
-        rate = adam(self.config.lr)
+        rate, players = adam(self.config.lr), (self.discriminator.parameters(), self.generator.parameters())
+        # The second loss writes the balance that the first one has read.
         return [
-            Objective("discriminator", self.discriminate, self.discriminator.parameters(), rate, stage="game"),
-            Objective("generator", self.generate, self.generator.parameters(), rate, stage="game"),
+            Objective("discriminator", self.discriminate, players[0], rate, stage="game", compiles=False),
+            Objective("generator", self.generate, players[1], rate, stage="game", compiles=False),
         ]
 
     def schedule(self, step: int) -> dict[str, Any]:
