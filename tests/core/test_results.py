@@ -285,7 +285,7 @@ def test_settings_are_checked_before_the_model_is_opened(
     def opened(*arguments: Any) -> Any:
         raise AssertionError("the model was opened")
 
-    monkeypatch.setattr("distk.commands.shared.open_model", opened)
+    monkeypatch.setattr("distk.commands.onmodel.open_model", opened)
     code, out, err = distk_command("eval", run, *words)
     assert (code, out) == (2, ""), err
     assert why in " ".join(err.split())
