@@ -275,7 +275,7 @@ def test_a_digest_tells_names_shapes_types_and_values_apart(generator: torch.Gen
     [
         (["-m", "mig", "-m", "dci", "--protocol", "cascadevae"], "'cascadevae' is none of dlib"),
         (["-m", "mig", "--set", "dci.trees=3"], "'dci' is none of mig"),
-        (["-m", "mig", "--set", "nonsense=3"], "has the setting 'nonsense'"),
+        (["-m", "mig", "--set", "nonsense=3"], "no setting 'nonsense'"),
         (["-m", "mig", "--set", "mig.bins=none"], "bins"),
     ],
 )
