@@ -1,4 +1,4 @@
-"""What commands do with a trained model: opening it, choosing rows, writing; their options are `bundles`."""
+"""What commands that look into a trained model do alike: opening, choosing rows, writing, saying what was written."""
 
 from __future__ import annotations
 
