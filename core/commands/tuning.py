@@ -16,6 +16,7 @@ from distk.console import progress
 from distk.data import FactorDataset
 from distk.errors import UsageError, unknown
 from distk.files import write_atomic
+from distk.look import COLUMN
 from distk.method import Method
 from distk.study.tables import as_csv, as_figure, windowless
 from distk.traversal import known_of
@@ -154,8 +155,8 @@ def draw_maps(
 ) -> bytes:
     """Heat maps `[n2, n1]` with latent and KL above each; blue is negative, red positive, one scale for all. Contents
     of a file whose suffix is `form`. ticks: the names of the first and the last value along each axis."""
-    wide = min(5, len(maps))
-    figure, grid = windowless(-(-len(maps) // wide), wide, max(3.4 / wide, 1.15) + 0.1, 1.35)
+    wide = min(3, len(maps))
+    figure, grid = windowless(-(-len(maps) // wide), wide, COLUMN / wide, 1.2)
     places = list(grid.flat)
     for place in places[len(maps) :]:
         place.axis("off")
@@ -174,4 +175,4 @@ def draw_maps(
     bar.ax.tick_params(labelsize=6)
     if title:
         figure.suptitle(title, fontsize=8)
-    return as_figure(figure, form, 200)
+    return as_figure(figure, form)
