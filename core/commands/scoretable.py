@@ -36,7 +36,9 @@ def show(results: dict[str, dict[str, Any]], drawn: dict[str, dict[str, Picture]
         of = f" ({split})" if several else ""
         failed += [(f"{name}{of}", values["error"]) for name, values in scored.items() if "error" in values]
         notes += [
-            f"{name}{of}, {key}: {why}" for name, v in scored.items() for key, why in v.get("reasons", {}).items()
+            f"{name}{of}, {why if why.startswith(key) else f'{key}: {why}'}"
+            for name, v in scored.items()
+            for key, why in v.get("reasons", {}).items()
         ]
     anything = any("error" not in values for scored in metrics.values() for values in scored.values())
     if failed and every and anything:

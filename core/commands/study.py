@@ -23,6 +23,7 @@ from distk.study.checks import Preview, preview
 from distk.study.plan import Plan, differences, plan
 from distk.study.protocol import StudyFailed
 from distk.study.report import check_directions
+from distk.study.scales import instead, told
 from distk.study.submitted import settings_of as engine_settings
 from distk.study.timing import in_words, processes
 
@@ -219,6 +220,8 @@ def _planned(
     check_directions(made.recipe)
     if scale is None and made.recipe.scale in made.recipe.scales:
         console.note(f"scale {made.recipe.scale}; --scale paper runs the study as it was published")
+    if less := instead(made.recipe, made.seeds):
+        console.note(f"here {told(less)}")
     found = preview(made, timed=here and choose_device(device).type == "cpu")
     for column, why in found.empty.items():
         console.warn(f"column {column} may stay empty: {why}")
@@ -253,6 +256,7 @@ def _plain(made: Plan, found: Preview) -> dict[str, Any]:
         "title": recipe.title,
         "source": recipe.source,
         "scale": recipe.scale,
+        "instead": {name: list(values) for name, values in instead(recipe, made.seeds).items()},
         "seeds": list(made.seeds),
         "out": str(made.out),
         "columns": [c.name for c in recipe.columns],

@@ -35,7 +35,10 @@ class Entrant:
 
 def udr(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Runs or checkpoints of one method; or npz with codes, kl.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", help="Runs or checkpoints of one method, a folder of runs; or npz with codes, kl."
+        ),
     ],
     on: Annotated[OnRows, Without("checkpoint", "out")] = OnRows(split="all"),
     matrix: Annotated[Literal["lasso", "spearman"], typer.Option(help="How codes are compared.")] = "lasso",
@@ -93,13 +96,20 @@ def udr(
 
 
 def _checkpoints(runs: list[Path]) -> list[Path]:
-    """The checkpoint of each run. Raises UsageError when one is named twice."""
+    """The checkpoint of each run; a folder of runs, as `--seeds` makes, stands for all of them. Raises UsageError when
+    one is named twice."""
+    runs = [run for given in runs for run in _runs_of(given)]
     paths = [find_checkpoint(run) for run in runs]
     seen: dict[Path, Path] = {}
     for given, path in zip(runs, paths, strict=True):
         if (first := seen.setdefault(path.resolve(), given)) is not given:
             raise UsageError(f"'{given}' and '{first}' are one checkpoint; a model always agrees with itself.")
     return paths
+
+
+def _runs_of(given: Path) -> list[Path]:
+    below = sorted(path.parent for path in given.glob("*/checkpoint.safetensors")) if given.is_dir() else []
+    return below if below and not (given / "checkpoint.safetensors").exists() else [given]
 
 
 def _comparable(paths: list[Path], data: str | None) -> None:

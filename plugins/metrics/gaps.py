@@ -160,6 +160,7 @@ class ZMax(Scored[VotingConfig]):
 
     headline = "eval"
     measures = "one code, one factor (modularity)"
+    together = "factors"
     numbers = {
         "train": higher(
             0, 1, chance="1/K", source="Kim et al. 2019 (Bayes-Factor-VAE)", what="on the votes that train"
@@ -186,6 +187,7 @@ class Ari(Scored[Config]):
 
     headline = "ari"
     measures = "classes found without labels"
+    together = "label"
     numbers = {"ari": higher(None, 1, chance=0.0, source="Hubert & Arabie 1985")}
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:

@@ -39,6 +39,7 @@ class Fairness(Scored[FairnessConfig]):
 
     headline = "unfairness"
     measures = "tasks on frozen codes"
+    together = "factors"
     numbers = {
         "unfairness": lower(
             0,
@@ -89,6 +90,7 @@ class Reasoning(Scored[ReasoningConfig]):
 
     headline = "accuracy"
     measures = "tasks on frozen codes"
+    together = "factors"
     numbers = {
         "accuracy": higher(0, 1, chance=1 / 6, source="van Steenkiste et al. 2019, section 4", form="after all steps"),
         "accuracy_mean": higher(
@@ -129,6 +131,7 @@ class Combinations(Scored[CombinationsConfig]):
 
     headline = "unseen"
     measures = "tasks on frozen codes"
+    together = "factors"
     numbers = {
         "unseen": higher(
             0, 1, chance=SHARE, source="Montero et al. 2021", what="accuracy on combinations that were not seen"

@@ -59,6 +59,7 @@ class FactorVae(Scored[FactorVaeConfig]):
 
     headline = "eval"
     measures = "one code, one factor (modularity)"
+    together = "factors"
     numbers = {
         "train": higher(0, 1, chance="1/K", source="Kim & Mnih 2018, section 4", what="on the votes that train"),
         "eval": higher(0, 1, chance="1/K", source="Kim & Mnih 2018, section 4", form="dlib, or as the protocol says"),
@@ -116,6 +117,7 @@ class BetaVae(Scored[VotingConfig]):
 
     headline = "eval"
     measures = "one code, one factor (modularity)"
+    together = "factors"
     numbers = {
         "train": higher(0, 1, chance="1/K", source="Higgins et al. 2017", what="on the points that train"),
         "eval": higher(0, 1, chance="1/K", source="Higgins et al. 2017, section 3", form="dlib"),

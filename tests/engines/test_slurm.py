@@ -172,7 +172,7 @@ def test_mistakes_are_a_sentence_each_and_nothing_is_written(slurm: OneNode, rec
         return str(caught.value)
 
     told = refused(partition="lowe")
-    assert told == "unknown partition of this Slurm 'lowe'. Did you mean 'low'? Available: high, low."
+    assert told == "unknown partition 'lowe' of this Slurm. Did you mean 'low'? Available: high, low."
     assert refused(tine="3") == "engine 'slurm' has no setting 'tine'. Did you mean 'time'?"
     assert refused(time="0") == "engine 'slurm', 'time': 0 is below the smallest allowed value 1."
     assert refused(sbatch="-x") == "engine 'slurm', 'sbatch': write --KEY=VALUE, not '-x'."

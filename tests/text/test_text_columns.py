@@ -157,7 +157,7 @@ def test_one_language_alone_is_text_without_labels(tmp_path: Path, generator: to
     data = distk.dataset("parallel", device="cpu", data_dir=tmp_path)
     assert set(data.sample(4, generator)) == {"x"}
     assert (len(data.rows("train")), len(data.rows("dev")), len(data.rows("test"))) == (32, 4, 4)
-    with pytest.raises(UsageError, match="unknown split of data set 'parallel' 'unsup'"):
+    with pytest.raises(UsageError, match="unknown split 'unsup' of data set 'parallel'"):
         data.rows("unsup")
 
 

@@ -18,6 +18,7 @@ from .checks import Array
 from .sentences import Column, Mention, NoTwoRows, Plain, Sentence, Unfit
 
 CONTINUOUS_BINS = 10  # equal-width bins of continuous factors
+CHANGED = 100  # rows that differ from another one in a factor alone
 
 
 class Sampler(Protocol):
@@ -174,6 +175,7 @@ class TableSampler:
             if len(usable) == 0:
                 told = "{} differ only in {}; this score compares such pairs"
                 raise Unfit(told, NoTwoRows(), self._mention(k))
+            self.enough(len(usable), k)
             mine = (factor == k).nonzero()[:, 0]
             place = usable[(draw[0, mine] * len(usable)).long().clamp_(max=len(usable) - 1)]
             free = others[place]
@@ -182,6 +184,12 @@ class TableSampler:
             partner += torch.where(partner >= run[place, 0], run[place, 1] - run[place, 0], 0)
             first[mine], second[mine] = order[place], order[partner]
         return first, second
+
+    def enough(self, rows: int, k: int) -> None:
+        """Raise Unfit for a factor in which few rows alone differ: noise that is drawn again and again is learnt."""
+        if rows < CHANGED:
+            told = f"{rows} rows differ from another one in {{}} alone: this score needs at least {CHANGED}"
+            raise Unfit(told, self._mention(k))
 
     def _mention(self, k: int) -> Mention:
         return Plain(f"factor '{self.names[k]}'") if self.names[k] else Column("factor", k)

@@ -93,6 +93,7 @@ def varied(sampler: Sampler, factor: Tensor, n: int, generator: torch.Generator)
         usable = (length > run[:, 1] - run[:, 0]).nonzero()[:, 0]
         if len(usable) == 0:
             raise Unfit("no two rows differ only in {}; this score compares such rows", sampler._mention(k))
+        sampler.enough(len(usable), k)
         mine = (factor == k).nonzero()[:, 0]
         place = usable[(draw[mine, 0] * len(usable)).long().clamp_(max=len(usable) - 1)]
         start, count = group[place, 0][:, None], length[place][:, None]

@@ -77,7 +77,9 @@ def test_a_mistake_is_one_sentence_with_exit_code_2(distk_command, tiny, in_fold
     code, out, errors = distk_command("study", "run", tiny, "--json")
     assert (code, out) == (2, "")
     assert errors.count("error:") == 1
-    assert "'mapp'. Did you mean 'mapc'?" in " ".join(errors.split())
+    assert "unknown number 'mapp' of the metric 'covstats' in column 'covstats.mapp'. Did you mean 'mapc'?" in " ".join(
+        errors.split()
+    )
     assert not (in_folder / "runs").exists()
 
 

@@ -318,7 +318,7 @@ def test_cancel_and_logs_as_text_and_as_json(distk_command, made, instant) -> No
     for wrong in ("free/s9", "fee/s0", "free", "../x/s0"):
         code, _, errors = distk_command("study", "logs", made.out, wrong)
         assert code == 2
-        assert "unknown run of" in errors
+        assert "unknown run '" in errors
 
 
 def test_a_study_with_a_runner_stays_here(tiny, tmp_path, plugged, fragile) -> None:
