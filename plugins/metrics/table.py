@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, option
 from distk.config import C
+from distk.console import counted
 from distk.metric import Picture
 from distk.plugins.metrics.functional import checks
 from distk.plugins.metrics.functional.sentences import Names, Unfit, in_words
@@ -68,6 +69,10 @@ class Scored(Metric[C]):
         """
         source = table.source or "this data"
         table, left = known_rows(table, self.together)
+        for at in reversed(row_numbers(table)):
+            told = f"{counted(table.factor_sizes[at], 'value')} in the {len(table.dataset or ()):,} items of {source}"
+            left[f"factor '{table.factor_names[at]}'"] = f"left out: {told}, as a row's number has"
+            table = _without_factor(table, at)
         while True:
             try:
                 result = dict(self.score(table, seed))
@@ -91,6 +96,17 @@ class Scored(Metric[C]):
     def pictures(cls, result: Mapping[str, Any]) -> Mapping[str, Picture]:
         """The declared matrices and bars, as far as the result holds them."""
         return of_result(result, cls.matrices, cls.bars)
+
+
+def row_numbers(table: CodeTable) -> list[int]:
+    """Factors of a model's own data that number the items, as an `id` does: more than half of all items have a value of
+    their own. None where no other factor would remain. Those of files are left out where they are read."""
+    if table.dataset is None or table.grid or getattr(table.dataset, "is_grid", False):
+        return []
+    most = max(len(table.dataset) // 2, 2)
+    kinds = zip(table.factor_kinds, table.factor_sizes, strict=True)
+    found = [k for k, (kind, size) in enumerate(kinds) if kind != "continuous" and size > most]
+    return found if len(found) < len(table.factor_sizes) else []
 
 
 def known_rows(table: CodeTable, together: str) -> tuple[CodeTable, dict[str, str]]:
