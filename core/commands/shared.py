@@ -17,7 +17,7 @@ from distk.commands.bundles import Look as Look
 from distk.commands.bundles import OnData as OnData
 from distk.commands.bundles import OnModel as OnModel
 from distk.commands.bundles import OnRows as OnRows
-from distk.console import note
+from distk.console import counted, note
 from distk.data import Dataset
 from distk.errors import NotServed, UsageError
 from distk.files import write_atomic
@@ -82,10 +82,10 @@ def choose_rows(dataset: Dataset, n: int, seed: int, split: str) -> Tensor:
     rows = dataset.rows(split)
     total = len(dataset) if rows is None else len(rows)
     if n > total and not _asked("n", "pairs", "rows", "over"):
-        note(f"the {split} split has {total:,} items, so {total:,} are taken instead of {n:,}")
+        note(f"the {split} split has {counted(total, 'item')}, so {total:,} are taken instead of {n:,}")
         n = total
     if n > total:
-        raise UsageError(f"--n {n} is more than the {total:,} items of the {split} split.")
+        raise UsageError(f"--n {n} is more than the {counted(total, 'item')} of the {split} split.")
     drawn = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:n].to(dataset.device)
     return drawn if rows is None else rows[drawn]
 

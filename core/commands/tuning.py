@@ -156,14 +156,14 @@ def draw_maps(
     """Heat maps `[n2, n1]` with latent and KL above each; blue is negative, red positive, one scale for all. Contents
     of a file whose suffix is `form`. ticks: the names of the first and the last value along each axis."""
     wide = min(3, len(maps))
-    figure, grid = windowless(-(-len(maps) // wide), wide, COLUMN / wide, 1.2)
+    figure, grid = windowless(-(-len(maps) // wide), wide, COLUMN / wide, 1.3)
     places = list(grid.flat)
     for place in places[len(maps) :]:
         place.axis("off")
     reach = max(1e-6, *(float(heat.abs().max()) for heat in maps))  # one scale for all: unused latents stay pale
     for i, (place, heat, (name, nats, *_)) in enumerate(zip(places, maps, rows, strict=False)):
         shown = place.imshow(heat.numpy(), cmap="RdBu_r", vmin=-reach, vmax=reach, origin="upper", aspect="auto")
-        place.set_title(name + ("" if nats is None else f"  KL {nats:.2f} nats"), fontsize=7)
+        place.set_title(name + ("" if nats is None else f"\nKL {nats:.2f} nats"), fontsize=6)
         place.set(xticks=[], yticks=[])
         if ticks is not None:
             place.set_xticks([0, heat.shape[1] - 1], ticks[0], fontsize=6)

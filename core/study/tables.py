@@ -41,6 +41,8 @@ def windowless(rows: int, columns: int, width: float, height: float, **settings:
         return figure, figure.subplots(rows, columns, squeeze=False, **settings)
 
 
+LARGEST = 8
+"""Points of the largest words in a figure that is as wide as a column."""
 DPI = 300
 """Dots per inch of a figure where `--dpi` does not say."""
 FIGURES = look.FORMS
@@ -57,10 +59,14 @@ def write_figure(path: Path, figure: Any, dpi: int = DPI) -> Path:
 def as_figure(figure: Any, suffix: str, dpi: int = DPI) -> bytes:
     """A matplotlib figure in one of the forms of `FIGURES`, without a date: the same figure is the same file.
 
-    dpi: where `--dpi` does not say. Words of an SVG stay words, those of a PDF are of a font that can be edited.
+    Words of one that is as wide as a column are no larger than `LARGEST`. dpi: where `--dpi` does not say. Words of an
+    SVG stay words, those of a PDF are of a font that can be edited.
     """
     from matplotlib import rc_context
+    from matplotlib.text import Text
 
+    for word in figure.findobj(Text) if figure.get_figwidth() < 1.2 * look.COLUMN else ():
+        word.set_fontsize(min(word.get_fontsize(), LARGEST))
     held = io.BytesIO()
     dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     form = suffix.lower().removeprefix(".")

@@ -70,7 +70,8 @@ class Scored(Metric[C]):
         source = table.source or "this data"
         table, left = known_rows(table, self.together)
         for at in reversed(row_numbers(table)):
-            told = f"{counted(table.factor_sizes[at], 'value')} in the {len(table.dataset or ()):,} items of {source}"
+            items = counted(len(table.dataset or ()), "item")
+            told = f"{counted(table.factor_sizes[at], 'value')} in the {items} of {source}"
             left[f"factor '{table.factor_names[at]}'"] = f"left out: {told}, as a row's number has"
             table = _without_factor(table, at)
         while True:
@@ -124,7 +125,7 @@ def known_rows(table: CodeTable, together: str) -> tuple[CodeTable, dict[str, st
     whose = "every factor" if together == "factors" else f"'{table.factor_names[columns[0]]}'"
     if not bool(keep.any()) or (test is not None and not bool(test.any())):
         raise UsageError(f"no row of {table.source or 'this data'} has a value of {whose}.")
-    told = f"{int((~keep).sum()):,} of {len(keep):,} rows have no value of {whose}: they are left out"
+    told = f"{int((~keep).sum()):,} of {counted(len(keep), 'row')} left out, without a value of {whose}"
 
     def some(values: Tensor | None, mask: Tensor) -> Tensor | None:
         return None if values is None else values[mask.to(values.device)]

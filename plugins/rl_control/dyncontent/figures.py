@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distk import images, look
+from distk.console import counted
 from distk.plugins.rl_control.dyncontent.data import Planar
 from distk.plugins.rl_control.dyncontent.planning import Drive
 from distk.study.tables import windowless, write_figure
@@ -50,7 +51,7 @@ def latent_map(path: Path, place: Tensor, codes: dict[str, Tensor]) -> None:
         axis.set_axis_off()
     axes[0].scatter(where[:, 1], where[:, 0], s=2, c=colour)
     axes[0].invert_yaxis()
-    axes[0].set_title(f"{len(where):,} states")
+    axes[0].set_title(counted(len(where), "state"))
     axes[0].set(xlabel="column (pixels)", ylabel="row (pixels)")
     shown = {name: z.cpu().numpy() for name, z in codes.items()}
     both = np.concatenate(list(shown.values()))

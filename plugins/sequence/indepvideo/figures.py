@@ -30,7 +30,7 @@ class CorrelationMap:
 
     def _figure(self) -> Any:
         figure, ((axis,),) = windowless(1, 1, COLUMN, 2.7)
-        shown = axis.imshow(self.matrix[np.ix_(self.order, self.order)], cmap="RdBu_r", vmin=-1, vmax=1)
+        shown = axis.imshow(self.matrix[np.ix_(self.order, self.order)], cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
         edges = np.cumsum(self.sizes)
         for edge in edges[:-1] - 0.5:
             axis.axhline(edge, color="black", lw=0.8)

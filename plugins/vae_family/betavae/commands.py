@@ -102,7 +102,7 @@ def draw_curves(rows: list[dict[str, float]], names: list[str], form: str) -> by
     for k, name in enumerate(names):
         kl, style = [row[name] for row in rows], "-" if k < 10 else "--"
         for axis, key in zip(axes, ("capacity", "reconstruction"), strict=True):
-            axis.plot([row[key] for row in rows], kl, style, lw=1.2, label=name)
+            axis.plot([row[key] for row in rows], kl, style, lw=1.2, label=name, marker="." if len(rows) < 5 else "")
     axes[0].set(xlabel="capacity C, nats", ylabel="KL, nats")
     axes[1].set(xlabel="reconstruction loss, nats per image", ylabel="KL, nats")
     axes[1].invert_xaxis()
