@@ -69,11 +69,11 @@ class Scored(Metric[C]):
         """
         source = table.source or "this data"
         table, left = known_rows(table, self.together)
-        for at in reversed(row_numbers(table)):
+        for k in reversed(row_numbers(table)):
             items = counted(len(table.dataset or ()), "item")
-            told = f"{counted(table.factor_sizes[at], 'value')} in the {items} of {source}"
-            left[f"factor '{table.factor_names[at]}'"] = f"left out: {told}, as a row's number has"
-            table = _without_factor(table, at)
+            told = f"{counted(table.factor_sizes[k], 'value')} in the {items} of {source}"
+            left[f"factor '{table.factor_names[k]}'"] = f"left out: {told}, as a row's number has"
+            table = _without_factor(table, k)
         while True:
             try:
                 result = dict(self.score(table, seed))
