@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +30,9 @@ SERIAL = frozenset({".gif", ".webp", ".tif", ".tiff", ".png"})
 """Kinds of files that may hold several frames."""
 LARGEST = 1 << 26
 """Pixels of one picture; more would take hundreds of megabytes to decode."""
+LARGEST_ANIMATED = 1 << 23
+"""Pixels of a frame of a GIF, enough for 3840x2160: its decoder holds the canvas several times, and a few damaged bytes
+make that large."""
 MOST_FRAMES = 1 << 16
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """PIL's mode by the number of channels."""
@@ -91,9 +95,11 @@ def open_picture(source: Source, where: str, formats: tuple[str, ...] = FORMATS)
     """
     try:
         with Image.open(source, formats=formats) as image:
-            if not 0 < image.width * image.height <= LARGEST:
-                raise DistkError(f"'{where}' has {image.width}x{image.height} pixels; at most {LARGEST:,} are read.")
-            yield image
+            most = LARGEST_ANIMATED if image.format == "GIF" else LARGEST
+            if not 0 < image.width * image.height <= most:
+                raise DistkError(f"'{where}' has {image.width}x{image.height} pixels; at most {most:,} are read.")
+            with _canvas_at_most(most) if image.format == "GIF" else contextlib.nullcontext():
+                yield image
     except Image.DecompressionBombError as error:
         raise DistkError(f"'{where}' claims to be an enormous image, which is refused.") from error
     except UnidentifiedImageError as error:
@@ -104,6 +110,19 @@ def open_picture(source: Source, where: str, formats: tuple[str, ...] = FORMATS)
     except Exception as error:  # the decoders of damaged files raise whatever they trip over
         reason = " ".join(str(error).split())[:200]
         raise DistkError(f"'{where}' cannot be read as an image: {reason or type(error).__name__}.") from error
+
+
+@contextlib.contextmanager
+def _canvas_at_most(pixels: int) -> Iterator[None]:
+    """Let PIL refuse a frame that would make the canvas larger than this before it takes the memory."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = pixels // 2  # it warns above this, and raises above twice as many
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def frames_of(source: Source, where: str) -> int:

@@ -214,8 +214,8 @@ def row_of(made: Plan, folder: Path, label: str, seed: int) -> Row | None:
 
 
 def reasons(made: Plan, held: Store) -> list[str]:
-    """Why cells are empty, a sentence for each variant and column."""
-    found: dict[str, None] = {}
+    """Why cells are empty, a sentence for each reason that variants have in common."""
+    empty: dict[str, dict[str, list[str]]] = {}  # reason -> variant -> columns
     for label in held.variants if made.runner is None else ():
         for seed in held.seeds:
             folder = held.run_folder(label, seed)
@@ -232,5 +232,18 @@ def reasons(made: Plan, held: Store) -> list[str]:
                         or result.get("reasons", {}).get(column.key)
                         or "the metric gives no such number"
                     )
-                    found.setdefault(f"{column.name} is empty for {label}: {str(why).rstrip('.')}.")
-    return list(found)
+                    columns = empty.setdefault(str(why).rstrip("."), {}).setdefault(label, [])
+                    if column.name not in columns:
+                        columns.append(column.name)
+    return [f"{what}: {why}." for why, cells in empty.items() for what in _cells(cells)]
+
+
+def _cells(empty: Mapping[str, list[str]]) -> list[str]:
+    """Variants with the columns that are empty for them, those with the same columns together."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for label, columns in empty.items():
+        alike.setdefault(tuple(columns), []).append(label)
+    return [
+        f"{', '.join(columns)} {'is' if len(columns) == 1 else 'are'} empty for {'; '.join(labels)}"
+        for columns, labels in alike.items()
+    ]

@@ -46,7 +46,8 @@ def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Datas
             model = settings.method(settings.model, dataset.spec).to(device)
         except ValueError as error:
             raise UsageError(f"method '{settings.entry.name}' with data '{dataset.name}': {error}") from error
-    if settings.train.precision != "fp32":
+    turned = settings.train.channels_last
+    if turned == "on" or (turned == "auto" and settings.train.precision != "fp32"):
         channels_last(model)
     model.opens = lambda: dataset  # as `open_model` does for a trained one
     model.accepts(dataset)

@@ -25,6 +25,7 @@ from distk.settings import TrainConfig
 from distk.source import Source
 from distk.stored import Clock
 from distk.training.capture import Captured
+from distk.training.compiled import compiled, drawer, explained
 from distk.training.ledger import Ledger
 from distk.training.resume_state import collect, restore
 from distk.training.soundness import unsound_item
@@ -68,7 +69,7 @@ class Trainer:
         self._schedule: dict[str, Tensor] = {}
         self._scheduled: dict[str, Any] = {}
         self._draw: Callable[[bool, tuple[int, ...], int], Tensor] | None = None
-        self._explained: Callable[[str], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+        self._explained: Callable[[str], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
         if config.compile:
             self._compile()
         self.eager_because = self._why_eager()
@@ -225,11 +226,9 @@ class Trainer:
 
     def _compile(self) -> None:
         """Let every loss go through torch's compiler, with what draws random numbers in it."""
-        from distk.training import compiled  # a second and a half, which other runs do not pay
-
-        for objective in self.objectives:
-            objective.loss = compiled.compiled(objective.loss, objective.name)
-        self._draw, self._explained = compiled.drawer(self.generator), compiled.explained
+        for objective in (o for o in self.objectives if o.compiles):
+            objective.loss = compiled(objective.loss, objective.name)
+        self._draw, self._explained = drawer(self.generator), explained
 
     def _why_eager(self) -> str:
         """An empty string where steps are captured, else the reason why they are not."""

@@ -187,13 +187,27 @@ class LDF(Whole[Config]):
         follow = self._follow if config.schedule == "scratch" else None
         return [
             Objective(
-                "ali-critic", self.tell_pairs, self.critic.parameters(), rate, "bottom", fresh_batch=True, window=below
+                "ali-critic",
+                self.tell_pairs,
+                self.critic.parameters(),
+                rate,
+                "bottom",
+                fresh_batch=True,
+                window=below,
+                compiles=False,
             ),
             Objective(
                 "ali-generator", self.fool_pairs, makers, rate, "bottom", fresh_batch=True, window=below, after=follow
             ),
             Objective(
-                "top-critic", self.tell_codes, self.top_critic.parameters(), rate, "top", fresh_batch=True, window=above
+                "top-critic",
+                self.tell_codes,
+                self.top_critic.parameters(),
+                rate,
+                "top",
+                fresh_batch=True,
+                window=above,
+                compiles=False,
             ),
             Objective(
                 "top-generator", self.fool_codes, self.top.parameters(), rate, "top", fresh_batch=True, window=above

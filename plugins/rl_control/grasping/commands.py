@@ -78,9 +78,8 @@ def make_data(
         raise UsageError(f"--grasps {grasps} are less than two for each of --demos {demos}.")
     shards.vacant(out)
     if folder is not None:
-        if labels == "mujoco":
-            raise UsageError("--labels mujoco serves objects that are made here; --meshes take --labels quasistatic.")
-        shapes, names, kinds = from_meshes(folder, meshes.Reading(scale, up, surface, wall))
+        reading = meshes.Reading(scale, up, surface, wall, convex=labels == "mujoco")
+        shapes, names, kinds = from_meshes(folder, reading)
     else:
         shapes, names, kinds = crockery(objects, tuple(part for part in categories.split(",") if part), seed)
     shapes = shapes.to(target)
@@ -119,6 +118,13 @@ def crockery(objects: int, categories: tuple[str, ...], seed: int) -> tuple[Shap
 
 def check_labels(
     grasps: Annotated[int, typer.Option("--grasps", help="Grasps that both engines try.", min=7)] = 400,
+    folder: Annotated[
+        Path | None, typer.Option("--meshes", help="Of the closed meshes of this folder instead (distk[mesh]).")
+    ] = None,
+    scale: Annotated[
+        float, typer.Option("--scale", help="Metres of a unit of the meshes; 0.001 for mm.", min=1e-6)
+    ] = 1.0,
+    up: Annotated[meshes.Up, typer.Option("--up", help="Axis of the meshes that points up.")] = "z",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -129,10 +135,14 @@ def check_labels(
     device = torch.device("cpu")
     physics = engine("mujoco")
     rows, total = [], []
-    each = -(-grasps // len(CATEGORIES))
-    for index, name in enumerate(CATEGORIES):
+    if folder is not None:
+        every, names, _ = from_meshes(folder, meshes.Reading(scale, up, convex=True))
+        objects = [(name, every.only(index)) for index, name in enumerate(names)]
+    else:
+        objects = [(name, bodies([name], seed + index)) for index, name in enumerate(CATEGORIES)]
+    each = -(-grasps // len(objects))
+    for index, (name, shapes) in enumerate(objects):
         draw = torch.Generator().manual_seed(seed + index)
-        shapes = bodies([name], seed + index)
         held = generator.demonstrations(shapes, 0, min(5, each), draw, device, gripper.holds, name)
         poses = generator.near_poses(held, -(-each // len(held)), draw).flatten(0, 1)[:each]
         which = torch.zeros(len(poses), dtype=torch.long)
