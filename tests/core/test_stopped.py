@@ -26,7 +26,7 @@ sys.argv = ["distk", *{words!r}]
 from distk.cli import main
 main()
 """
-TRAIN = [
+TRAIN = ["train", "betavae", "--data=blobs", "--steps=1", "--batch=4", "--device=cpu", "--out=run", "--seeds=0:2"]
     "train",
     "betavae",
     "--data",
