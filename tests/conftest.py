@@ -210,7 +210,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """List the seeds of tests that failed, why tests were skipped, and how many for each reason."""
     failed = [r for key in ("failed", "error") for r in terminalreporter.stats.get(key, [])]
-    told = [(r.nodeid, value) for r in failed for name, value in r.user_properties if name == "DISTK_TEST_SEED"]
+    kept = [
+        (r.nodeid, *pair) for r in failed for pair in getattr(r, "user_properties", ())
+    ]  # of a module there are none
+    told = [(nodeid, value) for nodeid, name, value in kept if name == "DISTK_TEST_SEED"]
     if told:
         terminalreporter.section("the seeds of what failed", "-")
         for nodeid, value in told:

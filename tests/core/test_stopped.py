@@ -27,21 +27,6 @@ from distk.cli import main
 main()
 """
 TRAIN = ["train", "betavae", "--data=blobs", "--steps=1", "--batch=4", "--device=cpu", "--out=run", "--seeds=0:2"]
-    "train",
-    "betavae",
-    "--data",
-    "blobs",
-    "--steps",
-    "1",
-    "--batch",
-    "4",
-    "--device",
-    "cpu",
-    "--out",
-    "run",
-    "--seeds",
-    "0:2",
-]
 
 
 @pytest.mark.parametrize(
