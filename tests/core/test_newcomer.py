@@ -121,3 +121,18 @@ def test_csv_is_printed(distk_command) -> None:
     code, _, err = distk_command("runs", "r.csv", "--csv")
     assert code == 2
     assert "--csv prints: write distk runs --csv > r.csv to have it in a file." in " ".join(err.split())
+
+
+def test_a_run_is_taken_up_for_some_time(distk_command) -> None:
+    """What `train` calls --max-time, `resume` does, too."""
+    long = ("train", "betavae", "--data", "blobs", "--batch", 4, "--device", "cpu", "--steps", 10**6, "--out", "run")
+    code, _, err = distk_command(*long, "--max-time", "1s")
+    assert code == 0, err
+    steps = [json.loads(distk_command("info", "run", "--json")[1])["step"]]
+    code, _, err = distk_command("resume", "run", "--max-time", "1s")
+    assert code == 0, err
+    steps.append(json.loads(distk_command("info", "run", "--json")[1])["step"])
+    assert 0 < steps[0] < steps[1] < 10**6
+    code, _, err = distk_command("resume", "run", "--max-time", "tomorrow")
+    assert code == 2
+    assert "'tomorrow' is not understood" in " ".join(err.split())
