@@ -82,6 +82,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("DISTK_CACHE", str(tmp_path_factory.getbasetemp() / "kept"))
 
 
+@pytest.fixture(autouse=True)
+def told_anew() -> None:
+    """What a process says once, it says in each test once."""
+    if (console := sys.modules.get("distk.console")) is not None:
+        console._warned.clear()
+
+
 def _seed_of(item: pytest.Item) -> int:
     """The seed of a test: fresh, unless DISTK_TEST_SEED or `--seeds` say which; the same however often it is asked."""
     if SEEDED not in item.stash:
