@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from distk.study import job
+from distk.study import engine, job
 from distk.study.parse import parse
 from distk.study.report import summary
 
@@ -51,3 +52,29 @@ def test_scores_of_another_step_are_not_those_of_a_finished_job(tmp_path: Path) 
     both = job.Job("betavae", wanted.sections, wanted.scores, select=True)
     (tmp_path / job.SCORES).write_text(json.dumps({"step": 20, **scores}))
     assert job.done(tmp_path, both) is None, "the selected state is not scored yet"
+
+
+def test_a_run_is_scored_with_its_own_seed(tmp_path: Path, monkeypatch) -> None:
+    """The runs of a study draw other votes, as they draw other batches."""
+    asked = []
+    monkeypatch.setattr(job, "open_model", lambda *a: (None, SimpleNamespace(step=3)))
+    monkeypatch.setattr(
+        job, "evaluate", lambda model, wanted, seed: asked.append(seed) or {"metrics": {"mig": {"mig": 0.5}}}
+    )
+    (tmp_path / "checkpoint.safetensors").touch()
+    job._score(tmp_path, job.Job("betavae", {"train": {"seed": 41, "steps": 3}}, [{"mig": {}}], select=False))
+    assert asked == [41]
+    assert json.loads((tmp_path / job.SCORES).read_text())["last"][job.mark("mig", {})] == {"mig": 0.5}
+
+
+def test_a_row_has_the_unit_of_the_column(tmp_path: Path) -> None:
+    """A share in per cent, as a paper prints it, is a hundred times our number."""
+    wanted = job.Job("betavae", {"train": {"seed": 0, "steps": 3}}, [{"mig": {}}], select=False)
+    wanted.write(tmp_path)
+    scores = {"step": 3, "last": {job.mark("mig", {}): {"mig": 0.25}}}
+    (tmp_path / job.SCORES).write_text(json.dumps(scores))
+    for times, told in ((1.0, 0.25), (100.0, 25.0)):
+        column = SimpleNamespace(name="m", ours=True, metric="mig", key="mig", times=times)
+        recipe = SimpleNamespace(select={}, columns=[column])
+        made = SimpleNamespace(recipe=recipe, options=lambda _: {})
+        assert engine.row_of(made, tmp_path, "a", 4) == {"variant": "a", "seed": 4, "m": told}  # type: ignore[arg-type]
