@@ -265,10 +265,10 @@ def _hard(kind: str, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.n
 def test_dci_gbt_agrees_with_scikit_learn(kind: str, rng: np.random.Generator) -> None:
     c, f = _hard(kind, rng, 900)
     fast, exact = fn.dci(c, f), fn.dci(c, f, exact=True)
-    # Both try the same splits; where two are equally good for training, they may go different ways. One test row of
-    # 300 is 0.0033, so that a handful of rows may fall on the other side.
+    # Both try the same splits; where two are equally good for training, which is common among 600 rows of two classes,
+    # they may go different ways. One test row of 300 is 0.0033, so that a handful of rows may fall on the other side.
     for key in ("disentanglement", "completeness"):
-        assert fast[key] == pytest.approx(exact[key], abs=0.005)
+        assert fast[key] == pytest.approx(exact[key], abs=0.01)
     assert fast["informativeness_test"] == pytest.approx(exact["informativeness_test"], abs=4 / 300)
     np.testing.assert_allclose(exact["importance"].sum(0), 1)
 
