@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from distk.arrays import open_npy, open_npz
 from distk.codetable import MEMBERS, table_of
-from distk.console import note_once
+from distk.console import counted, note_once
 from distk.errors import DistkError, UsageError, nearest
 from distk.memory import afford
 from distk.metric import CodeTable
@@ -108,8 +108,8 @@ def _npy(path: Path) -> np.ndarray:
 
 def _few(path: Path, count: int) -> None:
     if count > LARGEST:
-        raise DistkError(f"'{path}' holds {count:,} numbers when unpacked; at most {LARGEST:,} are read.")
-    afford(4 * 8 * count, f"'{path}', {count:,} numbers when unpacked,")
+        raise DistkError(f"'{path}' holds {counted(count, 'number')} when unpacked; at most {LARGEST:,} are read.")
+    afford(4 * 8 * count, f"'{path}', {counted(count, 'number')} when unpacked,")
 
 
 def _members(path: Path, needed: str = "codes") -> dict[str, np.ndarray]:
@@ -123,7 +123,9 @@ def _members(path: Path, needed: str = "codes") -> dict[str, np.ndarray]:
         if needed not in file.names and not (needed == "codes" and "slots" in file.names):
             strange = [name for name in file.names if name not in MEMBERS]
             if strange:
-                raise DistkError(f"'{path}' holds no '{needed}' but '{strange[0]}'; members: {', '.join(MEMBERS)}.")
+                raise DistkError(
+                    f"'{path}' holds no '{needed}' but '{strange[0]}'; what is read is called {', '.join(MEMBERS)}."
+                )
             raise DistkError(f"'{path}' must hold an array '{needed}' of shape {MEMBERS[needed]}.")
         held = [name for name in file.names if name in MEMBERS]
         _few(path, sum(math.prod(file.header(name)[0]) for name in held))
@@ -145,7 +147,7 @@ def _tensors(path: Path, needed: str = "codes") -> dict[str, np.ndarray]:
         raise DistkError(f"'{path}' is not a valid safetensors file of codes ({type(error).__name__}).") from error
     if needed not in found and not (needed == "codes" and "slots" in found):
         also = " and no 'z'" if needed == "codes" else ""
-        raise DistkError(f"'{path}' holds no '{needed}'{also}; members: {', '.join(MEMBERS)}.")
+        raise DistkError(f"'{path}' holds no '{needed}'{also}; what is read is called {', '.join(MEMBERS)}.")
     return found
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distk.console import note_once
+from distk.console import counted, note_once
 from distk.data import names_of
 from distk.errors import DistkError, UsageError, WrongType, nearest, shown_type
 from distk.metric import CodeTable
@@ -79,7 +79,7 @@ def table_of(
         table.std = numbers(where, held, "std", (n, d))
     if parted:
         if len(parted["objects"]) != n:
-            raise DistkError(f"{where}: 'codes' has {n} rows but 'objects' {len(parted['objects'])}.")
+            raise DistkError(f"{where}: 'codes' has {counted(n, 'row')} but 'objects' {len(parted['objects'])}.")
         table.extra |= parted
     if "kl" in held:
         table.kl = numbers(where, held, "kl", (d, 1)).squeeze(1)
@@ -219,7 +219,9 @@ def _words(
     words = [str(word) for word in found[:count]]  # an array of empty words may claim to have billions
     if len(found) != count or (allowed and not set(words) <= set(allowed)):
         expected = f" out of {', '.join(allowed)}" if allowed else ""
-        raise DistkError(f"'{name}' in {where} must hold {count} words{expected}, found {len(found)}: {words[:5]}.")
+        raise DistkError(
+            f"'{name}' in {where} must hold {counted(count, 'word')}{expected}, found {len(found)}: {words[:5]}."
+        )
     return words
 
 
@@ -257,7 +259,10 @@ def _choose_factors(table: CodeTable, asked: Sequence[str] | None) -> None:
         if len(ids) < len(kept):
             kept = [i for i in kept if i not in ids]
             for i in ids:
-                told = f"factor '{table.factor_names[i]}' has {sizes[i]:,} values in {n:,} rows, as a row's number has"
+                told = (
+                    f"factor '{table.factor_names[i]}' has {counted(sizes[i], 'value')} in {counted(n, 'row')}, as a"
+                    " row's number has"
+                )
                 _tell(table, f"{told}: it is left out; name it with --factors to keep it")
     table.factors = table.factors[:, kept]
     table.factors_test = table.factors_test[:, kept] if table.factors_test is not None else None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distk.console import note, progress
+from distk.console import counted, note, progress
 from distk.errors import DistkError, UsageError
 from distk.evaluation import metric_settings
 from distk.study import job, store, submitted
@@ -57,7 +57,7 @@ def run(
             store.write_rows(held.results, rows, store.column_names(made.recipe.columns, bool(made.recipe.select)))
         if stop.signal:
             words = "everything is saved. Give the same command again to go on"
-            raise Interrupted(f"stopped; {words}: {len(rows)} runs of '{made.out}' are done.", stop.signal)
+            raise Interrupted(f"stopped; {words}: {counted(len(rows), 'run')} of '{made.out}' are done.", stop.signal)
         if failed:
             raise StudyFailed(_told(failed, len(made.variants) * len(made.seeds)))
         return rows
@@ -72,7 +72,10 @@ def _told(failed: Mapping[str, str], total: int) -> str:
         reason: f"{each[0]} and {len(each) - 1} more" if len(each) > 3 else ", ".join(each)
         for reason, each in why.items()
     }
-    return f"{len(failed)} of {total} runs failed. {'; '.join(f'{whose}: {reason}' for reason, whose in runs.items())}."
+    return (
+        f"{len(failed)} of {counted(total, 'run')} failed."
+        f" {'; '.join(f'{whose}: {reason}' for reason, whose in runs.items())}."
+    )
 
 
 # Jobs
@@ -148,7 +151,7 @@ def _run_runner(made: Plan, held: Store, stop: Stop, quiet: bool) -> None:
         train=made.recipe.train,
     )
     if not quiet:
-        note(f"{len(study.todo())} of {len(labels) * len(made.seeds)} rows to do")
+        note(f"{len(study.todo())} of {counted(len(labels) * len(made.seeds), 'row')} to do")
     names = [c.name for c in made.recipe.columns]
     written = time.monotonic()
     try:
@@ -211,8 +214,8 @@ def row_of(made: Plan, folder: Path, label: str, seed: int) -> Row | None:
 
 
 def reasons(made: Plan, held: Store) -> list[str]:
-    """Why cells are empty, a sentence for each variant and column."""
-    found: dict[str, None] = {}
+    """Why cells are empty, a sentence for each reason that variants have in common."""
+    empty: dict[str, dict[str, list[str]]] = {}  # reason -> variant -> columns
     for label in held.variants if made.runner is None else ():
         for seed in held.seeds:
             folder = held.run_folder(label, seed)
@@ -229,5 +232,18 @@ def reasons(made: Plan, held: Store) -> list[str]:
                         or result.get("reasons", {}).get(column.key)
                         or "the metric gives no such number"
                     )
-                    found.setdefault(f"{column.name} is empty for {label}: {str(why).rstrip('.')}.")
-    return list(found)
+                    columns = empty.setdefault(str(why).rstrip("."), {}).setdefault(label, [])
+                    if column.name not in columns:
+                        columns.append(column.name)
+    return [f"{what}: {why}." for why, cells in empty.items() for what in _cells(cells)]
+
+
+def _cells(empty: Mapping[str, list[str]]) -> list[str]:
+    """Variants with the columns that are empty for them, those with the same columns together."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for label, columns in empty.items():
+        alike.setdefault(tuple(columns), []).append(label)
+    return [
+        f"{', '.join(columns)} {'is' if len(columns) == 1 else 'are'} empty for {'; '.join(labels)}"
+        for columns, labels in alike.items()
+    ]

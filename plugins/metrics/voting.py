@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distk import CodeTable, UsageError, option
+from distk.console import counted
 from distk.errors import unknown
 from distk.meaning import count, higher
 from distk.plugins.metrics import functional
@@ -103,7 +104,7 @@ class FactorVae(Scored[FactorVaeConfig]):
             if rest
             else ["(none)", table.names[discrete[0]]],
             "draws": [plan.train_votes, plan.eval_votes],
-            "estimator": f"votes of {plan.samples} rows, pruning by {prune.get('prune', plan.prune)}",
+            "estimator": f"votes of {counted(plan.samples, 'row')}, pruning by {prune.get('prune', plan.prune)}",
         }
 
     @staticmethod

@@ -217,6 +217,7 @@ MODELS = {
     "grasp-shape": "grasping",
     "tc": "betavae",
     "vae-bound": "betavae",
+    "capacity-order": "factorgen",
     "covstats": "covreg-linear",
     "prior-mmd": "aae-s",
     "content-style-variance": "jade",
@@ -246,6 +247,7 @@ NEEDS_MORE = {
     "disagreement": "judge",
     "specificity": "bouncing-squares",
     "validation-error": "--val-per-class",
+    "capacity-order": "capacity grew to",
     "classifier-score": "labels",
     "frechet": "labels",
 }

@@ -282,7 +282,7 @@ def _regressed(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, seed: int) 
     return model.feature_importances_, train, test
 
 
-def _errors(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+def _errors(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> dict[str, Any]:
     """`error` and `spread` of `_Columns` from (prediction, target) [n, M] of both sets of rows."""
     error = tuple((a - b).square().mean(0) for a, b in (train, test))
     spread = tuple(b.var(0, correction=0) for _, b in (train, test))
@@ -320,7 +320,10 @@ def _forest(
 
     inputs, inputs_test = (a.cpu().numpy() for a in checks.standardise(x, x_test))
     cut = len(x) - max(1, len(x) // 9)
-    importance, train, test, chosen = [], [], [], []
+    importance: list[Tensor] = []
+    train: list[Tensor] = []
+    test: list[Tensor] = []
+    chosen = []
     for k in dict.fromkeys(owner):
         own = columns_of(owner, k)
         target = y[:, own].cpu().numpy()

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from distk.console import counted
+
 from . import checks
 from .checks import Array, Result
 from .sampling import GridSampler
@@ -107,7 +109,9 @@ class _Book:
         if sizes is not None:
             sampler = GridSampler(sizes)
             if sampler.rows != len(x):
-                raise ValueError(f"a grid of sizes {list(sizes)} has {sampler.rows} rows, but codes {len(x)}")
+                raise ValueError(
+                    f"a grid of sizes {list(sizes)} has {counted(sampler.rows, 'row')}, but codes {len(x)}"
+                )
             full, kept, self.reasons = [int(n) for n in sampler.sizes], sampler.kept, sampler.reasons
             row, strides = None, sampler.strides
         elif factors is not None:

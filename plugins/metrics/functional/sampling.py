@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from distk.console import counted
+
 from . import checks
 from .checks import Array
 from .sentences import Column, Mention, NoTwoRows, Plain, Sentence, Unfit
@@ -96,7 +98,7 @@ class TableSampler:
         table = checks.matrix(factors, "factors").cpu()
         self.rows, self.factors = table.shape
         if names is not None and len(names) != self.factors:
-            raise ValueError(f"{len(names)} factor names for {self.factors} factors")
+            raise ValueError(f"{len(names)} factor names for {counted(self.factors, 'factor')}")
         self.names = [""] * self.factors if names is None else list(names)
         self.reasons: dict[str, str] = {}
         columns = []
@@ -122,8 +124,8 @@ class TableSampler:
         """
         for k in self.kept:
             if self.rows < per_value * self.sizes[k]:
-                wanted = f"needs at least {per_value * self.sizes[k]} rows, got {self.rows}"
-                raise Unfit(f"{{}} has {self.sizes[k]} values: {wanted}", Column("factor", k))
+                wanted = f"needs at least {counted(per_value * self.sizes[k], 'row')}, got {self.rows}"
+                raise Unfit(f"{{}} has {counted(self.sizes[k], 'value')}: {wanted}", Column("factor", k))
 
     def uniform(self, n: int, generator: torch.Generator) -> Tensor:
         return torch.randint(self.rows, (n,), generator=generator)

@@ -88,18 +88,20 @@ def logistic_regression(
     penalty = 0.0 if c == float("inf") else 1.0 / (c * total)
     columns = 1 if classes == 2 else classes
     share = (weight / total)[:, None]
-    target = torch.nn.functional.one_hot(y, classes)[:, classes - columns :].to(x.dtype)
+    hit, own = torch.ones_like(share), y[:, None]
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
         t = torch.from_numpy(theta).to(x.device).view(d + 1, columns)
         logits = torch.addmm(t[d], x, t[:d])
+        # Only the entry of an item's own class is touched where the others' would be multiplied by zero.
         if columns == 1:
-            nll = torch.nn.functional.softplus(logits) - target * logits
-            p = logits.sigmoid()
+            target = own.to(x.dtype)
+            nll = torch.nn.functional.softplus(logits).sub_(target * logits)
+            g = logits.sigmoid_().sub_(target).mul_(share)
         else:
             logp = logits.log_softmax(1)
-            nll, p = -(target * logp).sum(1, keepdim=True), logp.exp()
-        g = (p - target) * share
+            nll = -logp.gather(1, own)
+            g = logp.exp_().scatter_add_(1, own, -hit).mul_(share)
         gradient = torch.cat([x.T @ g + penalty * t[:d], g.sum(0, keepdim=True)])
         value = (nll * share).sum() + 0.5 * penalty * t[:d].square().sum()
         return float(value), gradient.reshape(-1).cpu().numpy()

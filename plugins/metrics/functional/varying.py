@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from distk.console import counted
+
 from . import checks
 from .checks import Array, Result
 from .sampling import GridSampler, Sampler, TableSampler
@@ -39,7 +41,10 @@ def z_max(
     """
     table, sampler = _open(codebook, sizes, factors, factor_names)
     if samples < 2 or train_votes < len(sampler.kept) or eval_votes < 1:
-        raise ValueError(f"needs 2 rows per vote and a vote per factor, got {samples} rows and {train_votes} votes")
+        raise ValueError(
+            f"needs 2 rows per vote and a vote per factor, got {counted(samples, 'row')} and"
+            f" {counted(train_votes, 'vote')}"
+        )
     generator = torch.Generator().manual_seed(seed)
     codes = _Codes(table, std, seed)
     variance = _global_variance(codes, None, sampler.uniform(10_000, generator).to(table.device))

@@ -44,6 +44,11 @@ class Config:
     gate: float = option(
         1.2, "encoder and generator hear the discriminators while both losses are below", paper="1.2 (code)", min=0
     )
+    saturating: bool = option(
+        False,
+        "encoder and generator lower log(1 - D), as the article has it, instead of -log D",
+        paper="yes; no (code)",
+    )
     shuffle: int = option(
         3, "words of the encoder's input move by up to so many places; 0: none", paper="3 (code)", min=0
     )
@@ -151,7 +156,7 @@ class CrossAligned(SentenceMethod[Config]):
 
     def rebuild(self, step: Step) -> Tensor:
         """-log p(x | y, z), sum over words and `<eos>`, mean over sentences, nats; plus, while the gate is open, rho
-        times -log D_k of what was made for k (the non-saturating form, which the program has)."""
+        times -log D_k of what was made for k, which the program has, or with `saturating` log(1 - D_k)."""
         held, x = self.forward_pass(step), step.batch["x"]
         loss = F.cross_entropy(full(held["logits"]).flatten(0, 1), x.flatten(), ignore_index=PAD, reduction="sum")
         reconstruction = loss / len(x)
@@ -159,7 +164,8 @@ class CrossAligned(SentenceMethod[Config]):
         if not self.config.rho:
             return reconstruction
         size = lengths(x) + 1
-        fooled = [call_real(c(held["made"][1 - k :: 2], size[1 - k :: 2])).mean() for k, c in enumerate(self.critics)]
+        seen = [c(held["made"][1 - k :: 2], size[1 - k :: 2]) for k, c in enumerate(self.critics)]
+        fooled = [(-call_fake(s) if self.config.saturating else call_real(s)).mean() for s in seen]
         step.log("adversary", fooled[0] + fooled[1])
         step.log("open", step.memo["open"])
         return reconstruction + step.memo["open"] * self.config.rho * (fooled[0] + fooled[1])

@@ -31,6 +31,11 @@ paper.method(
     "a decoder fed with the true factors through noisy channels: which factor is worth its nats first?",
     tags=("generator", "supervised"),
 )
+paper.metric(
+    "capacity-order",
+    "metrics:CapacityOrder",
+    "on which true factors a growing capacity is spent, and when (factorgen)",
+)
 paper.command(
     "capacity",
     "commands:capacity",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Objective, Step, adam, option
+from distk.console import counted
 from distk.nn import kl_to_prior, reparameterise
 from distk.plugins.vae_family.betavae.method import CapacityConfig
 from distk.plugins.vae_family.gaussian import check_likelihood, negative_log_likelihood, values
@@ -23,6 +24,8 @@ from distk.plugins.vae_family.networks import Architecture, decoder
 
 SHOWN = 10
 """Images whose reconstructions are kept at each of `marks`."""
+POINTS = 200
+"""Capacities from c_min to c_max at which the KL of every channel is kept."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Config(CapacityConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.marks) > 32:
-            raise ValueError(f"marks names {len(self.marks)} capacities; at most 32 are kept")
+            raise ValueError(f"marks names {counted(len(self.marks), 'capacity', 'capacities')}; at most 32 are kept")
 
 
 class FactorGen(Method[Config]):
@@ -80,6 +83,7 @@ class FactorGen(Method[Config]):
     shown: Tensor
     kept: Tensor
     kept_at: Tensor
+    curve: Tensor
 
     def __init__(self, config: Config, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -100,6 +104,13 @@ class FactorGen(Method[Config]):
         self.register_buffer("kept", torch.zeros(len(config.marks), SHOWN, *data.shape))
         self.register_buffer("kept_at", torch.full((len(config.marks),), -1))
         self.mark_steps = [first_step(config, mark) for mark in config.marks]
+        # KL of every channel when C first reached each of `capacities`; -1 where it has not.
+        self.register_buffer("curve", torch.full((POINTS, k), -1.0))
+        self.capacities = torch.linspace(config.c_min, config.c_max, POINTS, dtype=torch.float64).tolist()
+        self.point_steps: dict[int, list[int]] = {}
+        for i, c in enumerate(self.capacities):
+            at = config.c_steps if i == POINTS - 1 else first_step(config, c)
+            self.point_steps.setdefault(config.c_steps if at is None else at, []).append(i)
 
     # One step
 
@@ -122,7 +133,10 @@ class FactorGen(Method[Config]):
         return {"capacity": self.config.capacity(step)}
 
     def before_step(self, step: int, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
-        """Keep reconstructions of the shown factors when C reaches one of the marks."""
+        """Keep the KL of every channel as C grows, and reconstructions of the shown factors when C reaches a mark."""
+        for i in self.point_steps.get(step, ()):
+            with torch.no_grad():
+                self.curve[i].copy_(self.channels())
         for i, at in enumerate(self.mark_steps):
             if at == step:
                 with torch.no_grad():
@@ -144,6 +158,11 @@ class FactorGen(Method[Config]):
     def kl(self, f: Tensor) -> Tensor:
         """KL of each channel to N(0, 1), mean over standardised factors `[n, K]`, nats, `[K]`."""
         return kl_to_prior(self.scale * f, 2 * self.log_std).mean(0)
+
+    def channels(self) -> Tensor:
+        """KL of each channel to N(0, 1), mean over factors that are equally frequent, nats, `[K]`."""
+        square = (self.sizes**2 - 1) / 12 / self.spread**2  # of standardised factors: 1, or 0 for one with one value
+        return 0.5 * (self.scale**2 * square + (2 * self.log_std).exp() - 1) - self.log_std
 
     def standardised(self, factors: Tensor) -> Tensor:
         """Factor values int64 `[n, K]` -> float `[n, K]` of mean 0 and variance 1 over the grid."""

@@ -16,5 +16,13 @@ paper.method(
     aliases=("dip-vae-ii",),
 )
 paper.study(
-    "dip", "studies/dip.toml", "the beta-VAE score against reconstruction, over DIP-VAE's lambda_od and beta-VAE's beta"
+    "dip",
+    "studies/dip.toml",
+    "the beta-VAE score against reconstruction, over DIP-VAE's lambda_od and beta-VAE's beta",
+    judge="judge:judge",
+)
+paper.study(
+    "dip-celeba",
+    "studies/celeba.toml",
+    "the same on CelebA's 40 attributes; needs its files",
 )

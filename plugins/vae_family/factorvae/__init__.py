@@ -19,4 +19,5 @@ paper.study(
     "factorvae",
     "studies/factorvae.toml",
     "disentanglement against reconstruction, over FactorVAE's gamma and beta-VAE's beta",
+    judge="judge:judge",
 )

@@ -22,4 +22,5 @@ paper.study(
     "studies/fstat.toml",
     "losses of embeddings over folds of unseen identities: Recall@k, and attributes on single dimensions",
     runner="study:losses",
+    judge="judge:judge",
 )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from distk import UsageError
 from distk.device import Ranks
@@ -70,6 +70,25 @@ def test_each_loss_reaches_its_own_parts(seed: int) -> None:
     assert touched(model, losses["back_rec"]) == {"E", "G", "embedding"}
     assert touched(model, losses["class_td"]) == {"E", "G", "C", "embedding"}
     assert touched(model, losses["class_btd"]) == {"E", "G", "C", "embedding"}
+
+
+def test_a_classifier_that_always_reads_the_wanted_label_teaches_nothing(seed: int) -> None:
+    model, step = exact(seed)
+    x, label = step.batch["x"], step.batch["label"]
+    memory = model.encode_words(model.given(x), label)
+    there = model.free_running(step, memory, torch.ones_like(label), (x != PAD).sum(1) + 1)
+    own = [p for name, p in model.named_parameters() if name.startswith(("encoder", "decoder"))]
+
+    def slope() -> float:
+        loss = model.class_loss(there.sentence, torch.ones_like(label))
+        found = torch.autograd.grad(loss, own, retain_graph=True, allow_unused=True)
+        return sum(float(g.abs().sum()) for g in found if g is not None)
+
+    assert slope() > 0
+    last = [m for m in model.classifier.modules() if isinstance(m, nn.Linear)][-1]
+    with torch.no_grad():
+        last.bias[1] += 1e4
+    assert slope() == 0
 
 
 def test_the_way_back_reaches_the_first_words(seed: int) -> None:

@@ -221,6 +221,16 @@ def test_gradients_go_where_they_belong(seed: int) -> None:
     assert torch.allclose(model.rebuild(step), nll + hard, atol=1e-10)
 
 
+def test_the_saturating_form_is_the_articles(seed: int) -> None:
+    model, step = exact(seed, gate=100.0, saturating=True)
+    model.discriminate(step)
+    size = (step.batch["x"] != PAD).sum(1) + 1
+    d = [torch.sigmoid(model.critics[k](step.memo["made"], size)[1 - k :: 2]) for k in (0, 1)]
+    alone = model.rebuild(step) - sum((1 - part).log().mean() for part in d)
+    step.memo["open"] = torch.zeros(()).double()
+    assert torch.allclose(model.rebuild(step), alone, atol=1e-10)
+
+
 @pytest.mark.parametrize(("gate", "is_open"), [(1e-3, 0.0), (100.0, 1.0)])
 def test_the_gate_opens_below_its_threshold(seed: int, gate: float, is_open: float) -> None:
     model, step = exact(seed, gate=gate)

@@ -13,11 +13,9 @@ STEPS = 1000
 
 
 def scores(seed: int, folder: Path, **model: Any) -> dict[str, dict[str, float]]:
-    run = distk.train(
-        "nlmultitask", preset="demo", steps=STEPS, seed=seed, device="cpu", quiet=True, out=folder, **model
-    )
+    run = distk.train("nlmultitask", preset="demo", steps=STEPS, seed=seed, quiet=True, out=folder, **model)
     names = ["perplexity", "syntax-clustering"]
-    found = distk.evaluate(distk.load(run.path, device="cpu"), names, restarts=50)["metrics"]
+    found = distk.evaluate(distk.load(run.path), names, restarts=50)["metrics"]
     print({key: found["perplexity"].get(key) for key in ("rep", "pos")}, found["syntax-clustering"])
     return found
 

@@ -17,10 +17,21 @@ def test_both_scales_are_sound_and_run_what_they_say() -> None:
     settings = [paper.settings(v, 0) for v in paper.variants]
     assert len({(s.model.arch, s.model.lr, s.model.z, s.train.batch, s.train.steps) for s in settings}) == 1
     assert paper.recipe.published["beta-VAE beta=60"]["betavae.eval"].value == "95.7"
-    assert [v.quoted for v in paper.recipe.variants[-4:]] == ["Kumar et al."] * 4
     asked = [claim.text for claim in small.recipe.claims if not claim.untested]
-    assert len(asked) == 5
-    assert sum(not claim.untested for claim in paper.recipe.claims) == 12
+    assert len(asked) == 6
+    assert sum(not claim.untested for claim in paper.recipe.claims) == 13 == len(paper.recipe.claims)
+
+
+def test_celeba_is_of_one_network_and_scored_on_the_test_split() -> None:
+    made = plan("dip-celeba")
+    labels = ["VAE", "beta-VAE beta=4", "beta-VAE beta=8", "DIP-VAE"]
+    assert [v.label for v in made.variants] == labels
+    settings = [made.settings(v, 0) for v in made.variants]
+    assert {s.data for s in settings} == {"celeba"}
+    assert len({(s.model.arch, s.model.lr, s.model.z, s.train.batch, s.train.steps) for s in settings}) == 1
+    assert [getattr(s.model, "beta", None) for s in settings] == [1, 4, 8, None]
+    assert {made.options(c).get("split") for c in made.recipe.columns} == {"test"}
+    assert not any(claim.untested for claim in made.recipe.claims)
 
 
 def test_show_says_in_what_the_variants_differ(distk_command) -> None:

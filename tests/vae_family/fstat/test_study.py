@@ -16,7 +16,7 @@ from distk.plugins.vae_family.fstat.study import folds_of
 TINY = [
     *("--set", "data.poses=2"),
     *("--set", "model.hidden=16"),
-    *("--set", "model.k=4"),
+    *("--set", "model.k=12"),
     *("--set", "model.classes_per_batch=6"),
     *("--set", "model.samples_per_class=2"),
     *("--set", "train.steps=2"),
@@ -37,9 +37,11 @@ def test_losses_are_compared_over_folds_and_what_is_done_is_not_done_again(distk
         ("F-statistic", 0),
         ("triplet", 0),
         ("histogram", 0),
+        ("F-statistic d=5", 0),
+        ("F-statistic d=10", 0),
     ]
     first = rows_of(in_folder / "s" / "auc.csv")
-    assert len(first) == 3 * 16, "16 attribute values of each loss"
+    assert len(first) == 5 * 16, "16 attribute values of each loss"
     areas = [float(line["auc"]) for line in first if line["variant"] == "triplet"]
     row = rows_of(in_folder / "s" / "results.csv")[1]
     assert float(row["auc mean"]) == pytest.approx(sum(areas) / 16)
@@ -50,9 +52,9 @@ def test_losses_are_compared_over_folds_and_what_is_done_is_not_done_again(distk
 
     code, out, err = distk_command("study", "run", "fstat", "--seeds", 2, *TINY)
     assert code == 0, err
-    assert "3 of 6 rows to do" in err
+    assert "5 of 10 rows to do" in err
     told = json.loads(out)
-    assert len(told["runs"]) == 6
+    assert len(told["runs"]) == 10
     second = rows_of(in_folder / "s" / "auc.csv")
     assert second[: len(first)] == first
     assert len(second) == 2 * len(first)
