@@ -112,7 +112,7 @@ def quadrature(kind: str, seed: int) -> float:
 
 
 def _shapley(kind: str, seed: int, **settings: int) -> float:
-    """Of a reader with products of nine codes, one more than are asked for in every order: share of all that is gained."""
+    """Of a reader with products of nine codes, one more than are asked for in every order: share of all gain."""
     c, f = hard(kind, seed)
     x = torch.from_numpy(np.tile(c, (1, 3))[:, :9] + 0.1 * np.random.default_rng(seed).normal(size=(len(c), 9)))
     weight = torch.randn(9, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -216,8 +216,8 @@ APPROXIMATIONS = (
     Approximation("few labels", "the same stop, at every strength of the penalty: accuracy", few_labels, 0.05),
     Approximation("lasso", "stops where no weight moves by 1e-10", lasso, 1e-7),
     Approximation("aggregate posterior", "4,096 points, or as many as the narrowest asks: nats", quadrature, 1e-6),
-    Approximation("Shapley values", "32 orders, 256 rows, 32 others (dci mlp): share of the gain", shapley, 0.12),
-    Approximation("Shapley values of dci-es", "16 orders, 256 rows, 16 others", shapley_es, 0.2),
+    Approximation("Shapley values", "32 orders, 256 rows, 32 others (dci mlp): share of the gain", shapley, 0.3),
+    Approximation("Shapley values of dci-es", "16 orders, 256 rows, 16 others", shapley_es, 0.4),
     Approximation("loss-capacity curve", "10 sizes of reader, straight lines between (dci-es)", capacities, 0.06),
     Approximation("networks of dci", "60 passes at most, stops after 10 without a better one: nrmse", networks, 0.12),
     Approximation("network of r2", "100 passes at most, the same stop", network, 0.15),
