@@ -91,7 +91,9 @@ def timed(call: Callable[[], dict[str, float]]) -> tuple[dict[str, float], float
     return found, time.process_time() - start
 
 
-def pairs(c: np.ndarray, f: np.ndarray, disent: Path | None, infomec: Path | None) -> list[dict[str, Any]]:
+def pairs(
+    c: np.ndarray, f: np.ndarray, disent: Path | None, infomec: Path | None, only: list[str]
+) -> list[dict[str, Any]]:
     """A row for each score: ours, theirs, CPU seconds of both."""
     cut = 2 * len(c) // 3
     parts = c[:cut], f[:cut], c[cut:], f[cut:]
@@ -115,10 +117,17 @@ def pairs(c: np.ndarray, f: np.ndarray, disent: Path | None, infomec: Path | Non
              lambda: _some(theirs.compute_infomec(f, c, False), keys))
         )  # fmt: skip
     rows = []
-    for name, ours, others in calls:
+    for name, ours, others in (call for call in calls if not only or call[0] in only):
         (a, own), (b, other) = timed(ours), timed(others)
         rows += [
-            {"of": name, "score": key, "ours": a[key], "theirs": float(b[key]), "cpu_ours": own, "cpu_theirs": other}
+            {
+                "of": name,
+                "score": key,
+                "ours": a[key],
+                "theirs": None if b[key] != b[key] else b[key],
+                "cpu_ours": own,
+                "cpu_theirs": other,
+            }
             for key in a
         ]
     return rows
@@ -132,24 +141,39 @@ def _dci(parts: tuple[np.ndarray, ...]) -> dict[str, float]:
     return _some(fn.dci(*parts), ("disentanglement", "completeness"))
 
 
+def kept(path: Path, run: dict[str, Any]) -> None:
+    """Put a run into the file, in the place of an earlier one of as many rows and codes."""
+    held = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
+    size = ("rows", "codes_wide")
+    others = [one for one in held if [one[key] for key in size] != [run[key] for key in size]]
+    command = "python benchmarks/score_more_peers.py --disent DISENT --infomec FILE"
+    about = {"command": command, "sizes": SIZES, "threads": 1, "runs": [*others, run]}
+    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--disent", type=Path, help="the unpacked wheel of disent 0.8")
     parser.add_argument("--infomec", type=Path, help="the authors' infomec.py")
     parser.add_argument("--rows", type=int, default=2000, help="rows of each kind of codes")
+    parser.add_argument("--width", type=int, default=10, help="codes of the overcomplete kind and of noise")
+    parser.add_argument(
+        "--only", action="append", default=[], help="'disent mig', \"infomec's authors\" ...; repeatable"
+    )
     parser.add_argument("--kind", action="append", help="noisy, rotated, overcomplete or noise; default: all")
-    parser.add_argument("--out", type=Path, help="keep the figures here, as JSON")
+    parser.add_argument("--out", type=Path, help="keep the figures here, as JSON, beside other sizes")
     options = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
+    peers = options.disent, options.infomec
     for kind in options.kind or ("noisy", "rotated", "overcomplete", "noise"):
-        found[kind] = pairs(*rows_of(kind, options.rows), options.disent, options.infomec)
+        found[kind] = pairs(*rows_of(kind, options.rows, options.width), *peers, options.only)
         for row in found[kind]:
-            told = f"{row['ours']:9.4f}{row['theirs']:9.4f}{row['cpu_ours']:9.2f} s{row['cpu_theirs']:9.2f} s"
+            theirs = np.nan if row["theirs"] is None else row["theirs"]
+            told = f"{row['ours']:9.4f}{theirs:9.4f}{row['cpu_ours']:9.2f} s{row['cpu_theirs']:9.2f} s"
             print(f"{kind:14}{row['of']:20}{row['score']:16}{told}", flush=True)
         if options.out:
-            about = {"rows": options.rows, "sizes": SIZES, "threads": 1, "codes": found}
-            options.out.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+            kept(options.out, {"rows": options.rows, "codes_wide": options.width, "codes": found})
 
 
 if __name__ == "__main__":
