@@ -177,7 +177,7 @@ PARTS: dict[str, list[str]] = {
         *("grasping.py", "--device", "cuda", "--searches", "1,10,100,1000", "--objects", "28", "--labels", "100000"),
         *("--repeat", "100", "--json"),
     ],
-    "kills": ["soaks.py", "--device", "cuda", "--kills", "3", "--minutes", "8", "--csv"],
+    "kills": ["soaks.py", "--device", "cuda", "--kills", "3", "--minutes", "8", "--json"],
     "field": ["field.py", "--share", "1", "--devices", "cpu", "cuda", "--json"],
 }
 """Parts that are programs of their own: their arguments, of which the last takes a file."""
@@ -205,7 +205,7 @@ def study(name: str, out: Path, seconds: float) -> dict[str, Any]:
     folder = out / f"study-{name}"
     how = [
         "--scale",
-        "medium" if name == "grasping" else "gpu",
+        "gpu",
         "--device",
         "cuda",
         "--jobs",

@@ -33,6 +33,15 @@ from distk.plugins.rl_control.grasping.planning import Search, Settings, Starts,
 from distk.plugins.rl_control.grasping.single import one_scene, seed_pose
 
 METHODS = "grasping and graspcnn"
+Samples = Annotated[
+    int,
+    typer.Option(
+        "--samples",
+        help="Distances along each side of a mesh's grid; walls thinner than its spacing blur.",
+        min=16,
+        max=192,
+    ),
+]
 Labels = Annotated[
     Literal["quasistatic", "mujoco"],
     typer.Option(
@@ -59,6 +68,7 @@ def make_data(
         Literal["refuse", "shell"], typer.Option("--open", help="Meshes that are not closed: refuse, or a shell.")
     ] = "refuse",
     wall: Annotated[float, typer.Option("--wall", help="Thickness of that shell, metres.", min=1e-4, max=0.05)] = 0.004,
+    samples: Samples = meshes.Reading.samples,
     scenes: Annotated[int, typer.Option("--scenes", help="Placings of each object.", min=1)] = 8,
     azimuths: Annotated[int, typer.Option("--azimuths", help="Views of each elevation.", min=1)] = 4,
     size: Annotated[int, typer.Option("--size", help="Rows and columns of the pictures.", min=16, max=1024)] = 128,
@@ -78,7 +88,7 @@ def make_data(
         raise UsageError(f"--grasps {grasps} are less than two for each of --demos {demos}.")
     shards.vacant(out)
     if folder is not None:
-        reading = meshes.Reading(scale, up, surface, wall, convex=labels == "mujoco")
+        reading = meshes.Reading(scale, up, surface, wall, samples, convex=labels == "mujoco")
         shapes, names, kinds = from_meshes(folder, reading)
     else:
         shapes, names, kinds = crockery(objects, tuple(part for part in categories.split(",") if part), seed)
@@ -125,6 +135,7 @@ def check_labels(
         float, typer.Option("--scale", help="Metres of a unit of the meshes; 0.001 for mm.", min=1e-6)
     ] = 1.0,
     up: Annotated[meshes.Up, typer.Option("--up", help="Axis of the meshes that points up.")] = "z",
+    samples: Samples = meshes.Reading.samples,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -136,7 +147,7 @@ def check_labels(
     physics = engine("mujoco")
     rows, total = [], []
     if folder is not None:
-        every, names, _ = from_meshes(folder, meshes.Reading(scale, up, convex=True))
+        every, names, _ = from_meshes(folder, meshes.Reading(scale, up, samples=samples, convex=True))
         objects = [(name, every.only(index)) for index, name in enumerate(names)]
     else:
         objects = [(name, bodies([name], seed + index)) for index, name in enumerate(CATEGORIES)]
