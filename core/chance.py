@@ -40,11 +40,13 @@ def shuffled(table: CodeTable, seed: int) -> CodeTable:
 
 
 def half(table: CodeTable, rows: int, seed: int) -> CodeTable:
-    """Half of `rows` rows of the table, in their order, without replacement: they are no grid."""
+    """Half of `rows` rows of the table, without replacement: they are no grid. In their order, except those of a grid,
+    which lie sorted by its factors: predictors are fitted on the first rows and tested on the last."""
     generator = torch.Generator().manual_seed(seed)
 
     def some(count: int) -> Tensor:
-        return torch.randperm(count, generator=generator)[: min(rows, count) // 2].sort().values
+        chosen = torch.randperm(count, generator=generator)[: min(rows, count) // 2]
+        return chosen if table.grid else chosen.sort().values
 
     def of(values: Tensor | None, index: Tensor) -> Tensor | None:
         return None if values is None else values[index.to(values.device)]

@@ -181,6 +181,7 @@ def r2(
 
 def determination(prediction: Tensor, target: Tensor) -> Tensor:
     """R^2 of each column `[K]`; NaN where the target `[n, K]` does not vary."""
-    spread = (target - target.mean(0)).square().sum(0)
+    varies = target.amax(0) > target.amin(0)  # around its mean a constant is rounding noise, not 0
+    spread = (target - target.mean(0)).square().sum(0).where(varies, torch.ones_like(target[0]))
     error = (prediction - target).square().sum(0)
-    return torch.where(spread > 0, 1 - error / spread.where(spread > 0, torch.ones_like(spread)), torch.nan)
+    return torch.where(varies, 1 - error / spread, torch.nan)
