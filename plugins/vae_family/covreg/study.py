@@ -253,6 +253,8 @@ def xor(chosen: Sequence[Member], device: torch.device, settings: XorConfig) -> 
     """Networks 2-4-4-1 on the four patterns, cross-entropy, the penalty on both hidden layers.
 
     active1, active2: active units. minimal: whether they are exactly 2 and 1. solved: all four patterns right.
+    correlation1: of the two units of the first layer that vary most. cvr2: sum of the second layer's covariances, as a
+    share of its variances.
     """
     data = open_dataset("xor", device=device)
     batch = data.batch(torch.arange(len(data), device=device))
@@ -268,7 +270,12 @@ def xor(chosen: Sequence[Member], device: torch.device, settings: XorConfig) -> 
             advance(1)
     with torch.no_grad():
         logit, layers = ensemble(x)
-        variance = [covariance(h.double()).diagonal(dim1=1, dim2=2) for h in layers.values()]
+        covariances = [covariance(h.double()) for h in layers.values()]
+        variance = [c.diagonal(dim1=1, dim2=2) for c in covariances]
+        most = variance[0].topk(2, dim=1)
+        pair = covariances[0].gather(1, most.indices[:, :1, None].expand(-1, 1, covariances[0].shape[2]))[:, 0]
+        pair = pair.gather(1, most.indices[:, 1:])[:, 0]
+        total = variance[1].sum(1)
         one, two = ((v > SHARE * v.amax(1, keepdim=True)).sum(1) for v in variance)
         found = {
             "active1": one,
@@ -277,6 +284,8 @@ def xor(chosen: Sequence[Member], device: torch.device, settings: XorConfig) -> 
             "solved": ((logit > 0) == (target > 0.5)).all(1),
             "error": error(logit, x),
             "trace": torch.stack([v.sum(1) for v in variance]).sum(0),
+            "correlation1": pair / most.values.prod(1).sqrt().clamp_min(1e-12),
+            "cvr2": (covariances[1].abs().sum((1, 2)) - total) / total.clamp_min(1e-12),
         }
     return _rows(chosen, found)
 
