@@ -1,13 +1,15 @@
 """The field's data sets: time to the first batch, memory, and images a second from the device and from the host.
 
-    python benchmarks/field.py [--only NAME ...] [--share 0.1] [--device cpu] [--json FILE]
+    python benchmarks/field.py [--only NAME ...] [--share 0.1] [--devices cpu cuda] [--json FILE]
+    python benchmarks/field.py --table FILE ...
 
 Files of the official form are written into a temporary folder, of random or drawn pictures, since the official ones may
 not be passed on. `--share` says how much of each set: a set that must be whole gets fewer values of a factor, and the
 table says how many pictures were measured. Each set is opened in a process of its own: first with an empty cache, then
 again; peak memory is that of the later start, starts are by the clock on the wall, beside which stands the load of the
 machine. Images a second are of batches of 64 from `sample`, the median of rounds, on a CPU by processor time with one
-thread, once with the pictures on the device (`--data-on device`) and once memory-mapped on the host (`host`).
+thread, once with the pictures on the device (`--data-on device`) and once memory-mapped on the host (`host`); with cuda
+among the devices both on the GPU, too, by the clock. `--table` prints what files hold as the table of the docs.
 """
 
 from __future__ import annotations
@@ -70,6 +72,22 @@ def shapes3d(folder: Path, share: float) -> Written:
         file["labels"] = values.double().numpy()
         for part in torch.arange(len(drawn)).split(4096):
             images[int(part[0]) : int(part[-1]) + 1] = (drawn.batch(part)["x"] * 255).byte().movedim(1, -1).numpy()
+    return {}, None
+
+
+def dsprites(folder: Path, share: float) -> Written:
+    """The drawn pictures, which are nearly those of the official file, in its form."""
+    from distk.plugins.datasets.dsprites import NPZ
+
+    drawn = open_dataset("dsprites")
+    with (
+        zipfile.ZipFile(folder / NPZ, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("imgs.npy", "w", force_zip64=True) as file,
+    ):
+        head = {"descr": "|u1", "fortran_order": False, "shape": (len(drawn), 64, 64)}
+        np.lib.format.write_array_header_1_0(file, head)
+        for part in torch.arange(len(drawn)).split(4096):
+            file.write(drawn.batch(part)["x"].byte().numpy().tobytes())
     return {}, None
 
 
@@ -197,6 +215,7 @@ SETS: dict[str, tuple[str, Callable[[Path, float], Written]]] = {
     "isaac3d": ("Isaac3D_down128.zip", isaac3d),
     "cifar100": ("train.bin, test.bin", cifar100),
     "shapes3d from its file": ("3dshapes.h5", shapes3d),
+    "dsprites from its file": ("dsprites_...npz", dsprites),
 }
 
 
@@ -247,7 +266,7 @@ def measured(name: str, folder: str, where: str, device: str, grid: Sequence[int
     }
 
 
-def run(name: str, share: float, device: str) -> dict[str, Any]:
+def run(name: str, share: float, devices: Sequence[str]) -> dict[str, Any]:
     """One row of the table."""
     print(f"{name} ...", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as place:
@@ -256,7 +275,7 @@ def run(name: str, share: float, device: str) -> dict[str, Any]:
         _, grid = SETS[name][1](files, share)
         folder = str(files) if any(files.iterdir()) else ""
 
-        def ask(where: str) -> dict[str, Any] | None:
+        def ask(where: str, device: str) -> dict[str, Any] | None:
             asked = json.dumps([name, folder, where, device, grid or ()])
             environment = {**os.environ, "DISTK_CACHE": str(cache)}
             environment.pop("DISTK_DATA", None)
@@ -266,7 +285,9 @@ def run(name: str, share: float, device: str) -> dict[str, Any]:
                 raise SystemExit(f"{name}: {done.stderr[-2000:]}")
             return None if done.returncode else json.loads(done.stdout.splitlines()[-1])
 
-        started, again, host = ask("device"), ask("device"), ask("host")
+        started = ask("device", devices[0])
+        found = {(device, where): ask(where, device) for device in devices for where in ("device", "host")}
+        again = found[devices[0], "device"]
         assert started is not None
         assert again is not None
         size = sum(path.stat().st_size for path in files.rglob("*") if path.is_file())
@@ -280,42 +301,62 @@ def run(name: str, share: float, device: str) -> dict[str, Any]:
         "first start s": round(started["first"], 2),
         "later start s": round(again["first"], 2),
         "peak MB": round(again["peak"] / 1e6),
-        "images/s device": round(again["rate"]),
-        "images/s host": None if host is None else round(host["rate"]),
+        "images/s": {f"{where}, {device}": got and round(got["rate"]) for (device, where), got in found.items()},
     }
+
+
+RATES = {
+    "device, cpu": "CPU",
+    "host, cpu": "CPU, from the host",
+    "device, cuda": "GPU",
+    "host, cuda": "GPU, from the host",
+}
+HEAD = ("data", "file", "measured on", "first start", "later start", "peak memory")
+
+
+def table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Rows as a table in Markdown, with a column for each place where images came from."""
+    kinds = [kind for kind in RATES if any(row["images/s"].get(kind) is not None for row in rows)]
+    lines = [(*HEAD, *(RATES[kind] for kind in kinds)), ("---",) * (len(HEAD) + len(kinds))]
+    for row in rows:
+        rates = [row["images/s"].get(kind) for kind in kinds]
+        size = f", {row['file bytes'] / 1e9:.1f} GB" if row["file bytes"] > 1e8 else ""
+        lines.append(
+            (
+                f"`{row['data']}`",
+                f"{row['file']}{size}",
+                f"{row['images']:,} of {'x'.join(map(str, row['shape']))}",
+                f"{row['first start s']:.1f} s",
+                f"{row['later start s']:.1f} s",
+                f"{row['peak MB']:,} MB",
+                *("-" if rate is None else f"{rate:,}" for rate in rates),
+            )
+        )
+    return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=SETS, default=list(SETS))
     parser.add_argument("--share", type=float, default=0.05, help="of each set that may be smaller")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--devices", nargs="*", default=["cpu"])
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--table", nargs="*", type=Path)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.measure:
         print(json.dumps(measured(*json.loads(asked.measure))))
         return
+    if asked.table:
+        print(*table([row for path in asked.table for row in json.loads(path.read_text())["rows"]]), sep="\n")
+        return
     rows: list[dict[str, Any]] = []
-    print("| data | images | first start | later start | peak | device | host |")
-    print("|---|---|---|---|---|---|---|")
     for name in asked.only:
-        rows.append(row := run(name, asked.share, asked.device))
-        host = "-" if row["images/s host"] is None else f"{row['images/s host']:,}"
-        print(
-            f"| {row['data']} | {row['images']:,} of {'x'.join(map(str, row['shape']))} "
-            f"| {row['first start s']:.1f} s | {row['later start s']:.1f} s "
-            f"| {row['peak MB']:,} MB | {row['images/s device']:,} | {host} |",
-            flush=True,
-        )
+        rows.append({**run(name, asked.share, asked.devices), "load": round(os.getloadavg()[0], 1)})
+        print(*table(rows[-1:]), sep="\n", flush=True)
         if asked.json:  # row by row: what was measured stays, whatever ends the rest
-            held = {
-                "machine": describe(torch.device(asked.device)),
-                "batch": BATCH,
-                "share": asked.share,
-                "load": os.getloadavg()[0],
-                "rows": rows,
-            }
+            machine = [describe(torch.device(device)) for device in asked.devices]
+            held = {"machine": machine, "batch": BATCH, "share": asked.share, "rows": rows}
             write_atomic(asked.json, (json.dumps(held, indent=2) + "\n").encode())
 
 

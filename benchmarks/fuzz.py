@@ -1,12 +1,13 @@
 """Damaged and hostile files by the hundred thousand: what reads a file must load it or refuse it in one sentence.
 
-    python benchmarks/fuzz.py [--count 100000] [--seconds 60] [--seed 0] [--only NAME] [--json results/fuzz-cpu.json]
+    python benchmarks/fuzz.py [--count 100000] [--seconds 60] [--seed 0] [--only NAME ...] [--json FILE]
+    python benchmarks/fuzz.py --merge PART ... --json results/fuzz-cpu.json
 
 Sound files of every kind that distk reads (`fuzzkinds.py`) are changed at random (`damage.py`) and read again in a
 child process with a clock and a limit on its memory, `--count` of each kind or as many as `--seconds` allow. A crash, a
 hang, an exception that is no DistkError, or memory far beyond the file's size is a failure. What distk has read in a
 process of its own is read in the child itself here, so that it is seen whether a decoder dies: that is counted, as
-`died`.
+`died`. Several processes may share the work, of other kinds or from other seeds; `--merge` adds what they kept.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ ROOM = 512 << 20
 """Bytes that reading damaged files may add to the memory that reading sound ones took."""
 SLOW = 60
 """Seconds that one file may take."""
+ADDED = ("files", "loaded", "refused", "died", "seconds")
+"""What is added where results are merged."""
 COUNTS = struct.Struct("<qqq")
 """What a child keeps where its parent sees it after its death: the next seed, files loaded, files refused."""
 
@@ -188,43 +191,62 @@ def fuzz(target: Target, count: int, seed: int, folder: Path, seconds: float = 1
     return total
 
 
+def merged(parts: list[Path]) -> dict[str, Any]:
+    """One result of several, whose files come from other seeds or are of other kinds. Raises SystemExit where they
+    tried the same seeds of a kind."""
+    total: dict[str, Any] = {}
+    for part in parts:
+        for name, found in json.loads(part.read_text())["kinds"].items():
+            known = total.setdefault(name, dict.fromkeys(ADDED, 0) | {"mebibytes": 0, "failures": [], "seeds": []})
+            for first, files in found["seeds"]:
+                if any(first < begin + n and begin < first + files for begin, n in known["seeds"]):
+                    raise SystemExit(f"{part}: {name} was tried with seeds from {first} already.")
+            for key in (*ADDED, "failures", "seeds"):
+                known[key] += found[key]
+            known["mebibytes"] = max(known["mebibytes"], found["mebibytes"])
+    return total
+
+
+def told(name: str, found: dict[str, Any]) -> str:
+    """A line about a kind."""
+    counts = ", ".join(f"{found[key]} {key}" for key in ADDED[1:4])
+    return f"{name}: {found['files']} files, {counts}, {len(found['failures'])} failures, {found['seconds']} s"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=100_000, help="changed files of each kind, at most")
     parser.add_argument("--seconds", type=float, default=60, help="seconds for each kind, at most")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="kinds whose name begins so; the others stay in --json")
+    parser.add_argument("--only", nargs="*", default=[""], help="kinds whose name begins so; the others stay in --json")
+    parser.add_argument("--merge", nargs="*", type=Path, help="results to add up, instead of reading files")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    result: dict[str, Any] = {"kinds": {}}
+    if arguments.merge:
+        result["kinds"] = merged(arguments.merge)
+        print(*(told(name, found) for name, found in result["kinds"].items()), sep="\n")
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+        return
     torch.set_num_threads(1)
-    result: dict[str, Any] = {"seed": arguments.seed, "kinds": {}}
-    if arguments.only and arguments.json and arguments.json.exists():
+    if arguments.only != [""] and arguments.json and arguments.json.exists():
         result = json.loads(arguments.json.read_text())
     wrong = 0
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
         folder = Path(name)
         os.environ["DISTK_CACHE"] = str(folder / "cache")
         for target in targets(folder):
-            if target.name.startswith(arguments.only):
-                began = time.monotonic()
-                found = fuzz(target, arguments.count, arguments.seed, folder, arguments.seconds)
-                files = found["loaded"] + found["refused"] + found["died"]
-                wrong += len(found["failures"])
-                result["kinds"][target.name] = {
-                    "files": files,
-                    "seed": arguments.seed,
-                    **found,
-                    "seconds": round(time.monotonic() - began),
-                }
-                print(
-                    f"{target.name}: {files} files, {found['loaded']} loaded, {found['refused']} refused, "
-                    f"{found['died']} died, {len(found['failures'])} failures, {time.monotonic() - began:.0f} s",
-                    flush=True,
-                )
-                for failure in found["failures"][:20]:
-                    print(f"  {failure}", flush=True)
-                if arguments.json:
-                    arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+            if not target.name.startswith(tuple(arguments.only)):
+                continue
+            began = time.monotonic()
+            found = fuzz(target, arguments.count, arguments.seed, folder, arguments.seconds)
+            files = found["loaded"] + found["refused"] + found["died"]
+            found |= {"files": files, "seeds": [[arguments.seed, files]], "seconds": round(time.monotonic() - began)}
+            wrong += len(found["failures"])
+            result["kinds"][target.name] = found
+            print(told(target.name, found), *found["failures"][:20], sep="\n  ", flush=True)
+            if arguments.json:
+                arguments.json.write_text(json.dumps(result, indent=2) + "\n")
     sys.exit(1 if wrong else 0)
 
 

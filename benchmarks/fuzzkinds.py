@@ -61,6 +61,7 @@ def targets(folder: Path) -> list[Target]:
         *_decoders(),
         *_arrays(),
         *_tables(),
+        *_saved(folder / "saved"),
     ]
     found += [*_text(), *_clips(), _transitions()]
     found += [Target(*kind) for kind in arrayfiles.kinds(mutate, hostile_array)]
@@ -243,6 +244,63 @@ def _tables() -> Iterator[Target]:
 
     read_rows = functools.partial(_decoded, rows, most=4096)
     yield Target("decoder parquet", made.getvalue(), read_rows, "a.parquet", None, True)
+
+
+def _saved(folder: Path) -> Iterator[Target]:
+    """The file of Arrow of a data set that Hugging Face's `datasets` saved."""
+    try:
+        import datasets
+    except ImportError:
+        return
+    from PIL import Image
+
+    from distk import open_dataset
+    from distk.saved_here import cells
+
+    names = ["picture", "label", "word", "number", "row"]
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels[0]).save(content, "PNG")
+    features = datasets.Features(
+        {
+            "picture": datasets.Image(),
+            "label": datasets.ClassLabel(names=["a", "b"]),
+            "word": datasets.Value("string"),
+            "number": datasets.Value("float64"),
+            "row": datasets.Array2D((2, 3), "int16"),
+        }
+    )
+    held = {
+        "picture": [{"bytes": content.getvalue(), "path": None}] * 40,
+        "label": [0, 1] * 20,
+        "word": [f"word {i}" for i in range(40)],
+        "number": [i / 7 for i in range(40)],
+        "row": [[[i, 1, 2], [3, 4, 5]] for i in range(40)],
+    }
+    datasets.disable_progress_bars()
+    datasets.Dataset.from_dict(held, features=features).save_to_disk(str(folder))
+    (arrow,) = folder.glob("*.arrow")
+    sound = arrow.read_bytes()
+
+    def change(content: bytes, rng: random.Random) -> bytes:
+        if rng.random() < 0.5:
+            return mutate(content, rng)
+        changed = bytearray(content)  # a few bytes of what the columns hold, where the messages stay sound
+        for _ in range(rng.randint(1, 8)):
+            changed[rng.randrange(len(content) // 8, len(content))] = rng.randrange(256)
+        return bytes(changed)
+
+    def read(path: Path) -> None:
+        arrow.write_bytes(path.read_bytes())
+        options = {"column": "picture", "size": 8, "factors": ("word", "number")}
+        open_dataset("hf", options, folder=folder)
+
+    def read_cells(path: Path) -> None:
+        arrow.write_bytes(path.read_bytes())
+        list(cells(b"", str(folder), names))
+
+    yield Target("saved arrow", sound, read, "a.arrow", change, True)
+    yield Target("decoder arrow", sound, read_cells, "a.arrow", change, True)
 
 
 def _packed(members: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:

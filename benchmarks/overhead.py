@@ -89,12 +89,14 @@ def measured(method: str, rounds: int, seconds: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("methods", nargs="*")
+    parser.add_argument("--share", default="0/1", help="of the methods: I/N takes every Nth, from the Ith on")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seconds", type=float, default=0.1, help="of one loop in a round")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    methods = arguments.methods or [entry.name for entry in registry().entries("method")]
+    share, of = map(int, arguments.share.split("/"))
+    methods = (arguments.methods or [entry.name for entry in registry().entries("method")])[share::of]
     found: dict[str, Any] = {"device": describe(choose_device("cpu")), "torch": torch.__version__, "methods": {}}
     for method in methods:
         try:

@@ -58,7 +58,8 @@ _count = itertools.count()
 class Process:
     """`distk` with these arguments in a process of its own.
 
-    Forked from this one, which has torch imported already: on a busy machine that is most of a short run's time.
+    Forked from this one, which has torch imported already: on a busy machine that is most of a short run's time. With
+    `cuda` among the arguments it is a program of its own.
     """
 
     def __init__(
@@ -80,6 +81,8 @@ class Process:
             os.dup2(said, 1)
             os.dup2(said, 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
+            if "cuda" in arguments:  # CUDA is not for forks
+                os.execv(sys.executable, [sys.executable, "-m", "distk", *arguments])
             if prepare is not None:
                 prepare()
             sys.argv = ["distk", *arguments]

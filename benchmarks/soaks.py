@@ -1,10 +1,13 @@
 """A soak over methods and misfortunes: kills, a full disk, too little memory, a clock set back; seeds and studies.
 
-    python benchmarks/soaks.py [--methods all|a,b,c] [--kills 3] [--minutes 60] [--csv results/soaks-cpu.csv]
+    python benchmarks/soaks.py [--methods all|a,b,c] [--kills 5] [--part 1/4] [--device cpu] [--minutes 60]
+                               [--engines local,ray] [--csv FILE]
 
 Every row is one run: left alone once, and once killed or starved and taken up again with what distk itself offers. It
 is right when both end the same: every tensor, every row of the log (but the times), every picture, and nothing
-unfinished is left in the folder. What is not right is said in the last column.
+unfinished is left in the folder. What is not right is said in the last column. On a GPU a method is left alone twice,
+and held against itself where already these two runs differ. `--part` takes every so-manieth row, so that several
+processes share the table.
 """
 
 from __future__ import annotations
@@ -25,21 +28,23 @@ import soak
 import torch
 from soak import Process
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "core"))
+from tiny_runs import tiny
+
 from distk import checkpoint
 from distk.registry import registry
 
-STEPS, EVERY = 12, 2
-COLUMNS = ("what", "misfortune", "times", "seconds", "result")
-PATIENCE = 300
+STEPS, EVERY = 24, 2
+COLUMNS = ("what", "device", "misfortune", "times", "seconds", "result")
+PATIENCE = 200
 """Seconds that a process may take."""
 
 
-def train_of(method: str) -> list[str]:
-    """A short run of a method, by its smallest preset."""
-    presets = registry().find("method", method).load().presets
-    chosen = ["--preset", "demo"] if "demo" in presets else []
+def train_of(method: str, device: str = "cpu") -> list[str]:
+    """A short run of a method, the smallest that it has."""
+    chosen = tiny(method).replace("--device cpu", "").split()
     return ["train", method, *chosen, "--steps", str(STEPS), "--checkpoint-every", str(EVERY), "--log-every", "3",
-            "--batch", "4", "--device", "cpu"]  # fmt: skip
+            "--device", device]  # fmt: skip
 
 
 def left_over(run: Path) -> list[str]:
@@ -65,7 +70,7 @@ def killed(folder: Path, train: list[str], kills: int, took: float, rng: random.
         whole = (run / "checkpoint.safetensors").exists()
         process = Process(["resume", str(run)] if whole else [*train, "--out", str(run)], folder)
         if done < kills:
-            time.sleep(rng.uniform(0.1, 1) * took)
+            time.sleep(rng.uniform(0.1, 0.8) * took)
             if process.poll() is None:
                 process.kill()
                 done += 1
@@ -115,7 +120,7 @@ def starved(folder: Path, train: list[str], kind: str) -> tuple[Path, int]:
     return run, int(code != 0)
 
 
-def row(what: str, misfortune: str, make: Callable[[Path], tuple[int, list[str]]]) -> dict[str, Any]:
+def row(what: str, device: str, misfortune: str, make: Callable[[Path], tuple[int, list[str]]]) -> dict[str, Any]:
     """One row of the table: `make` gives how often it struck, and what is wrong."""
     folder, began = Path(tempfile.mkdtemp(prefix="soaks-")), time.monotonic()
     try:
@@ -125,19 +130,24 @@ def row(what: str, misfortune: str, make: Callable[[Path], tuple[int, list[str]]
         times, result = 0, " ".join(str(error).split())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    made = {"what": what, "misfortune": misfortune, "times": times, "seconds": round(time.monotonic() - began)}
-    return {**made, "result": result}
+    made = {"what": what, "device": device, "misfortune": misfortune, "times": times}
+    return {**made, "seconds": round(time.monotonic() - began), "result": result}
 
 
-def of_method(method: str, kind: str, kills: int, rng: random.Random) -> Callable[[Path], tuple[int, list[str]]]:
+def of_method(
+    method: str, kind: str, kills: int, rng: random.Random, device: str = "cpu"
+) -> Callable[[Path], tuple[int, list[str]]]:
     """A run of a method under a misfortune, held against one that is left alone."""
 
     def make(folder: Path) -> tuple[int, list[str]]:
-        train, began = train_of(method), time.monotonic()
-        alone = Process([*train, "--out", str(folder / "alone")], folder)
-        if ended(alone) != 0:
-            raise RuntimeError(f"alone it ended with {alone.code}: {alone.said()[-200:]}")
-        took = time.monotonic() - began
+        train, began = train_of(method, device), time.monotonic()
+        for name in ("alone", "twin")[: 1 if device == "cpu" else 2]:
+            alone = Process([*train, "--out", str(folder / name)], folder)
+            if ended(alone) != 0:
+                raise RuntimeError(f"alone it ended with {alone.code}: {alone.said()[-200:]}")
+        took = (time.monotonic() - began) / (1 if device == "cpu" else 2)
+        if device != "cpu" and (apart := soak.differences(folder / "alone", folder / "twin")):
+            return 0, [f"two runs that nobody touched differ in {len(apart)} places, as {apart[0]}"]
         run, times = killed(folder, train, kills, took, rng) if kind == "kill" else starved(folder, train, kind)
         a = folder / "alone"
         # A run that was begun with fewer steps saves at the half of them, too.
@@ -195,12 +205,13 @@ model = {{ z = 2, hidden = 8 }}
 """
 
 
-def of_study(kills: int, rng: random.Random) -> Callable[[Path], tuple[int, list[str]]]:
-    """A study on the local engine, killed and repeated: its table is that of an undisturbed one."""
+def of_study(engine: str, kills: int, rng: random.Random) -> Callable[[Path], tuple[int, list[str]]]:
+    """A study on an engine, killed and repeated: its table is that of an undisturbed one."""
 
     def make(folder: Path) -> tuple[int, list[str]]:
         (folder / "two.toml").write_text(RECIPE)
-        command, began = ["study", "run", "./two.toml", "--device", "cpu", "--out"], time.monotonic()
+        command = ["study", "run", "./two.toml", "--device", "cpu", "--engine", engine, "--out"]
+        began = time.monotonic()
         if ended(alone := Process([*command, str(folder / "alone")], folder)) != 0:
             raise RuntimeError(f"alone: {alone.said()[-200:]}")
         took, done = time.monotonic() - began, 0
@@ -225,22 +236,33 @@ def values(path: Path) -> list[tuple[str, ...]]:
     return sorted(tuple(v for k, v in row.items() if "second" not in k and k not in ("run", "when")) for row in rows)
 
 
-def rows(methods: list[str], kills: int, rng: random.Random) -> Iterator[dict[str, Any]]:
-    """The table, row by row: first every method once, then the misfortunes in turn."""
+def rows(asked: argparse.Namespace, methods: list[str]) -> Iterator[Callable[[], dict[str, Any]]]:
+    """The table, row by row: first every method once, then seeds and studies, then the misfortunes in turn."""
+
+    def prepared(what: str, misfortune: str, make: Callable[..., Any], *given: Any, **more: Any) -> Any:
+        rng = random.Random(f"{asked.seed} {what} {misfortune}")  # the same for a row in whatever part
+        return lambda: row(what, asked.device, misfortune, make(*given, asked.kills, rng, **more))
+
     for method in methods:
-        yield row(method, f"kill -9, at most {kills}", of_method(method, "kill", kills, rng))
-    yield row("cascadevae --seeds 0:2", "kill -9 of the parent", of_seeds(kills, rng))
-    yield row("study, engine local", f"kill -9, {kills}", of_study(kills, rng))
+        yield prepared(method, f"kill -9, at most {asked.kills}", of_method, method, "kill", device=asked.device)
+    if asked.device != "cpu":  # what else may strike has nothing to do with it
+        return
+    yield prepared("cascadevae --seeds 0:2", "kill -9 of the parent", of_seeds)
+    for engine in asked.engines.split(","):
+        yield prepared(f"study, engine {engine}", f"kill -9, {asked.kills}", of_study, engine)
     for k, method in enumerate(methods):
         kind = list(MISFORTUNES)[k % len(MISFORTUNES)]
-        yield row(method, kind, of_method(method, kind, kills, rng))
+        yield prepared(method, kind, of_method, method, kind)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", default="all", help="names, divided by commas")
-    parser.add_argument("--kills", type=int, default=3, help="kills of each run")
+    parser.add_argument("--engines", default="local", help="of studies, divided by commas")
+    parser.add_argument("--kills", type=int, default=5, help="kills of each run")
     parser.add_argument("--minutes", type=float, default=600, help="no row is begun after so many")
+    parser.add_argument("--part", default="1/1", help="K/N: the rows K, K + N, K + 2 N, ...")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--csv", type=Path)
     arguments = parser.parse_args()
@@ -249,8 +271,9 @@ def main() -> None:
     every = [entry.name for entry in registry().entries("method") if not entry.load().closed_form]
     methods = every if arguments.methods == "all" else arguments.methods.split(",")
     began, made = time.monotonic(), []
-    for found in rows(methods, arguments.kills, random.Random(arguments.seed)):
-        made.append(found)
+    k, n = map(int, arguments.part.split("/"))
+    for make in list(rows(arguments, methods))[k - 1 :: n]:
+        made.append(found := make())
         print(", ".join(f"{found[column]}" for column in COLUMNS), flush=True)
         if arguments.csv:
             with arguments.csv.open("w", newline="") as file:

@@ -35,6 +35,7 @@ def answers(request: dict[str, Any], content: bytes) -> Iterator[tuple[dict[str,
     with contextlib.suppress(OSError):
         os.chdir(request["folder"])  # where paths begin for who asks
     console.warn = warnings.append  # type: ignore[assignment]
+    console._warned.clear()  # who asked says once what is said twice
     try:
         module, _, name = str(request["work"]).partition(":")
         for told, arrays in getattr(importlib.import_module(module), name)(content, **request["asked"]):

@@ -13,6 +13,7 @@ from typing import IO, Literal
 import numpy as np
 
 from distk.apart import Answer, only
+from distk.console import counted
 from distk.errors import DistkError, UsageError
 from distk.memory import afford
 
@@ -63,7 +64,7 @@ class Npz:
         """A member as a writable array. Raises DistkError as `header` does, and for a member that ends too early."""
         with self._member(name) as (file, shape, dtype, order):
             size = math.prod(shape) * dtype.itemsize
-            afford(COPIES * size, f"'{name}' in '{self.path}', {size:,} bytes when unpacked,")
+            afford(COPIES * size, f"'{name}' in '{self.path}', {counted(size, 'byte')} when unpacked,")
             array = np.empty(math.prod(shape), dtype)
             self._fill(name, file, array)
             return array.reshape(shape, order=order)

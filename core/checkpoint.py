@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from distk import headers
 from distk.config import from_dict, in_utf8, to_dict
+from distk.console import counted
 from distk.data import DataSpec
 from distk.device import initialised
 from distk.errors import DistkError, UsageError
@@ -88,7 +89,9 @@ def _opened(path: Path) -> Any:
         if size < 8 or length > size - 8:
             raise DistkError(f"'{path}' is truncated or not a safetensors file.")
         if length > HEADER_LIMIT:
-            raise DistkError(f"'{path}' has a header of {length} bytes; more than {HEADER_LIMIT} is refused.")
+            raise DistkError(
+                f"'{path}' has a header of {counted(length, 'byte')}; more than {HEADER_LIMIT} is refused."
+            )
         with safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:

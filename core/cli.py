@@ -43,7 +43,7 @@ def main() -> None:
         if [a for a in args if a != "--debug"][:1] != ["plugins"]:
             for problem in registry().problems:
                 console.warn(problem)
-        command.main(args=args, prog_name="distk")
+        ended = command.main(args=args, prog_name="distk", standalone_mode=False)
     except DistkError as error:
         _fail(error, str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -53,12 +53,31 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except Exception as error:
+        if hasattr(error, "format_message"):  # of click, or of the copy of it that a newer typer brings
+            _misused(error, args)
         text = str(error).strip().splitlines()
         if "out of memory" in str(error):
             _fail(error, "the device is out of memory: use a smaller --batch or --device cpu.", 1)
         if no_memory(error):
             _fail(error, "not enough memory: use a smaller --batch or fewer --rows.", 1)
         _fail(error, f"unexpected {type(error).__name__}: {text[0] if text else ''} (add --debug for the traceback)", 1)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # what code in Rust raises, such as safetensors without memory
+            raise
+        _fail(error, f"a library gave up ({error}), most likely for want of memory: take less of what is large.", 1)
+    if ended == 130:  # how click says that Ctrl-C came
+        console.error("stopped by Ctrl-C.")
+    raise SystemExit(ended if isinstance(ended, int) else 0)  # the code of an `Exit`; commands return nothing
+
+
+def _misused(error: Any, args: list[str]) -> NoReturn:
+    """End with the one sentence over words that cannot be read; a group without a command shows its help instead."""
+    from distk.helping import complaint
+
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        raise SystemExit(error.exit_code) from None
+    _fail(error, complaint(error, args), error.exit_code)
 
 
 def _wait_passively() -> None:

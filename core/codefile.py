@@ -15,12 +15,12 @@ from safetensors import SafetensorError, safe_open
 
 from distk.arrays import open_npy, open_npz
 from distk.codetable import MEMBERS, table_of
-from distk.console import note_once
+from distk.console import counted, note_once
 from distk.errors import DistkError, UsageError, nearest
 from distk.memory import afford
 from distk.metric import CodeTable
 from distk.tabular import SUFFIXES as TABLES
-from distk.tabular import chunks, floats
+from distk.tabular import chunks, floats, mostly_numbers
 from distk.tree import opened
 
 LARGEST = 1 << 28
@@ -108,8 +108,8 @@ def _npy(path: Path) -> np.ndarray:
 
 def _few(path: Path, count: int) -> None:
     if count > LARGEST:
-        raise DistkError(f"'{path}' holds {count:,} numbers when unpacked; at most {LARGEST:,} are read.")
-    afford(4 * 8 * count, f"'{path}', {count:,} numbers when unpacked,")
+        raise DistkError(f"'{path}' holds {counted(count, 'number')} when unpacked; at most {LARGEST:,} are read.")
+    afford(4 * 8 * count, f"'{path}', {counted(count, 'number')} when unpacked,")
 
 
 def _members(path: Path, needed: str = "codes") -> dict[str, np.ndarray]:
@@ -123,7 +123,9 @@ def _members(path: Path, needed: str = "codes") -> dict[str, np.ndarray]:
         if needed not in file.names and not (needed == "codes" and "slots" in file.names):
             strange = [name for name in file.names if name not in MEMBERS]
             if strange:
-                raise DistkError(f"'{path}' holds no '{needed}' but '{strange[0]}'; members: {', '.join(MEMBERS)}.")
+                raise DistkError(
+                    f"'{path}' holds no '{needed}' but '{strange[0]}'; what is read is called {', '.join(MEMBERS)}."
+                )
             raise DistkError(f"'{path}' must hold an array '{needed}' of shape {MEMBERS[needed]}.")
         held = [name for name in file.names if name in MEMBERS]
         _few(path, sum(math.prod(file.header(name)[0]) for name in held))
@@ -145,7 +147,7 @@ def _tensors(path: Path, needed: str = "codes") -> dict[str, np.ndarray]:
         raise DistkError(f"'{path}' is not a valid safetensors file of codes ({type(error).__name__}).") from error
     if needed not in found and not (needed == "codes" and "slots" in found):
         also = " and no 'z'" if needed == "codes" else ""
-        raise DistkError(f"'{path}' holds no '{needed}'{also}; members: {', '.join(MEMBERS)}.")
+        raise DistkError(f"'{path}' holds no '{needed}'{also}; what is read is called {', '.join(MEMBERS)}.")
     return found
 
 
@@ -161,18 +163,23 @@ def _of_table(
     if both := [name for name in columns or () if name in (factors or ())]:
         raise UsageError(f"column '{both[0]}' of '{path}' is named both as a code and as a factor.")
     numeric = {name for name in names if bool(np.isfinite(floats(held[name])).all())}
+    asked = columns or ()
     if factors is None:
-        words = [name for name in names if name not in numeric and name not in (columns or ())] if every else []
+        open_to = [name for name in names if name not in numeric and name not in (columns or ())] if every else []
+        # Numbers with a gap are codes, of which every row has one: said below.
+        words = [name for name in open_to if not mostly_numbers(held[name])]
+        numeric |= set(open_to) - set(words)
         factors = words
         if words:
             note_once(f"columns of words are factors: {', '.join(words)}; --factors names them, and others")
     if columns is None:
         columns = [name for name in names if name in numeric and name not in factors]
         note_once(f"codes: {', '.join(columns)}; --codes-columns names others")
-    if wrong := [name for name in columns if name not in numeric]:
+    if wrong := [name for name in columns if not np.isfinite(floats(held[name])).all()]:
         bad = int(np.flatnonzero(~np.isfinite(floats(held[wrong[0]])))[0])
         cell = str(held[wrong[0]][bad])[:40]
-        raise DistkError(f"column '{wrong[0]}' of '{path}' has {cell!r} in row {bad + 1}, which is no number.")
+        hint = "" if wrong[0] in asked else "; --factors names it as a factor"
+        raise DistkError(f"column '{wrong[0]}' of '{path}' has {cell!r} in row {bad + 1}, which is no number{hint}.")
     if not columns:
         raise DistkError(f"'{path}' has no column of numbers for the codes among {', '.join(names)[:200]}.")
     picked = {"codes": {name: floats(held[name]) for name in columns}}

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distk.console import note_once
+from distk.console import counted, note_once
 from distk.data import names_of
 from distk.errors import DistkError, UsageError, WrongType, nearest, shown_type
 from distk.metric import CodeTable
@@ -79,7 +79,7 @@ def table_of(
         table.std = numbers(where, held, "std", (n, d))
     if parted:
         if len(parted["objects"]) != n:
-            raise DistkError(f"{where}: 'codes' has {n} rows but 'objects' {len(parted['objects'])}.")
+            raise DistkError(f"{where}: 'codes' has {counted(n, 'row')} but 'objects' {len(parted['objects'])}.")
         table.extra |= parted
     if "kl" in held:
         table.kl = numbers(where, held, "kl", (d, 1)).squeeze(1)
@@ -128,7 +128,9 @@ def _stacked(columns: Sequence[Any]) -> np.ndarray:
 
 def _array(name: str, value: Any) -> np.ndarray:
     if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
+        value = value.detach().cpu()
+        half = value.is_floating_point() and value.element_size() < 4  # numpy does not know all of them
+        value = (value.float() if half else value).numpy()
     if isinstance(value, (str, bytes)) or not (hasattr(value, "__array__") or isinstance(value, Iterable)):
         raise WrongType(f"'{name}' is an array or a tensor {MEMBERS[name]}, not {shown_type(value)}.")
     try:
@@ -148,12 +150,11 @@ def _add_factors(table: CodeTable, held: Mapping[str, Any], where: str) -> None:
         both = np.concatenate([train, test] if alike else [train.astype(object), test.astype(object)])
     if both.dtype.kind in "fiub":
         values = numbers(where, {"factors": both}, "factors")
-        kinds = ["ordinal" if bool(w) else "continuous" for w in (values == values.round()).all(0)]
+        whole = ((values == values.round()) | values.isnan()).all(0)
+        kinds = ["ordinal" if bool(w) else "continuous" for w in whole]
     else:
-        parts = [factor_values(_sound(where, column, i)) for i, column in enumerate(both.T)]
+        parts = [_with_gaps(column) for column in both.T]
         values, kinds = torch.from_numpy(np.stack([part for part, _ in parts], 1)), [kind for _, kind in parts]
-    if "continuous" not in kinds:
-        values = values.long()
     table.factors = values[:n]
     if table.codes_test is not None:
         table.factors_test = values[n:]
@@ -171,16 +172,19 @@ def _columns(where: str, held: Mapping[str, Any], name: str, rows: int, k: int |
     return np.asarray(np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array)
 
 
-def _sound(where: str, column: np.ndarray, i: int) -> np.ndarray:
-    """Cells that are numbers or words. Raises DistkError for a gap, which is no class of its own."""
-    gaps = [
-        row
-        for row, cell in enumerate(column)
-        if cell is None or (isinstance(cell, float) and math.isnan(cell)) or str(cell).strip() == ""
-    ]
-    if gaps:
-        raise DistkError(f"factor {i + 1} of {where} has nothing in row {gaps[0] + 1}: leave such rows out.")
-    return column
+def _with_gaps(column: np.ndarray) -> tuple[np.ndarray, str]:
+    """Values float64 of cells that are numbers or words, NaN where there is nothing, and the kind of the factor."""
+    gaps = np.array(
+        [
+            cell is None or (isinstance(cell, float) and math.isnan(cell)) or str(cell).strip().lower() in ("", "nan")
+            for cell in column
+        ]
+    )
+    values = np.full(len(column), np.nan)
+    if gaps.all():
+        return values, "categorical"
+    values[~gaps], kind = factor_values(column[~gaps])
+    return values, kind
 
 
 def numbers(
@@ -198,8 +202,10 @@ def numbers(
         wanted = f"[{', '.join('any number' if s is None else str(s) for s in shape)}]"
         raise DistkError(f"'{name}' in {where} is {array.dtype} {arrays[name].shape}; expected numbers {wanted}.")
     values = torch.from_numpy(array.astype(np.float64))
-    if not bool(values.isfinite().all()) and name not in ("std", "kl"):
-        first = int((~values.isfinite()).any(0).nonzero()[0, 0])
+    # A factor that is not known is NaN.
+    sound = values.isfinite() | values.isnan() if name.startswith("factors") else values.isfinite()
+    if not bool(sound.all()) and name not in ("std", "kl"):
+        first = int((~sound).any(0).nonzero()[0, 0])
         raise DistkError(f"column {first} of '{name}' in {where} has values that are not finite.")
     return values
 
@@ -213,7 +219,9 @@ def _words(
     words = [str(word) for word in found[:count]]  # an array of empty words may claim to have billions
     if len(found) != count or (allowed and not set(words) <= set(allowed)):
         expected = f" out of {', '.join(allowed)}" if allowed else ""
-        raise DistkError(f"'{name}' in {where} must hold {count} words{expected}, found {len(found)}: {words[:5]}.")
+        raise DistkError(
+            f"'{name}' in {where} must hold {counted(count, 'word')}{expected}, found {len(found)}: {words[:5]}."
+        )
     return words
 
 
@@ -242,7 +250,7 @@ def _choose_factors(table: CodeTable, asked: Sequence[str] | None) -> None:
     """Keep the asked factors; where none were, leave out what numbers the rows, as far as others remain."""
     if table.factors is None:
         return
-    n, sizes = len(table.factors), [len(column.unique()) for column in table.factors.T]
+    n, sizes = len(table.factors), [len(column[~column.isnan()].unique()) for column in table.factors.T]
     kept = list(range(len(sizes)))
     if asked is not None:
         kept = _places(asked, table.factor_names, "factor", table.source)
@@ -251,16 +259,32 @@ def _choose_factors(table: CodeTable, asked: Sequence[str] | None) -> None:
         if len(ids) < len(kept):
             kept = [i for i in kept if i not in ids]
             for i in ids:
-                told = f"factor '{table.factor_names[i]}' has {sizes[i]:,} values in {n:,} rows, as a row's number has"
+                told = (
+                    f"factor '{table.factor_names[i]}' has {counted(sizes[i], 'value')} in {counted(n, 'row')}, as a"
+                    " row's number has"
+                )
                 _tell(table, f"{told}: it is left out; name it with --factors to keep it")
     table.factors = table.factors[:, kept]
     table.factors_test = table.factors_test[:, kept] if table.factors_test is not None else None
     table.factor_names = tuple(table.factor_names[i] for i in kept)
     table.factor_kinds = tuple(table.factor_kinds[i] for i in kept)
     table.factor_sizes = tuple(sizes[i] for i in kept)
-    if "continuous" not in table.factor_kinds and bool((table.factors == table.factors.round()).all()):
+    _tell_gaps(table)
+    every = table.factors if table.factors_test is None else torch.cat([table.factors, table.factors_test])
+    if "continuous" not in table.factor_kinds and bool((every == every.round()).all()):
         table.factors = table.factors.long()
         table.factors_test = table.factors_test.long() if table.factors_test is not None else None
+
+
+def _tell_gaps(table: CodeTable) -> None:
+    """Say of each factor how many rows lack it. Raises UsageError for one that no row has."""
+    assert table.factors is not None
+    for name, gaps in zip(table.factor_names, table.factors.isnan().sum(0).tolist(), strict=True):
+        if gaps == len(table.factors):
+            raise UsageError(f"factor '{name}' of {table.source} has no value in any row: leave it out with --factors.")
+        if gaps:
+            told = f"factor '{name}' has no value in {gaps:,} of {len(table.factors):,} rows"
+            _tell(table, f"{told}: they are left out for it alone, or where factors are looked at together")
 
 
 def sorted_by(factors: Tensor) -> int | None:
@@ -269,8 +293,9 @@ def sorted_by(factors: Tensor) -> int | None:
     Neighbouring rows are compared: how often they have one value, and how their ranks correlate, each against what a
     random order gives.
     """
-    n = len(factors)
     for i, column in enumerate(factors.T):
+        column = column[~column.isnan()]
+        n = len(column)
         values, index, counts = column.unique(return_inverse=True, return_counts=True)
         if len(values) < 2 or n < 20:
             continue

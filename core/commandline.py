@@ -54,7 +54,7 @@ class LazyGroup(PlainGroup):
         """What to say of a word that is no command here: where it went, or the nearest one."""
         words = [*self.place.split(), *args]
         moved = registry().moved
-        for n in range(min(len(words), 3), 0, -1):
+        for n in range(min(len(words), 3), len(self.place.split()), -1):
             old = " ".join(words[:n])
             new = moved.get(old) or [w for was, to in moved.items() if was.startswith(old + " ") for w in to]
             if new:

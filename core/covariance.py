@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from distk.console import counted
 from distk.errors import UsageError
 from distk.metric import CodeTable
 
@@ -41,7 +42,7 @@ def statistics(c: Tensor, d: int | None = None) -> dict[str, Tensor]:
     """
     p = c.shape[-1]
     if d is not None and d > p:
-        raise UsageError(f"d = {d} is more than the {p} units of the layer.")
+        raise UsageError(f"d = {d} is more than the {counted(p, 'unit')} of the layer.")
     variance = c.diagonal(dim1=-2, dim2=-1)
     trace = variance.sum(-1)
     whole = torch.where(trace > 0, trace, torch.nan)

@@ -78,6 +78,9 @@ class Dataset(Indexed, Configured[C]):
     """What `--data-dir` holds, for help texts and messages; empty where the data set reads no files."""
     gives: ClassVar[tuple[str, ...]] = ()
     """What a training batch holds beside `x`, `label` and `factors`, such as `x2`: named to who lacks it."""
+    makes: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Kind of another data set -> kind of the data that this one makes of it, as `--data NAME:OTHER`: told to who has
+    the other and needs these."""
     spec: DataSpec
     origin: str
     parts: Mapping[str, Tensor] = MappingProxyType({})

@@ -47,15 +47,20 @@ def dependences(table: CodeTable) -> list[Dependence]:
     if len(truth) > ROWS:
         truth = truth[torch.randperm(len(truth), generator=generator)[:ROWS]]
     columns = [_index(column) for column in truth.T]
-    orders = [torch.randperm(len(truth), generator=generator) for _ in range(SHUFFLES)]
+    orders = _orders(len(truth), generator)
     found = []
     for a in range(len(columns)):
         for b in range(a + 1, len(columns)):
-            smaller = min(_entropy(columns[a]), _entropy(columns[b]))
+            smaller = min(_entropy(column[column >= 0]) for column in (columns[a], columns[b]))
             if smaller <= 0:
                 continue
-            nats = _information(columns[a], columns[b])
-            shuffled = torch.tensor([_information(columns[a], columns[b][order]) for order in orders])
+            both = (columns[a] >= 0) & (columns[b] >= 0)
+            first, second = (columns[a], columns[b]) if bool(both.all()) else (columns[a][both], columns[b][both])
+            if not len(first):
+                continue
+            nats = _information(first, second)
+            mine = orders if len(first) == len(truth) else _orders(len(first), generator)
+            shuffled = torch.tensor([_information(first, second[order]) for order in mine])
             mean, deviation = float(shuffled.mean()), float(shuffled.std())
             if nats > mean + FAR * deviation + 1e-9:
                 share = (nats - mean) / smaller
@@ -64,8 +69,17 @@ def dependences(table: CodeTable) -> list[Dependence]:
     return sorted(found, key=lambda one: -one.share)
 
 
+def _orders(rows: int, generator: torch.Generator) -> list[Tensor]:
+    return [torch.randperm(rows, generator=generator) for _ in range(SHUFFLES)]
+
+
 def _index(column: Tensor) -> Tensor:
-    """Class indices of a factor's values; real numbers are cut into bins of equal width."""
+    """Class indices of a factor's values, -1 for NaN; real numbers are cut into bins of equal width."""
+    if column.is_floating_point() and bool((gap := column.isnan()).any()):
+        index = torch.full(column.shape, -1, dtype=torch.int64)
+        if not bool(gap.all()):
+            index[~gap] = _index(column[~gap])
+        return index
     if column.is_floating_point() and bool((column != column.round()).any()):
         low, high = column.min(), column.max()
         column = ((column - low) / (high - low) * BINS).long().clamp_(max=BINS - 1)

@@ -76,10 +76,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean '{found}'?" if found else ""
 
 
+MANY = 20
+"""More names than these are too many for a message."""
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that nobody registered: names the nearest one and lists what there is."""
+    """The error for a name that nobody registered: names the nearest one and lists what there is.
+
+    what: the kind, and where it was looked for: "preset of 'betavae'" makes "unknown preset 'small' of 'betavae'".
+    """
     known = sorted(known)
-    return UsageError(f"unknown {what} '{name}'.{nearest(name, known)} Available: {', '.join(known) or 'none'}.")
+    kind, of, where = what.partition(" of ")
+    told = f"unknown {kind} '{name}'{of}{where}"
+    close = nearest(name, known)
+    if len(known) > MANY:
+        return UsageError(f"{told}.{close or f' There are {len(known):,}, from {known[0]} to {known[-1]}.'}")
+    return UsageError(f"{told}.{close} Available: {', '.join(known) or 'none'}.")
 
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "Unable to allocate", "not enough memory")

@@ -249,7 +249,7 @@ def evaluate(
             for _, place in places.settings(_loads(one.metric).Config, settings) if settings else ():
                 places.name(place)
             size = " x ".join(f"{n:,}" for n in source.codes.shape)
-            with told_if_slow(f"scoring {one.label}: codes {size}, {_repeats(repeats)}", SLOW):
+            with told_if_slow(f"scoring {one.label}: codes {size}{_repeats(repeats)}", SLOW):
                 results[one.label] = score(source, one.metric, settings, seed, repeats, (baseline, ci))
             if one.split:
                 results[one.label]["split"] = part
@@ -265,7 +265,7 @@ def evaluate(
 
 
 def _repeats(repeats: int | None) -> str:
-    return "its own number of repeats" if repeats is None else counted(repeats, "repeat")
+    return "" if repeats is None else f", {counted(repeats, 'repeat')}"
 
 
 def _tables(
@@ -332,7 +332,12 @@ def _share_out(names: list[str], options: Mapping[str, Any]) -> tuple[dict[str, 
         takers = [name for name in metrics if key in known.get(name, ())]
         if not takers:
             close = nearest(key, {k for name in metrics for k in known.get(name, ())})
-            raise UsageError(f"none of the metrics {', '.join(metrics)} has the setting '{key}'.{close}")
+            who = (
+                f"metric '{metrics[0]}' has no"
+                if len(metrics) == 1
+                else f"none of the metrics {', '.join(metrics)} has the"
+            )
+            raise UsageError(f"{who} setting '{key}'.{close}")
         refusals: dict[str, UsageError] = {}
         for name in takers:
             try:

@@ -15,6 +15,7 @@ import stat
 import time
 from pathlib import Path
 
+from distk.console import counted
 from distk.errors import DistkError
 
 LARGEST = 1 << 30
@@ -86,7 +87,7 @@ def read_bytes(path: Path, most: int = LARGEST, link: bool = False) -> bytes:
     with open(path.resolve() if link else path, "rb", opener=own_file) as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise OSError(errno.EFBIG, f"'{path.name}' has more than {most:,} bytes")
+        raise OSError(errno.EFBIG, f"'{path.name}' has more than {counted(most, 'byte')}")
     return content
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from distk.console import counted
 from distk.errors import UsageError, unknown
 
 Code = dict[str, Tensor]
@@ -145,7 +146,7 @@ class LatentSpace:
         becomes one-hot. Raises ValueError for another number of columns."""
         if table.dim() != 2 or table.shape[1] != len(self.columns):
             raise ValueError(
-                f"a table of shape {tuple(table.shape)} has not the {len(self.columns)} columns of the code"
+                f"a table of shape {tuple(table.shape)} has not the {counted(len(self.columns), 'column')} of the code"
             )
         code, place = {}, 0
         for group in self.scored:

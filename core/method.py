@@ -35,6 +35,7 @@ class Step:
     phase: the value of `Method.phase` (a host value; a captured step is captured once per phase).
     memo: a dict that lives for one step, through which one objective hands tensors to the next.
     generator: the run's random generator on the device.
+    draws: how often a compiled loss has drawn from it.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Step:
         self.taps: dict[str, Tensor] = {}
         self._log = log
         self._rank, self._world = rows
-        self._draw, self._draws = draw, 0
+        self._draw, self.draws = draw, 0
 
     def log(self, name: str, value: Tensor) -> None:
         """Add a scalar, or a vector `[k]` shown as `name/1 ... name/k`, to the means of the next log row."""
@@ -84,8 +85,8 @@ class Step:
 
     def _mine(self, draw: Callable[..., Tensor], rows: int, shape: tuple[int, ...]) -> Tensor:
         if self._draw is not None:  # in a compiled loss
-            self._draws += 1
-            full = self._draw(draw is torch.randn, (rows * self._world, *shape), self._draws)
+            self.draws += 1
+            full = self._draw(draw is torch.randn, (rows * self._world, *shape), self.draws)
         else:
             full = draw(rows * self._world, *shape, generator=self.generator, device=self.generator.device)
         return full if self._world == 1 else full[self._rank * rows : (self._rank + 1) * rows]
@@ -107,6 +108,8 @@ class Objective:
     window: (first, last + 1) step in which it is active; None as last means for ever.
     clip: largest gradient norm over this objective's parameters.
     after: called after the optimizer's step, for example to clamp weights.
+    compiles: whether `--compile` may give the loss to torch's compiler, which takes neither gradients of gradients nor
+        a loss that writes to what the stage has read.
     """
 
     name: str
@@ -120,6 +123,7 @@ class Objective:
     window: tuple[int, int | None] | None = None
     clip: float | None = None
     after: Callable[[], None] | None = None
+    compiles: bool = True
 
     def __post_init__(self) -> None:
         self.parameters = list(self.parameters)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from distk.config import C, Configured
-from distk.console import note, progress
+from distk.console import counted, note, progress
 from distk.data import Dataset, FactorDataset, Split
 from distk.errors import UsageError
 from distk.latents import Code
@@ -223,7 +223,7 @@ def encode_table(
                     kl += nats.double().sum(0)
             advance(len(part))
     if (seconds := time.monotonic() - began) > SLOW:
-        note(f"encoded {len(index):,} rows in {seconds:.1f} s, {len(index) / seconds:,.0f} a second")
+        note(f"encoded {counted(len(index), 'row')} in {seconds:.1f} s, {len(index) / seconds:,.0f} a second")
     table = CodeTable(
         torch.cat(codes),
         model.latents.columns,

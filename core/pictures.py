@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
 from distk.apart import Answer, Request, apart, each, only
-from distk.console import counted
+from distk.console import counted, warn_once
 from distk.errors import DistkError, UsageError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
@@ -29,11 +30,15 @@ SERIAL = frozenset({".gif", ".webp", ".tif", ".tiff", ".png"})
 """Kinds of files that may hold several frames."""
 LARGEST = 1 << 26
 """Pixels of one picture; more would take hundreds of megabytes to decode."""
+LARGEST_ANIMATED = 1 << 23
+"""Pixels of a frame of a GIF, enough for 3840x2160: its decoder holds the canvas several times, and a few damaged bytes
+make that large."""
 MOST_FRAMES = 1 << 16
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """PIL's mode by the number of channels."""
 GREY = ("1", "L", "LA", "La", "F")
 ORIENTATION = 0x0112
+DEEP = "pictures with more than 8 bits a channel are scaled to 8 by their range"
 Fitting = Literal["crop", "pad", "stretch"]
 Source = str | os.PathLike[str] | IO[bytes]
 
@@ -90,9 +95,11 @@ def open_picture(source: Source, where: str, formats: tuple[str, ...] = FORMATS)
     """
     try:
         with Image.open(source, formats=formats) as image:
-            if not 0 < image.width * image.height <= LARGEST:
-                raise DistkError(f"'{where}' has {image.width}x{image.height} pixels; at most {LARGEST:,} are read.")
-            yield image
+            most = LARGEST_ANIMATED if image.format == "GIF" else LARGEST
+            if not 0 < image.width * image.height <= most:
+                raise DistkError(f"'{where}' has {image.width}x{image.height} pixels; at most {most:,} are read.")
+            with _canvas_at_most(most) if image.format == "GIF" else contextlib.nullcontext():
+                yield image
     except Image.DecompressionBombError as error:
         raise DistkError(f"'{where}' claims to be an enormous image, which is refused.") from error
     except UnidentifiedImageError as error:
@@ -103,6 +110,19 @@ def open_picture(source: Source, where: str, formats: tuple[str, ...] = FORMATS)
     except Exception as error:  # the decoders of damaged files raise whatever they trip over
         reason = " ".join(str(error).split())[:200]
         raise DistkError(f"'{where}' cannot be read as an image: {reason or type(error).__name__}.") from error
+
+
+@contextlib.contextmanager
+def _canvas_at_most(pixels: int) -> Iterator[None]:
+    """Let PIL refuse a frame that would make the canvas larger than this before it takes the memory."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = pixels // 2  # it warns above this, and raises above twice as many
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def frames_of(source: Source, where: str) -> int:
@@ -192,12 +212,15 @@ def plain_here(content: bytes, where: str, path: str, mode: str, formats: Sequen
     with open_picture(path or io.BytesIO(content), where, tuple(formats)) as image:
         if max(image.size) > side:
             raise DistkError(f"'{where}' has {image.width}x{image.height} pixels; at most {side:,} a side are read.")
-        yield {}, [np.asarray(image.convert(mode))]
+        if is_deep(image):
+            warn_once(DEEP)
+        yield {}, [np.asarray(in_bytes(image, where).convert(mode))]
 
 
 def pixels(image: Image.Image, where: str, form: Form, seen: Seen) -> np.ndarray:
     """A PIL image -> uint8 `[channels, height, width]`."""
-    plain = _in_bytes(image, where, seen)
+    seen["deep"] += is_deep(image)
+    plain = in_bytes(image, where)
     if image.getexif().get(ORIENTATION, 1) in range(2, 9):
         seen["turned"] += 1
         plain = _upright(plain, image.getexif()[ORIENTATION])
@@ -226,12 +249,19 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(ways[orientation - 2])
 
 
-def _in_bytes(image: Image.Image, where: str, seen: Seen) -> Image.Image:
-    """The same picture with at most 8 bits a channel."""
+def is_deep(image: Image.Image) -> bool:
+    """Whether a picture, before its pixels are asked for, has more than 8 bits a channel."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        return True
+    # Pillow itself takes the upper byte of colours with 16 bits, when the pixels are asked for.
+    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def in_bytes(image: Image.Image, where: str) -> Image.Image:
+    """The same picture with at most 8 bits a channel, scaled by its range. Raises DistkError, naming the picture, where
+    nobody states a range."""
     mode = image.mode
     if mode not in ("I", "F") and not mode.startswith("I;"):
-        # Pillow itself takes the upper byte of colours with 16 bits, when the pixels are asked for.
-        seen["deep"] += any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
         return image
     values = np.asarray(image)
     if mode == "F":
@@ -251,7 +281,6 @@ def _in_bytes(image: Image.Image, where: str, seen: Seen) -> Image.Image:
                 "use --data arrays."
             )
         scaled = (values.astype(np.int64) + 128) // 257  # 65535 = 257 * 255, rounded to nearest
-    seen["deep"] += 1
     return Image.fromarray(scaled.astype(np.uint8))
 
 

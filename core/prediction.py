@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distk.console import counted
 from distk.data import Dataset
 from distk.errors import UsageError
 
@@ -63,10 +64,10 @@ def continued(
     past = max(1, frames // 2) if past is None else past
     steps = frames - past if steps is None else steps
     if past < 1 or steps < 1 or past + steps > frames:
-        raise UsageError(f"--past {past} and --steps {steps} do not fit into the {frames} frames of a clip.")
+        raise UsageError(f"--past {past} and --steps {steps} do not fit into the {counted(frames, 'frame')} of a clip.")
     rows = dataset.rows_of(split)
     if n > len(rows):
-        raise UsageError(f"--n {n} is more than the {len(rows):,} items of the {split} split.")
+        raise UsageError(f"--n {n} is more than the {counted(len(rows), 'item')} of the {split} split.")
     drawn = torch.randperm(len(rows), generator=generator, device=generator.device)[:n].to(rows.device)
     clips = dataset.batch(rows[drawn])["x"]
     before, truth = clips[:, :past], clips[:, past : past + steps]

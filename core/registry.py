@@ -13,7 +13,7 @@ from typing import Any, cast
 import pluggy
 
 from distk import hookspecs
-from distk.errors import DistkError, UsageError, nearest, unknown
+from distk.errors import MANY, DistkError, UsageError, nearest, unknown
 from distk.guard import loading, restored, watching
 from distk.papers import KINDS, Paper
 from distk.registered import DISABLED, PAPERS, Command, Plugin, Registration, canonical, hold_against_contract, told
@@ -28,8 +28,6 @@ _HOOK = {
 }
 EXTRAS = ("tensorboard", "mlflow")
 """Loggers that are plugins of distk itself."""
-MANY = 20
-"""Names that are not listed in an error that knows a near one."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 _PATH = re.compile(r"\w+(\.\w+)*:\w+")
 _RECIPE = re.compile(r"\w+(\.\w+)*:(\w[\w.-]*/)*\w[\w.-]*\.toml")
@@ -274,8 +272,8 @@ class Registry:
                 f"'{name}' is a file or a folder: say which data set reads it by --data NAME (`distk list dataset` "
                 f"shows all), and where it lies by --data-dir {name}."
             )
-        if len(known) > MANY and (close := nearest(name, known)):
-            error = UsageError(f"unknown {kind} '{name}'.{close} `distk list {kind}` shows all.")
+        if len(known) > MANY:
+            error = UsageError(f"unknown {kind} '{name}'.{nearest(name, known)} `distk list {kind}` shows all.")
         else:
             error = unknown(kind, name, known)
         if broken:

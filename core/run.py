@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from distk.config import in_utf8
 from distk.console import jsonable, warn
-from distk.errors import DistkError, UsageError
+from distk.errors import DistkError, UsageError, near
 from distk.files import own_file, own_folder, read_text, sweep, write_atomic
 
 RUNS = Path("runs")
@@ -190,7 +190,10 @@ def find_checkpoint(given: Path | None) -> Path:
         if given.is_dir():
             return _in_folder(given)
         if not given.exists():
-            raise DistkError(f"checkpoint '{given}' does not exist.")
+            around = [path.name for path in given.parent.iterdir()] if given.parent.is_dir() else []
+            close = near(given.name, around)
+            meant = f" Did you mean '{given.with_name(close)}'?" if close else ""
+            raise DistkError(f"checkpoint '{given}' does not exist.{meant}")
         return given
     found = sorted(RUNS.glob("*/checkpoint.safetensors"), key=lambda p: (p.stat().st_mtime_ns, str(p)))
     if not found:
@@ -227,4 +230,6 @@ def _in_folder(folder: Path, whole: bool = True) -> Path:
         )
     again = f": start it again with --config {folder / 'config.toml'}"
     hint = again if (folder / "config.toml").exists() else ""
+    if below := sorted(folder.glob("*/checkpoint.safetensors"), key=lambda path: path.stat().st_mtime):
+        hint = f", but {len(below):,} of its folders do: name one, such as '{below[-1].parent}'"
     raise DistkError(f"folder '{folder}' holds no checkpoint.safetensors{hint}.")

@@ -1,7 +1,8 @@
 """Data sets that the package `datasets` of Hugging Face saved to a folder (`save_to_disk`), read without a network.
 
 Such a folder is `dataset_dict.json` with a folder for each split, or one split: `state.json`, `dataset_info.json` and
-files of Arrow. They are read as they lie; nothing is downloaded, and no program of theirs is run.
+files of Arrow. They are read as they lie, by another process (`apart`); nothing is downloaded, and no program of theirs
+is run.
 """
 
 from __future__ import annotations
@@ -9,17 +10,34 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from distk.apart import apart, only
 from distk.errors import DistkError, UsageError
 from distk.files import read_bytes
 
 DICT, STATE = "dataset_dict.json", "state.json"
 LARGEST = 1 << 24
 """Bytes of a file of words about a data set."""
-AT_ONCE = 256
-"""Rows that are read together."""
+KINDS = ("picture", "class", "word", "number", "array", "other")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A split: its folder, rows, what each column holds (one of KINDS), the names of classes, all features in words."""
+
+    folder: Path
+    rows: int
+    kinds: dict[str, str]
+    classes: dict[str, list[str]]
+    features: str
+
+    def __len__(self) -> int:
+        return self.rows
 
 
 def is_saved(root: Path) -> bool:
@@ -27,8 +45,8 @@ def is_saved(root: Path) -> bool:
     return (root / DICT).is_file() or (root / STATE).is_file()
 
 
-def open_saved(root: Path) -> dict[str, Any]:
-    """Split -> `datasets.Dataset`; "" for a data set without splits.
+def open_saved(root: Path) -> dict[str, Part]:
+    """The splits by name; "" for a data set without splits.
 
     Raises UsageError without the package or where there is no saved data set; DistkError for one that is damaged, or
     names files elsewhere.
@@ -37,22 +55,29 @@ def open_saved(root: Path) -> dict[str, Any]:
         raise UsageError(f"'{root}' holds no saved data set ({DICT} or {STATE}, as save_to_disk writes them).")
     if importlib.util.find_spec("datasets") is None:
         raise UsageError(f"reading '{root}' needs the package datasets: pip install 'distk[hf]'.")
-    import datasets
-
     splits = _plain(root / DICT, "splits") if (root / DICT).is_file() else [""]
     found = {}
     for split in splits:
         folder = root / split
         _plain(folder / STATE, "_data_files")
-        try:
-            found[split] = datasets.Dataset.load_from_disk(str(folder)).with_format(None)
-            found[split].data.table.validate(full=True)
-        except Exception as error:  # Arrow's errors of damaged files are many
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise DistkError(f"'{folder}' cannot be read as a saved data set: {reason}.") from error
+        told, _ = only("distk.saved_here:describe", str(folder))
+        found[split] = _part(folder, told)
     if not found or not all(len(part) for part in found.values()):
         raise DistkError(f"'{root}' holds a split without rows.")
     return found
+
+
+def _part(folder: Path, told: dict[str, Any]) -> Part:
+    """What the other process says of a split, held against what it must be."""
+    try:
+        kinds = {str(name): str(kind) for name, kind in told["kinds"].items()}
+        classes = {str(name): [str(word) for word in words] for name, words in told["classes"].items()}
+        part = Part(folder, int(told["rows"]), kinds, classes, str(told["features"]))
+        if set(kinds.values()) <= set(KINDS) and all(name in classes for name, k in kinds.items() if k == "class"):
+            return part
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass
+    raise DistkError(f"'{folder}' is damaged: its reader says nothing of use about it.")
 
 
 def _plain(path: Path, key: str) -> list[str]:
@@ -69,50 +94,43 @@ def _plain(path: Path, key: str) -> list[str]:
     return names
 
 
-def rows(part: Any, columns: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
-    """The cells of some columns, some rows at a time, pictures as the bytes of their files."""
-    import datasets
+def rows(part: Part, columns: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
+    """The cells of some columns, some rows at a time, pictures as the bytes of their files, or None."""
+    for told, arrays in apart("distk.saved_here:cells", str(part.folder), columns=list(columns)):
+        coming = iter(arrays)
+        try:
+            chunk = {name: _cells(told["columns"][name], coming) for name in columns}
+            sound = len({len(cells) for cells in chunk.values()}) <= 1
+        except (KeyError, TypeError, StopIteration, ValueError, AttributeError):
+            sound = False
+        if not sound:
+            raise DistkError(f"'{part.folder}' is damaged: its reader gives columns of several lengths.")
+        yield chunk
 
-    kept = part.select_columns(list(columns))
-    for name in columns:
-        if isinstance(part.features[name], datasets.Image):
-            kept = kept.cast_column(name, datasets.Image(decode=False))
-    for start in range(0, len(kept), AT_ONCE):
-        yield kept[start : start + AT_ONCE]
+
+def _cells(told: dict[str, Any], arrays: Iterator[np.ndarray]) -> list[Any]:
+    if told["form"] == "words":
+        return list(told["cells"])
+    if told["form"] == "numbers":
+        array = next(arrays)
+        return array.tolist() if array.ndim == 1 else list(array)
+    content, sizes = next(arrays).tobytes(), next(arrays)
+    ends = np.maximum(sizes, 0).cumsum()
+    if len(ends) and ends[-1] != len(content):
+        raise ValueError("bytes of pictures")
+    return [
+        None if size < 0 else content[end - size : end] for size, end in zip(sizes.tolist(), ends.tolist(), strict=True)
+    ]
 
 
-def table(part: Any) -> Iterator[tuple[list[str], list[list[Any]]]]:
+def table(part: Part) -> Iterator[tuple[list[str], list[list[Any]]]]:
     """As `distk.tabular.chunks`: the columns of words, numbers and classes, the latter by their names."""
-    found = kinds(part)
-    names = [name for name, kind in found.items() if kind in ("word", "number", "class")]
+    names = [name for name, kind in part.kinds.items() if kind in ("word", "number", "class")]
     for chunk in rows(part, names):
-        yield (
-            names,
-            [
-                [part.features[name].int2str(cell) if cell is not None and cell >= 0 else None for cell in chunk[name]]
-                if found[name] == "class"
-                else chunk[name]
-                for name in names
-            ],
-        )
+        yield names, [named(part, name, chunk[name]) if name in part.classes else chunk[name] for name in names]
 
 
-def kinds(part: Any) -> dict[str, str]:
-    """What each column holds: picture, class, word, number, array, or other."""
-    import datasets
-
-    def kind(feature: Any) -> str:
-        if isinstance(feature, datasets.Image):
-            return "picture"
-        if isinstance(feature, datasets.ClassLabel):
-            return "class"
-        if isinstance(feature, datasets.Value):
-            if feature.dtype in ("string", "large_string"):
-                return "word"
-            return "number" if feature.dtype.startswith(("int", "uint", "float", "bool")) else "other"
-        if isinstance(feature, (datasets.Array2D, datasets.Array3D, datasets.Array4D)):
-            return "array"
-        inner = getattr(feature, "feature", None)
-        return "array" if isinstance(inner, datasets.Value) and kind(inner) == "number" else "other"
-
-    return {str(name): kind(feature) for name, feature in part.features.items()}
+def named(part: Part, name: str, cells: Sequence[Any]) -> list[str | None]:
+    """The names of the classes of a column's cells; None where a cell has none (-1, or nothing)."""
+    words = part.classes[name]
+    return [words[cell] if isinstance(cell, int) and 0 <= cell < len(words) else None for cell in cells]

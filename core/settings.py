@@ -35,8 +35,9 @@ class TrainConfig:
     init_from: str = option(
         "", "checkpoint to begin with: tensors of the same name and shape are taken from it", place=True
     )
-    precision: Literal["fp32", "tf32", "bf16"] = option(
-        "fp32", "arithmetic of the networks; tf32, bf16: with 2-D convolutions channels last"
+    precision: Literal["fp32", "tf32", "bf16"] = option("fp32", "arithmetic of the networks")
+    channels_last: Literal["auto", "on", "off"] = option(
+        "auto", "2-D convolutions channels last, which adds in another order; auto: with tf32 and bf16"
     )
     deterministic: bool = option(
         False, "on CUDA the same numbers in every run, too: kernels that add in a fixed order, some of them slower"
@@ -74,7 +75,7 @@ class TrainConfig:
 
 
 _SCORES = ("validation", "eval", "eval_every", "eval_option", "keep", "patience", "stop_when")
-_MACHINE = ("device", "data_on", "precision", "deterministic", "capture", "compile", "on_nonfinite")
+_MACHINE = ("device", "data_on", "precision", "channels_last", "deterministic", "capture", "compile", "on_nonfinite")
 _WRITTEN = ("log_every", "checkpoint_every", "log")
 _PENALTIES = ("penalty", "penalty_weight", "penalty_layer", "penalty_option")
 TRAIN_PANELS = {

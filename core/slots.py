@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distk.console import counted
 from distk.errors import DistkError
 
 MOST_SLOTS = 1 << 12
@@ -42,6 +43,6 @@ def shares(slots: Tensor) -> np.ndarray:
     taken = slots.argmax(1) if slots.is_floating_point() else slots
     count = slots.shape[1] if slots.is_floating_point() else int(slots.max()) + 1
     if count > MOST_SLOTS:
-        raise DistkError(f"'slots' numbers {count:,} slots; at most {MOST_SLOTS:,} are read.")
+        raise DistkError(f"'slots' numbers {counted(count, 'slot')}; at most {MOST_SLOTS:,} are read.")
     flat = taken.flatten(1)
     return np.stack([(flat == s).double().mean(1).numpy() for s in range(count)], 1)

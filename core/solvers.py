@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from distk.console import counted
+
 CHECK_EVERY = 10
 """Iterations between two looks from the host at whether everything has converged."""
 
@@ -23,7 +25,7 @@ class Clusters(NamedTuple):
 def random_points(x: Tensor, clusters: int, runs: int, generator: torch.Generator) -> Tensor:
     """Starts of k-means: in each run K different rows of x `[n, d]`, `[R, K, d]`. Raises ValueError for n < K."""
     if len(x) < clusters:
-        raise ValueError(f"{clusters} clusters need as many points, and there are {len(x)}")
+        raise ValueError(f"{counted(clusters, 'cluster')} need as many points, and there are {len(x)}")
     order = torch.rand(runs, len(x), generator=generator, device=generator.device).argsort(1)
     return x[order[:, :clusters].to(x.device)]
 

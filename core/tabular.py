@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from distk.apart import apart
+from distk.console import counted
 from distk.errors import DistkError, UsageError
 from distk.tree import Entry
 
@@ -68,7 +69,7 @@ def _of_rows(rows: Iterator[list[str]], names: list[str], where: str) -> Iterato
         wrong = next((row for row in sound if len(row) != len(names)), None)
         if wrong is not None:
             at = line + chunk.index(wrong)
-            raise DistkError(f"row {at} of '{where}' has {len(wrong)} cells, its first line {len(names)}.")
+            raise DistkError(f"row {at} of '{where}' has {counted(len(wrong), 'cell')}, its first line {len(names)}.")
         line += len(chunk)
         if sound:
             yield names, list(zip(*sound, strict=True))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distk.config import C
+from distk.console import counted
 from distk.data import Dataset, DataSpec
 from distk.errors import UsageError
 
@@ -99,7 +100,7 @@ class Actions:
                 raise ValueError(f"{count!r} is not a number of actions")
             names = tuple(map(str, extra.get("action_names") or range(count)))
             if len(names) != count:
-                raise ValueError(f"{count} actions have {len(names)} names")
+                raise ValueError(f"{counted(count, 'action')} have {counted(len(names), 'name')}")
             return cls(names)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UsageError(

@@ -223,7 +223,7 @@ def _tar_members(root: Path, tree: Tree) -> Iterator[Member]:
 def _content(root: Path, name: str, size: int, start: Callable[[], IO[bytes] | None]) -> IO[bytes]:
     """A member's content, which must be of the size that the archive states. Raises DistkError for another one."""
     if size > LARGEST:
-        raise DistkError(f"'{name}' in '{root}' has {size:,} bytes; at most {LARGEST:,} are read.")
+        raise DistkError(f"'{name}' in '{root}' has {counted(size, 'byte')}; at most {LARGEST:,} are read.")
     try:
         file = start()
         content = b"" if file is None else file.read(size + 1)
@@ -231,5 +231,5 @@ def _content(root: Path, name: str, size: int, start: Callable[[], IO[bytes] | N
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DistkError(f"'{name}' in '{root}' cannot be unpacked ({reason}).") from error
     if len(content) != size:
-        raise DistkError(f"'{name}' in '{root}' does not have the {size:,} bytes that the archive states.")
+        raise DistkError(f"'{name}' in '{root}' does not have the {counted(size, 'byte')} that the archive states.")
     return io.BytesIO(content)

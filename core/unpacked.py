@@ -17,7 +17,7 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from distk.console import progress
+from distk.console import counted, progress
 from distk.errors import DistkError
 from distk.files import read_bytes
 from distk.kept import cache_folder
@@ -75,8 +75,8 @@ def _folder(root: Path, suffixes: Collection[str] | None) -> Path:
         room = max(SMALL, SWOLLEN * held.st_size)
         if total > room:
             raise DistkError(
-                f"'{root}' has {held.st_size:,} bytes and unpacks to {total:,}; unpack it yourself if that is what you "
-                "expect."
+                f"'{root}' has {counted(held.st_size, 'byte')} and unpacks to {total:,}; unpack it yourself if that is"
+                " what you expect."
             )
         return _unpack(tree, place, about, total)
 

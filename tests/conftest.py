@@ -36,12 +36,34 @@ def is_random(function: object, fixtures: Sequence[str]) -> bool:
 def pytest_addoption(parser: pytest.Parser) -> None:
     told = "A:B: run each test that draws numbers once for each of the seeds A to B-1; with -m random these alone"
     parser.addoption("--seeds", metavar="A:B", help=told)
+    brisk = "with --seeds: a test that takes longer is run with its first seed alone (in each worker)"
+    parser.addoption("--brisk", type=float, default=float("inf"), metavar="SECONDS", help=brisk)
+    kept = (
+        "append what became of each test to FILE as it comes, failures with their text: a killed run has told so much"
+    )
+    parser.addoption("--told", type=Path, metavar="FILE", help=kept)
+
+
+class Told:
+    """Writes what becomes of each test as it comes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or not report.passed:
+            seeds = [str(value) for name, value in report.user_properties if name == "DISTK_TEST_SEED"]
+            line = f"{report.outcome} {report.when} {report.duration:.2f}s {report.nodeid} {' '.join(seeds)}\n"
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + (f"{report.longreprtext[-4000:]}\n" if report.failed else ""))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tests that are not marked cuda see the machine without its GPU: what they compare is made on the CPU, and a
     process that has used CUDA can no longer be forked. `pytest -m cuda` runs the others; with DISTK_TEST_GPU=1 all see
     it, and what fails then for more than its last digits, or for where a tensor lies, is a fault of ours."""
+    if (path := config.getoption("--told")) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Told(path))
     if config.getoption("markexpr") != "cuda" and not os.environ.get("DISTK_TEST_GPU"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
@@ -80,9 +102,24 @@ def _seed_globals(item: pytest.Item) -> None:
     torch.manual_seed(chosen)
 
 
+LONG: set[str] = set()
+"""Tests that took longer than `--brisk`, without their seed."""
+
+
+def _without_seed(item: pytest.Item) -> str:
+    return re.sub(r"-?seed\d+(?=\])", "", item.nodeid)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     _seed_globals(item)  # for fixtures of a module or the session
+    if item.config.getoption("--seeds") and _without_seed(item) in LONG:
+        pytest.skip("longer than --brisk")
+
+
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    if call.when == "call" and call.duration > item.config.getoption("--brisk"):
+        LONG.add(_without_seed(item))
 
 
 @pytest.fixture(autouse=True)

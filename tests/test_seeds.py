@@ -61,6 +61,15 @@ def test_several_seeds_at_once_and_random_tests_alone(tmp_path: Path) -> None:
     assert "DISTK_TEST_SEED=7  test_example.py::test_that_draws[seed7]" in text
 
 
+def test_a_long_test_gets_one_seed_and_what_came_is_told(tmp_path: Path) -> None:
+    text = run(tmp_path, "--seeds", "5:8", "--brisk", "0", "--told", "told.txt", "-k", "draws")
+    assert "1 failed, 2 skipped" in text
+    lines = [line.split() for line in (tmp_path / "told.txt").read_text().splitlines()]
+    rows = [(words[0], words[-1]) for words in lines if len(words) > 3 and words[3].startswith("test_example.py::")]
+    assert rows == [("failed", "5"), ("skipped", "6"), ("skipped", "7")]
+    assert "AssertionError: seed=5" in (tmp_path / "told.txt").read_text()
+
+
 UNSEEDED = re.compile(
     r"default_rng\(\)|urandom|SystemRandom|secrets\.|torch\.seed\(|random\.seed\(\)|Random\(\)|uuid4|def seed\(\)"
 )

@@ -13,6 +13,7 @@ import typer
 from distk import console
 from distk.commands.arguments import Split
 from distk.commands.shared import Look, OnData, titled
+from distk.console import counted
 from distk.covariance import columns_of, correlation, statistics
 from distk.files import write_atomic
 from distk.metric import encode_table
@@ -56,6 +57,6 @@ def _heat_maps(target: Path, c: np.ndarray, correlations: np.ndarray, names: Seq
         few = len(names) <= 12
         axis.set_xticks(range(len(names)) if few else [], names if few else [], fontsize=6, rotation=90)
         axis.set_yticks(range(len(names)) if few else [], names if few else [], fontsize=6)
-        axis.set_xlabel("unit of the code" if few else f"{len(names)} units of the code", fontsize=7)
+        axis.set_xlabel("unit of the code" if few else f"{counted(len(names), 'unit')} of the code", fontsize=7)
     figure.suptitle(title, fontsize=8)
     write_atomic(target, as_figure(figure, target.suffix, 200))

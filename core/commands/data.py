@@ -55,6 +55,8 @@ app.callback()(lambda: None)
 
 
 def _dataset_command(entry: Registration, name: str) -> Any:
+    from distk.commands.shared import Look
+
     config = entry.load().Config
 
     def run(
@@ -62,7 +64,8 @@ def _dataset_command(entry: Registration, name: str) -> Any:
             str | None, typer.Option(help="Folder of the data set's own files; default: $DISTK_DATA.")
         ] = None,
         preview: Annotated[
-            Path | None, typer.Option(help="Draw items into this PNG (clips also as GIF, sentences as text).")
+            Path | None,
+            typer.Option(help="Draw items into this PNG, SVG or PDF (clips also as GIF, sentences as text)."),
         ] = None,
         n: Annotated[int, typer.Option("--n", "-n", help="Items in the preview.", min=1, max=1024)] = 64,
         split: Split = "all",
@@ -74,6 +77,7 @@ def _dataset_command(entry: Registration, name: str) -> Any:
         stats: Annotated[bool, typer.Option("--stats", help="Count what the data set knows of itself.")] = False,
         device: Device = "auto",
         json: Json = False,
+        look: Look = Look(),
         **values: Any,
     ) -> None:
         from distk.data import open_dataset
@@ -108,7 +112,8 @@ def _dataset_command(entry: Registration, name: str) -> Any:
             if found := facts.get(key):
                 console.table(title, tuple(found[0]), [tuple(r.values()) for r in found])
 
-    taken = set(inspect.signature(run).parameters)  # a setting `split` of the data becomes --data-split, as in train
+    # A setting `split` of the data becomes --data-split, as in train.
+    taken = {*inspect.signature(run).parameters, "form", "format", "dpi"}
     own = options.parameters(config, f"Data: {entry.name}", taken, "data_")
     drawn = f" --preview {entry.name}.png" if PICTURED & set(entry.tags) else ""
     help_text = f"{entry.summary}.\n\nExample: distk data {name}{drawn}"

@@ -17,6 +17,7 @@ from torch import Tensor
 from distk import console
 from distk.commands.arguments import Seed, Split
 from distk.commands.shared import OnData
+from distk.console import counted
 from distk.data import Dataset, FactorDataset
 from distk.embedding import best_dimensions, histogram, label_of, neighbours, recall
 from distk.errors import DistkError, UsageError
@@ -135,7 +136,9 @@ def _servable(dataset: Dataset, items: int, ks: list[int], text: str) -> list[in
     """The numbers of neighbours that so many items can have. Raises UsageError, before anything is encoded, where the
     user asked for more, and where nothing is known of the items."""
     if max(ks) >= items and text != KS:
-        raise UsageError(f"--ks {max(ks)} asks for as many neighbours, but each of {items:,} items has {items - 1:,}.")
+        raise UsageError(
+            f"--ks {max(ks)} asks for as many neighbours, but each of {counted(items, 'item')} has {items - 1:,}."
+        )
     categorical = isinstance(dataset, FactorDataset) and "categorical" in dataset.factor_kinds
     try:
         label_of(dataset, torch.zeros(1, dtype=torch.long, device=dataset.device))

@@ -8,21 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from distk import completing, console, options
-from distk.asked import Asked, asked
-from distk.codefile import table_from_arrays
-from distk.commands.scorefiles import subject_of, target_of, written
-from distk.commands.scoretable import show
-from distk.commands.shared import UNFIT, Look, OnRows, require, titled, written_to
+from distk import completing, options
+from distk.asked import asked
+from distk.commands.bundles import Look, OnRows
 from distk.config import assignments
-from distk.device import choose_device
 from distk.errors import DistkError, UsageError
-from distk.evaluation import check_options, codes_cache, expand, own_words
-from distk.evaluation import evaluate as score
-from distk.metric import CodeTable, Picture
 from distk.options import Bundle
 from distk.registry import registry
-from distk.results import read
 
 HOW = "How to score"
 _SETTING = "distk.setting."
@@ -48,6 +40,10 @@ def _own_options(args: list[str], taken: set[str | None]) -> list[Any]:
     """Options for the settings of the metrics in `args`, except `taken` ones; their values go to `ctx.meta`."""
     named = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg in ("--metric", "-m")]
     named += [arg.partition("=")[2] for arg in args if arg.startswith("--metric=")]
+    if not named:
+        return []
+    from distk.evaluation import expand
+
     extra: dict[str, Any] = {}
     for name in expand(named):
         try:
@@ -191,123 +187,21 @@ def evaluate(
     names = list(dict.fromkeys(one.metric for one in wanted))
     if not names:
         raise UsageError("name at least one --metric; `distk list metrics` shows them.")
+    from distk.commands.scoring import File, run
+
+    file = File(codes, factors, codes_columns) if codes is not None else None
+    if file is None and (factors is not None or codes_columns is not None):
+        option = "--factors" if factors is not None else "--codes-columns"
+        raise UsageError(f"{option} chooses from a file of codes: name it with --codes.")
     own = {**how.settings(names), **_typed(context)}
-    if taken := sorted(own_words() & own.keys()):
-        told = f"for a metric's setting of that name write --set METRIC.{taken[0]}=VALUE."
-        raise UsageError(f"'{taken[0]}' is an option of `distk eval` itself, --{taken[0]}; {told}")
-    check_options(names, own)
-    settings = {"repeats": how.repeats, "baseline": how.baseline or 0, "ci": how.ci or 0, **own}
-    if on.out is not None:
-        on.out = written_to(on.out, f"{codes.stem if codes is not None else 'checkpoint'}.eval.json")
-    if codes is not None:
-        if fit is not None:
-            raise UsageError("--fit names a split to encode; rows to test on stand in the file as codes_test.")
-        table = _table(on, codes, rows, factors, codes_columns)
-        results = {on.split: score(table, metric or [], seed=on.seed, **settings)}
-    else:
-        if factors is not None or codes_columns is not None:
-            option = "--factors" if factors is not None else "--codes-columns"
-            raise UsageError(f"{option} chooses from a file of codes: name it with --codes.")
-        results = _of_model(on, rows, fit, wanted, metric or [], settings)
-    path = codes if codes is not None else on.path
-    subject = subject_of(on, codes)
-    drawn: dict[str, dict[str, Picture]] = {}
-    unwritten: DistkError | None = None
-    for split, result in results.items():
-        subject_words = _subject(on, codes, split, result)
-        drawn[split] = {} if plots is False else _drawn(result["metrics"], subject_words)
-        result["provenance"] = {**subject, **result["provenance"]}
-        named = {"checkpoint": str(path), **result}
-        try:
-            target = target_of(on, codes, split, len(results) > 1)
-            if target is not None:
-                named = written(target, named, subject, drawn[split], both=bool(plots))
-        except DistkError as error:  # the figures are shown all the same
-            unwritten = error
-        results[split] = named
-    if on.json:
-        console.emit_json(results[on.split] if len(results) == 1 else {"checkpoint": str(path), "splits": results})
-    else:
-        show(results, drawn if plots else {}, every="all" in (metric or []))
-    if unwritten is not None:
-        raise unwritten
-    _exit_code([values for result in results.values() for values in result["metrics"].values()], strict)
+    settings = {"repeats": how.repeats, "baseline": how.baseline or 0, "ci": how.ci or 0}
+    run(on, metric or [], own, settings, file=file, rows=rows, fit=fit, plots=plots, strict=strict)
 
 
 def _typed(context: typer.Context) -> dict[str, Any]:
     """The metrics' own options that `EvalCommand` has read."""
     found = {k.removeprefix(_SETTING): v for k, v in context.meta.items() if k.startswith(_SETTING)}
     return {k: ",".join(map(str, v)) if isinstance(v, (list, tuple)) else v for k, v in found.items()}
-
-
-def _table(on: OnRows, codes: Path, rows: int | None, factors: str | None, columns: str | None) -> CodeTable:
-    """The table of a file of codes."""
-    if on.checkpoint is not None:
-        raise UsageError("give a checkpoint or --codes, not both.")
-    if on.data or on.data_dir or rows or on.split != "all":
-        raise UsageError("--data, --data-dir, --split and --rows choose what to encode; --codes is encoded already.")
-    if on.out is not None:
-        read(on.out)
-    return table_from_arrays(
-        codes, choose_device(on.device), columns=None if columns is None else [columns], factors=factors
-    )
-
-
-def _of_model(
-    on: OnRows, rows: int | None, fit: str | None, wanted: list[Asked], texts: list[str], settings: dict[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """Scores of a trained model by split, a split's table of codes cached. All splits are looked up first."""
-    on.open()
-    if all(_reads_codes(one.metric) for one in wanted):
-        require(on.model, on.header, "eval", "encode")
-    data = on.dataset()
-    splits = list(dict.fromkeys(on.split.split(",")))
-    for split in [*splits, *([fit] if fit is not None else []), *(one.split for one in wanted if one.split)]:
-        data.rows(split)
-    for split in splits:  # a file of something else is noticed before the work
-        if (target := target_of(on, None, split, len(splits) > 1)) is not None:
-            read(target)
-    results = {}
-    for split in splits:
-        own = f"-{split}" if len(splits) > 1 else ""
-        cache = codes_cache(on.path, own)
-        results[split] = score(
-            on.model, texts, data=data, split=split, fit=fit, rows=rows, seed=on.seed, cache=cache, **settings
-        )
-    return results
-
-
-def _reads_codes(name: str) -> bool:
-    try:
-        return bool(registry().find("metric", name).load().needs_codes)
-    except DistkError:  # it will be a row with its reason
-        return True
-
-
-def _subject(on: OnRows, codes: Path | None, split: str, result: dict[str, Any]) -> str:
-    """What pictures of these scores say of what was scored."""
-    if codes is not None:
-        return f"codes of {codes.name}"
-    told_of = result["provenance"]
-    return titled(on.header, f"{told_of.get('data')}, {split} split" if split != "all" else str(told_of.get("data")))
-
-
-def _drawn(results: dict[str, Any], subject: str) -> dict[str, Picture]:
-    """The pictures of all metrics, by "metric.picture"."""
-    drawn: dict[str, Picture] = {}
-    for name, values in results.items():
-        if "error" not in values:
-            pictures = (
-                registry().find("metric", values.get("metric", name)).load().pictures({**values, "subject": subject})
-            )
-            drawn |= {f"{UNFIT.sub('-', name)}.{key}": picture for key, picture in pictures.items()}
-    return drawn
-
-
-def _exit_code(results: list[dict[str, Any]], strict: bool) -> None:
-    failed = ["error" in values for values in results]
-    if any(failed) and (strict or all(failed)):
-        raise typer.Exit(1)
 
 
 command = options.command(evaluate, "eval", cls=EvalCommand)

@@ -14,6 +14,7 @@ from distk import checkpoint as files
 from distk import console, results
 from distk.commands.arguments import Checkpoint, Json
 from distk.commands.shared import written_to
+from distk.console import counted
 from distk.errors import DistkError
 from distk.registry import registry
 from distk.run import find_checkpoint
@@ -94,13 +95,13 @@ def info(
         console.emit_json(values)
         return
     rows = [
-        ("file", f"{path} ({path.stat().st_size:,} bytes)"),
+        ("file", f"{path} ({counted(path.stat().st_size, 'byte')})"),
         ("method", f"{header.method}, plugin {header.plugin} of {header.distribution} {header.version}"),
         ("step", f"{header.step:,}, seed {header.seed}, {'resumable' if values['resumable'] else 'stripped'}"),
         ("data", f"{header.data.get('name')}: {header.data.get('origin')}"),
         ("items", f"{header.data['spec']['kind']} {tuple(header.data['spec']['shape'])}"),
         ("latents", ", ".join(f"{g['name']} {g['kind']} {g['size']}" for g in header.latents)),
-        ("numbers", f"{count:,} in {len(model)} tensors"),
+        ("numbers", f"{count:,} in {counted(len(model), 'tensor')}"),
         ("settings", ", ".join(f"{k}={v}" for k, v in header.config.items())),
     ]
     for score in scores:

@@ -10,6 +10,7 @@ import typer
 from distk import console, options
 from distk.commands.own import OwnCommand
 from distk.commands.shared import Look, OnRows, present, titled
+from distk.console import counted
 from distk.device import seeded
 from distk.prediction import continued
 
@@ -37,12 +38,14 @@ def predict(
         made = continued(model.predict, dataset, n, seeded(on.seed, dataset.device), on.split, past, steps)
     pairs = [torch.cat([made.before, end], 1) for end in (made.truth, made.made)]
     names = [f"{i + 1} {what}" for i in range(len(pairs[0])) for what in ("happens", "predicted")]
-    title = titled(on.header, f"{made.before.shape[1]} frames shown")
+    title = titled(on.header, f"{counted(made.before.shape[1], 'frame')} shown")
     files = present(model, torch.stack(pairs, 1).flatten(0, 1), on.shown("predict"), 2, rows=names, title=title)
     errors, still = made.errors.tolist(), made.still.tolist()
     if not on.json:
         rows = [(i + 1, *row) for i, row in enumerate(zip(errors, still, strict=True))]
-        console.table(f"{len(errors)} frames after {made.before.shape[1]}", ("step", "error", "nothing changes"), rows)
+        console.table(
+            f"{counted(len(errors), 'frame')} after {made.before.shape[1]}", ("step", "error", "nothing changes"), rows
+        )
     on.report(files, shown=made.before.shape[1], errors=errors, errors_of_no_change=still)
 
 

@@ -11,6 +11,7 @@ import typer
 
 from distk import console
 from distk.commands.arguments import Json
+from distk.console import counted
 from distk.errors import UsageError
 from distk.laboratory.index import Runs, runs_below
 from distk.laboratory.records import Record, unknown_key
@@ -114,7 +115,7 @@ def _print_problems(records: list[Record]) -> None:
 def _count(shown: int, kept: int, all_: int, folder: Path) -> str:
     if not all_:
         return f"no run lies below '{folder}': train one with `distk train`"
-    told = f"{kept:,} of {all_:,} runs" if kept != all_ else f"{all_:,} run{'s' if all_ > 1 else ''}"
+    told = f"{kept:,} of {counted(all_, 'run')}" if kept != all_ else counted(all_, "run")
     return told if shown == kept else f"{shown} of {told} shown; --limit 0 shows all"
 
 

@@ -48,7 +48,7 @@ def written(
     _remove_old(
         target, stem, [UNFIT.sub("-", n) for n, values in result["metrics"].items() if "error" not in values], files
     )
-    console.note(f"written: {target}" + (f" and {len(files)} pictures beside it" if files else ""))
+    console.note(f"written: {target}" + (f" and {console.counted(len(files), 'picture')} beside it" if files else ""))
     _tell_of_others(whole, result)
     return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distk import console
+from distk.console import counted
 from distk.errors import DistkError
 from distk.meaning import ARROWS
 from distk.metric import Picture
@@ -35,13 +36,17 @@ def show(results: dict[str, dict[str, Any]], drawn: dict[str, dict[str, Picture]
         of = f" ({split})" if several else ""
         failed += [(f"{name}{of}", values["error"]) for name, values in scored.items() if "error" in values]
         notes += [
-            f"{name}{of}, {key}: {why}" for name, v in scored.items() for key, why in v.get("reasons", {}).items()
+            f"{name}{of}, {why if why.startswith(key) else f'{key}: {why}'}"
+            for name, v in scored.items()
+            for key, why in v.get("reasons", {}).items()
         ]
     anything = any("error" not in values for scored in metrics.values() for values in scored.values())
     if failed and every and anything:
         names = ", ".join(name for name, _ in failed)
         console.say()
-        console.note(f"{len(failed)} metrics do not apply here (name one, or add --json, for its reason): {names}")
+        console.note(
+            f"not applicable here: {counted(len(failed), 'metric')} (name one, or add --json, for its reason): {names}"
+        )
     elif failed and anything:
         console.say()
         console.table("", ("not scored", "because"), failed)
@@ -63,7 +68,7 @@ def _dependent(results: dict[str, dict[str, Any]]) -> list[str]:
         pairs = result.get("provenance", {}).get("dependent_factors", [])
         if pairs:
             named = [f"{' and '.join(p['factors'])} ({p['share']:.0%})" for p in pairs[:PAIRS]]
-            more = f" and {len(pairs) - PAIRS} more pairs" if len(pairs) > PAIRS else ""
+            more = f" and {counted(len(pairs) - PAIRS, 'more pair')}" if len(pairs) > PAIRS else ""
             of = f" of split '{split}'" if len(results) > 1 else ""
             lines.append(f"factors{of} tell of each other: {', '.join(named)}{more}; see dependent-gaps")
     return lines

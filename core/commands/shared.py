@@ -1,12 +1,10 @@
-"""What commands that look into a trained model share: the options that travel together, opening, writing."""
+"""What commands that look into a trained model share: opening, choosing rows, writing; the options are `bundles`."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -14,179 +12,25 @@ from torch import Tensor
 
 from distk import console, images, look
 from distk.checkpoint import Header
-from distk.commands.arguments import Checkpoint, DataDir, DataName, Device, Json, Out, Seed, Split
+from distk.commands.bundles import UNFIT as UNFIT
+from distk.commands.bundles import Look as Look
+from distk.commands.bundles import OnData as OnData
+from distk.commands.bundles import OnModel as OnModel
+from distk.commands.bundles import OnRows as OnRows
 from distk.console import note
 from distk.data import Dataset
 from distk.errors import NotServed, UsageError
 from distk.files import write_atomic
 from distk.fitting import fitting_data
-from distk.latents import Code
 from distk.method import Method, can
 from distk.models import open_model
-from distk.options import Bundle, asked
+from distk.options import asked
 from distk.run import find_checkpoint
 from distk.sheet import Sheet
 from distk.video import write_clips
 
-M = TypeVar("M", bound=Method)
-UNFIT = re.compile(r"[^\w.=+-]+")
-"""What of the name of a data set or a score has no place in the name of a file."""
 SECONDS = 0.15
 """How long a frame of a clip is shown."""
-
-
-@dataclass(kw_only=True)
-class OnModel(Bundle):
-    """The options of a command that looks into a trained model; `open` fills path, model and header."""
-
-    checkpoint: Checkpoint = None
-    out: Out = None
-    device: Device = "auto"
-    json: Json = False
-    path: Path = field(init=False)
-    model: Method = field(init=False)
-    header: Header = field(init=False)
-
-    def open(self, command: str = "", *abilities: str) -> Self:
-        """Load the named or newest checkpoint, and say on stderr which one it is.
-
-        Raises NotServed where the model lacks one of the abilities that `command` needs.
-        """
-        self.path, self.model, self.header = opened(self.checkpoint, self.device)
-        if command:
-            require(self.model, self.header, command, *abilities)
-        return self
-
-    def of(self, cls: type[M], methods: str) -> M:
-        """The opened model, which must be a `cls`. Raises NotServed, naming `methods`, when it is not."""
-        if not isinstance(self.model, cls):
-            raise NotServed(
-                f"'{self.path}' holds a model of method '{self.header.method}'; this command serves {methods}."
-            )
-        return self.model
-
-    def target(self, name: str, *also: str) -> Path:
-        """`--out`, or the file `<checkpoint's stem>.name` beside the checkpoint; see `beside`."""
-        return self.beside(f"{self.path.stem}.{name}", *also)
-
-    def shown(self, name: str) -> Path:
-        """As `target`, for what `present` writes: the suffix is one of the forms of the opened model's items."""
-        first, *also = forms(self.model)
-        return self.target(f"{name}{first}", *also)
-
-    def beside(self, name: str, *also: str) -> Path:
-        """`--out`, or the file `name` beside the checkpoint. also: suffixes that `--out` may have beside its own."""
-        return beside(self.path, self.out, name, *also)
-
-    def report(self, files: list[Path], **values: Any) -> None:
-        """Say which files were written: JSON on stdout with `values`, or a line each."""
-        report(files, self.json, **values)
-
-
-@dataclass(kw_only=True)
-class Look(Bundle):
-    """`--format` and `--dpi` of a command that draws pictures: taking it as a parameter is all that a command does.
-
-    The names that `target`, `beside` and `shown` give then have the chosen suffix, and what writes pictures, `Sheet`
-    and `as_figure`, has the chosen dots per inch.
-    """
-
-    form: look.Form = None
-    dpi: look.Dpi = None
-
-    def __post_init__(self) -> None:
-        if self.form or self.dpi:  # not where a module is imported that has this as a default
-            look.choose(self.form, self.dpi)
-
-
-@dataclass(kw_only=True)
-class OnData(OnModel):
-    """The options of a command that holds a model against a data set."""
-
-    data: DataName = None
-    data_dir: DataDir = None
-
-    def dataset(self) -> Dataset:
-        """The data set that the opened model was trained on, or the one that `--data` names."""
-        return its_data(self.model, self.header, self.data, self.data_dir)
-
-    def other_data(self) -> str:
-        """What files are called after when the data are not those of the training; empty where they are."""
-        own, folder = self.header.data.get("name", ""), self.header.data.get("folder")
-        moved = self.data_dir is not None and (not folder or self.data_dir.resolve() != Path(folder).resolve())
-        if (self.data or own) == own and not moved:
-            return ""
-        words = [self.data or own, *([self.data_dir.resolve().name] if moved and self.data_dir is not None else [])]
-        return "-".join(UNFIT.sub("-", word) for word in words)
-
-    def beside(self, name: str, *also: str) -> Path:
-        """`--out`, or the file `name` beside the checkpoint, called after other data than those of the training."""
-        words = Path(name)
-        of = self.other_data()
-        return super().beside(f"{words.stem}.{of}{words.suffix}" if of else name, *also)
-
-
-@dataclass(kw_only=True)
-class OnRows(OnData):
-    """The options of a command that draws some rows of a data set by a seed."""
-
-    split: Split = "test"
-    seed: Seed = 0
-
-    def starts_at_data(self, start: str | None, command: str, **named: int | None) -> bool:
-        """Whether the opened model's walk starts at items: `start` if it is given, else where it can encode.
-
-        named: option -> the row that it names, or None. Raises NotServed where items are asked for and the model has
-        no encoder, UsageError for a named row where codes are drawn.
-        """
-        coded = can(self.model, "encode")
-        given = [f"--{option}" for option, row in named.items() if row is not None]
-        if given and start != "data" and not (coded and start is None):
-            words = f"{' and '.join(given)} {'names an item' if len(given) == 1 else 'name items'} of the data"
-            if start == "prior":
-                raise UsageError(f"{words}, and --start prior draws codes by --seed: leave one of the two out.")
-            raise NotServed(
-                f"{words}, and method '{self.header.method}' has no encoder that gives its code: codes are drawn by "
-                "--seed."
-            )
-        if start is None:
-            return coded
-        if start == "data" and not coded:
-            raise NotServed(
-                f"method '{self.header.method}' has no encoder, so `distk {command}` cannot start at items of the "
-                "data: use --start prior, which draws codes by --seed."
-            )
-        return start == "data"
-
-    def draws(self, n: int) -> Code:
-        """`n` codes from the opened model's prior, drawn by the seed."""
-        device = self.model.device
-        with torch.no_grad():
-            return self.model.prior(n, torch.Generator(device=device).manual_seed(self.seed))
-
-    def one_of(self, dataset: Dataset, row: int, option: str) -> int:
-        """A row that the user named. Raises UsageError when the data set has it not."""
-        if not 0 <= row < len(dataset):
-            raise UsageError(f"{option} {row} is outside the data set's rows 0 to {len(dataset) - 1}.")
-        return row
-
-    def pairs(self, dataset: Dataset, a: int | None, b: int | None, pairs: int) -> Tensor:
-        """Rows int64 `[n, 2]`: the pair that `--a` and `--b` name, or random ones of the split."""
-        if a is None or b is None:
-            if (a is None) != (b is None):
-                raise UsageError("give both --a and --b, or neither for random pairs.")
-            drawn = self.rows(dataset, 2 * pairs)
-            if len(drawn) < 2:
-                raise UsageError(f"the {self.split} split has one item: a pair needs two.")
-            return drawn[: len(drawn) // 2 * 2].view(-1, 2)
-        self.one_of(dataset, a, "--a"), self.one_of(dataset, b, "--b")
-        if a == b:
-            raise UsageError(f"--a and --b are both {a}: name two different rows.")
-        return torch.tensor([[a, b]], device=dataset.device)
-
-    def rows(self, dataset: Dataset, n: int) -> Tensor:
-        """`n` different rows of the split, int64 `[n]`, drawn by the seed."""
-        return choose_rows(dataset, n, self.seed, self.split)
 
 
 def opened(checkpoint: Path | None, device: str) -> tuple[Path, Method, Header]:
@@ -275,9 +119,14 @@ def written_to(out: Path, name: str, *also: str, option: str = "--out") -> Path:
     elif out.suffix.lower() not in suffixes:
         known = " or ".join(suffixes)
         raise UsageError(f"{option} '{out}': this is written as {known}, so the name cannot end in '{out.suffix}'.")
+    check_folder(out, option)
+    return out
+
+
+def check_folder(out: Path, option: str = "--out") -> None:
+    """Raise UsageError where the folder of a file to be written does not exist: asked before anything is opened."""
     if not out.parent.is_dir():
         raise UsageError(f"{option} '{out}': the folder '{out.parent}' does not exist.")
-    return out
 
 
 def forms(model: Method) -> tuple[str, ...]:

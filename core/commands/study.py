@@ -10,6 +10,7 @@ import typer
 from distk import console
 from distk.commands.arguments import Device, Json
 from distk.commands.shared import Look
+from distk.console import counted
 from distk.device import choose_device
 from distk.errors import DistkError
 from distk.files import read_text
@@ -22,6 +23,7 @@ from distk.study.checks import Preview, preview
 from distk.study.plan import Plan, differences, plan
 from distk.study.protocol import StudyFailed
 from distk.study.report import check_directions
+from distk.study.scales import instead, told
 from distk.study.submitted import settings_of as engine_settings
 from distk.study.timing import in_words, processes
 
@@ -88,6 +90,7 @@ def run(
     engine: Annotated[str, typer.Option(help="Where it runs: local, slurm, ray; see `distk list engines`.")] = "local",
     device: Device = "auto",
     json: Json = False,
+    look: Look = Look(),
 ) -> None:
     """Run a study, or go on with one: train, score, compare with what was published.
 
@@ -217,6 +220,8 @@ def _planned(
     check_directions(made.recipe)
     if scale is None and made.recipe.scale in made.recipe.scales:
         console.note(f"scale {made.recipe.scale}; --scale paper runs the study as it was published")
+    if less := instead(made.recipe, made.seeds):
+        console.note(f"here {told(less)}")
     found = preview(made, timed=here and choose_device(device).type == "cpu")
     for column, why in found.empty.items():
         console.warn(f"column {column} may stay empty: {why}")
@@ -251,6 +256,7 @@ def _plain(made: Plan, found: Preview) -> dict[str, Any]:
         "title": recipe.title,
         "source": recipe.source,
         "scale": recipe.scale,
+        "instead": {name: list(values) for name, values in instead(recipe, made.seeds).items()},
         "seeds": list(made.seeds),
         "out": str(made.out),
         "columns": [c.name for c in recipe.columns],
@@ -266,5 +272,9 @@ def _print_plan(made: Plan, found: Preview, where: Any) -> None:
     lines = differences(made)
     console.say(told["title"] + (f" ({told['source']})" if told["source"] else ""), to=where)
     reports.show_conditions(lines, where)
-    count = f"{len(lines)} variants x {len(made.seeds)} seeds" if lines else f"{len(made.seeds)} seeds"
+    count = (
+        f"{counted(len(lines), 'variant')} x {counted(len(made.seeds), 'seed')}"
+        if lines
+        else f"{counted(len(made.seeds), 'seed')}"
+    )
     console.say(f"{count}; columns: {', '.join(told['columns'])}", to=where)

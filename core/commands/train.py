@@ -1,6 +1,7 @@
 """`distk train METHOD` and `distk resume`."""
 
 # No `from __future__ import annotations`: typer reads annotations that are made from local values.
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,9 @@ from distk.errors import DistkError, UsageError
 from distk.helping import PlainGroup
 from distk.registered import Registration
 from distk.registry import registry
+
+SIDE_BY_SIDE = 5
+"""Seeds whose terms fit beside each other into a narrow terminal; of more, the spread is shown."""
 
 
 class TrainGroup(PlainGroup):
@@ -298,8 +302,23 @@ def _all_finished(seeds: list[int], runs: list[Any], json: bool) -> None:
         console.emit_json({"runs": [{"seed": seed, **made} for seed, made in zip(seeds, found, strict=True)]})
         return
     terms = [k for k, v in found[0]["last"].items() if isinstance(v, (int, float)) and k not in ("step", "seconds")]
-    rows = [[s, *(made["last"].get(t) for t in terms), made["run"]] for s, made in zip(seeds, found, strict=True)]
-    console.table(f"step {found[0]['step']:,}", ("seed", *terms, "run"), rows)
+    title = f"step {found[0]['step']:,}"
+    if len(seeds) <= SIDE_BY_SIDE:
+        values = [[term, *(made["last"].get(term) for made in found)] for term in terms]
+        console.table(title, ("term", *(f"seed {seed}" for seed in seeds)), values)
+    else:
+        console.table(title, ("term", "mean", "sd", "least", "most"), [[term, *_over(found, term)] for term in terms])
+    console.say("\n".join(f"run  {made['run']}" for made in found))
+
+
+def _over(found: list[dict[str, Any]], term: str) -> tuple[float | None, ...]:
+    """Mean, standard deviation, least and most of a term over runs; nothing where a run has no such number."""
+    values = [made["last"].get(term) for made in found]
+    if not all(isinstance(value, (int, float)) for value in values):
+        return (None,) * 4
+    mean = math.fsum(values) / len(values)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return mean, deviation, min(values), max(values)
 
 
 def _finished(run: Any, json: bool) -> None:

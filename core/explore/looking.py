@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from distk.checkpoint import Header
-from distk.console import clean
+from distk.console import clean, counted
 from distk.errors import NotServed, UsageError
 from distk.explore.shown import shown
 from distk.explore.wish import Start, Wish
@@ -122,7 +122,7 @@ class Explorer:
         numeric = [(group, i) for group in self._walked() if group.kind != "categorical" for i in range(group.size)]
         numeric.sort(key=lambda pair: -self.known.rank(*pair))
         rest = len(numeric) - MOST
-        note = [f"{rest:,} more dimensions, which say the least, have no slider."] if rest > 0 else []
+        note = [f"{counted(rest, 'more dimension')}, which say the least, have no slider."] if rest > 0 else []
         return [self._slider(group, i) for group, i in numeric[:MOST]], note
 
     def _slider(self, group: Latent, i: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distk.console import counted
 from distk.errors import DistkError, UsageError
 from distk.export.parts import SEED, Material, as_tuple
 from distk.testing.reads import HostRead, NoHostReads
@@ -127,7 +128,7 @@ def _write_onnx(material: Material, about: str, batch: int | None) -> bytes:
     needs()
     size = sum(value.numel() * value.element_size() for value in material.part.state_dict().values())
     if size > LARGEST:
-        raise DistkError(f"its weights are {size:,} bytes, more than the {LARGEST:,} that one ONNX file holds")
+        raise DistkError(f"its weights are {counted(size, 'byte')}, more than the {LARGEST:,} that one ONNX file holds")
     part = material.part
     with torch.no_grad():
         program = torch.onnx.export(

@@ -13,6 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from distk import images
+from distk.console import counted
 from distk.errors import DistkError
 from distk.fitting import fitting_data
 from distk.laboratory.records import CHECKPOINT, Record, regular
@@ -96,7 +97,7 @@ def _take(made: Pictured, model: Method, walk: Traversal) -> None:
             made.note = f"items of kind '{model.spec.kind}' are no pictures"
             return
     if len(walk.rows) > MOST:
-        made.note = f"the first {MOST} of {len(walk.rows)} rows"
+        made.note = f"the first {MOST} of {counted(len(walk.rows), 'row')}"
 
 
 def _strip(label: str, model: Method, items: Tensor) -> Strip:

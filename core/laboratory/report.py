@@ -21,7 +21,7 @@ from distk.laboratory.pictures import Pictured, pictured, shrunk
 from distk.laboratory.records import CHECKPOINT, Record, state_of
 from distk.laboratory.tables import Table, columns_of, latex, markdown, scores_of, settings_of, whole
 from distk.study import report as studies
-from distk.study import store
+from distk.study import scales, store
 from distk.study.claims import FAILS, HOLDS
 from distk.training.record import read as history
 from distk.version import __version__
@@ -123,6 +123,8 @@ def _title(material: Material) -> str:
 def _study(made: studies.Report) -> dict[str, Any]:
     recipe = made.recipe
     about = ", ".join(part for part in (recipe.source, f"scale {recipe.scale}", f"{len(made.rows)} rows") if part)
+    if less := made.instead:
+        about += f"; {scales.told(less)}"
     kinds = {HOLDS: "holds", FAILS: "fails"}
     claims = [
         {

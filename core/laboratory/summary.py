@@ -15,6 +15,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from distk import results
+from distk.console import counted
 from distk.errors import DistkError, UsageError
 from distk.laboratory.records import CHECKPOINT, Record
 from distk.registry import registry
@@ -123,7 +124,7 @@ def _heat(
     axis.set_xticks(range(len(factors)), factors, rotation=60, ha="right", rotation_mode="anchor", fontsize=SMALL)
     few = len(codes) <= 24
     axis.set_yticks(range(len(codes)) if few else [], codes if few else [], fontsize=SMALL)
-    axis.set_ylabel("code" if few else f"{len(codes)} codes", fontsize=SMALL + 1)
+    axis.set_ylabel("code" if few else f"{counted(len(codes), 'code')}", fontsize=SMALL + 1)
     axis.set_xlabel("factor", fontsize=SMALL + 1)
     axis.set_title(name, fontsize=SMALL + 1)
     bar = figure.colorbar(shown, ax=axis)
@@ -175,7 +176,7 @@ def rank_correlations(
         values = np.array([record.scores.get(name, math.nan) for record in records], dtype=float)
         known = np.isfinite(values)
         if known.sum() < FEWEST:
-            left.append(f"{name}: {int(known.sum())} of {len(records)} runs have it, and it takes {FEWEST}")
+            left.append(f"{name}: {int(known.sum())} of {counted(len(records), 'run')} have it, and it takes {FEWEST}")
         elif len(np.unique(values[known])) < 2:
             left.append(f"{name}: all runs have the same value")
         else:

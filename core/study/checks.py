@@ -80,7 +80,7 @@ def preview(made: Plan, timed: bool = False) -> Preview:
             found.expected.measure(variant.label, variant.method, trainer)
     for name, column in open_.items():
         if name in gives:
-            raise unknown(f"number of the metric '{column.metric}' in column '{name}':", column.key, gives[name])
+            raise unknown(f"number of the metric '{column.metric}' in column '{name}'", column.key, gives[name])
     made.sizes = found.sizes
     found.empty = {name: why for name, why in found.empty.items() if name in open_}
     return found
@@ -137,7 +137,7 @@ def _declared(column: Column) -> bool:
         return True
     known = cls.declared()
     if known and not any(fnmatch.fnmatchcase(column.key, pattern) for pattern in known):
-        raise unknown(f"number of the metric '{column.metric}' in column '{column.name}':", column.key, known)
+        raise unknown(f"number of the metric '{column.metric}' in column '{column.name}'", column.key, known)
     return bool(known)
 
 

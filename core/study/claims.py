@@ -38,7 +38,7 @@ class Claim:
     better, than: labels of variants. column, than_column: of the results. direction: "higher", "lower" or "equal";
     empty takes that of the column. kind: empty, "not much worse" (by no more than `margin`), "not worse", "equal"
     (within `margin`), or words that only the study's own judge understands. bound, relation: the column's mean against
-    a number. untested: why no run can test it. scale: the only one at which it is asked; empty: all. where, evidence,
+    a number. untested: why no run can test it. scale: those at which it is asked; empty: all. where, evidence,
     note: where and how the paper shows it.
     """
 
@@ -56,7 +56,7 @@ class Claim:
     where: str = ""
     evidence: str = ""
     note: str = ""
-    scale: str = ""
+    scale: tuple[str, ...] = ()
 
     @property
     def judged_here(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distk.console import note, progress
+from distk.console import counted, note, progress
 from distk.errors import DistkError, UsageError
 from distk.evaluation import metric_settings
 from distk.study import job, store, submitted
@@ -57,7 +57,7 @@ def run(
             store.write_rows(held.results, rows, store.column_names(made.recipe.columns, bool(made.recipe.select)))
         if stop.signal:
             words = "everything is saved. Give the same command again to go on"
-            raise Interrupted(f"stopped; {words}: {len(rows)} runs of '{made.out}' are done.", stop.signal)
+            raise Interrupted(f"stopped; {words}: {counted(len(rows), 'run')} of '{made.out}' are done.", stop.signal)
         if failed:
             raise StudyFailed(_told(failed, len(made.variants) * len(made.seeds)))
         return rows
@@ -72,7 +72,10 @@ def _told(failed: Mapping[str, str], total: int) -> str:
         reason: f"{each[0]} and {len(each) - 1} more" if len(each) > 3 else ", ".join(each)
         for reason, each in why.items()
     }
-    return f"{len(failed)} of {total} runs failed. {'; '.join(f'{whose}: {reason}' for reason, whose in runs.items())}."
+    return (
+        f"{len(failed)} of {counted(total, 'run')} failed."
+        f" {'; '.join(f'{whose}: {reason}' for reason, whose in runs.items())}."
+    )
 
 
 # Jobs
@@ -148,7 +151,7 @@ def _run_runner(made: Plan, held: Store, stop: Stop, quiet: bool) -> None:
         train=made.recipe.train,
     )
     if not quiet:
-        note(f"{len(study.todo())} of {len(labels) * len(made.seeds)} rows to do")
+        note(f"{len(study.todo())} of {counted(len(labels) * len(made.seeds), 'row')} to do")
     names = [c.name for c in made.recipe.columns]
     written = time.monotonic()
     try:

@@ -85,15 +85,16 @@ def parse(text: str, name: str, *, scale: str | None = None, sets: Sequence[str]
         raise UsageError(f"{where} has no scale '{chosen}': it has {' and '.join(known)}.{nearest(chosen, known)}")
     for other in scales:  # a mistake in a scale that is not asked for shows, too
         if other != chosen:
-            _build(_scaled(raw, scales[other]), name, where, text, scale=other, scales=tuple(scales))
+            _build(scaled(raw, scales[other]), name, where, text, scale=other, scales=tuple(scales))
     forced: dict[str, dict[str, Any]] = {}
-    merged = _scaled(raw, scales.get(chosen, {}))
+    merged = scaled(raw, scales.get(chosen, {}))
     for given in sets:
         _set(given, merged, forced)
     return _build(merged, name, where, text, scale=chosen, scales=tuple(scales), sets=tuple(sets), forced=forced)
 
 
-def _scaled(raw: Table, changes: Table) -> dict[str, Any]:
+def scaled(raw: Table, changes: Table) -> dict[str, Any]:
+    """A recipe's table with what `[scale.NAME]` changes."""
     made = copy.deepcopy(dict(raw))
     for key, value in changes.items():
         if key == "data" and isinstance(value, dict):
@@ -193,19 +194,32 @@ def _at_scale(recipe: Recipe, where: str) -> Recipe:
     Raises UsageError for a scale that the recipe does not have.
     """
     known = {*recipe.scales, "paper"}
-    for scale in [*(v.scale for v in recipe.variants), *(c.scale for c in recipe.claims)]:
-        if scale and scale not in known:
+    for scale in [s for v in recipe.variants for s in v.scale] + [s for c in recipe.claims for s in c.scale]:
+        if scale not in known:
             raise UsageError(f"{where} has no scale '{scale}': it has {' and '.join(sorted(known))}.")
-    kept = tuple(v for v in recipe.variants if v.scale in ("", recipe.scale))
-    away = {v.label: v.scale for v in recipe.variants if v.label not in [k.label for k in kept]}
+    kept = tuple(v for v in recipe.variants if not v.scale or recipe.scale in v.scale)
+    present = [v.label for v in kept]
+    away: dict[str, tuple[str, ...]] = {}
+    for variant in recipe.variants:
+        if variant.label not in present:
+            away[variant.label] = (*away.get(variant.label, ()), *variant.scale)
     claims = []
     for claim in recipe.claims:
-        other = claim.scale if claim.scale != recipe.scale else ""
-        other = other or away.get(claim.better) or away.get(claim.than) or ""
-        if other and not claim.untested:
-            claim = dataclasses.replace(claim, untested=f"it is asked at --scale {other} only")
+        others = () if recipe.scale in claim.scale else claim.scale
+        others = others or away.get(claim.better) or away.get(claim.than) or ()
+        if others and not claim.untested:
+            claim = dataclasses.replace(claim, untested=f"it is asked at --scale {' or '.join(others)} only")
         claims.append(claim)
     return dataclasses.replace(recipe, variants=kept, claims=tuple(claims))
+
+
+def _scales(section: _Section) -> tuple[str, ...]:
+    """The scales that a variant or a claim is part of: a name, or a list of names; none: all of them."""
+    given = section.take("scale", (str, list), "")
+    names = [given] if isinstance(given, str) and given else list(given)
+    if not all(isinstance(name, str) and name for name in names):
+        raise UsageError(f"{section.where}: 'scale' must be the name of a scale, or a list of names, found {given!r}.")
+    return tuple(names)
 
 
 def seeds_of(given: int | list[Any], what: str) -> tuple[int, ...]:
@@ -260,7 +274,7 @@ def _variants(given: list[Any], where: str, runner: bool) -> tuple[Variant, ...]
             method,
             section.take("preset", str),
             quoted=quoted,
-            scale=section.take("scale", str, ""),
+            scale=_scales(section),
             **{s: section.take(s, dict, {}) for s in SECTIONS},
         )
         section.end()
@@ -268,7 +282,8 @@ def _variants(given: list[Any], where: str, runner: bool) -> tuple[Variant, ...]
             raise UsageError(f"{section.where} needs a method{' or a label' if runner else ''}.")
         found += _grid(made, grid, section.where, "settings" if runner and not method else "model")
     for one, other in itertools.combinations(found, 2):
-        if one.label == other.label and (one.scale == other.scale or not (one.scale and other.scale)):
+        shared = not one.scale or not other.scale or set(one.scale) & set(other.scale)
+        if one.label == other.label and shared:
             raise UsageError(f"{where} has two variants '{one.label}': give each a label of its own.")
     return tuple(found)
 
@@ -347,11 +362,13 @@ def _claim(given: Any, where: str, index: int) -> Claim:
         inner.end()
     margin = section.take("margin", (int, float))
     words = {k: section.take(k, str, "") for k in ("text", "better", "than", "column", "than_column")}
-    more = ("direction", "kind", "where", "evidence", "note", "untested", "scale")
+    more = ("direction", "kind", "where", "evidence", "note", "untested")
     words |= {k: section.take(k, str, "") for k in more}
+    scale = _scales(section)
     section.end()
     return Claim(
         **words,
+        scale=scale,
         margin=None if margin is None else float(margin),
         bound=None if bound is None else float(bound),
         relation=relation,

@@ -52,7 +52,7 @@ class Variant:
 
     label: its name. method: empty where a runner needs none. preset: the variant's own. model, data, train, settings:
     what differs from the study's. quoted: whose figure it is, for a line that is only printed. point: its place in a
-    grid. group: the label that the variants of its grid share. scale: the only one that it is part of; empty: all.
+    grid. group: the label that the variants of its grid share. scale: those that it is part of; empty: all.
     """
 
     label: str
@@ -65,7 +65,7 @@ class Variant:
     quoted: str = ""
     point: Table = field(default_factory=dict)
     group: str = ""
-    scale: str = ""
+    scale: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

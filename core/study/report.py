@@ -20,6 +20,7 @@ from distk.study.claims import UNTESTED, Claim, Verdict, interval, judge
 from distk.study.parse import parse
 from distk.study.protocol import Row
 from distk.study.recipe import Column, Recipe
+from distk.study.scales import instead, told
 from distk.study.tables import rows_as_csv
 
 
@@ -59,6 +60,11 @@ class Report:
     files: list[Path]
     conditions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
+    @property
+    def instead(self) -> dict[str, tuple[Any, Any]]:
+        """What was done otherwise than published."""
+        return instead(self.recipe, sorted({int(row["seed"]) for row in self.rows}))
+
     def plain(self) -> dict[str, Any]:
         """As values for JSON."""
         return {
@@ -67,6 +73,7 @@ class Report:
             "source": self.recipe.source,
             "out": str(self.out),
             "scale": self.recipe.scale,
+            "instead": {name: list(values) for name, values in self.instead.items()},
             "conditions": self.conditions,
             "table": [dataclasses.asdict(line) for line in self.lines],
             "claims": [{k: v for k, v in vars(c).items() if v not in ("", None)} | vars(v) for c, v in self.claims],
@@ -222,6 +229,8 @@ def show(made: Report) -> None:
         title = f"{column}, {unit}" if unit else column
         console.table(title, [header[i] for i in keep], [[row[i] for i in keep] for row in chosen])
         console.say()
+    if less := made.instead:
+        console.note(f"scale {recipe.scale}: {told(less)}")
     if made.conditions:
         show_conditions(made.conditions, console.out)
         console.say()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from distk import look
+from distk.files import write_atomic
 
 
 def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
@@ -23,23 +25,28 @@ def rows_as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None
     return as_csv(header, ([row.get(key, "") for key in header] for row in rows))
 
 
-def windowless(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
-    """A matplotlib figure that no window shows, and its axes `[rows, columns]`; inches per panel."""
+def windowless(rows: int, columns: int, width: float, height: float, **settings: Any) -> tuple[Any, Any]:
+    """A matplotlib figure that no window shows, and its axes `[rows, columns]`; inches per panel.
+
+    settings: of matplotlib's `Figure.subplots`.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(columns * width, rows * height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    return figure, figure.subplots(rows, columns, squeeze=False, **settings)
 
 
 FIGURES = look.FORMS
 """Suffixes of the files that a matplotlib figure can be."""
 
 
-def as_png(figure: Any, dpi: int = 100) -> bytes:
-    """A matplotlib figure as PNG."""
-    return as_figure(figure, ".png", dpi)
+def write_figure(path: Path, figure: Any, dpi: int = 100) -> Path:
+    """Write a matplotlib figure, atomically, in the form that `--format` says, else in that of the suffix; the file."""
+    path = path.with_name(look.formed(path.name))
+    write_atomic(path, as_figure(figure, path.suffix, dpi))
+    return path
 
 
 def as_figure(figure: Any, suffix: str, dpi: int = 100) -> bytes:

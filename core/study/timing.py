@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from distk.console import counted
 from distk.laboratory.records import LOG, last_rows
 from distk.study.job import threads
 from distk.training.trainer import Trainer
@@ -107,7 +108,7 @@ def in_words(seconds: float) -> str:
     if hours < 36:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     days, hours = divmod(hours + (minutes >= 30), 24)
-    return f"{days} days {hours} h" if hours else f"{days} days"
+    return f"{counted(days, 'day')} {hours} h" if hours else f"{counted(days, 'day')}"
 
 
 class Left:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from distk.console import note, progress, warn
+from distk.console import counted, note, progress, warn
 from distk.study import job, signs, submitted
 from distk.study.protocol import Ended, Engine
 from distk.study.timing import Left, in_words
@@ -52,17 +52,17 @@ class Watch:
         done ones among them."""
         done = total - len(self.todo)
         if not self.quiet:
-            note(f"{total} runs, {done} of them done already" if done else f"{total} runs")
+            note(f"{counted(total, 'run')}, {done} of them done already" if done else f"{counted(total, 'run')}")
         self.waiting = set(self.todo)
         self.left = Left(self.last, {folder: job.step_of(folder) or 0 for folder in self.todo})
         self.begin()
         with progress("steps", self.left.total, self.left.count, self.quiet) as advance:
-            advance(0, note=f"{done} of {total} runs")
+            advance(0, note=f"{done} of {counted(total, 'run')}")
             while self.waiting:
                 if added := self.left.look(self.waiting):
                     advance(added)
                 for ended in self.engine.poll():
-                    advance(self.ended(ended), note=f"{total - len(self.waiting)} of {total} runs")
+                    advance(self.ended(ended), note=f"{total - len(self.waiting)} of {counted(total, 'run')}")
                 if self.lost and not self.stop.signal:
                     self.submit(self.lost)
                     self.lost = []
@@ -82,7 +82,7 @@ class Watch:
         others = set(self.record.folders()) - set(known)
         self.record.drop({*(set(known) - set(found)), *(f for f in others if _done(f))})
         if found and not self.quiet:
-            note(f"{len(found)} runs are in the queue already, from an earlier call")
+            note(f"in the queue already, from an earlier call: {counted(len(found), 'run')}")
         for folder in found:
             self.standing[folder] = signs.standing(folder)
         if fresh := [folder for folder in self.todo if folder not in found]:
@@ -133,7 +133,11 @@ class Watch:
         self.silent = self.looked - self.began + min(self.silent, SAID[1])
         if waits := self.engine.waits():
             why = ", ".join(f"{n} for {reason}" for reason, n in waits.items())
-            note(f"{sum(waits.values())} jobs wait in the queue, after {in_words(self.looked - self.began)}: {why}")
+            note(
+                f"{counted(sum(waits.values()), 'job')} waiting in the queue, after "
+                f"{in_words(self.looked - self.began)}:"
+                f" {why}"
+            )
 
     def strike_out(self) -> None:
         """Bring engine.json up to date."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from distk.config import from_dict, own_names
+from distk.console import counted
 from distk.data import DATA_WORDS, Dataset, DataSpec, FactorDataset, open_dataset
 from distk.device import seeded
 from distk.errors import DistkError, UsageError
@@ -154,7 +155,7 @@ def _items(dataset: Dataset) -> None:
         assert inside, f"values lie outside the range {dataset.spec.range}"
     for key, value in batch.items():
         if isinstance(value, Tensor):
-            assert len(value) == n, f"'{key}' has {len(value)} rows, not {n}"
+            assert len(value) == n, f"'{key}' has {counted(len(value), 'row')}, not {n}"
             assert value.device.type == dataset.device.type, f"'{key}' is not on the device"
 
 

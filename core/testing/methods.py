@@ -15,6 +15,7 @@ from torch import Tensor
 
 from distk import checkpoint
 from distk.config import from_dict, to_dict, to_toml
+from distk.console import counted
 from distk.device import Ranks, no_host_reads, seeded, set_precision
 from distk.errors import DistkError, UsageError
 from distk.latents import LatentSpace
@@ -204,8 +205,8 @@ class _Probe:
             with no_host_reads():
                 read = scalars_read(lambda: trainer._step(key))
             assert not read, (
-                f"the step reads {read} numbers back to the host within operations of torch, as the gradients of "
-                "`cumprod` and `prod` do where a factor may be zero: multiply one by one"
+                f"the step reads {counted(read, 'number')} back to the host within operations of torch, as the"
+                " gradients of `cumprod` and `prod` do where a factor may be zero: multiply one by one"
             )
 
     def same_seed(self) -> None:
@@ -312,7 +313,7 @@ class _Probe:
             walked = sum(g.walked for g in model.latents)
             assert made.rows or not walked, "a traversal has no rows"
             for row in made.rows:
-                assert len(row.items) == columns, f"row '{row.label}' has {len(row.items)} items"
+                assert len(row.items) == columns, f"row '{row.label}' has {counted(len(row.items), 'item')}"
                 assert not bool(row.items.float().isnan().any()), f"row '{row.label}' holds NaN"
 
     def bf16(self) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from distk.console import counted
 from distk.data import Dataset, DataSpec
 from distk.device import seeded
 
@@ -64,7 +65,7 @@ def _same_again(dataset: Dataset, again: Callable[[DataSpec], Dataset]) -> None:
     other = again(spec)
     assert other.spec.to_dict() == spec.to_dict(), "the description is another one"
     rows = torch.arange(len(dataset), device=dataset.device)
-    assert len(other) == len(dataset), f"{len(other)} sentences, and {len(dataset)} before"
+    assert len(other) == len(dataset), f"{counted(len(other), 'sentence')}, and {len(dataset)} before"
     first, second = dataset.batch(rows), other.batch(rows)
     for name, values in first.items():
         assert torch.equal(values, second[name]), f"'{name}' is read in another way"

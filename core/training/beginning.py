@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -44,7 +46,8 @@ def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Datas
             model = settings.method(settings.model, dataset.spec).to(device)
         except ValueError as error:
             raise UsageError(f"method '{settings.entry.name}' with data '{dataset.name}': {error}") from error
-    if settings.train.precision != "fp32":
+    turned = settings.train.channels_last
+    if turned == "on" or (turned == "auto" and settings.train.precision != "fp32"):
         channels_last(model)
     model.opens = lambda: dataset  # as `open_model` does for a trained one
     model.accepts(dataset)
@@ -86,9 +89,14 @@ def _refuse_unfit(settings: Settings, dataset: Dataset) -> None:
     """Raise UsageError for a data set that does not hold what the method learns from, and say which would."""
     cls, name = settings.method, settings.entry.name
     if dataset.spec.kind not in cls.kinds:
+        makers = [
+            f"--data {entry.name}:{dataset.name}"
+            for entry, made in _attributes("makes")
+            if made.get(dataset.spec.kind) in cls.kinds
+        ]
         raise UsageError(
             f"method '{name}' learns from {' or '.join(cls.kinds)} data; "
-            f"'{dataset.name}' holds {dataset.spec.kind} data."
+            f"'{dataset.name}' holds {dataset.spec.kind} data{': take ' if makers else ''}{' or '.join(makers)}."
         )
     if cls.reads == ("x",):
         return
@@ -96,7 +104,7 @@ def _refuse_unfit(settings: Settings, dataset: Dataset) -> None:
     held = dataset.sample(1, torch.Generator(dataset.device).manual_seed(0), bucket=bucket)
     lacking = [key for key in cls.reads if key not in held]
     if lacking:
-        serving = [e.name for e in registry().entries("dataset") if set(lacking) <= set(_given(e))]
+        serving = [entry.name for entry, gives in _attributes("gives") if set(lacking) <= set(gives)]
         cure = f"use --data {' or '.join(serving)}" if serving else "no installed data set gives it"
         raise UsageError(
             f"method '{name}' reads {' and '.join(lacking)}, which '{dataset.name}' does not give "
@@ -104,11 +112,11 @@ def _refuse_unfit(settings: Settings, dataset: Dataset) -> None:
         )
 
 
-def _given(entry: Registration) -> tuple[str, ...]:
-    try:
-        return tuple(entry.load().gives)
-    except DistkError:  # a plugin that cannot be imported serves nobody
-        return ()
+def _attributes(name: str) -> Iterator[tuple[Registration, Any]]:
+    """Every registered data set with an attribute of its class; a plugin that cannot be imported serves nobody."""
+    for entry in registry().entries("dataset"):
+        with contextlib.suppress(DistkError):
+            yield entry, getattr(entry.load(), name, {})
 
 
 def begin(trainer: Trainer) -> None:

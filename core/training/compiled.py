@@ -6,7 +6,7 @@ operation that the compiler calls and does not look into (`drawer`): it would br
 and products are taken in another order than without it, and draws that nothing uses are left out, so that a run is
 another one, as with another precision; the same run again gives the same numbers.
 
-This module imports the compiler (a second and a half): import it where a run asks for it.
+The compiler itself takes a second and a half to import, and is imported when a run asks for it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-import torch._dynamo
-import torch._functorch.config
 from torch import Tensor
 
 from distk.errors import DistkError
@@ -69,6 +67,8 @@ def compiled(loss: Callable[[Any], Tensor], name: str) -> Callable[[Any], Tensor
 
     @functools.wraps(loss)
     def call(step: Any) -> Tensor:
+        # Draws are numbered from here: the compiler would make another version for each number that a loss begins with.
+        step.draws = 0
         with explained(name):
             return fast(step)
 
@@ -80,7 +80,7 @@ def explained(name: str) -> Iterator[None]:
     """Within it an error of the compiler is a sentence about the objective."""
     try:
         yield
-    except (torch._dynamo.exc.TorchDynamoException, RuntimeError, NotImplementedError) as error:
+    except (RuntimeError, NotImplementedError) as error:  # the compiler's own are RuntimeErrors, too
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise DistkError(
             f"objective '{name}' could not be compiled ({lines[0][:200] if lines else type(error).__name__}): "
@@ -90,6 +90,9 @@ def explained(name: str) -> Iterator[None]:
 
 def _settle() -> None:
     """What torch's compiler has to know. Names that another torch does not have are left alone."""
+    import torch._dynamo
+    import torch._functorch.config
+
     # Compiled code is kept for the next run, in a folder of the user's own instead of one that all users share.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     # The gradients of a stage are taken one after the other from one graph.

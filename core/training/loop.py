@@ -30,7 +30,7 @@ from distk.training import record
 from distk.training import stopping as stopping_early
 from distk.training.beginning import begin, build, check_kept, score_files
 from distk.training.changes import other_threads, recorded, wanted
-from distk.training.snapshots import picture, snapshot
+from distk.training.snapshots import cut_off, draw_missed, snapshot
 from distk.training.trainer import Trainer
 
 PASSED_ON = 10.0
@@ -83,6 +83,8 @@ def start(
 ) -> Session:
     """A new run in a new, locked folder, before its first step. dataset: opened already, or None."""
     check_evaluation(settings.train)
+    if ranks.first and out is not None:
+        new_folder(settings.entry.name, settings.train.seed, out)  # refuses before the data are read
     settings, dataset = stopping_early.in_steps(settings, device, dataset)
     config = {"method": settings.entry.name, **settings.to_dict()}
     registry().prepare_run(config)
@@ -130,16 +132,22 @@ def resume(
         asked_for.setdefault("data", {})["dir"] = folder
     settings, _ = wanted(header, file, asked_for)
     run = Run(file.parent, {})
-    if settings.train.steps == header.step:
+    finished = settings.train.steps == header.step
+    if finished:
         more = f"`distk resume {file.parent} --steps N` trains on."
         note(f"the run in '{file.parent}' is finished: it stands at its last step, {header.step:,}; {more}")
+    if finished and not cut_off(run.path / "samples", header.step):
         return run
     ranks = join_ranks(choose_device(settings.train.device))
     try:
         if ranks.first:
             run.lock()  # before the checkpoint is read: whoever holds it may be writing a newer one
         ranks.largest(0)
-        return _go(_taken_up(run, file, asked_for, ranks), quiet)
+        session = _taken_up(run, file, asked_for, ranks)
+        if finished:
+            draw_missed(session.trainer, session.run.path / "samples")
+            return run
+        return _go(session, quiet)
     finally:
         run.close()
 
@@ -284,6 +292,9 @@ def _announce(session: Session) -> None:
             if trainer.eager_because
             else "steps are captured as CUDA graphs"
         )
+    if trainer.config.compile:
+        left = [o.name for o in trainer.objectives if not o.compiles]
+        note("losses go through torch's compiler" + (f", but for {' and '.join(left)}" if left else ""))
 
 
 def steps(session: Session) -> Iterator[None]:
@@ -298,10 +309,8 @@ def steps(session: Session) -> Iterator[None]:
     save_every = config.checkpoint_every or max(1, -(-config.steps // 10))
     began, last = time.monotonic(), trainer.index
     saved = trainer.index
-    if session.resumed and trainer.ranks.first:
-        missed = session.run.path / "samples"  # a kill after a checkpoint may have come before its picture
-        if not picture(missed, trainer.index).exists():
-            snapshot(trainer.model, trainer.dataset, missed, trainer.index)
+    if session.resumed:
+        draw_missed(session.trainer, session.run.path / "samples")
     if trainer.index == 0 and not session.resumed:
         save(session)
         if not config.steps and (config.eval or config.keep):

@@ -53,7 +53,7 @@ class Outcome:
         if self.failed:
             said = "; ".join(f"seed {seed}: {text}" for seed, text in sorted(self.failed.items()))
             others = len(self.finished) + len(self.stopped)
-            raise DistkError(f"{len(self.failed)} of {len(self.failed) + others} seeds failed. {said}")
+            raise DistkError(f"{len(self.failed)} of {counted(len(self.failed) + others, 'seed')} failed. {said}")
         if stop.signal:
             lines = "".join(f"\n  distk resume {path}" for _, path in sorted(self.stopped.items()))
             rest = f"\nNot begun: seeds {', '.join(map(str, self.waiting))}." if self.waiting else ""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from distk.console import note
+from distk.console import counted, note
 from distk.device import stream
 from distk.errors import DistkError
 from distk.method import Method
@@ -112,7 +112,7 @@ def _moved(name: str, prefixes: Mapping[str, str]) -> str:
 
 def _check(trainer: InTraining, state: Mapping[str, Tensor]) -> None:
     if "count" in state and int(state["count"]) != len(state) - 1:
-        raise ValueError(f"{len(state) - 1} tensors are there, {int(state['count'])} were written")
+        raise ValueError(f"{counted(len(state) - 1, 'tensor')} of {int(state['count'])} can be read")
     step = state["step"]
     if step.dtype != torch.int64 or step.dim() or not 0 <= int(step) < 1 << 62:
         raise ValueError("the step is not a count")

@@ -11,8 +11,9 @@ from distk import images
 from distk.console import warn_once
 from distk.data import Dataset
 from distk.device import seeded
-from distk.files import own_folder
+from distk.files import BEGUN, own_folder
 from distk.method import Method, can, eval_mode
+from distk.training.trainer import Trainer
 
 COLUMNS = 8
 
@@ -20,6 +21,22 @@ COLUMNS = 8
 def picture(folder: Path, step: int) -> Path:
     """Where the picture of a step lies."""
     return folder / f"step-{step:07d}.png"
+
+
+def cut_off(folder: Path, step: int) -> bool:
+    """Whether a kill came between the checkpoint of a step and its picture, of a run that draws pictures."""
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except OSError:  # without the folder there are no pictures
+        return False
+    drawn = [name for name in names if name.endswith(".png") and not name.startswith(".")]
+    return any(BEGUN.fullmatch(name) for name in names) or bool(drawn and not picture(folder, step).exists())
+
+
+def draw_missed(trainer: Trainer, folder: Path) -> None:
+    """Draw the picture of the step at which a run is taken up, where it is not there."""
+    if trainer.ranks.first and not picture(folder, trainer.index).exists():
+        snapshot(trainer.model, trainer.dataset, folder, trainer.index)
 
 
 def snapshot(model: Method, dataset: Dataset, folder: Path, step: int) -> Path | None:

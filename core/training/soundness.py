@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ BYTES = 1 << 26
 """Bytes of items that are looked at together."""
 SEARCHED = 200_000
 """Items that are searched for the cause of a loss that is no number."""
+SECONDS = 10.0
+"""How long that search may take: somebody waits for the message, and items may be drawn when they are asked for."""
 SLACK = 1e-5
 """Share of its span by which a value may leave the range, as rounding makes it."""
 
@@ -35,12 +38,15 @@ def check_items(dataset: Dataset) -> None:
 
 
 def unsound_item(dataset: Dataset) -> str:
-    """The first item that is not finite or outside the range, in words; empty where the data are not to blame."""
+    """The first item that is not finite or outside the range, in words; empty where none is found in time."""
     if dataset.spec.kind not in ("image", "video", "vector"):
         return ""
+    until = time.monotonic() + SECONDS
     for rows in torch.arange(min(len(dataset), SEARCHED), device=dataset.device).split(_at_once(dataset)):
         if problem := _problem(dataset, rows):
             return problem
+        if time.monotonic() > until:
+            break
     return ""
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distk.console import warn
+from distk.console import counted, warn
 from distk.data import Dataset
 from distk.device import Ranks, add_in_order, seeded, set_precision, stream
 from distk.errors import DistkError, UsageError
@@ -25,6 +25,7 @@ from distk.settings import TrainConfig
 from distk.source import Source
 from distk.stored import Clock
 from distk.training.capture import Captured
+from distk.training.compiled import compiled, drawer, explained
 from distk.training.ledger import Ledger
 from distk.training.resume_state import collect, restore
 from distk.training.soundness import unsound_item
@@ -49,7 +50,9 @@ class Trainer:
         if config.deterministic and self.device.type == "cuda":
             add_in_order()
         if config.batch % self.ranks.world:
-            raise UsageError(f"--batch {config.batch} cannot be split over {self.ranks.world} processes.")
+            raise UsageError(
+                f"--batch {config.batch} cannot be split over {counted(self.ranks.world, 'process', 'processes')}."
+            )
         if model.closed_form and config.steps:
             raise UsageError(
                 f"method {type(model).__name__} is fitted in closed form, before any step: train it with --steps 0."
@@ -66,7 +69,7 @@ class Trainer:
         self._schedule: dict[str, Tensor] = {}
         self._scheduled: dict[str, Any] = {}
         self._draw: Callable[[bool, tuple[int, ...], int], Tensor] | None = None
-        self._explained: Callable[[str], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+        self._explained: Callable[[str], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
         if config.compile:
             self._compile()
         self.eager_because = self._why_eager()
@@ -223,11 +226,9 @@ class Trainer:
 
     def _compile(self) -> None:
         """Let every loss go through torch's compiler, with what draws random numbers in it."""
-        from distk.training import compiled  # a second and a half, which other runs do not pay
-
-        for objective in self.objectives:
-            objective.loss = compiled.compiled(objective.loss, objective.name)
-        self._draw, self._explained = compiled.drawer(self.generator), compiled.explained
+        for objective in (o for o in self.objectives if o.compiles):
+            objective.loss = compiled(objective.loss, objective.name)
+        self._draw, self._explained = drawer(self.generator), explained
 
     def _why_eager(self) -> str:
         """An empty string where steps are captured, else the reason why they are not."""

@@ -10,7 +10,9 @@ from typing import Literal
 import numpy as np
 import PIL.Image
 
+from distk.console import counted, warn_once
 from distk.errors import DistkError, UsageError
+from distk.pictures import DEEP, in_bytes, is_deep
 
 Labels = Literal["auto", "folder", "parent", "before", "after", "none"]
 
@@ -18,8 +20,6 @@ LARGEST_FRAME = 1 << 26
 """Pixels of one picture."""
 RATIO, FLOOR = 4096, 1 << 30
 """A file may unpack to so many values for each of its bytes, or to the floor where that is more."""
-PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "La", "RGBa", "CMYK", "YCbCr", "HSV", "LAB"}
-"""PIL's modes of at most 8 bits a channel."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Clips:
                 raise DistkError(f"clip '{name}' has no frames.")
         if sum(self.lengths) != len(self.frames):
             raise DistkError(
-                f"the clips have {sum(self.lengths):,} frames together, but there are {len(self.frames):,}."
+                f"the clips have {counted(sum(self.lengths), 'frame')} together, but there are {len(self.frames):,}."
             )
 
     def __len__(self) -> int:
@@ -99,12 +99,12 @@ class Fit:
         return (self.channels, self.size or height, self.size or width)
 
     def image(self, image: PIL.Image.Image, where: str) -> np.ndarray:
-        """A PIL image -> uint8 `[channels, height, width]`. Raises DistkError for more than 8 bits a channel."""
+        """A PIL image -> uint8 `[channels, height, width]`, more than 8 bits a channel scaled by their range. Raises
+        DistkError for numbers whose range nobody states."""
         check_size(image.width, image.height, where)
-        if image.mode not in PLAIN_MODES:
-            raise DistkError(
-                f"'{where}' has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits first."
-            )
+        if is_deep(image):
+            warn_once(DEEP)
+        image = in_bytes(image, where)
         mode = "L" if self.channels == 1 else "RGB"
         if image.mode != mode:
             image = image.convert("RGB") if image.mode not in ("1", "L") else image
@@ -161,7 +161,7 @@ def gather(found: list[np.ndarray], names: list[str]) -> np.ndarray:
 
 def told(count: int, what: str, path: Path, fit: Fit) -> str:
     """One sentence about where clips are from."""
-    return f"{count:,} clips from {what} in {path}" + (f", {fit.told}" if fit.told else "")
+    return f"{counted(count, 'clip')} from {what} in {path}" + (f", {fit.told}" if fit.told else "")
 
 
 def natural(path: Path) -> list[tuple[int, int, str]]:

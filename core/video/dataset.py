@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from distk.config import option
-from distk.console import note
+from distk.console import counted, note
 from distk.data import Dataset, DataSpec, Split, permuted_split
 from distk.errors import UsageError
 from distk.stored import Stored
@@ -69,14 +69,14 @@ class VideoDataset(Dataset[W]):
             needs, fewer = f"the {least} of --min-len", "--min-len"
         elif config.every > 1:
             needs, fewer = (
-                f"the {least} that {config.frames} frames, every {config.every}. of a clip, needs",
+                f"the {least} that {counted(config.frames, 'frame')}, every {config.every}. of a clip, needs",
                 "--frames",
             )
         else:
             needs, fewer = f"the {least} that an item needs", "--frames"
         if short:
             first = f"'{clips.names[short[0]]}' has {clips.lengths[short[0]]}"
-            told = f"{len(short):,} of {len(clips):,} clips have fewer frames than {needs}"
+            told = f"{len(short):,} of {counted(len(clips), 'clip')} have fewer frames than {needs}"
             if not len(kept):
                 raise UsageError(f"{told}; {first}. Ask for fewer with {fewer}.")
             note(f"{told}, and are left out; {first}")
@@ -92,7 +92,10 @@ class VideoDataset(Dataset[W]):
         self.stored = (self.pixels,)
         extra = {"fps": clips.fps / config.every} if clips.fps else {}
         self.spec = DataSpec("video", (config.frames, *clips.frames.shape[1:]), classes=clips.classes, extra=extra)
-        self.origin = f"{clips.told or f'{len(clips):,} clips'}; {self._total:,} windows of {config.frames} frames"
+        self.origin = (
+            f"{clips.told or f'{len(clips):,} clips'}; {counted(self._total, 'window')} of"
+            f" {counted(config.frames, 'frame')}"
+        )
         self._parts()
 
     def _parts(self) -> None:

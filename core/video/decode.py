@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ImageOps
 
 from distk.apart import Answer
 from distk.console import warn_once
 from distk.errors import DistkError
-from distk.video.clips import Budget, Fit, check_size
+from distk.memory import afford
+from distk.pictures import open_picture
+from distk.video.clips import Budget, Fit
 from distk.video.movies import read_movie
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
 """Decoders that a picture may choose by its content. PIL has others, among them one that starts Ghostscript."""
-
-
-@contextmanager
-def _opened(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[Any]:
-    """A PIL image. Raises DistkError naming the file for whatever the decoders raise over it."""
-    try:
-        with Image.open(path, formats=formats) as image:
-            check_size(image.width, image.height, str(path))
-            yield image
-    except DistkError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise DistkError(f"'{path}' claims to be an enormous image, which is refused.") from error
-    except UnidentifiedImageError as error:
-        raise DistkError(f"'{path}' cannot be read as an image: it is none of {', '.join(formats)}.") from error
-    except Exception as error:  # the decoders of damaged files raise whatever they trip over
-        reason = " ".join(str(error).split())[:200]
-        raise DistkError(f"'{path}' cannot be read as an image: {reason or type(error).__name__}.") from error
 
 
 def _picture(path: Path, fit: Fit) -> tuple[np.ndarray, str]:
@@ -43,7 +27,7 @@ def _picture(path: Path, fit: Fit) -> tuple[np.ndarray, str]:
 
     Raises DistkError naming a file that is no valid picture.
     """
-    with _opened(path) as image:
+    with open_picture(path, str(path), FORMATS) as image:
         return fit.image(ImageOps.exif_transpose(image), str(path)), image.mode
 
 
@@ -52,7 +36,7 @@ def _folder(paths: list[Path], fit: Fit) -> np.ndarray:
     frames: list[np.ndarray] = []
     size = None
     for path in paths:
-        with _opened(path) as image:
+        with open_picture(path, str(path), FORMATS) as image:
             if size is not None and image.size != size:
                 raise DistkError(
                     f"'{path}' has {image.width}x{image.height} pixels, "
@@ -69,7 +53,7 @@ def _strip(path: Path, fit: Fit, frame: int | None = None) -> np.ndarray:
     frame: pixels of a frame along the strip; without it frames are square, and what is left over at the end is
     dropped with a warning. Returns uint8 `[t, c, h, w]`. Raises DistkError for a strip of fewer than two frames.
     """
-    with _opened(path) as image:
+    with open_picture(path, str(path), FORMATS) as image:
         width, height = image.size
         sideways = width >= height
         length, across = (width, height) if sideways else (height, width)
@@ -92,22 +76,19 @@ def _strip(path: Path, fit: Fit, frame: int | None = None) -> np.ndarray:
 
 def _gif(path: Path, fit: Fit) -> tuple[np.ndarray, float]:
     """The frames of a GIF, uint8 `[t, c, h, w]`, and frames per second by its first frame's delay (0: none stated)."""
-    budget = Budget(path)
-    frames: list[np.ndarray] = []
-    with _opened(path, ("GIF",)) as image:
-        delay = image.info.get("duration", 0)
-        while True:
-            budget.spend(image.width * image.height)
+    with open_picture(path, str(path), ("GIF",)) as image:
+        delay, count = image.info.get("duration", 0), int(getattr(image, "n_frames", 1))
+        shape = (count, *fit.shape(image.height, image.width))
+        Budget(path).spend(count * image.width * image.height + math.prod(shape))
+        afford(math.prod(shape), f"'{path}'")
+        frames = np.empty(shape, np.uint8)
+        for i in range(count):
+            image.seek(i)
             frame = fit.image(image, str(path))
-            if frames and frame.shape != frames[0].shape:
+            if frame.shape != shape[1:]:
                 raise DistkError(f"'{path}' has a frame that is larger than its first one.")
-            budget.spend(frame.size)
-            frames.append(frame)
-            try:
-                image.seek(len(frames))
-            except EOFError:
-                break
-    return np.stack(frames), 1000 / delay if delay else 0.0
+            frames[i] = frame
+    return frames, 1000 / delay if delay else 0.0
 
 
 # What `apart` calls: each yields one array of frames
@@ -115,7 +96,7 @@ def _gif(path: Path, fit: Fit) -> tuple[np.ndarray, float]:
 
 def size_of(content: bytes, where: str) -> Iterator[Answer]:
     """Width and height of a picture."""
-    with _opened(Path(where)) as image:
+    with open_picture(where, where, FORMATS) as image:
         yield {"size": list(image.size)}, []
 
 

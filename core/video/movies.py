@@ -8,7 +8,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from distk.console import counted, warn_once
 from distk.errors import DistkError, UsageError
+from distk.pictures import DEEP
 from distk.video.clips import Budget, Fit, check_size
 
 DEMUXERS = {".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".avi": "avi", ".mkv": "matroska", ".webm": "matroska"}
@@ -81,7 +83,7 @@ def _whole(path: Path) -> None:
             file.seek(min(at, size))
             head = file.read(16)
     if at > size:
-        raise DistkError(f"'{path}' is cut short: it has {size:,} of the {at:,} bytes that it says it has.")
+        raise DistkError(f"'{path}' is cut short: it has {size:,} of the {counted(at, 'byte')} that it says it has.")
 
 
 def _matroska_end(file: BinaryIO) -> int:
@@ -114,6 +116,8 @@ def _decode(container: Any, fit: Fit, path: Path, frames: list[np.ndarray]) -> f
     for frame in container.decode(stream):
         check_size(frame.width, frame.height, str(path))
         budget.spend(frame.width * frame.height)
+        if any(part.bits > 8 for part in frame.format.components):
+            warn_once(DEEP)
         picture = fit.image(frame.to_image(), str(path))
         if frames and picture.shape != frames[0].shape:
             raise DistkError(f"'{path}' changes its frame size on the way; name one size with --size.")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from distk.arrays import Npz, open_npz
+from distk.console import counted
 from distk.errors import DistkError, UsageError
 from distk.video.clips import Clips, Fit, Labels, check_size, classes_of, gather, natural, told
 
@@ -37,7 +38,9 @@ def read_npz(path: Path, fit: Fit, labels: Labels) -> Clips:
             lengths = [len(frames) for frames in found]
         else:
             held = ", ".join(f"{n} {d} {s}" for n, (s, d) in heads.items())[:300]
-            raise DistkError(f"'{path}' holds no clips; expected {ARRAYS}; found {held or 'nothing'}.")
+            deep = any(len(s) >= 3 and d.kind in "iuf" for s, d in heads.values())
+            hint = " Numbers of 16 bits and floats are read with --data arrays." if deep else ""
+            raise DistkError(f"'{path}' holds no clips; expected {ARRAYS}; found {held or 'nothing'}.{hint}")
         numbers, classes = _npz_classes(file, heads, names, len(lengths), labels)
         rate = file.read("fps").reshape(-1)[:1].tolist() if "fps" in heads and heads["fps"][1].kind in "iuf" else []
         fps = float(rate[0]) if rate and 0 < rate[0] < 1e6 else 0.0
@@ -70,7 +73,7 @@ def _read(file: Npz, name: str, shape: tuple[int, ...], fit: Fit) -> np.ndarray:
     made = fit.shape(frame[0], frame[1])
     if count * made[0] * made[1] * made[2] > max(file.room(name), 1 << 30):
         raise DistkError(
-            f"'{where}': {count:,} frames of {made[2]}x{made[1]} pixels are more than this file may become."
+            f"'{where}': {counted(count, 'frame')} of {made[2]}x{made[1]} pixels are more than this file may become."
         )
     frames, at = np.empty((count, *made), np.uint8), 0
     for part in file.parts(name):
@@ -92,7 +95,7 @@ def _lengths(file: Npz, heads: dict[str, tuple[tuple[int, ...], np.dtype]]) -> l
             lengths = [b - a for a, b in itertools.pairwise(values)] if name == "offsets" else values
             if (name == "offsets" and values[0] != 0) or any(n < 1 for n in lengths) or sum(lengths) != total:
                 raise DistkError(
-                    f"'{file.path}': '{name}' do not cut the {total:,} frames into clips of one frame or more."
+                    f"'{file.path}': '{name}' do not cut the {counted(total, 'frame')} into clips of one frame or more."
                 )
             return lengths
     raise DistkError(f"'{file.path}' has 'frames' but neither 'lengths' [n] nor 'offsets' [n + 1] of its clips.")

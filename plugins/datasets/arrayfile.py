@@ -12,7 +12,7 @@ import numpy as np
 
 from distk import DistkError, UsageError
 from distk.arrays import Npz, open_npy, open_npz
-from distk.console import progress
+from distk.console import counted, progress
 from distk.kept import of_files
 from distk.plugins.datasets.hdf5 import open_hdf5
 
@@ -50,7 +50,9 @@ def read_npy(file: IO[bytes], where: str, most: int) -> np.ndarray:
         shape, fortran, dtype = head(file)
         size = math.prod(shape) * dtype.itemsize
         if dtype.hasobject or min(shape, default=0) < 0 or size > most:
-            raise DistkError(f"'{where}' is {dtype} {shape}, which is not read: at most {most:,} bytes of numbers are.")
+            raise DistkError(
+                f"'{where}' is {dtype} {shape}, which is not read: at most {counted(most, 'byte')} of numbers are."
+            )
         content = file.read(size + 1)
     except DistkError:
         raise
@@ -58,7 +60,7 @@ def read_npy(file: IO[bytes], where: str, most: int) -> np.ndarray:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DistkError(f"'{where}' is not a valid npy file ({reason}).") from error
     if len(content) != size:
-        raise DistkError(f"'{where}' does not have the {size:,} bytes that its header states.")
+        raise DistkError(f"'{where}' does not have the {counted(size, 'byte')} that its header states.")
     return np.frombuffer(bytearray(content), dtype).reshape(shape, order="F" if fortran else "C")
 
 

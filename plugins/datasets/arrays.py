@@ -26,6 +26,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from distk import Dataset, DataSpec, DistkError, FactorDataset, Files, UsageError, option, permuted_split
+from distk.console import counted
 from distk.data import levels
 from distk.plugins.datasets.arrayfile import KINDS, opened, place_of
 from distk.plugins.datasets.items import ITEMS, Found, find
@@ -186,7 +187,7 @@ def _numbers(path: Path, held: Mapping[str, Any], name: str, n: int) -> np.ndarr
     array = held[name]  # not yet its numbers
     kind, shape = array.dtype.kind, tuple(array.shape)
     if kind not in "fiub" or len(shape) not in (1, 2) or shape[0] != n or not 0 < math.prod(shape[1:]) <= FACTORS:
-        raise DistkError(f"'{name}' in '{path}' is {array.dtype} {shape}; expected numbers for {n} items.")
+        raise DistkError(f"'{name}' in '{path}' is {array.dtype} {shape}; expected numbers for {counted(n, 'item')}.")
     values = np.asarray(array).astype(np.float64)
     if not np.isfinite(values).all():
         row = int(np.argmax(~np.isfinite(values).reshape(n, -1).all(1)))
@@ -201,7 +202,7 @@ def _factors(path: Path, held: Mapping[str, Any], n: int) -> np.ndarray:
         return _numbers(path, held, "factors", n)
     shape = tuple(array.shape)
     if len(shape) not in (1, 2) or shape[0] != n or not 0 < math.prod(shape[1:]) <= FACTORS:
-        raise DistkError(f"'factors' in '{path}' is {array.dtype} {shape}; expected words for {n} items.")
+        raise DistkError(f"'factors' in '{path}' is {array.dtype} {shape}; expected words for {counted(n, 'item')}.")
     words = np.array(_words(path, held, "factors", math.prod(shape))).reshape(n, -1)
     return np.stack([np.unique(column, return_inverse=True)[1] for column in words.T], 1).astype(np.float64)
 
@@ -232,7 +233,9 @@ def _words(path: Path, held: Mapping[str, Any], name: str, n: int) -> list[str]:
         return []
     array = held[name]
     if math.prod(array.shape) != n or array.dtype.kind not in "USO":
-        raise DistkError(f"'{name}' in '{path}' must hold {n} words, found {array.dtype} {tuple(array.shape)}.")
+        raise DistkError(
+            f"'{name}' in '{path}' must hold {counted(n, 'word')}, found {array.dtype} {tuple(array.shape)}."
+        )
     array = np.asarray(array).reshape(-1)
     return [word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word) for word in array]
 

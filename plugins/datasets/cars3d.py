@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from distk import DataSpec, DistkError, FactorDataset, Files, UsageError, option, permuted_split
-from distk.console import progress
+from distk.console import counted, progress
 from distk.files import read_bytes
 from distk.kept import of_files
 from distk.plugins.datasets.matfile import arrays
@@ -56,7 +56,7 @@ class Cars3D(FactorDataset[Config]):
             raise UsageError(f"'{folder}' holds {len(paths)} .mat files; Cars3D has {GRID[2]}, one for each car.")
         size = config.size
         self.pixels = Stored(read(folder, paths, size), device, files.where)
-        self.stored, self.origin = (self.pixels,), f"{len(paths)} cars read from {folder}"
+        self.stored, self.origin = (self.pixels,), f"{counted(len(paths), 'car')} read from {folder}"
         self.spec = DataSpec("image", (3, size, size))
         self.parts = permuted_split(len(self), config.holdout, 0, device) if config.holdout else {}
 

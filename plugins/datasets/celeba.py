@@ -75,7 +75,7 @@ class CelebA(FactorDataset[Config]):
         classes = ("no", "yes") if self.chosen is not None else ()
         self.spec = DataSpec("image", tuple(images.shape[1:]), classes=classes)
         part = "" if len(found) == WHOLE else f", a part of its {WHOLE:,}"
-        self.origin = f"{len(found):,} pictures read from {pictures}{part}"
+        self.origin = f"{counted(len(found), 'picture')} read from {pictures}{part}"
         if (spare := len(tree.entries) - len(found)) > 0:
             self.told += (f"{counted(spare, 'picture')} left out that '{listed.name}' does not name",)
 
@@ -137,12 +137,12 @@ def attributes(path: Path) -> tuple[list[str], tuple[str, ...], np.ndarray]:
     if not 0 < len(names) <= MOST or len(set(names)) < len(names) or not lines:
         raise DistkError(f"'{path}' is no list of attributes: expected their names, then a line for each picture.")
     if count is not None and count != len(lines):
-        raise DistkError(f"'{path}' says that it lists {count:,} pictures, and lists {len(lines):,}.")
+        raise DistkError(f"'{path}' says that it lists {counted(count, 'picture')}, and lists {len(lines):,}.")
     pictures, values = [], np.empty((len(lines), len(names)), np.int64)
     for i, line in enumerate(lines):
         picture, *cells = line.split()
         if len(cells) != len(names) or not set(cells) <= {"1", "-1"}:
-            raise DistkError(f"'{path}': '{picture[:40]}' must have {len(names)} values, each 1 or -1.")
+            raise DistkError(f"'{path}': '{picture[:40]}' must have {counted(len(names), 'value')}, each 1 or -1.")
         values[i] = [cell == "1" for cell in cells]
         pictures.append(picture)
     if len(set(pictures)) < len(pictures):

@@ -73,7 +73,7 @@ class Chairs3D(FactorDataset[Config]):
         self.stored = (self.pixels,)
         self.spec = DataSpec("image", tuple(images.shape[1:]))
         part = "" if len(chairs) == WHOLE else f", a part of its {WHOLE:,}"
-        self.origin = f"{len(images):,} pictures of {counted(len(chairs), 'chair')} read from {root}{part}"
+        self.origin = f"{counted(len(images), 'picture')} of {counted(len(chairs), 'chair')} read from {root}{part}"
         if config.holdout:
             self.parts = self._parts(len(chairs), config.holdout)
 
@@ -83,7 +83,7 @@ class Chairs3D(FactorDataset[Config]):
         held = torch.zeros(chairs, dtype=torch.bool)
         held[order[: max(1, round(chairs * share))]] = True
         if bool(held.all()):
-            raise UsageError(f"--holdout {share} of {chairs} chairs leaves none to train on.")
+            raise UsageError(f"--holdout {share} of {counted(chairs, 'chair')} leaves none to train on.")
         of_row = held.repeat_interleave(len(ELEVATIONS) * len(AZIMUTHS))
         rows = torch.arange(len(of_row))
         return {"train": rows[~of_row].to(self.device), "test": rows[of_row].to(self.device)}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, DataSpec, Files, open_dataset, permuted_split
-from distk.console import warn_once
+from distk.console import counted, warn_once
 from distk.plugins.datasets.cifar_binary import Form, find, labels, read
 
 FORM = Form(
@@ -54,7 +54,7 @@ class Cifar10(Dataset):
         self.images = torch.from_numpy(records[:, 1:].reshape(-1, 3, 32, 32).copy()).to(device)
         self.spec = DataSpec("image", (3, 32, 32), classes=CLASSES)
         part = "" if len(records) == 60_000 else ", a part of the data set"
-        self.origin = f"{len(records):,} images read from {found}{part}"
+        self.origin = f"{counted(len(records), 'image')} read from {found}{part}"
         everything = torch.arange(len(records), device=device)
         split = {"train": everything[:cut], "test": everything[cut:]}
         self.parts = split if cut < len(records) else permuted_split(cut, 0.1, 0, device)

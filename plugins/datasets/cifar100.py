@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, DataSpec, Files, UsageError, option, permuted_split
+from distk.console import counted
 from distk.plugins.datasets.cifar_binary import Form, find, labels, read
 from distk.stored import Stored
 
@@ -76,7 +77,7 @@ class Cifar100(Dataset[Config]):
         self.stored = (self.images,)
         self.spec = DataSpec("image", (3, 32, 32), classes=CLASSES if config.labels == "fine" else GROUPS)
         part = "" if len(records) == 60_000 else ", a part of the data set"
-        self.origin = f"{len(records):,} images read from {found}{part}"
+        self.origin = f"{counted(len(records), 'image')} read from {found}{part}"
         everything = torch.arange(len(records), device=device)
         split = {"train": everything[:cut], "test": everything[cut:]}
         self.parts = split if cut < len(records) else permuted_split(cut, 0.1, 0, device)

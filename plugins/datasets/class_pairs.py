@@ -15,6 +15,7 @@ from torch import Tensor
 
 from distk import Dataset, DataSpec, Files, UsageError, open_dataset, option
 from distk.config import hints
+from distk.console import counted
 from distk.data import Split
 from distk.plugins.datasets.digits28 import Digits28
 from distk.plugins.datasets.styled_digits import StyledDigits
@@ -88,8 +89,9 @@ class ClassPairs(Dataset[Config]):
         held |= {"validation": kept} if len(kept) else {}
         self.parts = {name: rows.sort().values for name, rows in held.items()}
         self.origin = (
-            f"primary {self.primary.name}, {config.labels_per_class} labels per class ({self.primary.origin}); "
-            f"secondary {self.secondary.name}, {len(self._others['train']):,} training items ({self.secondary.origin})"
+            f"primary {self.primary.name}, {counted(config.labels_per_class, 'label')} per class"
+            f" ({self.primary.origin}); secondary {self.secondary.name}, {len(self._others['train']):,} training items"
+            f" ({self.secondary.origin})"
         )
 
     # Opening

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, DataSpec, Files, option
+from distk.remembered import Remembered
 
 DISCS, PER_DISC = 60, 13
 """Discs per image; uniform numbers that each takes."""
@@ -41,13 +42,17 @@ class DeadLeaves(Dataset[Config]):
         self.origin = f"{total:,} dead-leaves images, rendered on the device"
         everything = torch.arange(total, device=device)
         self.parts = {"train": everything[: config.train], "test": everything[config.train :]}
+        self._drawn = Remembered(self._draw, len(self), self.spec.shape, device)
 
     def __len__(self) -> int:
         return self.config.train + self.config.test
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, size, size]` in [0, 1]; a row's image does not depend on the batch."""
-        return {"x": torch.cat([self._render(part) for part in rows.split(AT_ONCE.get(rows.device.type, 512))])}
+        return {"x": self._drawn(rows)}
+
+    def _draw(self, rows: Tensor) -> Tensor:
+        return torch.cat([self._render(part) for part in rows.split(AT_ONCE.get(rows.device.type, 512))])
 
     def _render(self, rows: Tensor) -> Tensor:
         size, n = self.config.size, len(rows)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distk import Dataset, DataSpec, Files, option
+from distk.console import counted
 
 WRITERS = 1197
 """The first so many originals are the training split; the others come from other writers."""
@@ -58,7 +59,8 @@ class Digits28(Dataset[Config]):
         self.label = torch.tensor(raw.target, dtype=torch.long)[which].to(device)
         self.spec = DataSpec("image", (1, config.size, config.size), classes=tuple("0123456789"))
         self.origin = (
-            f"{len(which):,} images from the 1,797 real digits bundled with scikit-learn, rendered on the device"
+            f"{counted(len(which), 'image')} from the 1,797 real digits bundled with scikit-learn, rendered on the"
+            " device"
         )
         everything = torch.arange(len(which), device=device)
         self.parts = {"train": everything[:train], "test": everything[train:]}

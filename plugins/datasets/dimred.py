@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, DataSpec, Files, option
+from distk.console import counted
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.factors > self.dims:
-            raise ValueError(f"{self.factors} factors do not fit into {self.dims} dimensions")
+            raise ValueError(f"{counted(self.factors, 'factor')} cannot fit into {counted(self.dims, 'dimension')}")
 
 
 class Dimred(Dataset[Config]):
@@ -43,8 +44,8 @@ class Dimred(Dataset[Config]):
         self.x = self.z @ self.omega.T
         self.spec = DataSpec("vector", (config.dims,))
         self.origin = (
-            f"{total:,} points of a random {config.factors}-dimensional subspace of {config.dims} dimensions, "
-            f"projection {config.projection}"
+            f"{counted(total, 'point')} of a random {config.factors}-dimensional subspace of"
+            f" {counted(config.dims, 'dimension')}, projection {config.projection}"
         )
         everything = torch.arange(total, device=device)
         self.parts = {"train": everything[: config.items], "test": everything[config.items :]}

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from distk import DataSpec, DistkError, FactorDataset, Files, UsageError, option
-from distk.console import note, progress
+from distk.console import counted, note, progress
 from distk.data import permuted_split
 
 NPZ = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
@@ -243,7 +243,7 @@ def _stream(path: Path, member: Any, expected: str) -> Tensor:
         for start in range(0, shape[0], chunk):
             raw = member.read(chunk * 4096)
             if len(raw) != chunk * 4096:
-                raise DistkError(f"'{path}' ends after {start} of {shape[0]} images.")
+                raise DistkError(f"'{path}' ends after {start} of {counted(shape[0], 'image')}.")
             images = np.frombuffer(raw, np.uint8).reshape(chunk, 4096)
             top = int(images.max())
             if top not in (0, 1, 255) or (top == 255 and bool(((images != 0) & (images != 255)).any())):

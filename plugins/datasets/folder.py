@@ -83,7 +83,7 @@ class Folder(Dataset[Config]):
         split, inside = _splits(reader.entries)
         self._classes(inside, reader.owner)
         self.spec = DataSpec("image", tuple(images.shape[1:]), classes=self.classes)
-        self.origin = f"{len(images):,} images below {root}"
+        self.origin = f"{counted(len(images), 'image')} below {root}"
         self._parts(split, reader.owner)
 
     def _classes(self, inside: Sequence[tuple[str, ...]], owner: np.ndarray) -> None:
@@ -97,7 +97,7 @@ class Folder(Dataset[Config]):
             self.label = torch.tensor([number[parents[i]] for i in owner], device=self.device)
         elif len(found) > 1:
             loose = parents.count("")
-            self.told += (f"no classes, since {loose:,} of {len(parents):,} files lie in no sub-folder",)
+            self.told += (f"no classes, since {loose:,} of {counted(len(parents), 'file')} outside any sub-folder",)
 
     def _parts(self, split: Sequence[str] | None, owner: np.ndarray) -> None:
         of_file = torch.from_numpy(owner).long()
@@ -174,7 +174,9 @@ class Reader:
         several = frames > 1
         if several.any():
             pictures = int(frames[several].sum())
-            self.told.append(f"{counted(int(several.sum()), 'file')} of several frames read as {pictures:,} pictures")
+            self.told.append(
+                f"{counted(int(several.sum()), 'file')} of several frames read as {counted(pictures, 'picture')}"
+            )
         self.entries = [entry for entry, n in zip(self.entries, frames, strict=True) if n]
         self.frames = frames[frames > 0]
 

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from distk import DistkError, Files, UsageError, option
-from distk.console import progress
+from distk.console import counted, progress
 from distk.errors import nearest
 from distk.kept import of_files
 from distk.pictures import Fitting, Form, Seen, read_many
 from distk.plugins.datasets.arrays import HeldFactors, HeldItems, SplitConfig
 from distk.plugins.datasets.folder import SPLITS
 from distk.plugins.datasets.items import Found
-from distk.saved import kinds, open_saved, rows
+from distk.saved import named, open_saved, rows
 
 LABELS = ("label", "labels", "class", "target", "fine_label")
 """Columns that are taken for labels without being named."""
@@ -66,7 +66,7 @@ class Saved(HeldItems[Config]):
         for split, part in self.saved.items():
             if part.features != first.features:
                 raise DistkError(f"the splits of '{root}' have different columns, first '{split}'.")
-        self.roles = _Roles(root, self.config, kinds(first))
+        self.roles = _Roles(root, self.config, first.kinds)
         if self.roles.label:
             held["label"] = self._named(self.roles.label)
         if "" not in self.saved:
@@ -102,18 +102,20 @@ class Saved(HeldItems[Config]):
                 for name in names:
                     found[name] += chunk[name]
         for name, cells in found.items():
-            if None in cells:
-                raise DistkError(f"row {cells.index(None)} of column '{name}' is empty.")
+            empty = next((row for row, cell in enumerate(cells) if cell is None), None)
+            if empty is not None:
+                raise DistkError(f"row {empty} of column '{name}' is empty.")
         return found
 
     def _named(self, name: str) -> np.ndarray:
         """A column of classes as their names, of others as it is."""
-        cells, feature = self._cells([name])[name], next(iter(self.saved.values())).features[name]
+        cells = self._cells([name])[name]
         if self.roles.kinds[name] != "class":
             return np.array(cells)
-        if min(cells) < 0:
-            raise DistkError(f"column '{name}' has rows without a class (-1).")
-        return np.array([feature.int2str(cell) for cell in cells])
+        words = named(next(iter(self.saved.values())), name, cells)
+        if None in words:
+            raise DistkError(f"column '{name}' has rows without a class, the first {words.index(None)}.")
+        return np.array(words)
 
     def _factor(self, name: str) -> tuple[np.ndarray, str]:
         """Values float64 `[n]` of a factor, and its kind: words and classes are categorical, whole numbers ordinal."""
@@ -135,7 +137,7 @@ class Saved(HeldItems[Config]):
             for part in self.saved.values():
                 for chunk in rows(part, [name]):
                     for cell in chunk[name]:
-                        where = f"row {at} of column '{name}' in '{root}'"
+                        where = f"{root}: row {at} of {name}"
                         yield io.BytesIO(_content(cell, where)), where, 1
                         at += 1
 
@@ -208,12 +210,11 @@ class _Roles:
 
 
 def _content(cell: Any, where: str) -> bytes:
-    content = cell.get("bytes") if isinstance(cell, dict) else None
-    if not content:
-        raise DistkError(f"{where} lies in another file, or is empty; save the data set with its pictures inside.")
-    if len(content) > LARGEST:
-        raise DistkError(f"{where} has {len(content):,} bytes; at most {LARGEST:,} are read.")
-    return bytes(content)
+    if not cell:
+        raise DistkError(f"'{where}' lies in another file, or is empty; save the data set with its pictures inside.")
+    if len(cell) > LARGEST:
+        raise DistkError(f"'{where}' has {counted(len(cell), 'byte')}; at most {LARGEST:,} are read.")
+    return bytes(cell)
 
 
 def _vectors(root: Path, x: np.ndarray) -> Found:

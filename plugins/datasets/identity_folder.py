@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, DataSpec, Files, UsageError, option
-from distk.console import warn
+from distk.console import counted, warn
 from distk.pictures import SUFFIXES, Form
 from distk.plugins.datasets.decoded import decoded
 from distk.stored import Stored
@@ -83,7 +83,9 @@ class IdentityFolder(Dataset[Config]):
         self.images = Stored(images, device, files.where)
         self.stored = (self.images,)
         self.spec = DataSpec("image", tuple(images.shape[1:]))
-        self.origin = f"{len(kept):,} pictures of {len(self.names):,} identities below {root}"
+        self.origin = (
+            f"{counted(len(kept), 'picture')} of {counted(len(self.names), 'identity', 'identities')} below {root}"
+        )
         self.parts = self._given([keys[i] for i in kept], root) if given else self._drawn(root)
 
     def _given(self, keys: list[tuple[str, str]], root: Path) -> dict[str, Tensor]:
@@ -103,7 +105,8 @@ class IdentityFolder(Dataset[Config]):
         total = len(self.names)
         if total < FEWEST:
             raise UsageError(
-                f"'{root}' holds {total} identities of two pictures or more; a split by identity needs {FEWEST}."
+                f"'{root}' holds {counted(total, 'identity', 'identities')} of two pictures or more; a split by"
+                f" identity needs {FEWEST}."
             )
         return split_by_identity(self.label, total, self.config.valid, self.config.test, self.config.split_seed)
 
@@ -153,5 +156,5 @@ def _usable(keys: list[tuple[str, str]], root: Path) -> list[int]:
     if not kept:
         raise UsageError(f"every identity below '{root}' has a single picture ({shown}); pairs need two of each.")
     if few:
-        warn(f"{len(few):,} identities of a single picture are left out: {shown}")
+        warn(f"{counted(len(few), 'identity', 'identities')} of a single picture are left out: {shown}")
     return kept

@@ -16,6 +16,7 @@ from torch import Tensor
 from distk import Dataset, DataSpec, Files, option
 from distk.nn import shapes
 from distk.plugins.datasets.identity_folder import split_by_identity
+from distk.remembered import Remembered
 
 SOFT = 1.5
 """Pixels over which an edge fades."""
@@ -117,15 +118,17 @@ class IdFaces(Dataset[Config]):
         self.parts = split_by_identity(self.label, config.identities, 0.1, 0.1, config.draw)
         self.spec = DataSpec("image", (3, config.size, config.size))
         self.origin = f"{config.identities:,} invented people, {config.observations} pictures each, drawn on the device"
+        self._drawn = Remembered(self._draw, total, self.spec.shape, device)
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, size, size]` in [0, 1], `label` int64 `[n]`."""
-        label = self.label[rows]
-        x = draw_faces(self.values(rows), self.config.size, self.noise)
-        return {"x": x, "label": label}
+        return {"x": self._drawn(rows), "label": self.label[rows]}
+
+    def _draw(self, rows: Tensor) -> Tensor:
+        return draw_faces(self.values(rows), self.config.size, self.noise)
 
     def values(self, rows: Tensor) -> dict[str, Tensor]:
         """Every number behind the pictures of these rows, float32 `[n]` each, by its name."""

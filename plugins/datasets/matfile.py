@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distk.console import counted
+
 COMPRESSED, MATRIX = 15, 14
 CLASSES = {
     6: "double",
@@ -58,7 +60,7 @@ class Stored:
             raise ValueError("its numbers are in no known form")
         numbers = np.frombuffer(values, self.order + STORED[code])
         if len(numbers) != count:
-            raise ValueError(f"it holds {len(numbers):,} of {count:,} numbers")
+            raise ValueError(f"it holds {len(numbers):,} of {counted(count, 'number')}")
         return numbers.reshape(self.shape, order="F")
 
 

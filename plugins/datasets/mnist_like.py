@@ -21,7 +21,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from distk import Dataset, DataSpec, DistkError, Files, UsageError, option, permuted_split
-from distk.console import warn_once
+from distk.console import counted, warn_once
 from distk.memory import afford
 from distk.plugins.datasets.digits28 import Config as DigitsConfig
 from distk.plugins.datasets.digits28 import Digits28
@@ -53,9 +53,9 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             if expected > min(room, LARGEST) or expected == 0 or (not zipped and expected != room):
                 raise DistkError(
                     f"the header of '{path}' promises {' x '.join(map(str, shape))} values, which does not fit its "
-                    f"{size:,} bytes: the file is cut off or damaged."
+                    f"{counted(size, 'byte')}: the file is cut off or damaged."
                 )
-            afford(4 * expected, f"'{path}', {expected:,} bytes when unpacked,")
+            afford(4 * expected, f"'{path}', {counted(expected, 'byte')} when unpacked,")
             values = file.read(expected + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DistkError(f"cannot read '{path}': {error}.") from error
@@ -116,7 +116,7 @@ class IdxImages(Dataset[Idx]):
                 raise DistkError(f"'{held}' has images of {test_images.shape[1:]}, '{found}' of {images.shape[1:]}.")
             images, labels = np.concatenate([images, test_images]), np.concatenate([labels, test_labels])
         self._keep(images, labels)
-        self.origin = f"{len(images):,} images read from {found.parent}"
+        self.origin = f"{counted(len(images), 'image')} read from {found.parent}"
         everything = torch.arange(len(images), device=device)
         split = {"train": everything[:cut], "test": everything[cut:]}
         self.parts = split if cut < len(images) else permuted_split(cut, 0.1, 0, device) if cut > 1 else {}
@@ -138,7 +138,9 @@ class IdxImages(Dataset[Idx]):
         assert beside is not None  # a named folder that lacks it has raised
         labels = read_idx(beside, 1)
         if len(labels) != len(images):
-            raise DistkError(f"'{beside}' has {len(labels)} labels for the {len(images)} images of '{path}'.")
+            raise DistkError(
+                f"'{beside}' has {counted(len(labels), 'label')} for the {counted(len(images), 'image')} of '{path}'."
+            )
         return (images.transpose(0, 2, 1) if self.transposed else images), labels
 
     def _keep(self, images: np.ndarray, labels: np.ndarray) -> None:
@@ -147,7 +149,8 @@ class IdxImages(Dataset[Idx]):
         label = torch.from_numpy(labels.astype(np.int64)) - first
         if int(label.min()) < 0 or int(label.max()) >= len(names):
             raise DistkError(
-                f"labels run from {labels.min()} to {labels.max()}, but there are {len(names)} classes from {first}."
+                f"labels run from {labels.min()} to {labels.max()}, but there are"
+                f" {counted(len(names), 'class', 'classes')} from {first}."
             )
         x = torch.from_numpy(images.copy()).unsqueeze(1)
         height, width = x.shape[2:]

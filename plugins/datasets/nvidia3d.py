@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from distk import DataSpec, DistkError, FactorDataset, Files, UsageError, option, permuted_split
+from distk.console import counted
 from distk.pictures import Form
 from distk.plugins.datasets.arrayfile import read_npy
 from distk.plugins.datasets.decoded import decoded, place, shown
@@ -65,7 +66,7 @@ class Numbered(FactorDataset[Config]):
             self.told += self._held_against_labels(tree)
             images, _ = decoded(files.name, tree, entries, Form((config.size, config.size)))
         self.pixels = Stored(images, device, files.where)
-        self.stored, self.origin = (self.pixels,), f"{len(images):,} pictures read from {root}"
+        self.stored, self.origin = (self.pixels,), f"{counted(len(images), 'picture')} read from {root}"
         self.spec = DataSpec("image", tuple(images.shape[1:]))
         self.parts = permuted_split(len(self), config.holdout, 0, device) if config.holdout else {}
 
@@ -85,7 +86,8 @@ class Numbered(FactorDataset[Config]):
         if len(found) < count:
             first = next(i for i in range(count) if i not in found)
             raise DistkError(
-                f"'{root}' holds {len(found):,} of {count:,} pictures; the first that is missing is {first:06}.png."
+                f"'{root}' holds {len(found):,} of {counted(count, 'picture')}; the first that is missing is"
+                f" {first:06}.png."
             )
         return [found[i] for i in range(count)]
 

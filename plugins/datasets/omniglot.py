@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, DataSpec, DistkError, Files, UsageError, option, permuted_split
-from distk.console import progress, warn_once
+from distk.console import counted, progress, warn_once
 from distk.pictures import plain
 from distk.plugins.datasets.strokes28 import Config as StrokesConfig
 from distk.plugins.datasets.strokes28 import Strokes28
@@ -68,7 +68,7 @@ class Omniglot(Dataset[Config]):
         self.images = torch.from_numpy(images).unsqueeze(1).to(device)
         self.label = torch.tensor([number[name] for name in names], device=device)
         self.spec = DataSpec("image", (1, config.size, config.size), classes=tuple(classes))
-        self.origin = f"{len(images):,} drawings of {len(classes):,} characters read from {path}"
+        self.origin = f"{counted(len(images), 'drawing')} of {counted(len(classes), 'character')} read from {path}"
         self.parts = permuted_split(len(images), 0.2, 0, device) if len(images) > 1 else {}
 
     def __len__(self) -> int:
@@ -156,7 +156,7 @@ def _from_folder(path: Path) -> Iterator[tuple[str, bytes]]:
 
 def _check_count(path: Path, count: int) -> None:
     if count > MOST_IMAGES:
-        raise DistkError(f"'{path}' holds {count:,} drawings; more than {MOST_IMAGES:,} are refused.")
+        raise DistkError(f"'{path}' holds {counted(count, 'drawing')}; more than {MOST_IMAGES:,} are refused.")
 
 
 def _averaged(picture: np.ndarray, size: int) -> np.ndarray:

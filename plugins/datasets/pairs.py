@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from distk import FactorDataset, Files, UsageError, option
+from distk.console import counted
 from distk.data import Split
 
 
@@ -47,7 +48,9 @@ class Pairs(FactorDataset[Config]):
         self.factor_kinds, self.parts = inner.factor_kinds, inner.parts
         self.varying = sum(size > 1 for size in self.factor_sizes)
         if max(1, config.k) >= self.varying:  # a pair differs in one at least
-            raise UsageError(f"--k {config.k}: '{inner.name}' has {self.varying} factors that vary, and one must stay.")
+            raise UsageError(
+                f"--k {config.k}: '{inner.name}' has {counted(self.varying, 'factor')} that vary, and one must stay."
+            )
         self.origin = f"pairs of {inner.name} ({inner.origin})"
         self._moves = torch.tensor([float(size > 1) for size in self.factor_sizes], device=device)
         self._count = torch.tensor(self.factor_sizes, device=device)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from distk import Dataset, DataSpec, DistkError, Files, UsageError, option
 from distk.arrays import open_npz
+from distk.console import counted
 
 FOLDS = 5
 
@@ -48,7 +49,7 @@ class Reid(Dataset[Config]):
         self.images = torch.from_numpy(found["imagedata"][keep].transpose(0, 3, 1, 2).copy()).to(device)
         self.label = torch.from_numpy(label.reshape(-1).astype(np.int64)).to(device)
         self.spec = DataSpec("image", tuple(self.images.shape[1:]))
-        self.origin = f"{len(label):,} pictures of {len(kinds):,} persons read from {path}"
+        self.origin = f"{counted(len(label), 'picture')} of {counted(len(kinds), 'person')} read from {path}"
         self.parts = self._splits(path, {k: v[keep] for k, v in found.items() if k.endswith("_bool")}, len(kinds))
 
     def _splits(self, path: Path, marks: dict[str, np.ndarray], kinds: int) -> dict[str, Tensor]:
@@ -90,5 +91,5 @@ def read(path: Path) -> dict[str, np.ndarray]:
         shapes = ", ".join(f"{k} {v.dtype} {v.shape}" for k, v in found.items())
         raise DistkError(f"'{path}': {expected}, found {shapes}.")
     if any(found[m].dtype != np.bool_ or found[m].shape != (n,) for m in marks):
-        raise DistkError(f"'{path}': {', '.join(marks)} must be {n} booleans each.")
+        raise DistkError(f"'{path}': {', '.join(marks)} must be {counted(n, 'boolean')} each.")
     return found

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from distk import DataSpec, FactorDataset, Files, option
-from distk.console import progress
+from distk.console import counted, progress
 from distk.nn import shapes
 
 SHAPES = ("square", "ellipse", "triangle")
@@ -81,7 +81,7 @@ class Shapes2D(FactorDataset[Config]):
         self.parts = self._divide()
         how = "drawn by Pillow" if config.renderer == "pillow" else "rendered on the device"
         unique = int((self._first == torch.arange(len(self), device=device)).sum())
-        self.origin = f"{how} ({config.renderer} renderer), {unique:,} of {len(self):,} images are different"
+        self.origin = f"{how} ({config.renderer} renderer), {unique:,} of {counted(len(self), 'image')} different"
 
     # Images
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from distk import FactorDataset, Files, UsageError, option
+from distk.console import counted
 from distk.data import Split
 from distk.errors import unknown
 
@@ -88,7 +89,9 @@ class Skewed(FactorDataset[Config]):
             values = self._numbers(text, "weights", entry)
             if len(values) != self.factor_sizes[k] or min(values) < 0:
                 size = self.factor_sizes[k]
-                raise UsageError(f"--weights '{entry}': factor '{self.factor_names[k]}' needs {size} numbers from 0.")
+                raise UsageError(
+                    f"--weights '{entry}': factor '{self.factor_names[k]}' needs {counted(size, 'number')} from 0."
+                )
             weight *= torch.tensor(values, dtype=torch.float64, device=self.device)[grid[:, k]]
             told.append(f"values of {self.factor_names[k]} in the proportion {text.strip()}")
         pairs = []

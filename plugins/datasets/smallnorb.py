@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distk import DataSpec, DistkError, FactorDataset, Files, UsageError, option
+from distk.console import counted
 from distk.stored import Stored
 
 STEMS = {
@@ -100,7 +101,7 @@ def matrix(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         with cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
             magic, count = struct.unpack("<Ii", file.read(8))
             if MAGIC.get(magic) != dtype or count != len(shape):
-                raise DistkError(f"'{path}' is no matrix of {dtype} with {len(shape)} dimensions.")
+                raise DistkError(f"'{path}' is no matrix of {dtype} with {counted(len(shape), 'dimension')}.")
             sizes = struct.unpack(f"<{max(3, count)}i", file.read(4 * max(3, count)))
             if sizes[:count] != shape:
                 raise DistkError(f"'{path}': expected the shape {shape}, found {sizes[:count]}.")

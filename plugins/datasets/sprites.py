@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from distk import DataSpec, DistkError, Files, UsageError, option
-from distk.console import progress, warn, warn_once
+from distk.console import counted, progress, warn, warn_once
 from distk.plugins.datasets.hdf5 import Array, Hdf5, open_hdf5
 from distk.plugins.datasets.matfile import arrays
 from distk.plugins.datasets.puppets import POSES, Characters, Puppets
@@ -89,7 +89,7 @@ class Sprites(Characters[Config]):
             )
         paths = character_files(folder)
         if len(paths) != OFFICIAL:
-            warn(f"'{folder}' holds {len(paths)} characters instead of {OFFICIAL}")
+            warn(f"'{folder}' holds {counted(len(paths), 'character')} instead of {OFFICIAL}")
         images, labels, owner, animation, frame = read_characters(paths)
         self.images = images.to(self.device)
         self.pictures = lambda rows: self.images[rows]
@@ -100,7 +100,7 @@ class Sprites(Characters[Config]):
         table = torch.from_numpy(np.stack([index.reshape(-1) for _, index in kinds], 1))
         self.table = table.to(self.device)[self.identity]
         self.spec = DataSpec("image", (3, SIDE, SIDE))
-        self.origin = f"{len(paths)} characters, {len(images):,} images read from {folder}"
+        self.origin = f"{counted(len(paths), 'character')}, {counted(len(images), 'image')} read from {folder}"
         if self.config.split == "published":
             numbers = [_number(path) for path in paths]
             held = set(read_splits(folder / "sprites_splits.mat")["testidx"])
@@ -120,7 +120,9 @@ def character_files(folder: Path) -> list[Path]:
     """The files `sprites_<i>.mat` of a folder by their number i. Raises DistkError for more than are ever read."""
     paths = [p for p in folder.iterdir() if re.fullmatch(r"sprites_\d{1,6}\.mat", p.name)]
     if not 2 <= len(paths) <= MOST:
-        raise DistkError(f"'{folder}' holds {len(paths)} files sprites_<i>.mat; between 2 and {MOST:,} are read.")
+        raise DistkError(
+            f"'{folder}' holds {counted(len(paths), 'file')} sprites_<i>.mat; between 2 and {MOST:,} are read."
+        )
     return sorted(paths, key=_number)
 
 
@@ -160,7 +162,7 @@ def _cells(file: Hdf5, path: Path) -> list[Array]:
     if cell is None or not cell.refers:
         raise DistkError(f"'{path}' has no cell array `sprites`; it holds {', '.join(list(file)[:9]) or 'nothing'}.")
     if not 1 <= cell.size <= ANIMATIONS:
-        raise DistkError(f"'{path}' has {cell.size} animations; between 1 and {ANIMATIONS} are read.")
+        raise DistkError(f"'{path}' has {counted(cell.size, 'animation')}; between 1 and {ANIMATIONS} are read.")
     found = [cell.leads_to(k) for k in range(cell.size)]
     for one in found:
         sound = one.ndim == 2 and one.shape[1] == VALUES and 1 <= len(one) <= LONGEST

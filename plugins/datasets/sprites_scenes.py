@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from distk import DataSpec, FactorDataset, Files, Split, UsageError, option
+from distk.console import counted
 from distk.nn import shapes
 from distk.plugins.datasets.dsprites import NPZ, SHAPES, read_packed
 
@@ -84,7 +85,7 @@ class SpritesScenes(FactorDataset[Config]):
             extra={"max_sprites": most},
         )
         self.sprites: Tensor | None = None
-        self.origin = f"up to {most} sprites rendered on the device, training scenes never repeat (no file)"
+        self.origin = f"up to {counted(most, 'sprite')} rendered on the device, training scenes never repeat (no file)"
         if files.required:
             self._use_file(files)
         self._bits = torch.arange(7, -1, -1, device=device, dtype=torch.uint8)
@@ -104,7 +105,7 @@ class SpritesScenes(FactorDataset[Config]):
         if self.config.size != 64:
             raise UsageError(f"the file '{path.name}' holds 64x64 images: leave --size at 64 or do without --data-dir.")
         self.sprites = read_packed(path).to(self.device)
-        self.origin = f"up to {self.config.max_sprites} sprites whose pictures are read from {path}"
+        self.origin = f"up to {counted(self.config.max_sprites, 'sprite')} whose pictures are read from {path}"
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """The fixed scenes of these rows: `x` float32 `[n, 3, size, size]`, `label` int64 `[n]`, and a `Scene`."""

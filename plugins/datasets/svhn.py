@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, DataSpec, DistkError, Files, UsageError, permuted_split
+from distk.console import counted
 from distk.plugins.datasets.matfile import arrays
 
 LARGEST = 1_000_000
@@ -51,7 +52,7 @@ def _check(path: Path, held: dict[str, tuple[tuple[int, ...], str]]) -> None:
     if not right or not y_kind.startswith(("uint", "int", "double", "float")):
         raise DistkError(f"'{path}': expected X uint8 [32, 32, 3, N] and y [N, 1], found {found}.")
     if not 0 < x[3] <= LARGEST:
-        raise DistkError(f"'{path}' holds {x[3]:,} digits; between 1 and {LARGEST:,} are read.")
+        raise DistkError(f"'{path}' holds {counted(x[3], 'digit')}; between 1 and {LARGEST:,} are read.")
 
 
 class Svhn(Dataset):
@@ -77,7 +78,7 @@ class Svhn(Dataset):
         self.images = torch.from_numpy(images).to(device)
         self.label = torch.from_numpy(labels).to(device)
         self.spec = DataSpec("image", (3, 32, 32), classes=tuple("0123456789"))
-        self.origin = f"{len(images):,} digits read from {path.parent}"
+        self.origin = f"{counted(len(images), 'digit')} read from {path.parent}"
         rows = torch.arange(len(images), device=device)
         split = {"train": rows[:cut], "test": rows[cut:]}
         self.parts = split if cut < len(images) else permuted_split(cut, 0.1, 0, device) if cut > 1 else {}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distk import option
-from distk.console import note, warn
+from distk.console import counted, note, warn
 from distk.errors import DistkError, UsageError
 from distk.files import own_file, own_folder, read_text
 from distk.plugins.engines.queues import FOLDER, WAITING, Entry, LocalQueue, Queue, SlurmQueue, named
@@ -100,7 +100,7 @@ class Slurm(Engine[Config]):
         arrays = sorted({name.partition("_")[0] for name in called.values()})
         if self.config.cluster == "slurm":
             took = time.monotonic() - began
-            note(f"{len(groups)} jobs of Slurm, {', '.join(arrays)}, submitted in {took:.1f} s")
+            note(f"{counted(len(groups), 'job')} of Slurm, {', '.join(arrays)}, submitted in {took:.1f} s")
         self.looked = time.monotonic()
         return called
 

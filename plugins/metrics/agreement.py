@@ -48,6 +48,11 @@ class SampleConfig(Config):
     sample: int | None = option(None, "score at most so many rows, drawn without replacement; default: all", min=2)
 
 
+def rows_of(values: Tensor, picked: Tensor) -> Tensor:
+    """The rows that `some_rows` picked; where it is all of them, no copy."""
+    return values if len(picked) == len(values) else values[picked]
+
+
 def some_rows(table: CodeTable, sample: int | None, seed: int) -> tuple[Tensor, dict[str, str]]:
     """All rows, or a sample of them in their order, int64 on the codes' device; and what is to be said of that."""
     if sample is None or sample >= len(table):
@@ -69,6 +74,7 @@ class ClsAcc(Scored[ClsAccConfig]):
 
     headline = "hungarian"
     measures = "classes found without labels"
+    together = "label"
     numbers = {
         "hungarian": higher(0, 1, source="Jeong & Song 2019", form="authors", what="best one-to-one map to labels"),
         "majority": higher(
@@ -105,7 +111,7 @@ class BestDimensionAuc(Scored[SampleConfig]):
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         truth = table.factors if table.factors is not None else labels(table)[0].unsqueeze(1)
         picked, told = some_rows(table, self.config.sample, seed)
-        values, names, left = quantities(codes(table, self.config, seed)[picked], table)
+        values, names, left = quantities(rows_of(codes(table, self.config, seed), picked), table)
         result = functional.best_dimension_auc(values, truth.to(values.device)[picked])
         reasons = {**told, **left, **result.pop("reasons", {})}
         how = "AUC of one value against the others of its factor, either direction"

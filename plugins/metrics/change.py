@@ -50,6 +50,7 @@ class HigginsChange(Scored[H]):
 
     headline = "eval"
     measures = "one code, one factor (modularity)"
+    together = "factors"
     numbers = {
         "train": higher(0, 1, chance="1/K", source="Higgins et al. 2016", what="on the pairs that train"),
         "validation": higher(0, 1, chance="1/K", source="Peychev et al. 2017", what="on the pairs that choose"),

@@ -14,6 +14,7 @@ from distk import CodeTable, console, encode_table
 from distk.checkpoint import Header, read_header
 from distk.codefile import table_from_arrays
 from distk.commands.shared import OnRows, require, written_to
+from distk.console import counted
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
 from distk.files import write_atomic
@@ -34,7 +35,10 @@ class Entrant:
 
 def udr(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Runs or checkpoints of one method; or npz with codes, kl.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", help="Runs or checkpoints of one method, a folder of runs; or npz with codes, kl."
+        ),
     ],
     on: Annotated[OnRows, Without("checkpoint", "out")] = OnRows(split="all"),
     matrix: Annotated[Literal["lasso", "spearman"], typer.Option(help="How codes are compared.")] = "lasso",
@@ -76,7 +80,9 @@ def udr(
         raise UsageError(f"{error}.") from error
     result = _result(entrants, agreement) | {"matrix": matrix, "images": counts.pop(), "seed": on.seed}
     if len(entrants) < 6:
-        result["reasons"]["models"] = f"{len(entrants)} models: the paper compares each with at least 5 others"
+        result["reasons"]["models"] = (
+            f"{counted(len(entrants), 'model')}: the paper compares each with at least 5 others"
+        )
     if out is not None:
         text = json.dumps(console.jsonable(result), indent=2, allow_nan=False)
         write_atomic(out, f"{text}\n".encode())
@@ -90,13 +96,20 @@ def udr(
 
 
 def _checkpoints(runs: list[Path]) -> list[Path]:
-    """The checkpoint of each run. Raises UsageError when one is named twice."""
+    """The checkpoint of each run; a folder of runs, as `--seeds` makes, stands for all of them. Raises UsageError when
+    one is named twice."""
+    runs = [run for given in runs for run in _runs_of(given)]
     paths = [find_checkpoint(run) for run in runs]
     seen: dict[Path, Path] = {}
     for given, path in zip(runs, paths, strict=True):
         if (first := seen.setdefault(path.resolve(), given)) is not given:
             raise UsageError(f"'{given}' and '{first}' are one checkpoint; a model always agrees with itself.")
     return paths
+
+
+def _runs_of(given: Path) -> list[Path]:
+    below = sorted(path.parent for path in given.glob("*/checkpoint.safetensors")) if given.is_dir() else []
+    return below if below and not (given / "checkpoint.safetensors").exists() else [given]
 
 
 def _comparable(paths: list[Path], data: str | None) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from distk import CodeTable, NoConfig, UsageError, option
+from distk.console import counted
 from distk.meaning import count, higher, lower, neither
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.agreement import labels
@@ -35,7 +36,7 @@ class _Gap(Scored[BinsConfig]):
         values, truth = draw(table, self.config, seed)
         bins = self.config.bins or BINS
         result = type(self).function(values, truth, bins)
-        how = f"plug-in information of {bins} bins of equal width, nats"
+        how = f"plug-in information of {counted(bins, 'bin')} of equal width, nats"
         return {**result, "rows_used": [len(values)], "estimator": how}
 
 
@@ -150,7 +151,7 @@ class Separation(Scored[SeparationConfig]):
         mean, std = table.codes[picked][:, live], table.std[picked][:, live]
         result = dict(functional.sepin(mean, std, self.config.samples, seed))
         names = [name for name, keep in zip(table.names, live.tolist(), strict=True) if keep]
-        how = f"{self.config.samples} draws against the mixture of {len(picked)} posteriors, nats"
+        how = f"{counted(self.config.samples, 'draw')} against the mixture of {len(picked)} posteriors, nats"
         return {**result, "code_names": names, "rows_used": [len(picked)], "estimator": how}
 
 
@@ -159,6 +160,7 @@ class ZMax(Scored[VotingConfig]):
 
     headline = "eval"
     measures = "one code, one factor (modularity)"
+    together = "factors"
     numbers = {
         "train": higher(
             0, 1, chance="1/K", source="Kim et al. 2019 (Bayes-Factor-VAE)", what="on the votes that train"
@@ -185,6 +187,7 @@ class Ari(Scored[Config]):
 
     headline = "ari"
     measures = "classes found without labels"
+    together = "label"
     numbers = {"ari": higher(None, 1, chance=0.0, source="Hubert & Arabie 1985")}
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,6 +24,14 @@ class DciConfig(PredictorConfig):
     alpha: float = option(0.02, "strength of the lasso", min=0)
     importances: Literal["impurity", "splits"] = option("impurity", "of forests: impurity, or the share of splits")
     hidden: int = option(64, "width of the two layers of the networks", min=1, max=4096)
+
+
+def no_quantities(table: CodeTable) -> dict[int, float | None]:
+    """Factors that no regression may take as numbers: None for classes, its period for a circular one, which is its
+    number of values, or a whole turn of real numbers."""
+    real, kinds = continuous_factors(table), enumerate(table.factor_kinds)
+    turns = {k: 2 * math.pi if k in real else float(table.factor_sizes[k]) for k, kind in kinds if kind == "circular"}
+    return {**turns, **{k: None for k, kind in enumerate(table.factor_kinds) if kind == "categorical"}}
 
 
 class Dci(Scored[DciConfig]):
@@ -59,7 +68,7 @@ class Dci(Scored[DciConfig]):
         jobs = -1 if config.exact and config.predictor == "gbt" and len(parts[0]) >= TRAIN // 2 else 1
         regress = continuous_factors(table) if config.predictor == "gbt" and not config.bins else ()
         settings: dict[str, Any] = {"exact": config.exact, "alpha": config.alpha, "importances": config.importances}
-        settings["hidden"] = config.hidden
+        settings |= {"hidden": config.hidden, "kinds": {} if config.predictor == "gbt" else no_quantities(table)}
         result = functional.dci(*parts, config.predictor, seed, n_jobs=jobs, regress=regress, **settings)
         booster = "scikit-learn's gradient boosting" if config.exact else "gradient boosting, every split tried"
         how = {
@@ -86,6 +95,7 @@ class DciEs(Scored[DciEsConfig]):
 
     headline = "explicitness"
     measures = "what can be read from the code (explicitness)"
+    together = "factors"
     numbers = {
         "explicitness": higher(
             -1,

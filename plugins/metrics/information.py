@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from distk import CodeTable, UsageError, option
+from distk.console import counted
 from distk.meaning import count, higher
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.table import BINS, FactorConfig, Scored, draw, factors
@@ -52,7 +53,7 @@ class Mig(Scored[MigConfig]):
         ten = config.protocol == "rmig"
         bins = 10 if ten else config.bins or BINS
         result = functional.mig(values, truth, bins, config.binning, 10 if ten else None)
-        estimator = f"plug-in information of {bins} bins of equal {config.binning}, nats"
+        estimator = f"plug-in information of {counted(bins, 'bin')} of equal {config.binning}, nats"
         return {**result, "rows_used": [len(values)], "estimator": estimator}
 
     def _aggregate(self, table: CodeTable) -> dict[str, Any]:
@@ -92,5 +93,5 @@ class Modularity(Scored[BinsConfig]):
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         values, truth = draw(table, self.config, seed)
         bins = self.config.bins or BINS
-        how = f"plug-in information of {bins} bins of equal width, nats"
+        how = f"plug-in information of {counted(bins, 'bin')} of equal width, nats"
         return {**functional.modularity(values, truth, bins), "rows_used": [len(values)], "estimator": how}

@@ -12,7 +12,7 @@ from torch import Tensor
 from distk import CodeTable, UsageError, option
 from distk.meaning import count, higher, neither
 from distk.plugins.metrics import functional
-from distk.plugins.metrics.agreement import SampleConfig, labels, some_rows
+from distk.plugins.metrics.agreement import SampleConfig, labels, rows_of, some_rows
 from distk.plugins.metrics.table import Config, FactorConfig, Scored, codes, draw, without
 
 
@@ -29,6 +29,7 @@ class Recall(Scored[RecallConfig]):
 
     headline = "recall@1"
     measures = "what can be read from the code (explicitness)"
+    together = "label"
     numbers = {
         "recall@1": higher(0, 1, chance="sum of the squared shares of the classes", source="Ridgeway & Mozer 2017"),
         "recall@*": higher(0, 1, source="Ridgeway & Mozer 2017"),
@@ -38,7 +39,7 @@ class Recall(Scored[RecallConfig]):
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         truth, name = labels(table)
         picked, told = some_rows(table, self.config.sample, seed)
-        values = codes(table, self.config, seed)[picked]
+        values = rows_of(codes(table, self.config, seed), picked)
         result = functional.recall_at_k(values, truth.to(values.device)[picked], self.config.ks, self.config.distance)
         how = f"{self.config.distance} distance, same {name}"
         return without(told, {**result, "rows_used": [len(picked)], "estimator": how})

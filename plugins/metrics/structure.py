@@ -19,6 +19,7 @@ from distk.plugins.metrics.table import (
     codes,
     draw,
     quantities,
+    whole,
     without,
 )
 
@@ -74,7 +75,7 @@ class Unsupervised(Scored[UnsupervisedConfig]):
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         values, names, left = quantities(codes(table, self.config, seed), table)
-        values = values[chosen(table, TRAIN, seed)]
+        values = values if whole(table, TRAIN) else values[chosen(table, TRAIN, seed)]
         result = functional.unsupervised(values, self.config.bins)
         how = f"covariance; plug-in information of {self.config.bins} bins, nats"
         return without(left, {**result, "code_names": names, "rows_used": [len(values)], "estimator": how})

@@ -48,9 +48,12 @@ class Scored(Metric[C]):
     """A score that an array function of `functional` computes; its messages speak of names instead of numbers.
 
     matrices: keys of `[codes, factors]` arrays to draw -> "hinton" or "heat". bars: keys of vectors to draw.
+    together: whether a row takes part only with a value of every factor, or of the label; else arithmetic leaves
+    it out for the factor that it lacks.
     """
 
     labelled = True
+    together: ClassVar[Literal["none", "factors", "label"]] = "none"
     matrices: ClassVar[Mapping[str, str]] = {}
     bars: ClassVar[tuple[str, ...]] = ()
 
@@ -63,7 +66,8 @@ class Scored(Metric[C]):
 
         Raises UsageError where none is left.
         """
-        source, left = table.source or "this data", {}
+        source = table.source or "this data"
+        table, left = known_rows(table, self.together)
         while True:
             try:
                 result = dict(self.score(table, seed))
@@ -89,6 +93,39 @@ class Scored(Metric[C]):
         return of_result(result, cls.matrices, cls.bars)
 
 
+def known_rows(table: CodeTable, together: str) -> tuple[CodeTable, dict[str, str]]:
+    """The rows that have a value of every factor ("factors") or of the first categorical one ("label"), and what is to
+    be said of the others. Raises UsageError where none is left."""
+    truth = table.factors
+    if truth is None or together == "none" or not truth.is_floating_point():
+        return table, {}
+    categorical = [k for k, kind in enumerate(table.factor_kinds) if kind == "categorical"]
+    columns = categorical[:1] if together == "label" else list(range(truth.shape[1]))
+    keep = ~truth[:, columns].isnan().any(1)
+    test = None if table.factors_test is None else ~table.factors_test[:, columns].isnan().any(1)
+    if bool(keep.all()) and (test is None or bool(test.all())):
+        return table, {}
+    whose = "every factor" if together == "factors" else f"'{table.factor_names[columns[0]]}'"
+    if not bool(keep.any()) or (test is not None and not bool(test.any())):
+        raise UsageError(f"no row of {table.source or 'this data'} has a value of {whose}.")
+    told = f"{int((~keep).sum()):,} of {len(keep):,} rows have no value of {whose}: they are left out"
+
+    def some(values: Tensor | None, mask: Tensor) -> Tensor | None:
+        return None if values is None else values[mask.to(values.device)]
+
+    made = replace(
+        table,
+        codes=table.codes[keep.to(table.codes.device)],
+        factors=truth[keep],
+        std=some(table.std, keep),
+        rows=some(table.rows, keep),
+        grid=False,
+    )
+    if test is not None:
+        made = replace(made, codes_test=some(table.codes_test, test), factors_test=some(table.factors_test, test))
+    return made, {"rows": told}
+
+
 def _without_factor(table: CodeTable, k: int) -> CodeTable:
     """The same table without one factor; its rows are then no full grid."""
     keep = [i for i in range(len(table.factor_names)) if i != k]
@@ -108,7 +145,7 @@ def _without_factor(table: CodeTable, k: int) -> CodeTable:
 def continuous_factors(table: CodeTable) -> list[int]:
     """Columns of the factors that are continuous by their kind, or by values between whole numbers."""
     truth = table.needs_factors()
-    broken = (truth != truth.round()).any(0).tolist()
+    broken = ((truth != truth.round()) & ~truth.isnan()).any(0).tolist()
     return [k for k, kind in enumerate(table.factor_kinds) if kind == "continuous" or broken[k]]
 
 
@@ -143,13 +180,12 @@ def _cut(truth: Tensor, all_truth: Tensor, bins: int | None, known: Sequence[int
     """Columns of `truth` that are continuous, as `known` or by their values in `all_truth`, as indices of equal-width
     bins between the extremes of `all_truth`."""
     values = range(truth.shape[1])
-    fractional = [k for k in values if k in known or bool((all_truth[:, k] != all_truth[:, k].round()).any())]
+    given = [(k, all_truth[:, k][~all_truth[:, k].isnan()]) for k in values]
+    fractional = [k for k, column in given if k in known or bool((column != column.round()).any())]
     if bins is None or not fractional:
         return truth
     truth = truth.double().clone()
-    span = all_truth[:, fractional].double()
-    cut = checks.equal_width(truth[:, fractional], span.amin(0), span.amax(0), bins)
-    truth[:, fractional] = cut.double()
+    truth[:, fractional] = checks.cut(truth[:, fractional], *checks.extremes(all_truth[:, fractional].double()), bins)
     return truth
 
 
@@ -175,7 +211,7 @@ def quantities(values: Tensor, table: CodeTable) -> tuple[Tensor, list[str], dic
     if not keep:
         raise UsageError("this representation has only discrete codes, whose indices are not quantities.")
     reasons = {", ".join(left): "discrete code left out: its indices are not quantities"} if left else {}
-    return values[:, keep], [table.names[d] for d in keep], reasons
+    return values[:, keep] if left else values, [table.names[d] for d in keep], reasons
 
 
 def draw(
@@ -187,6 +223,8 @@ def draw(
     with `continuous` they stay as they are.
     """
     values, truth = codes(table, config, seed), factors(table, None if continuous else config.bins or BINS)
+    if whole(table, rows):
+        return values, truth
     picked = chosen(table, rows, seed)
     return values[picked], truth[picked]
 
@@ -220,6 +258,14 @@ def draw_split(
     return (parts[0], parts[1], parts[2], parts[3]), names
 
 
+def whole(table: CodeTable, rows: int, predict: bool = False) -> bool:
+    """Whether a file is taken as it is, so that the array function gives the same figure; predictors have their limit,
+    and of a full grid rows are drawn."""
+    if table.grid and len(table) >= rows:
+        return False
+    return table.model is None and (len(table) <= rows or not predict)
+
+
 def chosen(table: CodeTable, rows: int, seed: int, predict: bool = False) -> Tensor:
     """Rows to score, int64 on the codes' device, from a generator on the CPU: one seed, the same rows everywhere."""
     device = table.codes.device
@@ -227,8 +273,7 @@ def chosen(table: CodeTable, rows: int, seed: int, predict: bool = False) -> Ten
     if table.grid and len(table) >= rows:
         # With replacement from the grid, as published; a small grid would put one item on both sides of a split.
         return table.sample_rows(rows, generator)
-    if table.model is None and (len(table) <= rows or not predict):
-        # A file is taken as it is, so that the array function gives the same figure; predictors have their limit.
+    if whole(table, rows, predict):
         return torch.arange(len(table), device=device)
     return torch.randperm(len(table), generator=generator)[:rows].to(device)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from distk import CodeTable, option
+from distk.console import counted
 from distk.meaning import count, higher, lower
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.table import (
@@ -38,6 +39,7 @@ class Fairness(Scored[FairnessConfig]):
 
     headline = "unfairness"
     measures = "tasks on frozen codes"
+    together = "factors"
     numbers = {
         "unfairness": lower(
             0,
@@ -62,7 +64,7 @@ class Fairness(Scored[FairnessConfig]):
             if config.discrete == "onehot":
                 values, _ = onehot(values, table)
             result = functional.fairness(values, sizes=table.factor_sizes, points=config.points, **settings)
-            how = f"{config.points} items of the grid with every value of the sensitive factor in turn"
+            how = f"{counted(config.points, 'item')} of the grid with every value of the sensitive factor in turn"
         else:
             parts, _ = draw_split(table, _binned(config), seed)
             result = functional.fairness(*parts, **settings)
@@ -88,6 +90,7 @@ class Reasoning(Scored[ReasoningConfig]):
 
     headline = "accuracy"
     measures = "tasks on frozen codes"
+    together = "factors"
     numbers = {
         "accuracy": higher(0, 1, chance=1 / 6, source="van Steenkiste et al. 2019, section 4", form="after all steps"),
         "accuracy_mean": higher(
@@ -104,7 +107,10 @@ class Reasoning(Scored[ReasoningConfig]):
         )
         settings = {name: getattr(config, name) for name in ("answers", "steps", "batch", "hidden", "lr", "values")}
         result = functional.reasoning(values, seed=seed, **there, **settings)
-        how = f"relational network of width {config.hidden}, {config.steps} batches, {config.answers} answers"
+        how = (
+            f"relational network of width {config.hidden}, {counted(config.steps, 'batch', 'batches')},"
+            f" {config.answers} answers"
+        )
         return {**result, "estimator": how}
 
 
@@ -125,6 +131,7 @@ class Combinations(Scored[CombinationsConfig]):
 
     headline = "unseen"
     measures = "tasks on frozen codes"
+    together = "factors"
     numbers = {
         "unseen": higher(
             0, 1, chance=SHARE, source="Montero et al. 2021", what="accuracy on combinations that were not seen"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distk import CodeTable, UsageError, option
+from distk.console import counted
 from distk.errors import unknown
 from distk.meaning import count, higher
 from distk.plugins.metrics import functional
@@ -58,6 +59,7 @@ class FactorVae(Scored[FactorVaeConfig]):
 
     headline = "eval"
     measures = "one code, one factor (modularity)"
+    together = "factors"
     numbers = {
         "train": higher(0, 1, chance="1/K", source="Kim & Mnih 2018, section 4", what="on the votes that train"),
         "eval": higher(0, 1, chance="1/K", source="Kim & Mnih 2018, section 4", form="dlib, or as the protocol says"),
@@ -102,7 +104,7 @@ class FactorVae(Scored[FactorVaeConfig]):
             if rest
             else ["(none)", table.names[discrete[0]]],
             "draws": [plan.train_votes, plan.eval_votes],
-            "estimator": f"votes of {plan.samples} rows, pruning by {prune.get('prune', plan.prune)}",
+            "estimator": f"votes of {counted(plan.samples, 'row')}, pruning by {prune.get('prune', plan.prune)}",
         }
 
     @staticmethod
@@ -115,6 +117,7 @@ class BetaVae(Scored[VotingConfig]):
 
     headline = "eval"
     measures = "one code, one factor (modularity)"
+    together = "factors"
     numbers = {
         "train": higher(0, 1, chance="1/K", source="Higgins et al. 2017", what="on the points that train"),
         "eval": higher(0, 1, chance="1/K", source="Higgins et al. 2017, section 3", form="dlib"),

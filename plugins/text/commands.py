@@ -13,7 +13,7 @@ import typer
 from distk.commands.arguments import Device, Json, Seed
 from distk.commands.shared import OnModel
 from distk.config import assignments, from_dict
-from distk.console import emit_json, note, table
+from distk.console import counted, emit_json, note, table
 from distk.data import open_dataset
 from distk.device import choose_device, seeded
 from distk.errors import UsageError
@@ -188,7 +188,7 @@ def make_standin(
     Example: distk text make-standin reviews --set variant=small --set sentences=5000
     """
     written = write_standin(folder, from_dict(StandinConfig, _settings(settings), "data set 'standin-reviews'"))
-    emit_json(written) if json else note(f"wrote {len(written)} files below '{folder}'")
+    emit_json(written) if json else note(f"wrote {counted(len(written), 'file')} below '{folder}'")
 
 
 def interpolate(

@@ -13,7 +13,7 @@ import typer
 from distk import console
 from distk.commands.arguments import Device, Json
 from distk.commands.shared import opened
-from distk.console import emit_json, note
+from distk.console import counted, emit_json, note
 from distk.errors import DistkError, UsageError
 from distk.files import write_atomic
 from distk.method import Method, can
@@ -157,7 +157,9 @@ def _source(
     if labels is not None:
         given = read_input(str(labels), "utf-8")
         if len(given) != len(lines):
-            raise UsageError(f"'{labels}' has {len(given):,} lines, the input {len(lines):,}; they must be as many.")
+            raise UsageError(
+                f"'{labels}' has {counted(len(given), 'line')}, the input {len(lines):,}; they must be as many."
+            )
         return [label_index(line.strip(), names, f"line {i + 1} of '{labels}'") for i, line in enumerate(given)]
     if len(files) > 1:
         return [k for k, (_, content) in enumerate(files) for _ in content]
@@ -194,4 +196,4 @@ def _write(work: Rewriting, made: list[str], output: str, json: bool) -> None:
         part = made[place : place + len(content)]
         place += len(content)
         write_atomic(Path(output + suffix), "".join(line + "\n" for line in part).encode())
-        note(f"wrote {len(part):,} lines to '{output + suffix}'")
+        note(f"wrote {counted(len(part), 'line')} to '{output + suffix}'")

@@ -78,12 +78,34 @@ def test_words_and_objects_are_classes(held: dict[str, Any]) -> None:
     )
 
 
-def test_a_gap_is_no_class(held: dict[str, Any]) -> None:
+@pytest.mark.parametrize("gap", [None, float("nan"), " "])
+def test_a_gap_is_no_class(gap: Any, held: dict[str, Any], capfd: Any) -> None:
     words = WORDS[held["factors"][:, 0]].astype(object)
-    for gap in (None, float("nan"), " "):
-        words[7] = gap
-        with pytest.raises(DistkError, match="factor 1 of the codes has nothing in row 8"):
-            distk.codes(held["codes"], words)
+    words[7] = gap
+    table = distk.codes(held["codes"], words)
+    assert table.factors is not None
+    assert table.factors[:, 0].isnan().nonzero().tolist() == [[7]]
+    assert table.factor_sizes == (len(WORDS),)
+    rest = np.delete(held["factors"][:, 0], 7)
+    assert np.delete(table.factors[:, 0].numpy(), 7).tolist() == rest.tolist(), "the classes are those of the words"
+    assert "factor 'f1' has no value in 1 of 600 rows" in table.extra["told"][0]
+    with pytest.raises(UsageError, match="factor 'f2' of the codes has no value in any row"):
+        distk.codes(held["codes"], np.stack([words, np.full(600, gap, object)], 1))
+
+
+def test_numbers_with_a_gap(tmp_path: Path, held: dict[str, Any]) -> None:
+    """In a table: a factor keeps its order, 2 before 10; a code must be there in every row."""
+    pairs = zip(held["codes"], held["factors"][:, 0] > 0, strict=True)
+    rows = ["a,size,b", *(f"{c[0]},{10 if f else 2},{c[1]}" for c, f in pairs)]
+    rows[5] = rows[5].split(",")[0] + ",," + rows[5].split(",")[2]
+    (tmp_path / "c.csv").write_text("\n".join(rows))
+    table = table_from_arrays(tmp_path / "c.csv", factors=["size"])
+    assert table.factors is not None
+    assert table.factor_kinds == ("ordinal",)
+    assert sorted(set(table.factors[~table.factors.isnan()].tolist())) == [2, 10]
+    assert int(table.factors.isnan().sum()) == 1
+    with pytest.raises(DistkError, match=r"column 'size' of .* has '' in row 5, which is no number; --factors"):
+        table_from_arrays(tmp_path / "c.csv")
 
 
 def test_codes_and_factors_are_chosen_by_name(tmp_path: Path, held: dict[str, Any]) -> None:

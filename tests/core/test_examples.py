@@ -1,4 +1,5 @@
-"""Every example in the help of every command runs, as text and as JSON, with exit code 0.
+"""Every example in the help of every command runs, as text and as JSON, with exit code 0; with JSON, pictures
+are asked for as SVG.
 
 A session trains one tiny run per method that an example needs, which is the example of `distk train METHOD` itself;
 only numbers that would take long are made smaller.
@@ -21,6 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from distk import look
 from distk.registry import registry
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -103,6 +105,9 @@ NEEDS = {
     "grasping check-labels": "needs MuJoCo, which no test of every day installs",
 }
 """Commands whose examples cannot run here, and why."""
+
+NO_FIGURE = {"runs/arae", "--images"}
+"""Words of examples that make sentences, or images of images, where the command also draws."""
 
 SMALLER: dict[str, tuple[str, str]] = {
     "train": ("--preset demo", "--preset demo --steps 2"),
@@ -293,6 +298,33 @@ def run(line: str, place: str, runs: Examples, extra: tuple[str, ...] = ()) -> t
     return code, out, err
 
 
+def pictures_in(folder: Path) -> dict[Path, bytes]:
+    """The pictures below a folder but those that a training keeps of itself."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in look.FORMS and "samples" not in path.parts)
+    return {path: path.read_bytes() for path in found}
+
+
+def takes_form(program: Any, line: str) -> bool:
+    """Whether the command of an example says with `--format` how its pictures are written (tests/core/test_look.py)."""
+    command = program
+    for word in shlex.split(line)[1:]:
+        if hasattr(command, "resolve_command"):
+            context = command.make_context(DISTK, [], resilient_parsing=True)
+            command = command.resolve_command(context, [word])[1]
+    return any("--dpi" in parameter.opts for parameter in command.params)
+
+
+def as_svg(line: str, place: str, runs: Examples) -> str:
+    """What an example prints as JSON when its pictures are SVG, and that no other is written."""
+    line = re.sub(r"\.(png|pdf)\b", ".svg", line.replace("--format pdf", ""))
+    prepared(smaller(line, place), place, runs)
+    before = pictures_in(Path())
+    out = run(line, place, runs, ("--json", "--format", "svg"))[1]
+    drawn = [path for path, held in pictures_in(Path()).items() if before.get(path) != held]
+    assert {path.suffix for path in drawn} <= {".svg"}, f"{line} writes other pictures than --format says"
+    return out
+
+
 def test_there_are_examples(program: Any) -> None:
     assert examples(program) == []
     assert lines_of(program, ["traverse"]) == ["distk traverse runs/my-run --columns 12 --span=-3:3"]
@@ -327,10 +359,16 @@ def test_an_example_runs(
         return
     for line in lines:
         line = line.replace(" --json", "")
+        formed = takes_form(runs.program, line)
         if form == "text":
+            prepared(smaller(line, where), where, runs)
+            before = pictures_in(Path())
             assert "".join(run(line, where, runs)[1:]).strip(), f"{line} said nothing"
+            drawn = [path for path, held in pictures_in(Path()).items() if before.get(path) != held]
+            assert formed or not drawn, f"`{line}` draws {drawn[0].name} and takes no --format"
         else:
-            out = run(line, where, runs, ("--json",))[1]
+            svg = formed and not NO_FIGURE & set(shlex.split(line))
+            out = as_svg(line, where, runs) if svg else run(line, where, runs, ("--json",))[1]
             json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
         for rest in in_folder.iterdir():
             shutil.rmtree(rest) if rest.is_dir() else rest.unlink()

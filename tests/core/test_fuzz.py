@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -24,6 +25,7 @@ NAMES = [
     *(f"decoder {kind}" for kind in ("lzw tiff", "deflate tiff", "jpeg tiff", "plain tiff", "ppm")),
     *(f"items {form}" for form in ("npz", "npy", *(("h5",) if importlib.util.find_spec("h5py") else ()))),
     *("table csv", *(("table parquet", "decoder parquet") if importlib.util.find_spec("pyarrow") else ())),
+    *(("saved arrow", "decoder arrow") if importlib.util.find_spec("datasets") else ()),
     *("text tsv", "text gz", "conllu", "json lines", "vectors text", "vectors binary", "vectors gz"),
     *(f"clips {form}" for form in ("npz", "strip", "gif", *(("mp4", "avi") if importlib.util.find_spec("av") else ()))),
     *(("decoder mp4", "decoder avi") if importlib.util.find_spec("av") else ()),
@@ -55,6 +57,13 @@ def test_damaged_files_load_or_are_refused_in_a_sentence(sound, tmp_path, seed, 
 @pytest.mark.parametrize("name", NAMES)
 def test_damaged_files_by_the_thousand(sound, tmp_path, seed, name) -> None:
     assert not fuzz.fuzz(sound[name], 2000, seed, tmp_path)["failures"]
+
+
+def test_a_gif_that_once_took_gigabytes_is_refused_before(sound, tmp_path) -> None:
+    """Its damage makes the canvas 1817x33747: by this seed it took 1.3 GB for six frames of 16x16."""
+    found = fuzz.fuzz(sound["clips gif"], 3, 1703785633, tmp_path)
+    assert not found["failures"]
+    assert found["mebibytes"] < 64
 
 
 def test_the_fuzzer_notices_what_it_looks_for(tmp_path) -> None:
@@ -90,7 +99,6 @@ def test_the_fuzzer_notices_what_it_looks_for(tmp_path) -> None:
 
 def test_a_header_that_promises_a_giant_allocates_nothing(sound, tmp_path) -> None:
     """Sizes are held against the file before anything is built, also where the shapes agree among themselves."""
-    import json
     import struct
 
     content = sound["checkpoint"].content
@@ -125,3 +133,19 @@ def test_a_constructor_that_computes_is_bounded_too(tmp_path) -> None:
     with pytest.raises(DistkError, match="too large for this file"):
         checkpoint._fitting(path, Computes, 1 << 34, None, {"x": [1 << 34]}, torch.device("cpu"))
     assert checkpoint._fitting(path, Computes, 5, None, {"x": [5]}, torch.device("cpu")).size == 5
+
+
+def test_what_several_processes_tried_is_added_up(tmp_path) -> None:
+    def kept(name: str, first: int, files: int) -> Path:
+        found = {"files": files, "loaded": 1, "refused": files - 1, "died": 0, "seconds": 2, "mebibytes": files}
+        path = tmp_path / name
+        path.write_text(json.dumps({"kinds": {"idx": {**found, "failures": [name], "seeds": [[first, files]]}}}))
+        return path
+
+    parts = [kept("a", 0, 10), kept("b", 10, 5)]
+    added = fuzz.merged(parts)["idx"]
+    assert {key: added[key] for key in fuzz.ADDED} == {"files": 15, "loaded": 2, "refused": 13, "died": 0, "seconds": 4}
+    assert added["mebibytes"] == 10
+    assert added["failures"] == ["a", "b"]
+    with pytest.raises(SystemExit, match="idx was tried with seeds from 9 already"):
+        fuzz.merged([*parts, kept("c", 9, 2)])

@@ -26,6 +26,7 @@ TABLE = Path(__file__).with_name("imports_inside_functions.txt")
 
 EXTRAS = {
     "av": "video",
+    "coacd": "physics",
     "datasets": "hf",
     "gymnasium": "gym",
     "h5py": "hdf5",
@@ -49,12 +50,17 @@ EXTRAS = {
 HEAVY = {"joblib", "matplotlib", "scipy", "sklearn"}
 """Packages that take up to a second to import and that few commands need. Functions may import them."""
 
+COMPILER = {"torch._dynamo", "torch._functorch.config"}
+"""torch's compiler, a second and a half, which only `--compile` needs."""
+
 LIGHT = {
     "core/cli.py",
     "core/commandline.py",
     "core/commands/arguments.py",
+    "core/commands/bundles.py",
     "core/commands/check.py",
     "core/commands/data.py",
+    "core/commands/evaluate.py",
     "core/commands/listing.py",
     "core/commands/new_plugin.py",
     "core/commands/train.py",
@@ -213,7 +219,8 @@ def inside_functions() -> dict[str, int]:
         count = 0
         for node, inside in import_statements(ast.parse(path.read_text(encoding="utf-8"))):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-            count += inside and not {name.partition(".")[0] for name in names} <= {*EXTRAS, *HEAVY}
+            heavy = {name.partition(".")[0] for name in names} <= {*EXTRAS, *HEAVY} or set(names) <= COMPILER
+            count += inside and not heavy
         if count:
             counts[place] = count
     return counts

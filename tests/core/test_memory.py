@@ -123,3 +123,22 @@ def test_whoever_says_that_there_is_no_memory_it_is_one_sentence(monkeypatch, di
 
     monkeypatch.setattr("distk.evaluation.build_metric", fails)
     assert score(None, "mig", {}, 0, 1) == {"error": NO_MEMORY}
+
+
+def test_a_library_that_panics_for_want_of_memory_leaves_a_sentence(monkeypatch, distk_command) -> None:
+    """safetensors, written in Rust, raises what is no Exception where Python has no memory for its bytes."""
+    from distk.commands import listing
+
+    class PanicException(BaseException):
+        pass
+
+    def fails(*a: object, **k: object) -> None:
+        raise PanicException("PyObject pointer is null")
+
+    monkeypatch.setattr(listing, "registry", fails)
+    code, _, said = distk_command("list", "methods")
+    assert code == 1
+    assert said.startswith("error: a library gave up (PyObject pointer is null), most likely for want of memory")
+    monkeypatch.setattr(listing, "registry", lambda: (_ for _ in ()).throw(GeneratorExit))
+    with pytest.raises(GeneratorExit):
+        distk_command("list", "methods")

@@ -260,7 +260,7 @@ def test_the_forms_of_an_option() -> None:
         ({"penalty": ("covreg",), "penalty_option": ("diagg=drop",)}, "'diagg' is not a setting of covreg; they have"),
         ({"penalty": ("l1act",), "penalty_option": ("diag=drop",)}, "'diag' is not a setting of l1act; they have none"),
         ({"penalty": ("covreg",), "penalty_option": ("diag=some",)}, "'some' is none of keep, drop"),
-        ({"penalty": ("covreg@nowhere",)}, "unknown layer of method Coder 'nowhere'. Available: a, b, code"),
+        ({"penalty": ("covreg@nowhere",)}, "unknown layer 'nowhere' of method Coder. Available: a, b, code"),
         ({"penalty": ("covreg",), "batch": 1}, r"covreg needs at least 2 examples per batch \(got 1\)"),
     ],
 )

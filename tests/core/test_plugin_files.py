@@ -40,7 +40,7 @@ def test_it_reads_pictures_and_their_factors(tmp_path: Path, rng: np.random.Gene
     assert data[4]["factors"].tolist() == [1, 1]
     assert data.spec.shape == (1, 8, 8)
     (tmp_path / "factors.csv").write_text("shape\n0\n")
-    with pytest.raises(distk.DistkError, match="has 1 rows"):
+    with pytest.raises(distk.DistkError, match="has 1 row"):
         opened(tmp_path)
     (tmp_path / "factors.csv").unlink()
     with pytest.raises(distk.UsageError, match=r"found none of factors\.csv .*; it reads pictures\.npy"):

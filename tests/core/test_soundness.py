@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from distk.device import Ranks
 from distk.identity import changes, identity
 from distk.models import open_model
 from distk.settings import resolve
+from distk.training import soundness
 from distk.training.beginning import build
 from distk.training.soundness import check_items, unsound_item
 from distk.training.trainer import NonFinite
@@ -249,3 +251,20 @@ def test_data_that_are_gone_are_needed_for_items_only(distk_command: Any, tmp_pa
     assert "no longer at" in gone[2]
     moved = ["--data-dir", str(tmp_path / "b.npz"), "--device", "cpu"]
     assert distk_command("reconstruct", str(run.checkpoint), *moved)[0] == 0
+
+
+def test_the_search_for_a_wrong_item_keeps_nobody_waiting(monkeypatch) -> None:
+    """Of data that are drawn as they are asked for, all of dSprites would take minutes."""
+    asked: list[int] = []
+
+    class Slow(Given):
+        def batch(self, rows: Tensor) -> dict[str, Tensor]:
+            asked.append(len(rows))
+            time.sleep(0.05)
+            return super().batch(rows)
+
+    monkeypatch.setattr(soundness, "BYTES", 4 * 32 * 32 * 10)
+    monkeypatch.setattr(soundness, "SECONDS", 0.12)
+    assert unsound_item(Slow(X)) == ""
+    assert asked == [10, 10, 10], "three times 0.05 s are more than 0.12 s"
+    assert "row 17" in unsound_item(Slow(changed(X, 17, torch.nan)))

@@ -47,7 +47,9 @@ def test_the_version_needs_no_command_line_and_no_plugin() -> None:
     assert len(modules) <= 130, sorted(modules)
 
 
-@pytest.mark.parametrize("arguments", [("list",), ("--help",), ("plugins",), ("study", "--help"), ("mvae", "--help")])
+@pytest.mark.parametrize(
+    "arguments", [("list",), ("--help",), ("plugins",), ("study", "--help"), ("mvae", "--help"), ("eval", "--help")]
+)
 def test_listings_import_neither_torch_nor_numpy(arguments: tuple[str, ...]) -> None:
     out, modules = started(*arguments)
     assert out.strip()

@@ -8,8 +8,8 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-import pytest
 import torch
 
 from distk import cli
@@ -66,9 +66,12 @@ FAULTS = re.compile(r"unexpected \w+|Traceback|\b(?!Distk|Usage)\w*(?:Error|Exce
 def called(program: Any, words: list[str]) -> tuple[int, str, str]:
     """`distk WORDS` in this process: exit code, stdout, stderr."""
     out, err, code = io.StringIO(), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "argv", [DISTK, *words])
-        patch.setattr(cli, "build", lambda: program)
+    with (
+        mock.patch.object(sys, "argv", [DISTK, *words]),
+        mock.patch.object(cli, "build", return_value=program),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         try:
             cli.main()
         except SystemExit as stopped:

@@ -88,7 +88,7 @@ def test_folders_above_the_classes_are_splits(tmp_path: Path) -> None:
     data = open_dataset("folder", {"size": 8}, folder=root)
     assert set(data.parts) == {"train", "test"}, "not all pictures lie in a split"
     assert data.spec.classes == ()
-    assert any("1 of 19 files lie in no sub-folder" in sentence for sentence in data.told)
+    assert any("1 of 19 files outside any sub-folder" in sentence for sentence in data.told)
 
 
 @pytest.mark.parametrize("form", ["zip", "tar", "gztar"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import importlib
+import json
 import math
 import struct
 from pathlib import Path
@@ -215,3 +217,13 @@ def test_cars3d_refuses(cars: tuple[Path, list[np.ndarray]]) -> None:
         open_dataset("cars3d", folder=folder)
     with pytest.raises(UsageError, match="--data-dir FOLDER"):
         open_dataset("cars3d")
+
+
+def test_the_table_of_the_docs_is_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[2]
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    field = importlib.import_module("field")
+    rows = json.loads((root / "results" / "field-cpu.json").read_text())["rows"]
+    shown = (root / "docs" / "data" / "field.md").read_text()
+    assert "\n".join(field.table(rows)) in shown
+    assert set(field.SETS) >= {row["data"] for row in rows}

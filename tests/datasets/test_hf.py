@@ -155,3 +155,43 @@ def test_a_checkpoint_may_not_name_the_folder(pictures: tuple[Path, np.ndarray],
         check_places(header, "stranger.safetensors")
     open_dataset(f"hf:{folder}", {"size": 16})
     check_places(header, "stranger.safetensors")
+
+
+def test_a_file_that_kills_its_reader_is_named(
+    pictures: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Arrow that crashes over a file, as a flaw in it would make it, ends the other process alone."""
+    from distk import apart
+
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif 'distk.apart_process' in sys.orig_argv:\n"
+        "    import os, pyarrow\n"
+        "    def mapped(*words, **more):\n        os.kill(os.getpid(), 11)\n"
+        "    pyarrow.memory_map = mapped\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(apart, "_idle", [])
+    with pytest.raises(
+        DistkError, match=r"train' is damaged: reading it was given up \(its reader ended with signal 11"
+    ):
+        open_dataset("hf", {"size": 16}, folder=pictures[0])
+
+
+def test_a_large_picture_among_small_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks shrink where pictures are large, and every row comes once and in order."""
+    from distk import apart, saved
+
+    made = [Image.new("RGB", (8 + i, 8), (i, 0, 0)) for i in range(300)]
+    kind = datasets.Features({"image": datasets.Image()})
+    datasets.Dataset.from_dict({"image": made}, features=kind).save_to_disk(str(tmp_path / "s"))
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif 'distk.apart_process' in sys.orig_argv:\n"
+        "    import distk.saved_here\n    distk.saved_here.PICTURES = 3000\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(apart, "_idle", [])
+    (part,) = saved.open_saved(tmp_path / "s").values()
+    chunks = [chunk["image"] for chunk in saved.rows(part, ["image"])]
+    assert len(chunks) > 10
+    widths = [Image.open(io.BytesIO(content)).width for chunk in chunks for content in chunk]
+    assert widths == [8 + i for i in range(300)]

@@ -68,7 +68,7 @@ def test_scores_see_the_full_grid() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"correlate": "posX,posZ:0.2"}, "unknown factor of 'blobs' in --correlate 'posZ'"),
+        ({"correlate": "posX,posZ:0.2"}, "unknown factor 'posZ' of 'blobs' in --correlate"),
         ({"correlate": "posX,posY"}, "no number"),
         ({"correlate": "posX:0.2"}, "two factors"),
         ({"correlate": "posX,posX:0.2"}, "two factors"),

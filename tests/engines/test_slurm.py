@@ -82,7 +82,7 @@ def test_the_head_is_killed_and_started_again(slurm: OneNode, studies, undisturb
     assert running["job"].partition("_")[0] in slurm.arrays() - before
     assert running["where"]
     said = study.begin().end()
-    assert "are in the queue already, from an earlier call" in said
+    assert "in the queue already, from an earlier call" in said
     assert study.results == undisturbed("paper")
     assert study.attempts() == [[0]] * 4, "a run was done twice, or from its beginning"
     assert len(slurm.arrays() - before) == 1, "something was submitted again"
@@ -172,7 +172,7 @@ def test_mistakes_are_a_sentence_each_and_nothing_is_written(slurm: OneNode, rec
         return str(caught.value)
 
     told = refused(partition="lowe")
-    assert told == "unknown partition of this Slurm 'lowe'. Did you mean 'low'? Available: high, low."
+    assert told == "unknown partition 'lowe' of this Slurm. Did you mean 'low'? Available: high, low."
     assert refused(tine="3") == "engine 'slurm' has no setting 'tine'. Did you mean 'time'?"
     assert refused(time="0") == "engine 'slurm', 'time': 0 is below the smallest allowed value 1."
     assert refused(sbatch="-x") == "engine 'slurm', 'sbatch': write --KEY=VALUE, not '-x'."

@@ -188,7 +188,7 @@ def test_a_copied_latent_is_not_separable(rng: np.random.Generator, seed: int) -
 def test_rows_that_vary_in_one_factor(generator: torch.Generator) -> None:
     sizes = (3, 4, 2)
     grid = torch.tensor(list(itertools.product(*map(range, sizes))))
-    some = grid[torch.randperm(24, generator=generator)[:15]].repeat(2, 1)
+    some = grid[torch.randperm(24, generator=generator)[:15]].repeat(20, 1)
     factor = torch.arange(3).repeat(200)
     for table, sampler in ((grid, GridSampler(sizes)), (some, TableSampler(some))):
         rows = varied(sampler, factor, 16, generator)
@@ -210,8 +210,11 @@ def test_z_max_of_known_codes(rng: np.random.Generator, seed: int) -> None:
     perfect = fn.z_max(grid[:, [2, 0, 1]], sizes, seed, train_votes=600, eval_votes=600)
     assert perfect["eval"] == perfect["train"] == 1.0
     assert (perfect["votes"] > 0).sum() == 3
-    table = fn.z_max(grid, factors=grid, seed=seed, train_votes=600, eval_votes=600)
+    twice = np.tile(grid, (2, 1))
+    table = fn.z_max(twice, factors=twice, seed=seed, train_votes=600, eval_votes=600)
     assert table["eval"] == 1.0
+    with pytest.raises(ValueError, match="60 rows differ from another one in factor 0 alone"):
+        fn.z_max(grid, factors=grid, seed=seed)
     sum_of_two = np.stack([grid[:, 0] + grid[:, 1], grid[:, 2]], 1)
     shared = fn.z_max(sum_of_two, sizes, seed, train_votes=3000, eval_votes=3000)
     # One code for two factors: right for one of the two. 2/3, five deviations of 3000 votes.

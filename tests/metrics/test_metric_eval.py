@@ -198,7 +198,7 @@ def test_failures_are_rows_and_only_all_of_them_a_failure(distk, codes) -> None:
         (["-m", "dcl"], "unknown metric 'dcl'. Did you mean 'dci'? `distk list metric` shows all."),
         (["-m", "factorvae", "--protocol", "dlb"], "'dlb' is none of dlib"),
         (["-m", "mig", "--protocol", "cascadevae"], "'cascadevae' is none of dlib, rmig, aggregate"),
-        (["-m", "mig", "--exact"], "none of the metrics mig has the setting 'exact'"),
+        (["-m", "mig", "--exact"], "metric 'mig' has no setting 'exact'"),
         (["-m", "mig", "--code", "modes"], "'modes' is none of mean, sample"),
         (["-m", "mig", "--set", "binnin=width"], "Did you mean 'binning'?"),
         (["-m", "mig", "--set", "binning"], "write NAME=VALUE"),

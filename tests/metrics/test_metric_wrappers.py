@@ -329,9 +329,9 @@ def test_the_label_of_the_data_comes_before_its_factors() -> None:
 
 def test_a_factor_that_is_not_asked_about(generator) -> None:
     """Two of three factors are coded; the score of the third is chance, and left out it costs nothing."""
-    sizes = (3, 4, 5)
+    sizes = (3, 4, 10)
     grid = torch.cartesian_prod(*(torch.arange(s) for s in sizes))
-    noise = torch.randn(60, 1, generator=generator)
+    noise = torch.randn(120, 1, generator=generator)
     codes = torch.cat([grid[:, 1:].float(), noise], 1)
     where = {"factor_names": ("shape", "x", "y"), "factor_sizes": sizes, "grid": True}
     table = CodeTable(codes, ["a", "b", "c"], ["continuous"] * 3, grid, **where, factor_kinds=("ordinal",) * 3)

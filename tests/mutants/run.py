@@ -4,12 +4,15 @@
     python tests/mutants/run.py vae icm "wrong split" core/streams/2
     python tests/mutants/run.py --list
     python tests/mutants/run.py --table            # what stands in the results, as tables
+    python tests/mutants/run.py --left --part 2/4 --results mine.json   # one of four calls side by side
+    python tests/mutants/run.py --join *.json      # take what they found into the results
 
 A word is an area (a file beside this one, or `metrics`), a group (`icm`, or `gan/icm`), a kind, or one mutant. A mutant
 replaces a text that stands once in a file; the tests of the place where it belongs run on a copy of the program until
 the first failure, three minutes at most. Afterwards the tests that failed run without any error: one that fails then,
 too, has noticed nothing. The outcomes go into results/mutants-cpu.json, those of earlier calls staying there as long
-as their mutant is the same. The script ends with 1 where a mutant survives without a reason that says why it may.
+as their mutant is the same; `--results` names another file. The script ends with 1 where a mutant survives without a
+reason that says why it may.
 
 Written by hand and not drawn by a tool (mutmut, cosmic-ray): those change operators and constants wherever they stand,
 thousands of times, most of them where Python or torch itself fails; the errors that matter here are a training row in
@@ -41,10 +44,12 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 RESULTS = ROOT / "results" / "mutants-cpu.json"
 LIMIT = 180
-"""Seconds that the tests of one mutant may take."""
+"""Seconds that the tests of one mutant may take; a machine that has much else to do needs `--limit`."""
 SEED = "1"
 """What random tests are seeded with, unless DISTK_TEST_SEED says otherwise, so that a second call does the same."""
-LEFT_BEHIND = (".git", ".venv", "__pycache__", "build", "runs", "*.egg-info", ".*_cache", "results")
+TAKEN = ("benchmarks", "core", "docs", "plugins", "src", "tests")
+"""Folders that tests need, beside the files at the top; whatever else lies there may be large."""
+LEFT_BEHIND = ("__pycache__", "build", "generated", "*.egg-info")
 KINDS = (
     *("term dropped", "mean for sum", "detach", "order", "leak", "axis", "sample for mean", "schedule", "preset"),
     *(
@@ -146,7 +151,11 @@ def chosen(words: Sequence[str], every: Sequence[Mutant]) -> list[Mutant]:
 
 def copied(folder: Path) -> None:
     """A copy of the program and its tests, compiled against the text of each file and not its date."""
-    shutil.copytree(ROOT, folder, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
+    for path in ROOT.iterdir():
+        if path.name in TAKEN:
+            shutil.copytree(path, folder / path.name, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
+        elif path.is_file() and not path.name.startswith("."):
+            shutil.copy2(path, folder)
     line = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "core", "plugins"]
     subprocess.run(line, cwd=folder, check=True)
 
@@ -241,7 +250,7 @@ def unsound(folder: Path, tests: Sequence[str]) -> set[str]:
     return set(tests) if status not in (0, 1) else set(failures(told))
 
 
-def try_all(mine: Sequence[Mutant], every: Sequence[Mutant]) -> dict[str, dict[str, Any]]:
+def try_all(mine: Sequence[Mutant], every: Sequence[Mutant], results: Path) -> dict[str, dict[str, Any]]:
     """The outcome of each mutant by its name, told and kept as it comes."""
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="distk-mutants-") as temporary:
@@ -254,7 +263,9 @@ def try_all(mine: Sequence[Mutant], every: Sequence[Mutant]) -> dict[str, dict[s
             found[mutant.name] = {"digest": mutant.digest, "kind": mutant.kind, **outcome}
             more = outcome.get("by", outcome.get("why", mutant.old.splitlines()[0].strip()[:70]))
             print(f"{mutant.name:28} {outcome['outcome']:9} {mutant.kind:16} {more}", flush=True)
-            written(every, known(every) | {mutant.name: found[mutant.name]})  # read again: another call may go on
+            written(
+                every, known(every, results) | {mutant.name: found[mutant.name]}, results
+            )  # read again: others go on
         killing = [one["by"] for one in found.values() if one["outcome"] == "killed"]
         groups = [killing[i : i + 40] for i in range(0, len(killing), 40)]  # a few at a time stay below the limit
         failing = set().union(*(unsound(folder, part) for part in groups)) if killing else set()
@@ -268,26 +279,27 @@ def try_all(mine: Sequence[Mutant], every: Sequence[Mutant]) -> dict[str, dict[s
 # Results
 
 
-def known(every: Sequence[Mutant]) -> dict[str, dict[str, Any]]:
+def known(every: Sequence[Mutant], results: Path) -> dict[str, dict[str, Any]]:
     """The outcomes of earlier calls that are about mutants as they are now."""
-    if not RESULTS.exists():
+    if not results.exists():
         return {}
-    held = json.loads(RESULTS.read_text(encoding="utf-8"))["mutants"]
+    held = json.loads(results.read_text(encoding="utf-8"))["mutants"]
     now = {m.name: m.digest for m in every}
     return {name: one for name, one in held.items() if now.get(name) == one["digest"]}
 
 
-def written(every: Sequence[Mutant], found: dict[str, dict[str, Any]]) -> None:
-    """Put the outcomes into the results, in the order of the mutants."""
+def written(every: Sequence[Mutant], found: dict[str, dict[str, Any]], results: Path) -> None:
+    """Put the outcomes into the file of results, in the order of the mutants."""
     told = {
         "made by": "python tests/mutants/run.py",
         "seed": os.environ.get("DISTK_TEST_SEED", SEED),
         "machine": f"{platform.machine()}, CPU, one thread, Python {platform.python_version()}",
         "mutants": {m.name: found[m.name] for m in every if m.name in found},
     }
-    beside = RESULTS.with_name(f"{RESULTS.name}.{os.getpid()}")
+    results.parent.mkdir(parents=True, exist_ok=True)
+    beside = results.with_name(f"{results.name}.{os.getpid()}")
     beside.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    beside.replace(RESULTS)  # whole or not at all: another call may read it at this moment
+    beside.replace(results)  # whole or not at all: another call may read it at this moment
 
 
 def table(every: Sequence[Mutant], found: dict[str, dict[str, Any]], of: str) -> str:
@@ -307,25 +319,56 @@ def table(every: Sequence[Mutant], found: dict[str, dict[str, Any]], of: str) ->
     return "\n".join([*lines, *(f"| {key} | {' | '.join(map(str, row))} |" for key, row in rows.items())])
 
 
-def main() -> None:
-    """Try the mutants that are named, or all."""
+def options() -> argparse.Namespace:
+    """What the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", 1)[0])
     parser.add_argument("words", nargs="*", metavar="WORD", help="areas, groups, kinds or single ones; default: all")
     parser.add_argument("--list", action="store_true", help="show them and try nothing")
     parser.add_argument("--table", action="store_true", help="show the results and try nothing")
     parser.add_argument("--left", action="store_true", help="only those without a result, or that were not noticed")
-    given = parser.parse_args()
-    every = mutants()
-    mine, held = chosen(given.words, every), known(every)
+    parser.add_argument("--part", type=part, default=(1, 1), metavar="I/N", help="every N-th of them, from the I-th on")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help=f"default: {RESULTS.name}")
+    parser.add_argument(
+        "--limit", type=float, default=LIMIT, metavar="S", help=f"for the tests of one; default: {LIMIT}"
+    )
+    parser.add_argument("--join", type=Path, nargs="+", metavar="FILE", help="take these results in and try nothing")
+    return parser.parse_args()
+
+
+def part(text: str) -> tuple[int, int]:
+    """I/N as two numbers."""
+    i, _, n = text.partition("/")
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+        raise argparse.ArgumentTypeError(f"'{text}' is no part: write 2/4 for the second of four")
+    return int(i), int(n)
+
+
+def main() -> None:
+    """Try the mutants that are named, or all."""
+    global LIMIT
+    given = options()
+    LIMIT = given.limit
+    every, results = mutants(), given.results
+    mine, held = chosen(given.words, every), known(every, RESULTS) | known(every, results)
     if given.left:
         mine = [m for m in mine if held.get(m.name, {}).get("outcome") != "killed" and not m.survives]
+    mine = mine[given.part[0] - 1 :: given.part[1]]
     if given.list:
         print("\n".join(f"{m.name:28} {m.kind:16} {m.file}: {m.old.splitlines()[0].strip()[:70]}" for m in mine))
         return
-    if not given.table:
-        found = try_all(mine, every)
-        held = known(every) | {name: one for name, one in found.items() if one["outcome"] == "invalid"}
-        written(every, held)
+    if given.join:
+        for path in given.join:
+            held |= known(every, path)
+        written(every, held, results)
+    elif not given.table:
+        found = try_all(mine, every, results)
+        held |= known(every, results) | {name: one for name, one in found.items() if one["outcome"] == "invalid"}
+        written(every, known(every, results) | found, results)
+    conclude(mine, every, held)
+
+
+def conclude(mine: Sequence[Mutant], every: Sequence[Mutant], held: dict[str, dict[str, Any]]) -> None:
+    """Say what became of all, and which of these no test noticed; end the program with 1 where there are any."""
     for of in ("area", "kind"):
         print(f"\n{table(every, held, of)}")
     bad = [m for m in mine if held.get(m.name, {}).get("outcome") in ("survived", "invalid") and not m.survives]

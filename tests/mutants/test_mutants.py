@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import sys
 from collections import Counter
@@ -109,3 +110,37 @@ def test_what_is_noticed_what_survives_and_what_cannot_be_tried(run, tmp_path: P
     monkeypatch.setattr(run, "LIMIT", 60)
     both = ["test_it.py::test_double", "test_it.py::test_that_fails_anyway"]
     assert run.unsound(tmp_path, both) == {both[1]}
+
+
+def test_parts_hold_each_once_and_their_results_join(run, tmp_path, monkeypatch) -> None:
+    every = run.mutants()
+    ours = every[:7]
+    assert run.part("2/3") == (2, 3)
+    for wrong in ("0/3", "4/3", "3", "a/b", "-1/2"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is no part"):
+            run.part(wrong)
+    monkeypatch.setattr(run, "RESULTS", tmp_path / "all.json")
+    monkeypatch.setattr(run, "mutants", lambda: ours)
+    tried: list[str] = []
+
+    def outcomes(mine: Any, every: Any, results: Path) -> dict[str, dict[str, Any]]:
+        tried.extend(m.name for m in mine)
+        return {m.name: {"digest": m.digest, "kind": m.kind, "outcome": "killed", "by": "t"} for m in mine}
+
+    monkeypatch.setattr(run, "try_all", outcomes)
+    files = [tmp_path / "new" / f"{n}.json" for n in (1, 2, 3)]
+    for n, file in enumerate(files, 1):
+        assert called(run, monkeypatch, "--part", f"{n}/3", "--results", file) == 0
+    assert sorted(tried) == sorted(m.name for m in ours)
+    assert run.known(ours, run.RESULTS) == {}
+    assert called(run, monkeypatch, "--join", *files) == 0
+    assert list(run.known(ours, run.RESULTS)) == [m.name for m in ours]
+    assert called(run, monkeypatch, "--left", "--results", files[0]) == 0
+    assert len(tried) == len(ours), "nothing is left"
+
+
+def called(run: Any, monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["run.py", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        run.main()
+    return int(ended.value.code or 0)

@@ -103,7 +103,7 @@ def test_flip_by_labels_by_pair_and_by_the_model(folder: Path) -> None:
         (["runs/a", "x"], 2, b"--to negative or --to positive"),
         (["runs/a", "--input", "missing", "--to", "1"], 1, b"cannot read 'missing'"),
         (["runs/a", "--input", "latin", "--to", "1"], 1, b"line 2, byte offset 7; try --encoding latin-1"),
-        (["runs/a", "--input", "latin", "--labels", "one", "--to", "flip", "--encoding", "latin-1"], 2, b"1 lines"),
+        (["runs/a", "--input", "latin", "--labels", "one", "--to", "flip", "--encoding", "latin-1"], 2, b"1 line"),
         (["nowhere.safetensors", "x", "--to", "1"], 1, b"does not exist"),
     ],
 )

@@ -157,7 +157,7 @@ def test_one_language_alone_is_text_without_labels(tmp_path: Path, generator: to
     data = distk.dataset("parallel", device="cpu", data_dir=tmp_path)
     assert set(data.sample(4, generator)) == {"x"}
     assert (len(data.rows("train")), len(data.rows("dev")), len(data.rows("test"))) == (32, 4, 4)
-    with pytest.raises(UsageError, match="unknown split of data set 'parallel' 'unsup'"):
+    with pytest.raises(UsageError, match="unknown split 'unsup' of data set 'parallel'"):
         data.rows("unsup")
 
 
@@ -242,7 +242,7 @@ def test_tags_must_be_as_many_as_words(tmp_path: Path) -> None:
         def read(self, files: object) -> tuple:
             return divided(joined([{"all": part}] * 10)["all"]), ("no", "yes"), "made up"
 
-    with pytest.raises(DistkError, match="has 2 words and 1 tags: 'c d'"):
+    with pytest.raises(DistkError, match="has 2 words and 1 tag: 'c d'"):
         Odd(Odd.Config(), torch.device("cpu"), distk.Files("odd", None, ""))
 
 

@@ -16,6 +16,8 @@ from distk.commands.arguments import Seed
 from distk.commands.shared import Look, OnData, OnModel, choose_rows, titled
 from distk.device import seeded
 from distk.errors import DistkError, UsageError
+from distk.look import chosen as chosen_look
+from distk.look import formed
 from distk.options import Without
 from distk.pictures import plain
 from distk.plugins.gan_family.icm.mechanisms import Mixture, parse
@@ -35,6 +37,7 @@ Mechanism = Annotated[
 
 def apply(
     on: OnData,
+    look: Look = Look(),
     images: Annotated[Path | None, typer.Option(help="An image, or a folder of images, of any size.")] = None,
     expert: Annotated[str, typer.Option(help="Number of an expert, or `winner`.")] = "winner",
     mechanism: Mechanism = None,
@@ -48,7 +51,7 @@ def apply(
     """Put images through one expert, or each through the one that wins it.
 
     A single expert takes any size; the winner is chosen by the discriminator, which takes the trained size. Results go
-    into the folder --out; default: `experts` beside the checkpoint.
+    into the folder --out; default: `experts` beside the checkpoint. Images of --images stay images, as PNG.
 
     Example: distk icm apply runs/my-run --images scans/ --expert 3 --out cleaned/
     """
@@ -59,6 +62,8 @@ def apply(
         results = _applied_to_data(on, model, folder, chosen, mechanism, n, seed)
     elif on.data is not None:
         raise UsageError("give --images or --data, not both.")
+    elif chosen_look().suffix not in ("", ".png") or chosen_look().dpi:
+        raise UsageError("what becomes of --images is PNG of the same size: leave out --format and --dpi.")
     else:
         results = []
         for file, image in _read_all(images, model.spec.shape[0], channels):
@@ -82,7 +87,7 @@ def _applied_to_data(
     moved = _transform(model, dataset.batch(rows)["x"], mechanism, seed)
     outputs, winners = _through(model, moved, chosen, f"data set '{dataset.name}'")
     make_folder(folder)
-    target = folder / f"{dataset.name}.expert{'s' if chosen is None else chosen}.png"
+    target = folder / formed(f"{dataset.name}.expert{'s' if chosen is None else chosen}.png")
     pairs = torch.cat([moved, outputs], 2)  # each image above its output
     Sheet(pictures.enlarge(pairs), min(len(rows), 16), captions=[f"expert {winner}" for winner in winners]).write(
         target

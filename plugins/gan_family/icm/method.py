@@ -29,6 +29,7 @@ from distk import (
     one_hot,
     option,
 )
+from distk.console import counted
 from distk.nn import call_fake, call_real
 from distk.plugins.gan_family.icm.mechanisms import Mixture, parse
 from distk.plugins.gan_family.icm.networks import Autoencoder, Discriminator, Experts, expert_adam, start
@@ -80,8 +81,8 @@ class Config:
         for mechanism in names:
             if mechanism.reach > self.depth:
                 raise ValueError(
-                    f"mechanism '{mechanism.name}' shifts by more than {self.depth} pixels, which is as far as an "
-                    f"expert of {self.depth} convolutions sees; raise --depth"
+                    f"mechanism '{mechanism.name}' shifts by more than {counted(self.depth, 'pixel')}, which is as far"
+                    f" as an expert of {self.depth} convolutions sees; raise --depth"
                 )
 
     @property

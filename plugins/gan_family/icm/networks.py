@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distk.console import note
+from distk.console import counted, note
 from distk.method import OptimizerFactory
 from distk.optimizers import light
 
@@ -69,7 +69,7 @@ def _measured(x: Tensor, weight: Tensor, bias: Tensor) -> str:
             torch.cuda.empty_cache()
     _fastest[key] = min(seconds, key=seconds.__getitem__) if seconds else "grouped"
     told = ", ".join(f"{name} {value * 1e3:.2f} ms" for name, value in seconds.items())
-    note(f"convolution over {len(weight)} experts: {_fastest[key]} ({told})")
+    note(f"convolution over {counted(len(weight), 'expert')}: {_fastest[key]} ({told})")
     return _fastest[key]
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from distk import DataSpec, DistkError, FactorDataset, Files, UsageError, option
 from distk.arrays import open_npy, open_npz
-from distk.console import progress
+from distk.console import counted, progress
 from distk.kept import kept
 from distk.pictures import plain
 from distk.plugins.gan_family.infogan.teapot import render
@@ -80,7 +80,7 @@ class Teapots(FactorDataset[Config]):
         if found is not None:
             path, images, self.real_values = found
             self.images, size = _sized(images, config.size, path).to(device), config.size
-            self.origin = f"{len(images):,} pictures read from {path}"
+            self.origin = f"{counted(len(images), 'picture')} read from {path}"
             if images.shape[-1] != size:
                 self.origin += f", averaged from {images.shape[-1]}x{images.shape[-1]} to {size}x{size}"
         else:
@@ -99,8 +99,14 @@ class Teapots(FactorDataset[Config]):
         # Drawn on the host in float64: the same on every device, and the same poses whatever their number of colours.
         angles = _uniform(poses, 2, 0) * torch.tensor(HIGHEST[:2], dtype=torch.float64)
         colours = _uniform(c.items, 3, 1)
-        repeated = f"{poses:,} poses, each in {self.copies} colours" if self.copies > 1 else "each in a pose of its own"
-        self.origin = f"{c.items:,} pictures of a teapot of signed distances, rendered on the device: {repeated}"
+        repeated = (
+            f"{counted(poses, 'pose')}, each in {counted(self.copies, 'colour')}"
+            if self.copies > 1
+            else "each in a pose of its own"
+        )
+        self.origin = (
+            f"{counted(c.items, 'picture')} of a teapot of signed distances, rendered on the device: {repeated}"
+        )
         return torch.cat([angles[torch.arange(c.items) // self.copies], colours], 1)
 
     @functools.cached_property
@@ -133,7 +139,9 @@ class Teapots(FactorDataset[Config]):
             parts["gap"] = rows[away]
         for name, part in parts.items():
             if not len(part):
-                raise UsageError(f"of {n} teapots none falls into the split '{name}': take more --items or --poses.")
+                raise UsageError(
+                    f"of {counted(n, 'teapot')} none falls into the split '{name}': take more --items or --poses."
+                )
         return parts
 
     def __len__(self) -> int:
@@ -254,9 +262,9 @@ def _folder(path: Path) -> tuple[np.ndarray, np.ndarray]:
     names = [path.parent / "images" / f"im{i}.jpeg" for i in range(len(truth))]
     for name in (names[0], names[-1]):
         if not name.is_file():
-            raise DistkError(f"'{path}' has {len(truth):,} rows, but there is no '{name}'.")
+            raise DistkError(f"'{path}' has {counted(len(truth), 'row')}, but there is no '{name}'.")
     if (beyond := path.parent / "images" / f"im{len(truth)}.jpeg").is_file():
-        raise DistkError(f"'{path}' has {len(truth):,} rows, but there is a '{beyond}'.")
+        raise DistkError(f"'{path}' has {counted(len(truth), 'row')}, but there is a '{beyond}'.")
     images: np.ndarray | None = None
     for i, picture in enumerate(_pictures(names)):
         if images is None:

@@ -180,6 +180,7 @@ class InfoGAN(Method[AConfig]):
                 adam(c.critic_lr, decays),
                 updates=c.critic_updates,
                 fresh_batch=c.critic_updates > 1,
+                compiles=not (c.game == "wasserstein" and c.gp_coeff),
             ),
             Objective(
                 "generator",

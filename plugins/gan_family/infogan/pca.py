@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Source, UsageError, option
-from distk.console import progress
+from distk.console import counted, progress
 
 SPARE, PASSES, SETTLED = 16, 500, 1e-7
 """Directions beyond those that are asked for, most passes over the data, and the relative change of the variances at
@@ -49,7 +49,7 @@ class PCA(Method[Config]):
         super().__init__(config, data)
         width, k = math.prod(data.shape), config.components
         if k > width:
-            raise ValueError(f"items of {width} numbers have at most as many components, not {k}")
+            raise ValueError(f"items of {counted(width, 'number')} have at most as many components, not {k}")
         self.latents = LatentSpace.of(Latent("c", "continuous", k))
         self.mean = nn.Parameter(torch.zeros(width), requires_grad=False)
         self.scale = nn.Parameter(torch.ones(width), requires_grad=False)
@@ -69,7 +69,9 @@ class PCA(Method[Config]):
         order = torch.randperm(len(rows), generator=source.generator, device=rows.device)
         rows = rows[order[: self.config.fit_items]]
         if len(rows) <= k:
-            raise UsageError(f"{k} components take more than the {len(rows)} training items of '{data.name}'.")
+            raise UsageError(
+                f"{counted(k, 'component')} cannot come from {counted(len(rows), 'training item')} of '{data.name}'."
+            )
         x = torch.cat([data.batch(part)["x"].flatten(1).float() for part in rows.split(CHUNK)])
         mean = x.mean(0, dtype=torch.float64).float()
         x = x.sub_(mean)

@@ -12,14 +12,15 @@ from distk import choose_device, console, open_dataset, seeded
 from distk.commands.arguments import DataDir, Device, Json, Seed
 from distk.commands.shared import Look, OnModel, OnRows, present, titled
 from distk.commands.shared import report as told
+from distk.console import counted
 from distk.errors import UsageError
 from distk.files import write_atomic
-from distk.plugins.gan_family.ldf.figures import MEMORY, memory_png
+from distk.plugins.gan_family.ldf.figures import MEMORY, memory_figure
 from distk.plugins.gan_family.ldf.judge import FILE, train_judge
 from distk.plugins.gan_family.ldf.memory import usage
 from distk.plugins.gan_family.ldf.method import LDF
 from distk.plugins.gan_family.ldf.shared import Shared
-from distk.study.tables import as_csv
+from distk.study.tables import as_csv, write_figure
 
 Folder = Annotated[Path, typer.Option("--out", "-o", help="Folder for the table and the figure; made where needed.")]
 
@@ -114,6 +115,7 @@ def memory(
     ] = False,
     device: Device = "auto",
     json: Json = False,
+    look: Look = Look(),
 ) -> None:
     """Measure what one training step keeps for the way back: the joint GAN, the lower and the upper level.
 
@@ -132,12 +134,12 @@ def memory(
             for level, used in found.items():
                 rows.append((count, level, used.saved, used.peak, used.parameters))
             advance(1)
-    table, picture = out / "memory.csv", out / "memory.png"
+    table = out / "memory.csv"
     write_atomic(table, as_csv(MEMORY, rows))
-    write_atomic(picture, memory_png(rows))
+    picture = write_figure(out / "memory.png", memory_figure(rows))
     if not json:
         console.table(
-            f"bytes kept by a step ({clips} clips, {pieces} frames for the lower level)",
+            f"bytes kept by a step ({counted(clips, 'clip')}, {counted(pieces, 'frame')} for the lower level)",
             ("frames", "level", "MB kept", "MB peak", "parameters"),
             [(f, level, _mb(kept), _mb(peak), f"{trained:,}") for f, level, kept, peak, trained in rows],
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from distk import Dataset, DataSpec, DistkError, Files, UsageError, option
 from distk.arrays import open_npz
-from distk.console import note, progress
+from distk.console import counted, note, progress
 from distk.device import seeded
 from distk.plugins.gan_family.ldf.maze import FRAMES, SIDE, Painter, Scenes, corners, motion, play
 from distk.video import Fit, read_clips
@@ -96,7 +96,7 @@ class Pacman(Dataset[Config]):
                 advance(len(scenes.maze))
         self.scenes = Scenes(*(torch.cat(parts) for parts in zip(*(vars(s).values() for s in stories), strict=True)))
         self.corner = torch.cat(places)
-        self.origin = f"{total:,} clips of a maze game drawn on the device (no file)"
+        self.origin = f"{counted(total, 'clip')} of a maze game drawn on the device (no file)"
         self._hold(clips, config.clips)
 
     def _read_episodes(self, train: Path) -> None:
@@ -113,7 +113,8 @@ class Pacman(Dataset[Config]):
         generator = torch.Generator().manual_seed(config.clip_seed)
         clips = [self._cut(episodes, config.clips, generator), self._cut(held, config.held_out, generator)]
         self.origin = (
-            f"{sum(map(len, clips)):,} clips cut from {len(episodes)} + {len(held)} episodes in {train.parent}"
+            f"{counted(sum(map(len, clips)), 'clip')} cut from {len(episodes)} + {counted(len(held), 'episode')} in"
+            f" {train.parent}"
         )
         self._hold(clips, config.clips)
 
@@ -131,8 +132,8 @@ class Pacman(Dataset[Config]):
                 _, _, height, width = frames.shape
                 if len(frames) < FRAMES or min(height, width) < SIDE:
                     raise UsageError(
-                        f"episode '{folder}' has {len(frames)} frames of {width}x{height} pixels; a clip needs "
-                        f"{FRAMES} of at least {SIDE}x{SIDE}: remove it."
+                        f"episode '{folder}' has {counted(len(frames), 'frame')} of {width}x{height} pixels; a clip"
+                        f" needs {FRAMES} of at least {SIDE}x{SIDE}: remove it."
                     )
                 start = (torch.rand(len(mine), generator=generator) * (len(frames) - FRAMES + 1)).long()
                 made, moved = _crops(frames, start, self.config.min_motion, generator)
@@ -147,7 +148,10 @@ class Pacman(Dataset[Config]):
         if len(files) < 2:
             raise UsageError(f"'{folder}' holds {len(files)} clip; it takes two or more, 0.npz, 1.npz and so on.")
         if len(files) < wanted:
-            note(f"'{folder}' holds {len(files):,} clips, not {wanted:,}: a tenth of them, at most, is the test split")
+            note(
+                f"'{folder}' holds {counted(len(files), 'clip')}, not {wanted:,}: a tenth of them, at most, is the test"
+                " split"
+            )
         order = torch.randperm(len(files), generator=torch.Generator().manual_seed(self.config.clip_seed)).tolist()
         files = [files[i] for i in order[:wanted]]
         test = min(self.config.held_out, max(1, len(files) // 10)) if len(files) < wanted else self.config.held_out
@@ -156,7 +160,7 @@ class Pacman(Dataset[Config]):
             for file in files:
                 clips.append(torch.from_numpy(_read_one(file)))
                 advance(1)
-        self.origin = f"{len(files):,} clips read from {folder}"
+        self.origin = f"{counted(len(files), 'clip')} read from {folder}"
         self._hold([torch.stack(clips)], len(files) - test)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distk.errors import UsageError
-from distk.study.tables import as_png, windowless
+from distk.study.tables import windowless
 
 MEMORY = ("frames", "level", "saved_bytes", "peak_bytes", "parameters")
 """Columns of memory.csv."""
@@ -15,8 +15,8 @@ CURVES = ("variant", "seed", "step", "seconds", "with_pretraining", "score", "va
 COLOURS = ("#c04030", "#4878a8", "#50a060", "#a06030")
 
 
-def memory_png(rows: Sequence[tuple[int, str, int, int | None, int]]) -> bytes:
-    """A PNG: bytes that a step keeps, over the number of frames, a line per level; both axes logarithmic."""
+def memory_figure(rows: Sequence[tuple[int, str, int, int | None, int]]) -> Any:
+    """A figure: bytes that a step keeps, over the number of frames, a line per level; both axes logarithmic."""
     drawing, ((axis,),) = windowless(1, 1, 4.6, 3.4)
     for colour, level in zip(COLOURS, dict.fromkeys(row[1] for row in rows), strict=False):
         points = [(row[0], row[2] / 1e6) for row in rows if row[1] == level]
@@ -28,11 +28,11 @@ def memory_png(rows: Sequence[tuple[int, str, int, int | None, int]]) -> bytes:
     axis.set_xlabel("frames")
     axis.set_ylabel("MB kept for the way back")
     axis.legend(fontsize=8)
-    return as_png(drawing)
+    return drawing
 
 
-def curves_png(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """A PNG: every score over seconds, a line per variant and seed; above without the pretraining, below with it.
+def curves_figure(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """A figure: every score over seconds, a line per variant and seed; above without the pretraining, below with it.
 
     rows: of curves.csv. Raises UsageError for scores by two judges, which must not stand in one figure.
     """
@@ -60,4 +60,4 @@ def curves_png(rows: Sequence[Mapping[str, Any]]) -> bytes:
             axis.set_xlabel("seconds of training" + (", pretraining counted" if i else ""), fontsize=8)
             axis.tick_params(labelsize=8)
     axes[0, 0].legend(fontsize=8)
-    return as_png(drawing)
+    return drawing

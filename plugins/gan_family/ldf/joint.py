@@ -73,7 +73,7 @@ class JointGAN(Whole[JointConfig]):
     def objectives(self) -> list[Objective]:
         rate = adam(self.config.lr, (self.config.beta1, 0.999))
         return [
-            Objective("critic", self.tell, self.critic.parameters(), rate, "joint"),
+            Objective("critic", self.tell, self.critic.parameters(), rate, "joint", compiles=False),
             Objective("generator", self.fool, self.generator.parameters(), rate, "joint"),
         ]
 

@@ -16,7 +16,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from distk import Dataset, UsageError, seeded
-from distk.console import note, progress, warn
+from distk.console import counted, note, progress, warn
 from distk.device import initialised
 from distk.networkfile import NetworkFile
 from distk.nn import fit_classifier
@@ -188,8 +188,9 @@ def judge_for(dataset: Dataset, file: str, steps: int, width: int) -> Judge:
     expected = (tuple(data.spec.shape), len(data.spec.classes))
     if (judge.info.shape, judge.info.classes) != expected:
         raise UsageError(
-            f"judge '{file}' names {judge.info.classes} classes of images {judge.info.shape}, data set '{data.name}' "
-            f"has {expected[1]} of {expected[0]}; train one with `distk ldf judge --data {data.name} --out FILE`."
+            f"judge '{file}' names {counted(judge.info.classes, 'class', 'classes')} of images {judge.info.shape}, data"
+            f" set '{data.name}' has {expected[1]} of {expected[0]}; train one with `distk ldf judge --data {data.name}"
+            " --out FILE`."
         )
     told = f"judge {judge.fingerprint}: right on {judge.info.accuracy:.1%} of the test images"
     (note if judge.info.accuracy >= SOUND else warn)(told)

@@ -27,7 +27,7 @@ from distk import (
     adam,
     option,
 )
-from distk.console import progress
+from distk.console import counted, progress
 from distk.method import eval_mode
 from distk.nn import call_fake, call_real, reparameterise
 from distk.plugins.gan_family.ldf.networks import (
@@ -187,13 +187,27 @@ class LDF(Whole[Config]):
         follow = self._follow if config.schedule == "scratch" else None
         return [
             Objective(
-                "ali-critic", self.tell_pairs, self.critic.parameters(), rate, "bottom", fresh_batch=True, window=below
+                "ali-critic",
+                self.tell_pairs,
+                self.critic.parameters(),
+                rate,
+                "bottom",
+                fresh_batch=True,
+                window=below,
+                compiles=False,
             ),
             Objective(
                 "ali-generator", self.fool_pairs, makers, rate, "bottom", fresh_batch=True, window=below, after=follow
             ),
             Objective(
-                "top-critic", self.tell_codes, self.top_critic.parameters(), rate, "top", fresh_batch=True, window=above
+                "top-critic",
+                self.tell_codes,
+                self.top_critic.parameters(),
+                rate,
+                "top",
+                fresh_batch=True,
+                window=above,
+                compiles=False,
             ),
             Objective(
                 "top-generator", self.fool_codes, self.top.parameters(), rate, "top", fresh_batch=True, window=above
@@ -312,7 +326,7 @@ class LDF(Whole[Config]):
         if not given:
             return self._assembled(self.decoder(self.top(code["top"]).flatten(0, 1)))
         if len(given) < self.pieces:
-            raise ValueError(f"the code has {len(given)} of the {self.pieces} pieces")
+            raise ValueError(f"the code has {len(given)} of the {counted(self.pieces, 'piece')}")
         return self._assembled(self.decoder(torch.stack(given, 1).flatten(0, 1)))
 
     def changed(self, code: Code, group: str) -> Code:

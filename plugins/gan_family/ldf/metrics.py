@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from distk import CodeTable, Dataset, Method, Metric, UsageError, can, option, seeded
-from distk.console import progress
+from distk.console import counted, progress
 from distk.meaning import count, higher, lower, neither
 from distk.method import eval_mode
 from distk.metric import chosen_rows
@@ -117,7 +117,9 @@ class ClassifierScore(Metric[Config]):
         model, dataset = opened(table)
         config = self.config
         if config.samples < 2 * config.parts:
-            raise UsageError(f"{config.samples} samples are too few for {config.parts} parts of two or more.")
+            raise UsageError(
+                f"{counted(config.samples, 'sample')} are too few for {counted(config.parts, 'part')} of two or more."
+            )
         judge = judge_for(dataset, config.judge, config.judge_steps, config.judge_width)
         score, spread = scores_of(judged_samples(judge, model, dataset, config.samples, seed)[0], config.parts)
         generator = seeded(seed, dataset.device)
@@ -158,8 +160,8 @@ class Frechet(Metric[Config]):
         real = judged_items(judge, dataset, "test", None, seed)[1]
         if min(config.samples, len(real) // 2) <= real.shape[1]:
             raise UsageError(
-                f"{config.samples} draws and {len(real)} test images are too few for {real.shape[1]} features: take "
-                "a narrower judge (judge-width) or more."
+                f"{counted(config.samples, 'draw')} and {counted(len(real), 'test image')} are too few for"
+                f" {counted(real.shape[1], 'feature')}: take a narrower judge (judge-width) or more."
             )
         made = judged_samples(judge, model, dataset, config.samples, seed)[1]
         return {

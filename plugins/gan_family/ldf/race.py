@@ -16,17 +16,20 @@ import typer
 
 from distk import Dataset, UsageError, choose_device, console, evaluate, open_dataset
 from distk.commands.arguments import DataDir, Device, Json
+from distk.commands.shared import Look
 from distk.commands.shared import report as told
 from distk.config import assignments
+from distk.console import counted
 from distk.device import Ranks
 from distk.files import write_atomic
+from distk.look import formed
 from distk.plugins.gan_family.ldf.commands import folder_of
 from distk.plugins.gan_family.ldf.data import Pacman
-from distk.plugins.gan_family.ldf.figures import CURVES, curves_png
+from distk.plugins.gan_family.ldf.figures import CURVES, curves_figure
 from distk.plugins.gan_family.ldf.method import Config
 from distk.registry import registry
 from distk.settings import Settings, resolve
-from distk.study.tables import rows_as_csv
+from distk.study.tables import rows_as_csv, write_figure
 from distk.training.loop import build
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -110,7 +113,9 @@ def curve(settings: Settings, dataset: Dataset, scoring: Scoring, stopped: Calla
     trainer = build(settings, dataset.device, Ranks(), dataset)
     steps, begins = trainer.config.steps, getattr(trainer.model, "split_at", 0)
     if steps <= begins:
-        raise UsageError(f"{steps} steps leave none for the upper level, which begins after {begins}: take more.")
+        raise UsageError(
+            f"after {counted(steps, 'step')} none is left for the upper level, which begins after {begins}: take more."
+        )
     clock, marks = Clock(dataset), 0
     while trainer.index < steps and not stopped():
         whole = trainer.index >= begins
@@ -209,6 +214,7 @@ def race(
     ] = None,
     device: Device = "auto",
     json: Json = False,
+    look: Look = Look(),
 ) -> None:
     """Hold the levels, trained one after the other or at once, against a GAN over all pixels: scores over seconds.
 
@@ -231,7 +237,7 @@ def race(
     dataset = open_dataset(first.data, first.data_options, device=choose_device(device), folder=first.data_dir)
     console.note(f"data {dataset.name}: {dataset.origin}")
     folder_of(out)
-    table, picture = out / "curves.csv", out / "curves.png"
+    table, picture = out / "curves.csv", out / formed("curves.png")
     rows: list[dict[str, Any]] = []
     for (name, seed), settings in plans.items():
         items = settings.model.joint_samples or len(dataset.rows_of("train"))
@@ -244,7 +250,7 @@ def race(
             console.note(f"{name}, seed {seed}, step {point.step:,}, {point.seconds:.1f} s: {told_scores}")
             rows += rows_of(name, seed, [point])
             write_atomic(table, rows_as_csv(rows, CURVES))  # what has been scored outlives an interruption
-        write_atomic(picture, curves_png(rows))
+        write_figure(picture, curves_figure(rows))
     told([table, picture], json, rows=rows)
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distk import Dataset, DataSpec, Files, option
-from distk.console import progress
+from distk.console import counted, progress
 from distk.device import seeded
 from distk.nn import shapes
 
@@ -46,7 +46,7 @@ class Shapes32(Dataset[Config]):
                 parts.append((draw(label, generator) * 255).round().to(torch.uint8))
                 advance(len(label))
         self.images = torch.cat(parts)
-        self.origin = f"{total:,} pictures drawn on the device (no file)"
+        self.origin = f"{counted(total, 'picture')} drawn on the device (no file)"
         every = torch.arange(total, device=device)
         self.parts = {"train": every[: config.images], "test": every[config.images :]}
 

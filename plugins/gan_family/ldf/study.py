@@ -15,13 +15,13 @@ from distk.config import to_dict
 from distk.console import note
 from distk.errors import DistkError
 from distk.files import write_atomic
-from distk.plugins.gan_family.ldf.figures import CURVES, curves_png
+from distk.plugins.gan_family.ldf.figures import CURVES, curves_figure
 from distk.plugins.gan_family.ldf.judge import FILE, judge_for
 from distk.plugins.gan_family.ldf.memory import usage
 from distk.plugins.gan_family.ldf.race import Point, Scoring, curve, rows_of
 from distk.plugins.gan_family.ldf.shared import Shared
 from distk.study.protocol import Row, StudyRun, runner
-from distk.study.tables import rows_as_csv
+from distk.study.tables import rows_as_csv, write_figure
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def keep(out: Path, label: str, seed: int, points: list[Point]) -> None:
         ]
         rows = held + rows_of(label, seed, points)
         write_atomic(path, rows_as_csv(rows, CURVES))
-        write_atomic(out / "curves.png", curves_png(rows))
+        write_figure(out / "curves.png", curves_figure(rows))
     except (OSError, ValueError, KeyError) as error:
         raise DistkError(f"'{path}' is no table of curves ({type(error).__name__}): remove it.") from error
 

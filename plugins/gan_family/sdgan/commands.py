@@ -16,6 +16,7 @@ from torch import Tensor
 from distk import Code, Dataset, DistkError, UsageError, console, open_dataset, seeded
 from distk.commands.arguments import DataDir, Device, Json, Seed
 from distk.commands.shared import Look, OnData, OnModel, present, titled
+from distk.console import counted
 from distk.device import choose_device
 from distk.errors import NotServed
 from distk.files import write_atomic
@@ -121,7 +122,7 @@ def read_corners(path: Path, model: PairGAN[Any]) -> Code:
     for group in model.latents:
         value = tensors.get(group.name)
         if value is None or value.dim() != 2 or value.shape[1] != group.size or not len(value):
-            raise UsageError(f"--corners '{path}' holds no '{group.name}' of {group.size} numbers a row.")
+            raise UsageError(f"--corners '{path}' holds no '{group.name}' of {counted(group.size, 'number')} a row.")
         if not value.is_floating_point() or not bool(value.isfinite().all()):
             raise UsageError(f"--corners '{path}': '{group.name}' holds what are no finite numbers.")
         code[group.name] = value.float()
@@ -203,7 +204,8 @@ def drawn_subjects(dataset: Dataset, subjects: int, each: int, seed: int) -> tup
     known = identities(dataset, "test", each)
     if len(known) < subjects:
         raise UsageError(
-            f"--subjects {subjects}: data set '{dataset.name}' has {len(known)} test identities of {each} images."
+            f"--subjects {subjects}: data set '{dataset.name}' has"
+            f" {counted(len(known), 'test identity', 'test identities')} of {counted(each, 'image')}."
         )
     draw = torch.Generator().manual_seed(seed)
     which = torch.randperm(len(known), generator=draw)[:subjects].to(dataset.device)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from distk import CodeTable, Dataset, DataSpec, Metric, UsageError, option, seeded
-from distk.console import progress
+from distk.console import counted, progress
 from distk.device import initialised
 from distk.latents import Code
 from distk.meaning import higher, lower, neither
@@ -191,7 +191,7 @@ def splitter(model: Method, group: str, held: int | None) -> Any:
         )
     keep = held or only.size // 2
     if not 0 < keep < only.size:
-        raise UsageError(f"held={keep}: the code has {only.size} dimensions, of which some must stay free.")
+        raise UsageError(f"held={keep}: the code has {counted(only.size, 'dimension')}, of which some must stay free.")
 
     def share(a: Code, b: Code) -> Code:
         return {only.name: torch.cat([a[only.name][:, :keep], b[only.name][:, keep:]], 1)}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, UsageError
-from distk.console import warn_once
+from distk.console import counted, warn_once
 from distk.data import Split
 from distk.embedding import label_of
 
@@ -81,7 +81,10 @@ def identities(dataset: Dataset, split: Split, least: int = 2) -> Identities:
     few = kinds[~keep].tolist()
     if few:
         shown = ", ".join(map(str, few[:5])) + (", ..." if len(few) > 5 else "")
-        message = f"{len(few):,} of {len(kinds):,} identities of '{dataset.name}' have fewer than {least} images"
+        message = (
+            f"{len(few):,} of {counted(len(kinds), 'identity', 'identities')} of '{dataset.name}' have fewer than"
+            f" {counted(least, 'image')}"
+        )
         if not bool(keep.any()):
             raise UsageError(f"{message} in the {split} split, so none is left (identities {shown}).")
         warn_once(f"{message} in the {split} split and are left out: {shown}")

@@ -9,7 +9,7 @@ import torch
 
 from . import checks
 from .checks import Array, Result
-from .solvers import auc, contingency
+from .solvers import class_aucs, contingency
 
 
 def unsupervised_accuracy(code_index: Array, label: Array) -> Result:
@@ -46,12 +46,13 @@ def best_dimension_auc(emb: Array, attributes: Array) -> Result:
     constant ones none. attributes [n, A]: class indices. Keys: auc [V], best_dimension [V], attribute [V],
     value [V], mean, quartiles [3].
     """
-    x, f = checks.paired(emb, attributes)
-    labels = checks.discrete(f, min_per_value=1)
+    x, f = checks.paired(emb, attributes, gaps=True)
+    labels = checks.discrete(f)
     rows = []
+    areas = class_aucs(x, labels)
     for j, k in enumerate(labels.kept):
         for v in [1] if labels.sizes[j] == 2 else range(labels.sizes[j]):
-            area = auc(x, labels.index[:, j : j + 1] == v)
+            area = areas[j][:, v]
             best, at = torch.maximum(area, 1 - area).max(0)
             rows.append([float(best), float(at), float(k), float(labels.values[j][v])])
     table = np.array(rows, dtype=np.float64)

@@ -43,8 +43,8 @@ def tensor(array: Array, name: str = "the array") -> Tensor:
     return torch.from_numpy(held.astype(held.dtype.newbyteorder("="), copy=False))
 
 
-def matrix(array: Array, name: str = "codes", min_rows: int = 2) -> Tensor:
-    """`array` as a finite float64 matrix [n, D]; a vector [n] becomes [n, 1].
+def matrix(array: Array, name: str = "codes", min_rows: int = 2, gaps: bool = False) -> Tensor:
+    """`array` as a finite float64 matrix [n, D]; a vector [n] becomes [n, 1]. gaps: NaN stands for a missing value.
 
     Raises ValueError for another rank, no columns, fewer than `min_rows` rows, or NaN/inf (naming the
     column).
@@ -57,7 +57,9 @@ def matrix(array: Array, name: str = "codes", min_rows: int = 2) -> Tensor:
     if x.shape[0] < min_rows:
         raise ValueError(f"{name} has {x.shape[0]} rows: needs at least {min_rows}")
     x = x.double()
-    finite = torch.isfinite(x).all(0)
+    low, high = (x.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf) if gaps else x).aminmax(dim=0)
+    # NaN goes through both; isfinite would copy the table
+    finite = torch.isfinite(low) & torch.isfinite(high)
     if not bool(finite.all()):
         column = int((~finite).nonzero()[0])
         kind: Literal["code", "factor"] = "factor" if name.startswith("factors") else "code"
@@ -65,20 +67,21 @@ def matrix(array: Array, name: str = "codes", min_rows: int = 2) -> Tensor:
     return x
 
 
-def paired(codes: Array, factors: Array, suffix: str = "") -> tuple[Tensor, Tensor]:
-    """Codes [n, D] and factors [n, K], finite float64 on one device; ValueError if lengths differ."""
+def paired(codes: Array, factors: Array, suffix: str = "", gaps: bool = False) -> tuple[Tensor, Tensor]:
+    """Codes [n, D] and factors [n, K], finite float64 on one device; ValueError if lengths differ. gaps: factors may be
+    NaN where they are not known."""
     c = matrix(codes, "codes" + suffix)
-    f = matrix(factors, "factors" + suffix).to(c.device)
+    f = matrix(factors, "factors" + suffix, gaps=gaps).to(c.device)
     if len(c) != len(f):
         raise ValueError(f"codes{suffix} has {len(c)} rows but factors{suffix} has {len(f)}")
     return c, f
 
 
 def split(
-    codes: Array, factors: Array, codes_test: Array | None, factors_test: Array | None
+    codes: Array, factors: Array, codes_test: Array | None, factors_test: Array | None, gaps: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(train codes, train factors, test codes, test factors); without test rows 2/3 : 1/3 in order."""
-    c, f = paired(codes, factors)
+    """(train codes, train factors, test codes, test factors); without test rows 2/3 : 1/3 in order. gaps: `paired`."""
+    c, f = paired(codes, factors, gaps=gaps)
     if (codes_test is None) != (factors_test is None):
         raise ValueError("codes_test and factors_test must be given together")
     if codes_test is None:
@@ -86,7 +89,7 @@ def split(
             raise ValueError(f"codes has {len(c)} rows: needs at least 6 to be split into train and test")
         cut = 2 * len(c) // 3
         return c[:cut], f[:cut], c[cut:], f[cut:]
-    ct, ft = paired(codes_test, factors_test, "_test")
+    ct, ft = paired(codes_test, factors_test, "_test", gaps)
     if ct.shape[1] != c.shape[1] or ft.shape[1] != f.shape[1]:
         raise ValueError(
             f"test rows have {ct.shape[1]} codes and {ft.shape[1]} factors, training rows {c.shape[1]} and {f.shape[1]}"
@@ -111,12 +114,22 @@ def equal_width(column: Tensor, low: Tensor, high: Tensor, bins: int) -> Tensor:
     return index
 
 
+Rows = Tensor | slice
+"""Row numbers int64, or a slice where it is all of them, so that nothing is copied."""
+
+
+def present(column: Tensor) -> Rows:
+    """The rows of a factor [n] in which it has a value."""
+    gap = column.isnan()
+    return (~gap).nonzero()[:, 0] if bool(gap.any()) else slice(None)
+
+
 @dataclass
 class Labels:
     """Discrete factors as class indices; constant factors are left out.
 
-    index: int64 [n, K'] with 0..sizes[j]-1; kept: the K' original columns; total: K; names: reasons' factor
-    names.
+    index: int64 [n, K'] with 0..sizes[j]-1, -1 where the factor has no value; kept: the K' original columns; total: K;
+    partial: those of the K' that lack a value somewhere.
     """
 
     index: Tensor
@@ -126,11 +139,18 @@ class Labels:
     reasons: dict[str, str] = field(default_factory=dict)
     values: list[Tensor] = field(default_factory=list)
     bounds: tuple[Tensor, Tensor, int] | None = None
+    partial: set[int] = field(default_factory=set)
+
+    def take(self, *factors: int) -> Rows:
+        """The rows in which these of the K' factors have values."""
+        if not self.partial & set(factors):
+            return slice(None)
+        return (self.index[:, list(factors)] >= 0).all(1).nonzero()[:, 0]
 
     def encode(self, factors: Tensor) -> Tensor:
-        """Class indices [m, K'] of other rows; -1 where the value never occurred in the rows seen first."""
+        """Class indices [m, K'] of other rows; -1 where the value never occurred in the rows seen first, or is NaN."""
         if self.bounds is not None:
-            factors = equal_width(factors, *self.bounds).double()
+            factors = cut(factors, *self.bounds)
         columns = []
         for j, k in enumerate(self.kept):
             values, column = self.values[j], factors[:, k].contiguous()
@@ -163,9 +183,9 @@ def discrete(
     if factor_bins is not None:
         if not 2 <= factor_bins <= 10_000:
             raise ValueError(f"factor_bins must be in 2..10000, got {factor_bins}")
-        bounds = (factors.amin(0), factors.amax(0), factor_bins)
-        factors = equal_width(factors, *bounds).double()
-    fractional = (factors != factors.round()).any(0)
+        bounds = (*extremes(factors), factor_bins)
+        factors = cut(factors, *bounds)
+    fractional = ((factors != factors.round()) & ~factors.isnan()).any(0)
     if bool(fractional.any()):
         k = int(fractional.nonzero()[0])
         raise Unfit(
@@ -175,23 +195,50 @@ def discrete(
             Argument("predictor='lasso'", "--predictor lasso (predictor=lasso)"),
         )
     rows = len(factors) if rows is None else rows
-    columns, sizes, kept, values = [], [], [], []
+    columns, sizes, values = [], [], []
+    kept: list[int] = []
     reasons: dict[str, str] = {}
+    partial: set[int] = set()
     for k in range(total):
-        found, index = factors[:, k].unique(return_inverse=True)
+        known = present(factors[:, k])
+        found, index = factors[known, k].unique(return_inverse=True)
         if len(found) < 2:
             reasons |= dropped(k)
             continue
-        if rows < min_per_value * len(found):
-            wanted = f"needs at least {min_per_value * len(found)} rows, got {rows}"
+        there = rows if isinstance(known, slice) else rows * len(known) // len(factors)
+        if there < min_per_value * len(found):
+            wanted = f"needs at least {min_per_value * len(found)} rows, got {there}"
             raise Unfit(f"{{}} has {len(found)} values: {wanted}", Column("factor", k))
+        if not isinstance(known, slice):
+            reasons |= missing(k, len(factors) - len(known), len(factors))
+            partial.add(len(kept))
+            index = torch.full_like(factors[:, k], -1, dtype=torch.int64).index_copy_(0, known, index)
         columns.append(index)
         sizes.append(len(found))
         kept.append(k)
         values.append(found)
     if not kept:
         raise ValueError("every factor is constant: nothing to score")
-    return Labels(torch.stack(columns, 1), sizes, kept, total, reasons, values, bounds)
+    return Labels(torch.stack(columns, 1), sizes, kept, total, reasons, values, bounds, partial)
+
+
+def extremes(factors: Tensor) -> tuple[Tensor, Tensor]:
+    """The smallest and the largest value of each column [n, K] that is not NaN, [K] each; 0 without any."""
+    gap = factors.isnan()
+    low, high = (factors.masked_fill(gap, end) for end in (torch.inf, -torch.inf))
+    return tuple(end.nan_to_num(0.0, 0.0, 0.0) for end in (low.amin(0), high.amax(0)))  # type: ignore[return-value]
+
+
+def cut(factors: Tensor, low: Tensor, high: Tensor, bins: int) -> Tensor:
+    """Equal-width bins as float64; NaN stays."""
+    return equal_width(factors, low, high, bins).double().masked_fill_(factors.isnan(), torch.nan)
+
+
+def missing(factor: int, gaps: int, rows: int) -> dict[str, str]:
+    """That rows without a value of a factor are left out for it alone."""
+    column = Column("factor", factor)
+    told = f"{{}} has no value in {gaps:,} of {rows:,} rows: they are left out for it alone"
+    return {Sentence("{}", column): Sentence(told, column)}
 
 
 def stand_ins(factors: Tensor, continuous: Sequence[int]) -> Tensor:
@@ -202,19 +249,21 @@ def stand_ins(factors: Tensor, continuous: Sequence[int]) -> Tensor:
     if not columns:
         return factors
     factors = factors.clone()
-    factors[:, columns] = (factors[:, columns] > factors[:, columns].mean(0)).to(factors.dtype)
+    given = factors[:, columns]
+    factors[:, columns] = (given > given.nanmean(0)).to(factors.dtype).masked_fill_(given.isnan(), torch.nan)
     return factors
 
 
 def varying(factors: Tensor) -> tuple[list[int], dict[str, str]]:
     """Columns of a continuous factor table [n, K] that vary, and the reasons for those left out."""
-    spread = factors.amax(0) > factors.amin(0)
-    kept = spread.nonzero()[:, 0].tolist()
+    low, high = extremes(factors)
+    kept = (high > low).nonzero()[:, 0].tolist()
     if not kept:
         raise ValueError("every factor is constant: nothing to score")
     reasons: dict[str, str] = {}
-    for k in range(len(spread)):
+    for k, gaps in enumerate(factors.isnan().sum(0).tolist()):
         reasons |= {} if k in kept else dropped(k)
+        reasons |= missing(k, gaps, len(factors)) if k in kept and gaps else {}
     return kept, reasons
 
 
@@ -239,7 +288,7 @@ def standardise(train: Tensor, *others: Tensor) -> list[Tensor]:
     """Columns to zero mean and unit population standard deviation of `train`; constant columns become 0."""
     mean, sd = train.mean(0), train.std(0, correction=0)
     scale = torch.where(live_codes(train), 1 / sd.clamp_min(torch.finfo(sd.dtype).tiny), torch.zeros_like(sd))
-    return [(x - mean) * scale for x in (train, *others)]
+    return [(x - mean).mul_(scale) for x in (train, *others)]
 
 
 def labels_1d(array: Array, name: str) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from . import checks
 from .checks import Array, Result
 from .sentences import Column, Sentence
-from .solvers import auc, contingency, entropy, mutual_information
+from .solvers import class_aucs, contingency, entropy, mutual_information
 
 
 def tad(codes: Array, attributes: Array, threshold: float = 0.75, redundant: float | None = 0.2) -> Result:
@@ -20,8 +20,8 @@ def tad(codes: Array, attributes: Array, threshold: float = 0.75, redundant: flo
     captured (their number), considered, difference_per_attribute [A] (NaN where left out), auc [D, A]. Attributes of
     more values than two, and constant ones, are left out with a reason.
     """
-    c, f = checks.paired(codes, attributes)
-    labels = checks.discrete(f, min_per_value=1)
+    c, f = checks.paired(codes, attributes, gaps=True)
+    labels = checks.discrete(f)
     reasons = labels.explain("tad")
     binary = [j for j, size in enumerate(labels.sizes) if size == 2]
     for j, size in enumerate(labels.sizes):
@@ -30,7 +30,7 @@ def tad(codes: Array, attributes: Array, threshold: float = 0.75, redundant: flo
             reasons[Sentence("{}", column)] = Sentence(f"{{}} has {size} values, not two: left out", column)
     kept: list[int] = []
     for j in binary:
-        told = [i for i in kept if redundant is not None and _share(labels.index[:, i], labels.index[:, j]) > redundant]
+        told = [i for i in kept if redundant is not None and _share(labels, i, j) > redundant]
         if told:
             column = Column("factor", labels.kept[j])
             by = Column("factor", labels.kept[told[0]])
@@ -39,7 +39,8 @@ def tad(codes: Array, attributes: Array, threshold: float = 0.75, redundant: flo
             kept.append(j)
     if not kept:
         raise ValueError("no attribute of two values: this score is for yes-or-no attributes")
-    area = torch.stack([auc(c, labels.index[:, j : j + 1] == 1) for j in kept], 1)
+    areas = class_aucs(c, labels)
+    area = torch.stack([areas[j][:, 1] for j in kept], 1)
     area = torch.maximum(area, 1 - area)
     top = area.topk(min(2, len(area)), dim=0).values
     # A lone code competes with chance.
@@ -59,7 +60,8 @@ def tad(codes: Array, attributes: Array, threshold: float = 0.75, redundant: flo
     return checks.finish(result, reasons)
 
 
-def _share(target: torch.Tensor, given: torch.Tensor) -> float:
-    """Share of the entropy of `target` that `given` takes away; both int64 [n] of two values."""
-    table = contingency(target, given, (2, 2))
+def _share(labels: checks.Labels, target: int, given: int) -> float:
+    """Share of the entropy of factor `target` that factor `given` takes away; both have two values."""
+    rows = labels.take(target, given)
+    table = contingency(labels.index[rows, target], labels.index[rows, given], (2, 2))
     return float(mutual_information(table[None])[0] / entropy(table.sum(1)))

@@ -18,7 +18,7 @@ from .solvers import contingency, entropy, mutual_information
 
 def _tables(codes: Array, factors: Array, bins: int, factor_bins: int | None) -> tuple[Tensor, Tensor, Tensor, Labels]:
     """Bin of each code `[n, D]`, information `[D, K']`, entropies of the factors `[K']`, and these."""
-    c, f = checks.paired(codes, factors)
+    c, f = checks.paired(codes, factors, gaps=True)
     labels = checks.discrete(f, factor_bins)
     index = discretise(c, bins)
     information, entropies = information_matrix(index, labels, bins)
@@ -42,7 +42,7 @@ def jemmig(codes: Array, factors: Array, bins: int = 20, factor_bins: int | None
     nats = []
     for k in range(len(labels.kept)):
         best = int(information[:, k].argmax())
-        own = entropy(torch.bincount(index[:, best], minlength=bins).double())
+        own = entropy(torch.bincount(index[labels.take(k), best], minlength=bins).double())
         mutual = float(information[best, k])
         joint = float(own) + float(entropies[k]) - mutual
         nats.append(joint - mutual + _second(information[:, k]))
@@ -162,7 +162,8 @@ def _between(labels: Labels) -> Tensor:
     found = torch.zeros(count, count, dtype=torch.float64)
     for a in range(count):
         for b in range(a, count):
-            table = contingency(labels.index[:, a], labels.index[:, b], (labels.sizes[a], labels.sizes[b]))
+            rows = labels.take(a, b)
+            table = contingency(labels.index[rows, a], labels.index[rows, b], (labels.sizes[a], labels.sizes[b]))
             found[a, b] = found[b, a] = float(mutual_information(table[None])[0])
     return found
 

@@ -29,7 +29,7 @@ def mcc(codes: Array, factors: Array, codes_test: Array | None = None, factors_t
     (code of each factor by Pearson, NaN without one). Constant factors are dropped with a reason, a
     constant code correlates with nothing.
     """
-    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test)
+    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test, gaps=True)
     kept, reasons = checks.varying(f)
     total, f, ft = f.shape[1], f[:, kept], ft[:, kept]
     result: Result = {}
@@ -43,6 +43,13 @@ def mcc(codes: Array, factors: Array, codes_test: Array | None = None, factors_t
             matched = torch.full((1, len(kept)), torch.nan, dtype=torch.float64, device=c.device)
             matched[0, columns] = rows.double()
             result["matched"] = _wide(matched, kept, total)[0]
+    whole, whole_test = (~values.isnan().any(1) for values in (f, ft))  # variates are of all factors together
+    if not bool(whole.all() & whole_test.all()):
+        reasons["weak"] = f"of the {int(whole.sum()):,} rows that have a value of every factor"
+        c, f, ct, ft = c[whole], f[whole], ct[whole_test], ft[whole_test]
+        if min(len(f), len(ft)) < 2:
+            reasons["weak"] = reasons["weak_train"] = "no two rows have a value of every factor"
+            return checks.finish({**result, "weak": np.nan, "weak_train": np.nan}, reasons)
     variates = canonical(c, f)
     for name, (x, y) in {"weak": (ct, ft), "weak_train": (c, f)}.items():
         pairs = correlations(*variates.of(x, y), "pearson").diagonal()
@@ -58,7 +65,11 @@ def _wide(values: Tensor, kept: list[int], total: int) -> np.ndarray:
 
 
 def correlations(codes: Tensor, factors: Tensor, kind: str) -> Tensor:
-    """|correlation| of each column of codes `[n, D]` and of factors `[n, K]`: `[D, K]`, 0 for constant columns."""
+    """|correlation| of each column of codes `[n, D]` and of factors `[n, K]`: `[D, K]`, 0 for constant columns. A
+    factor that is NaN in some rows is compared over the others."""
+    if bool(factors.isnan().any()):
+        takes = [(checks.present(column), column) for column in factors.T]
+        return torch.cat([correlations(codes[rows], column[rows, None], kind) for rows, column in takes], 1)
     if kind == "spearman":
         codes, factors = ranks(codes), ranks(factors)
     (a,), (b,) = checks.standardise(codes), checks.standardise(factors)
@@ -134,25 +145,33 @@ def r2(
     factors are dropped with a reason.
     """
     checks.one_of(predictor, ("linear", "mlp"), "predictor")
-    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test)
+    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test, gaps=True)
     kept, reasons = checks.varying(f)
     total, f, ft = f.shape[1], f[:, kept], ft[:, kept]
-    x, xt = checks.standardise(c, ct)
-    y, yt = checks.standardise(f, ft)
-    if predictor == "linear":
-        weight = torch.linalg.lstsq(x, y, driver="gelsd" if x.device.type == "cpu" else "gels").solution
-        train, test = x @ weight, xt @ weight
-    else:
+
+    def fitted(c: Tensor, f: Tensor, ct: Tensor, ft: Tensor) -> tuple[Tensor, Tensor]:
+        """R^2 [K] on rows that were fitted, and on others."""
+        x, xt = checks.standardise(c, ct)
+        y, yt = checks.standardise(f, ft)
+        if predictor == "linear":
+            weight = torch.linalg.lstsq(x, y, driver="gelsd" if x.device.type == "cpu" else "gels").solution
+            return determination(x @ weight, y), determination(xt @ weight, yt)
         network = mlp(x, y, seed=seed, hidden=hidden, passes=passes)
-        train, test = network(x), network(xt)
+        return determination(network(x), y), determination(network(xt), yt)
+
+    if bool(f.isnan().any() | ft.isnan().any()):
+        takes = [(checks.present(f[:, k]), checks.present(ft[:, k]), k) for k in range(len(kept))]
+        each = [fitted(c[r], f[r, k, None], ct[t], ft[t, k, None]) for r, t, k in takes]
+        train, scored = (torch.cat(part) for part in zip(*each, strict=True))
+    else:
+        train, scored = fitted(c, f, ct, ft)
     per_factor = torch.full((total,), torch.nan, dtype=torch.float64)
-    scored = determination(test, yt)
     per_factor[kept] = scored.cpu()
     if bool(scored.isnan().any()):
         reasons = {**reasons, "r2": "a factor is constant among the test rows: left out of the mean"}
     result = {
         "r2": float(scored.nanmean()),
-        "r2_train": float(determination(train, y).mean()),
+        "r2_train": float(train.mean()),
         "r2_per_factor": checks.array(per_factor),
     }
     return checks.finish(result, dict(reasons))

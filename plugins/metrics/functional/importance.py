@@ -13,6 +13,7 @@ from . import checks
 from .boosting import gradient_boosting
 from .checks import Array, Result
 from .probes import networks
+from .quantities import Kinds, Targets, columns_of, targets
 from .sentences import Sentence
 from .shapley import sage
 from .solvers import lasso_gram
@@ -20,9 +21,20 @@ from .solvers import lasso_gram
 DEPTHS: tuple[int | None, ...] = (2, 3, 4, 5, 6, 8, 10, 12, None)
 
 
+class _Columns(NamedTuple):
+    """Readers of M columns: importance [D, M] >= 0; squared errors and variances [M] on (train, test); predict: raw
+    codes [m, D] -> columns [m, M]; signed weights [D, M] of the lasso."""
+
+    importance: Tensor
+    error: tuple[Tensor, Tensor]
+    spread: tuple[Tensor, Tensor]
+    predict: Callable[[Tensor], Tensor]
+    weights: Tensor | None = None
+
+
 class _Fit(NamedTuple):
     """importance [D, K'] >= 0; error or accuracy per factor on train and test [K']; signed weights of the
-    lasso; predict: raw codes [m, D] -> factors [m, K'] as standardised for training.
+    lasso; predict: raw codes [m, D] -> the columns of the factors as standardised for training.
     """
 
     importance: np.ndarray
@@ -50,6 +62,7 @@ def dci(
     importances: str = "impurity",
     hidden: int = 64,
     further: Mapping[str, tuple[Array, Array]] | None = None,
+    kinds: Kinds | None = None,
 ) -> Result:
     """Disentanglement, completeness, informativeness (Eastwood & Williams 2018).
 
@@ -72,28 +85,33 @@ def dci(
     Keys: disentanglement, completeness, informativeness_train and informativeness_test (gbt) or nrmse_train and
     nrmse_test (lasso, rf, mlp), disentanglement_per_code [D], completeness_per_factor [K], importance [D, K],
     code_weight [D], informativeness_per_factor or nrmse_per_factor [K] (test), codes_used, weights [D, K] (lasso,
-    signed). further: name -> (codes, factors) of other rows, for lasso, rf and mlp, scored by the same predictors; each
-    adds nrmse_NAME, nrmse_NAME_per_factor [K], the error over the deviation of these rows, and
-    rmse_NAME_per_factor [K], over that of the training rows.
+    signed; NaN for a factor of several columns). kinds: factors that are no quantities, for lasso, rf and mlp: None for
+    classes, foretold by their indicators, or the period of a circular one, foretold by cosine and sine; importances and
+    squared errors are the means over a factor's columns. further: name -> (codes, factors) of other rows, for lasso,
+    rf and mlp, scored by the same predictors; each adds nrmse_NAME, nrmse_NAME_per_factor [K], the error over the
+    deviation of these rows, and rmse_NAME_per_factor [K], over that of the training rows.
     """
     checks.one_of(predictor, ("gbt", "lasso", "rf", "mlp"), "predictor")
     checks.one_of(importances, ("impurity", "splits"), "importances")
-    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test)
+    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test, gaps=True)
     if predictor == "gbt":
         labels = checks.discrete(checks.stand_ins(f, regress), factor_bins, rows=len(codes))
-        fit = _boosted(c, labels.index, labels.sizes, ct, labels.encode(ft), seed, exact, n_jobs)
+        fit = _boosted(c, labels, ct, ft, regress, seed, exact, n_jobs)
         for k in (labels.kept.index(k) for k in regress if k in labels.kept):
-            column = labels.kept[k]
-            fit.importance[:, k], fit.train[k], fit.test[k] = _regressed(c, f[:, column], ct, ft[:, column], seed)
+            rows, column = labels.take(k), labels.kept[k]
+            asked = checks.present(ft[:, column])
+            found = _regressed(c[rows], f[rows, column], ct[asked], ft[asked, column], seed)
+            fit.importance[:, k], fit.train[k], fit.test[k] = found
     else:
         kept, dropped = checks.varying(f)
-        labels = checks.Labels(f.long(), [], kept, f.shape[1], dropped)
-        if predictor == "lasso":
-            fit = _lasso(c, f[:, kept], ct, ft[:, kept], alpha)
-        elif predictor == "mlp":
-            fit = _network(c, f[:, kept], ct, ft[:, kept], seed, hidden)
-        else:
-            fit = _forest(c, f[:, kept], ct, ft[:, kept], tuple(depths), trees, seed, importances)
+        labels = checks.Labels(f, [], kept, f.shape[1], dropped)
+        fitted: Mapping[str, Callable[[Tensor, Tensor, Tensor, Tensor, list[int]], _Columns]] = {
+            "lasso": lambda x, y, xt, yt, owner: _lasso(x, y, xt, yt, alpha),
+            "mlp": lambda x, y, xt, yt, owner: _network(x, y, xt, yt, seed, hidden),
+            "rf": lambda x, y, xt, yt, owner: _forest(x, y, xt, yt, owner, tuple(depths), trees, seed, importances),
+        }
+        wanted = targets(f[:, kept], ft[:, kept], {kept.index(k): v for k, v in (kinds or {}).items() if k in kept})
+        fit = _known(fitted[predictor], c, ct, wanted)
     scores, reasons = concentration(fit.importance, smooth=predictor == "gbt")
     for key, text in labels.explain("disentanglement").items():
         reasons[key] = Sentence.joined([text, reasons.get(key, "")])
@@ -108,23 +126,57 @@ def dci(
     }
     if fit.weights is not None:
         result["weights"] = labels.widen(fit.weights)
-    for name, rows in (further or {}).items():
-        result |= _further(name, *checks.paired(*rows, f"_{name}"), f, labels, fit)
+    for name, (x, y) in (further or {}).items():
+        if predictor == "gbt":
+            raise ValueError("further rows are scored by the predictors lasso, rf and mlp alone")
+        result |= _further(name, *checks.paired(x, y, f"_{name}"), f, labels, fit, wanted)
     return checks.finish(result, reasons)
 
 
-def _further(name: str, x: Tensor, y: Tensor, f: Tensor, labels: checks.Labels, fit: _Fit) -> Result:
+def _known(
+    fitted: Callable[[Tensor, Tensor, Tensor, Tensor, list[int]], _Columns], c: Tensor, ct: Tensor, y: Targets
+) -> _Fit:
+    """Readers of all factors at once; where some lack values, of each on the rows that have one."""
+    parts: list[tuple[list[int], checks.Rows, checks.Rows]] = [([*range(len(y.owner))], slice(None), slice(None))]
+    if bool(y.train.isnan().any() | y.test.isnan().any()):
+        groups = [columns_of(y.owner, k) for k in range(max(y.owner) + 1)]
+        parts = [(own, checks.present(y.train[:, own[0]]), checks.present(y.test[:, own[0]])) for own in groups]
+    fits = []
+    for own, rows, asked in parts:
+        owner = [y.owner[m] for m in own]
+        fits.append(fitted(c[rows], y.train[rows][:, own], ct[asked], y.test[asked][:, own], owner))
+    importance = y.pooled(torch.cat([fit.importance for fit in fits], 1))
+    weights = [fit.weights for fit in fits if fit.weights is not None]
+    signed = None
+    if weights:  # a factor of several columns has no sign
+        every, single = torch.cat(weights, 1), [y.owner.count(k) == 1 for k in y.owner]
+        signed = y.pooled(every.masked_fill(~torch.tensor(single, device=every.device), torch.nan))
+    error, spread = (
+        [y.pooled(torch.cat([part[i] for part in of])) for i in (0, 1)]
+        for of in ([fit.error for fit in fits], [fit.spread for fit in fits])
+    )
+    train, test = (_nrmse(*pair) for pair in zip(error, spread, strict=True))
+    return _Fit(
+        importance.cpu().numpy(),
+        train.cpu().numpy(),
+        test.cpu().numpy(),
+        None if signed is None else signed.cpu().numpy(),
+        lambda other: torch.cat([fit.predict(other) for fit in fits], 1),
+    )
+
+
+def _further(name: str, x: Tensor, y: Tensor, f: Tensor, labels: checks.Labels, fit: _Fit, wanted: Targets) -> Result:
     """The errors of fitted predictors on other rows: codes x [m, D], factors y [m, K]; f: training factors."""
-    if fit.predict is None:
-        raise ValueError("further rows are scored by the predictors lasso, rf and mlp alone")
     kept = labels.kept
-    _, target = checks.standardise(f[:, kept], y[:, kept].to(f.device))
+    target = wanted.of(y[:, kept].to(f.device))
+    assert fit.predict is not None
     prediction = fit.predict(x.to(f.device)).to(f.device)
-    own = labels.widen(_nrmse(prediction, target))
+    error = wanted.pooled((prediction - target).square().mean(0))
+    own = labels.widen(_nrmse(error, wanted.pooled(target.var(0, correction=0))))
     return {
         f"nrmse_{name}": float(own[kept].mean()),
         f"nrmse_{name}_per_factor": own,
-        f"rmse_{name}_per_factor": labels.widen((prediction - target).square().mean(0).sqrt()),
+        f"rmse_{name}_per_factor": labels.widen(error.sqrt()),
     }
 
 
@@ -175,39 +227,48 @@ def concentration(r: np.ndarray, smooth: bool) -> tuple[Result, dict[str, str]]:
 
 def _boosted(
     x: Tensor,
-    y: Tensor,
-    sizes: list[int],
+    labels: checks.Labels,
     x_test: Tensor,
-    y_test: Tensor,
+    f_test: Tensor,
+    regress: Sequence[int],
     seed: int,
     exact: bool,
     n_jobs: int,
 ) -> _Fit:
+    """Boosted trees for every discrete factor; those of `regress` are left for `_regressed`."""
     from joblib import Parallel, delayed
 
+    y_test = labels.encode(f_test)
+
+    def parts(k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        rows, asked = labels.take(k), checks.present(f_test[:, labels.kept[k]])
+        return x[rows], labels.index[rows, k], x_test[asked], y_test[asked, k]
+
     def fast(k: int) -> tuple[np.ndarray, float, float]:
-        model = gradient_boosting(x, y[:, k], sizes[k], x_test, seed=seed)
-        hits = [
-            float((s.argmax(1) == t[:, k]).double().mean()) for s, t in ((model.scores, y), (model.scores_test, y_test))
-        ]
+        if labels.kept[k] in regress:
+            return np.zeros(x.shape[1]), 0.0, 0.0
+        own, y, own_test, truth = parts(k)
+        model = gradient_boosting(own, y, labels.sizes[k], own_test, seed=seed)
+        hits = [float((s.argmax(1) == t).double().mean()) for s, t in ((model.scores, y), (model.scores_test, truth))]
         return model.importance.cpu().numpy(), hits[0], hits[1]
 
+    count = len(labels.kept)
     if exact:
-        arrays = [a.cpu().numpy() for a in (x, y, x_test, y_test)]
-        fits = Parallel(n_jobs=n_jobs)(delayed(_sklearn_boosted)(*arrays, k, seed) for k in range(len(sizes)))
+        arrays = [[a.cpu().numpy() for a in parts(k)] for k in range(count)]
+        fits = Parallel(n_jobs=n_jobs)(delayed(_sklearn_boosted)(*of, seed) for of in arrays)
     else:
-        fits = [fast(k) for k in range(len(sizes))]
+        fits = [fast(k) for k in range(count)]
     importance, train, test = zip(*fits, strict=True)
     return _Fit(np.stack(importance, 1), np.array(train), np.array(test))
 
 
 def _sklearn_boosted(
-    x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, k: int, seed: int
+    x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, seed: int
 ) -> tuple[np.ndarray, float, float]:
     from sklearn.ensemble import GradientBoostingClassifier
 
-    model = GradientBoostingClassifier(random_state=seed).fit(x, y[:, k])
-    hits = [float((model.predict(a) == b[:, k]).mean()) for a, b in ((x, y), (x_test, y_test))]
+    model = GradientBoostingClassifier(random_state=seed).fit(x, y)
+    hits = [float((model.predict(a) == b).mean()) for a, b in ((x, y), (x_test, y_test))]
     return model.feature_importances_, hits[0], hits[1]
 
 
@@ -221,23 +282,24 @@ def _regressed(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, seed: int) 
     return model.feature_importances_, train, test
 
 
-def _lasso(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, alpha: float) -> _Fit:
+def _errors(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> dict[str, Any]:
+    """`error` and `spread` of `_Columns` from (prediction, target) [n, M] of both sets of rows."""
+    error = tuple((a - b).square().mean(0) for a, b in (train, test))
+    spread = tuple(b.var(0, correction=0) for _, b in (train, test))
+    return {"error": (error[0], error[1]), "spread": (spread[0], spread[1])}
+
+
+def _nrmse(error: Tensor, variance: Tensor) -> Tensor:
+    """Root mean square error over the target's own standard deviation; NaN for a constant target."""
+    return (error / variance.where(variance > 0, torch.full_like(variance, torch.nan))).sqrt()
+
+
+def _lasso(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, alpha: float) -> _Columns:
     raw = x
     x, x_test = checks.standardise(x, x_test)
-    y, y_test = checks.standardise(y, y_test)
     w = lasso_gram(x.T @ x / len(x), x.T @ y / len(x), alpha)  # both sides are centred: no intercept
-    train, test = (_nrmse(a @ w, b) for a, b in ((x, y), (x_test, y_test)))
-    signed = w.cpu().numpy()
-    return _Fit(np.abs(signed), train, test, signed, lambda other: checks.standardise(raw, other)[1] @ w)
-
-
-def _nrmse(prediction: Tensor, target: Tensor) -> np.ndarray:
-    """Root mean square error over the target's own standard deviation, per column; NaN for a constant
-    target.
-    """
-    error = (prediction - target).square().mean(0).sqrt()
-    sd = target.std(0, correction=0)
-    return (error / sd.where(sd > 0, torch.full_like(sd, torch.nan))).cpu().numpy()
+    errors = _errors((x @ w, y), (x_test @ w, y_test))
+    return _Columns(w.abs(), predict=lambda other: checks.standardise(raw, other)[1] @ w, weights=w, **errors)
 
 
 def _forest(
@@ -245,50 +307,55 @@ def _forest(
     y: Tensor,
     x_test: Tensor,
     y_test: Tensor,
+    owner: list[int],
     depths: tuple[int | None, ...],
     trees: int,
     seed: int,
     importances: str = "impurity",
-) -> _Fit:
+) -> _Columns:
     """One random forest per factor; its depth is the best on the last ninth of the rows (80 : 10 : 10 with
     the test).
     """
     from sklearn.ensemble import RandomForestRegressor
 
     inputs, inputs_test = (a.cpu().numpy() for a in checks.standardise(x, x_test))
-    targets, targets_test = (a.cpu().numpy() for a in checks.standardise(y, y_test))
     cut = len(x) - max(1, len(x) // 9)
-    importance, train, test, chosen = [], [], [], []
-    for k in range(y.shape[1]):
+    importance: list[Tensor] = []
+    train: list[Tensor] = []
+    test: list[Tensor] = []
+    chosen = []
+    for k in dict.fromkeys(owner):
+        own = columns_of(owner, k)
+        target = y[:, own].cpu().numpy()
+        target = target[:, 0] if len(own) == 1 else target
         models = [
-            RandomForestRegressor(trees, max_depth=depth, random_state=seed).fit(inputs[:cut], targets[:cut, k])
+            RandomForestRegressor(trees, max_depth=depth, random_state=seed).fit(inputs[:cut], target[:cut])
             for depth in depths
         ]
-        errors = [float(np.square(m.predict(inputs[cut:]) - targets[cut:, k]).mean()) for m in models]
+        errors = [float(np.square(m.predict(inputs[cut:]) - target[cut:]).mean()) for m in models]
         best = models[int(np.argmin(errors))]
         chosen.append(best)
-        importance.append(best.feature_importances_ if importances == "impurity" else _split_shares(best))
-        pairs = ((inputs[:cut], targets[:cut, k]), (inputs_test, targets_test[:, k]))
-        scores = [_nrmse(torch.from_numpy(best.predict(a))[:, None], torch.from_numpy(b)[:, None])[0] for a, b in pairs]
-        train.append(scores[0])
-        test.append(scores[1])
+        share = best.feature_importances_ if importances == "impurity" else _split_shares(best)
+        importance += [torch.from_numpy(share)] * len(own)
+        for found, rows in ((train, inputs[:cut]), (test, inputs_test)):
+            found.append(torch.from_numpy(best.predict(rows)).view(len(rows), -1))
 
     def predict(other: Tensor) -> Tensor:
-        inputs = checks.standardise(x, other)[1].cpu().numpy()
-        return torch.from_numpy(np.stack([model.predict(inputs) for model in chosen], 1))
+        rows = checks.standardise(x, other)[1].cpu().numpy()
+        return torch.cat([torch.from_numpy(model.predict(rows)).view(len(rows), -1) for model in chosen], 1)
 
-    return _Fit(np.stack(importance, 1), np.array(train), np.array(test), predict=predict)
+    pairs = (torch.cat(train, 1), y[:cut].cpu()), (torch.cat(test, 1), y_test.cpu())
+    return _Columns(torch.stack(importance, 1), predict=predict, **_errors(*pairs))
 
 
-def _network(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, seed: int, hidden: int) -> _Fit:
-    """A network per factor; what each code contributes to it by its Shapley value on the test rows."""
+def _network(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, seed: int, hidden: int) -> _Columns:
+    """A network per column; what each code contributes to it by its Shapley value on the test rows."""
     raw = x
     x, x_test = checks.standardise(x, x_test)
-    y, y_test = checks.standardise(y, y_test)
     foretell = networks(x, y[:, :, None], seed=seed, hidden=hidden)
-    train, test = (_nrmse(foretell(a)[:, :, 0], b) for a, b in ((x, y), (x_test, y_test)))
-    importance = sage(foretell, x_test, y_test[:, :, None], seed=seed).clamp_min(0).cpu().numpy()
-    return _Fit(importance, train, test, predict=lambda other: foretell(checks.standardise(raw, other)[1])[:, :, 0])
+    errors = _errors((foretell(x)[:, :, 0], y), (foretell(x_test)[:, :, 0], y_test))
+    importance = sage(foretell, x_test, y_test[:, :, None], seed=seed).clamp_min(0)
+    return _Columns(importance, predict=lambda other: foretell(checks.standardise(raw, other)[1])[:, :, 0], **errors)
 
 
 def _split_shares(forest: Any) -> np.ndarray:

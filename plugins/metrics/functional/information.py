@@ -36,7 +36,8 @@ def information_matrix(index: Tensor, labels: Labels, bins: int) -> tuple[Tensor
     """Plug-in mutual information [D, K'] of code bins and factors, and factor entropies [K'], in nats."""
     columns, entropies = [], []
     for k, size in enumerate(labels.sizes):
-        table = contingency(index, labels.index[:, k], (bins, size))
+        rows = labels.take(k)
+        table = contingency(index[rows], labels.index[rows, k], (bins, size))
         columns.append(mutual_information(table))
         entropies.append(entropy(table[0].sum(0)))
     return torch.stack(columns, 1), torch.stack(entropies)
@@ -58,7 +59,7 @@ def mig(codes: Array, factors: Array, bins: int = 20, binning: str = "width", fa
     factors), mig_sup (gap over factors, mean over codes that carry information; Li et al. 2020; NaN for a
     single factor), codes_used. Raises ValueError for mismatched, non-finite, continuous or too few rows.
     """
-    c, f = checks.paired(codes, factors)
+    c, f = checks.paired(codes, factors, gaps=True)
     labels = checks.discrete(f, factor_bins)
     information, entropies = information_matrix(discretise(c, bins, binning), labels, bins)
     gaps = _gap(information) / entropies
@@ -171,7 +172,7 @@ def modularity(codes: Array, factors: Array, bins: int = 20, factor_bins: int | 
     informative codes), modularity_per_code [D], mutual_information [D, K], codes_used (codes with m_d >
     1e-12 nat^2). K = 1 (after dropping constant factors) is undefined: NaN.
     """
-    c, f = checks.paired(codes, factors)
+    c, f = checks.paired(codes, factors, gaps=True)
     labels = checks.discrete(f, factor_bins)
     information, _ = information_matrix(discretise(c, bins), labels, bins)
     square = information.square()

@@ -84,9 +84,9 @@ def recall_at_k(emb: Array, labels: Array, ks: Sequence[int] = (1, 2, 4, 8), met
     if metric == "cosine":
         x = torch.nn.functional.normalize(x, dim=1)
     # The rank of the nearest same-label item answers every k at once, with exact ties and without sorting.
-    ranks = []
+    rank = torch.empty(n, dtype=torch.int64, device=x.device)  # whole: small pieces would keep the blocks' memory apart
     index = torch.arange(n, device=x.device)
-    for rows in index.split(max(1, CHUNK // 8 // n)):
+    for rows in index.split(max(1, CHUNK // 16 // n)):
         if metric == "cosine":
             distance = -(x[rows] @ x.T)
         else:  # differences, not inner products: equal rows must have exactly equal distances
@@ -95,8 +95,7 @@ def recall_at_k(emb: Array, labels: Array, ks: Sequence[int] = (1, 2, 4, 8), met
         same = label[rows, None] == label
         best, at = distance.masked_fill(~same, torch.inf).min(1, keepdim=True)
         nearer = (distance < best).sum(1) + ((distance == best) & (index < at)).sum(1)
-        ranks.append(torch.where(best[:, 0].isinf(), n, nearer))
-    rank = torch.cat(ranks)
+        rank[rows] = torch.where(best[:, 0].isinf(), n, nearer)
     result: Result = {f"recall@{k}": float((rank < k).double().mean()) for k in ks}
     alone = int((torch.bincount(label)[label] == 1).sum())
     result["items_without_match"] = float(alone)
@@ -124,7 +123,7 @@ def info_mec(
     both cross-entropies are those of the rows that it was fitted to. Keys: infom, infoc, infoe, infoe_pruned, nmi
     [D, K], infoe_per_factor [K], codes_used. infom needs 2 factors and infoc 2 active codes, else NaN.
     """
-    c, f = checks.paired(codes, factors)
+    c, f = checks.paired(codes, factors, gaps=True)
     if neighbours < 1:
         raise ValueError(f"neighbours must be at least 1, got {neighbours}")
     labels = checks.discrete(f, factor_bins)
@@ -140,7 +139,7 @@ def info_mec(
         return checks.finish(empty | {"infoe_per_factor": labels.widen(nmi[0])}, reasons)
     smooth, counted = active & ~indices, active & indices
     if bool(smooth.any()):
-        nmi[smooth] = _normalised_information(c[:, smooth], labels, neighbours, seed)
+        nmi[smooth] = _normalised_information(_columns(c, smooth), labels, neighbours, seed)
     if bool(counted.any()):
         nmi[counted] = _counted_information(c[:, counted], labels)
     live = nmi[active]
@@ -150,8 +149,8 @@ def info_mec(
         reasons["infom"] = "undefined for a single factor"
     if len(live) < 2:
         reasons["infoc"] = "undefined for a single active code"
-    everything = _probe_gains(c, indices, labels)
-    pruned = everything if bool(active.all()) else _probe_gains(c[:, active], indices[active], labels)
+    everything = _probe_gains(c, torch.ones_like(active), indices, labels)
+    pruned = everything if bool(active.all()) else _probe_gains(c, active, indices, labels)
     result = {
         "infom": infom,
         "infoc": infoc,
@@ -191,17 +190,26 @@ def _counted_information(x: Tensor, labels: Labels) -> Tensor:
     rows = []
     for column in columns:
         size = int(column.max()) + 1
-        tables = [contingency(column, labels.index[:, k], (size, s)) for k, s in enumerate(labels.sizes)]
+        takes = [(labels.take(k), k, s) for k, s in enumerate(labels.sizes)]
+        tables = [contingency(column[rows], labels.index[rows, k], (size, s)) for rows, k, s in takes]
         rows.append(torch.stack([mutual_information(t) / entropy(t.sum(0)) for t in tables]))
     return torch.stack(rows)
 
 
-def _probe_gains(codes: Tensor, indices: Tensor, labels: Labels) -> Tensor:
-    """What a linear probe of these codes [n, D] gains of each factor, [K']; discrete codes enter by indicators."""
-    parts = [checks.standardise(codes[:, ~indices])[0]] if bool((~indices).any()) else []
-    parts += [(column[:, None] == column.unique()).to(codes.dtype) for column in codes[:, indices].T]
-    x = torch.cat(parts, 1)
-    gains = [_probe_gain(x, labels.index[:, k], size) for k, size in enumerate(labels.sizes)]
+def _columns(codes: Tensor, wanted: Tensor) -> Tensor:
+    """Some of the codes [n, D]; where it is all of them, no copy."""
+    return codes if bool(wanted.all()) else codes[:, wanted]
+
+
+def _probe_gains(codes: Tensor, wanted: Tensor, indices: Tensor, labels: Labels) -> Tensor:
+    """What a linear probe of the `wanted` codes [n, D] gains of each factor, [K']; discrete codes (`indices`) enter by
+    indicators."""
+    smooth, counted = wanted & ~indices, wanted & indices
+    parts = [checks.standardise(_columns(codes, smooth))[0]] if bool(smooth.any()) else []
+    parts += [(column[:, None] == column.unique()).to(codes.dtype) for column in codes[:, counted].T]
+    x = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    takes = [(labels.take(k), k, size) for k, size in enumerate(labels.sizes)]
+    gains = [_probe_gain(x[rows], labels.index[rows, k], size) for rows, k, size in takes]
     return torch.tensor(gains, dtype=torch.float64)
 
 
@@ -219,17 +227,18 @@ def _concentration(nmi: Tensor, axis: int) -> float:
 
 def _normalised_information(x: Tensor, labels: Labels, neighbours: int, seed: int) -> Tensor:
     """I(c_d; F_k) / H(F_k), [D, K'], clipped at 0."""
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(x.device)
-    scale = x.abs().mean(0)
+    generator = torch.Generator().manual_seed(seed)
     rows = []
     for d in range(x.shape[1]):
         column = x[:, d]
         if len(column.unique()) < len(column):  # equal values: part them, as scikit-learn does
-            column = column + 1e-10 * scale[d] * noise[:, d]
+            noise = torch.randn(len(column), generator=generator, dtype=torch.float64).to(x.device)
+            column = column + 1e-10 * column.abs().mean() * noise
         row = []
         for k, size in enumerate(labels.sizes):
-            y = labels.index[:, k]
-            mutual = knn_information(column, y, size, neighbours)
+            known = labels.take(k)
+            y = labels.index[known, k]
+            mutual = knn_information(column[known], y, size, neighbours)
             row.append(mutual.clamp_min(0) / entropy(torch.bincount(y, minlength=size).double()))
         rows.append(torch.stack(row))
     return torch.stack(rows)

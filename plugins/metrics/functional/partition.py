@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from distk.console import counted
+
 from . import checks
 from .checks import Array, Result
 from .solvers import contingency
@@ -35,7 +37,7 @@ def rand_index(code_index: Array, label: Array) -> Result:
     code, truth = checks.labels_1d(code_index, "code_index"), checks.labels_1d(label, "label")
     truth = truth.to(code.device)
     if len(code) != len(truth):
-        raise ValueError(f"code_index has {len(code)} rows but label has {len(truth)}")
+        raise ValueError(f"code_index has {counted(len(code), 'row')} but label has {len(truth)}")
     if int(truth.max()) == 0:
         raise ValueError("label is constant: there is one partition only")
     return {"ari": float(adjusted_rand(contingency(code, truth, (int(code.max()) + 1, int(truth.max()) + 1))))}
@@ -68,7 +70,7 @@ def slots(masks: Array, truth: Array, background: int | None = 0) -> Result:
     }
     empty = int(part.isnan().sum())
     return checks.finish(
-        result, {"fg_ari": f"{empty} pictures without two foreground pixels left out"} if empty else {}
+        result, {"fg_ari": f"{counted(empty, 'picture')} without two foreground pixels left out"} if empty else {}
     )
 
 

@@ -36,20 +36,22 @@ def sap(
     """
     if continuous:
         if codes_test is not None or factors_test is not None:
-            checks.split(codes, factors, codes_test, factors_test)
-        c, f = checks.paired(codes, factors)
+            checks.split(codes, factors, codes_test, factors_test, gaps=True)
+        c, f = checks.paired(codes, factors, gaps=True)
         return _sap_continuous(c, f)
-    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test)
+    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test, gaps=True)
     real = checks.stand_ins(f, regress)
     labels = checks.discrete(real, rows=len(codes))
     test = labels.encode(ft)
     columns = []
     for k, size in enumerate(labels.sizes):
-        if labels.kept[k] in regress:
-            columns.append(_squared_correlation(c, f[:, [labels.kept[k]]])[:, 0])
+        rows, column = labels.take(k), labels.kept[k]
+        if column in regress:
+            columns.append(_squared_correlation(c[rows], f[rows, column, None])[:, 0])
             continue
-        weight, bias = squared_hinge_1d(c, labels.index[:, k], size)
-        columns.append(_svm_accuracy(ct, test[:, k], weight, bias))
+        weight, bias = squared_hinge_1d(c[rows], labels.index[rows, k], size)
+        asked = checks.present(ft[:, column])
+        columns.append(_svm_accuracy(ct[asked], test[asked, k], weight, bias))
     matrix = torch.stack(columns, 1)
     gaps = _gaps(matrix)
     result = {
@@ -62,9 +64,10 @@ def sap(
 
 def _sap_continuous(c: Tensor, f: Tensor) -> Result:
     kept, dropped = checks.varying(f)
-    matrix = _squared_correlation(c, f)[:, kept]
+    takes = [(checks.present(f[:, k]), k) for k in kept]
+    matrix = torch.cat([_squared_correlation(c[rows], f[rows, k, None]) for rows, k in takes], 1)
     gaps = _gaps(matrix)
-    labels = checks.Labels(f.long(), [], kept, f.shape[1], dropped)
+    labels = checks.Labels(f, [], kept, f.shape[1], dropped)
     result = {
         "sap": float(gaps.mean()),
         "sap_per_factor": labels.widen(gaps),
@@ -109,15 +112,17 @@ def explicitness(
     chance 0.5, higher is better. Keys: explicitness_train, explicitness_test (means over factors),
     explicitness_per_factor [K] (test), explicitness_per_factor_train [K].
     """
-    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test)
+    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test, gaps=True)
     labels = checks.discrete(f, rows=len(codes))
     test = labels.encode(ft)
     x, xt = checks.standardise(c, ct)
     rows = []
     for k, size in enumerate(labels.sizes):
-        model = logistic_regression(x, labels.index[:, k], size)
-        present = torch.isin(torch.arange(size, device=c.device), test[:, k])
-        rows.append([_macro_auc(model, *pair, present) for pair in ((x, labels.index[:, k]), (xt, test[:, k]))])
+        known, asked = labels.take(k), checks.present(ft[:, labels.kept[k]])
+        seen = x[known], labels.index[known, k]
+        model = logistic_regression(*seen, size)
+        present = torch.isin(torch.arange(size, device=c.device), test[asked, k])
+        rows.append([_macro_auc(model, *pair, present) for pair in (seen, (xt[asked], test[asked, k]))])
     per_factor = torch.tensor(rows, dtype=torch.float64)
     reasons = labels.explain("explicitness_test")
     undefined = torch.isnan(per_factor).any(1)
@@ -162,24 +167,26 @@ def downstream(
     reason. Range [0, 1], higher is better.
     """
     checks.one_of(model, ("lr", "gbt", "svm", "svm_linear"), "model")
-    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test)
+    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test, gaps=True)
     labels = checks.discrete(f, rows=len(codes), min_per_value=1)
     test = labels.encode(ft)
     reasons = labels.explain("accuracy")
     rows, names = [], []
+    takes = [labels.take(k) for k in range(len(labels.kept))]
+    fewest = min(len(c[rows]) for rows in takes)
+    asked = [checks.present(ft[:, k]) for k in labels.kept]
     for size in sizes:
-        count = round(size * len(c)) if isinstance(size, float) and size <= 1 else int(size)
+        count = round(size * fewest) if isinstance(size, float) and size <= 1 else int(size)
         names.append(f"{size:g}")
-        if not 1 <= count <= len(c):
-            reasons[f"mean_{size:g}"] = f"{count} labelled rows wanted, {len(c)} available"
+        if not 1 <= count <= fewest:
+            reasons[f"mean_{size:g}"] = f"{count} labelled rows wanted, {fewest} available"
             rows.append([float("nan")] * len(labels.kept))
             continue
-        rows.append(
-            [
-                _few_label_accuracy(c[:count], labels.index[:count, k], ct, test[:, k], model, exact, seed)
-                for k in range(len(labels.kept))
-            ]
-        )
+        found = []
+        for k, (take, ask) in enumerate(zip(takes, asked, strict=True)):
+            few = c[take][:count], labels.index[take, k][:count]
+            found.append(_few_label_accuracy(*few, ct[ask], test[ask, k], model, exact, seed))
+        rows.append(found)
     accuracy = torch.tensor(rows, dtype=torch.float64)
     mean, low = accuracy.mean(1), accuracy.amin(1)
     result: Result = {

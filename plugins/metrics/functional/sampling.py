@@ -11,11 +11,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from distk.console import counted
+
 from . import checks
 from .checks import Array
 from .sentences import Column, Mention, NoTwoRows, Plain, Sentence, Unfit
 
 CONTINUOUS_BINS = 10  # equal-width bins of continuous factors
+CHANGED = 100  # rows that differ from another one in a factor alone
 
 
 class Sampler(Protocol):
@@ -95,7 +98,7 @@ class TableSampler:
         table = checks.matrix(factors, "factors").cpu()
         self.rows, self.factors = table.shape
         if names is not None and len(names) != self.factors:
-            raise ValueError(f"{len(names)} factor names for {self.factors} factors")
+            raise ValueError(f"{len(names)} factor names for {counted(self.factors, 'factor')}")
         self.names = [""] * self.factors if names is None else list(names)
         self.reasons: dict[str, str] = {}
         columns = []
@@ -121,8 +124,8 @@ class TableSampler:
         """
         for k in self.kept:
             if self.rows < per_value * self.sizes[k]:
-                wanted = f"needs at least {per_value * self.sizes[k]} rows, got {self.rows}"
-                raise Unfit(f"{{}} has {self.sizes[k]} values: {wanted}", Column("factor", k))
+                wanted = f"needs at least {counted(per_value * self.sizes[k], 'row')}, got {self.rows}"
+                raise Unfit(f"{{}} has {counted(self.sizes[k], 'value')}: {wanted}", Column("factor", k))
 
     def uniform(self, n: int, generator: torch.Generator) -> Tensor:
         return torch.randint(self.rows, (n,), generator=generator)
@@ -172,6 +175,7 @@ class TableSampler:
             if len(usable) == 0:
                 told = "{} differ only in {}; this score compares such pairs"
                 raise Unfit(told, NoTwoRows(), self._mention(k))
+            self.enough(len(usable), k)
             mine = (factor == k).nonzero()[:, 0]
             place = usable[(draw[0, mine] * len(usable)).long().clamp_(max=len(usable) - 1)]
             free = others[place]
@@ -180,6 +184,12 @@ class TableSampler:
             partner += torch.where(partner >= run[place, 0], run[place, 1] - run[place, 0], 0)
             first[mine], second[mine] = order[place], order[partner]
         return first, second
+
+    def enough(self, rows: int, k: int) -> None:
+        """Raise Unfit for a factor in which few rows alone differ: noise that is drawn again and again is learnt."""
+        if rows < CHANGED:
+            told = f"{rows} rows differ from another one in {{}} alone: this score needs at least {CHANGED}"
+            raise Unfit(told, self._mention(k))
 
     def _mention(self, k: int) -> Mention:
         return Plain(f"factor '{self.names[k]}'") if self.names[k] else Column("factor", k)

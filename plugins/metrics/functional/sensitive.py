@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from distk.console import counted
+
 from . import checks
 from .boosting import gradient_boosting
 from .checks import Array, Result
@@ -104,7 +106,7 @@ def _grid(
     """Training rows, their labels, rows with every value of each factor in turn, and further rows with their labels."""
     sampler = GridSampler(sizes)
     if sampler.rows != len(codes):
-        raise ValueError(f"a grid of sizes {list(sizes)} has {sampler.rows} rows, but codes {len(codes)}")
+        raise ValueError(f"a grid of sizes {list(sizes)} has {counted(sampler.rows, 'row')}, but codes {len(codes)}")
     train = min(train, max(sampler.rows, SMALL))  # more draws of a small grid would only repeat its rows
     generator = torch.Generator().manual_seed(seed)
     digits = torch.stack(

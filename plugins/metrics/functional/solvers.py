@@ -6,12 +6,15 @@ Each is held against scikit-learn or scipy in the tests.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
+
+from .checks import Labels
 
 CHUNK = 1 << 22  # elements of the largest temporary (32 MB in float64)
 
@@ -26,10 +29,10 @@ def contingency(a: Tensor, b: Tensor, sizes: tuple[int, int]) -> Tensor:
     d, (rows, cols) = codes.shape[1], sizes
     offset = torch.arange(d, device=codes.device) * rows
     counts = torch.zeros(d * rows * cols, dtype=torch.float64, device=codes.device)
-    step = max(1, CHUNK // d)
+    step = max(1, CHUNK // 16 // d)  # three of these live at a time
     for start in range(0, len(codes), step):
         at = slice(start, start + step)
-        index = (codes[at] + offset) * cols + b[at, None]
+        index = (codes[at] + offset).mul_(cols).add_(b[at, None])
         counts += torch.bincount(index.reshape(-1), minlength=counts.numel())
     table = counts.view(d, rows, cols)
     return table[0] if a.ndim == 1 else table
@@ -85,18 +88,20 @@ def logistic_regression(
     penalty = 0.0 if c == float("inf") else 1.0 / (c * total)
     columns = 1 if classes == 2 else classes
     share = (weight / total)[:, None]
-    target = torch.nn.functional.one_hot(y, classes)[:, classes - columns :].to(x.dtype)
+    hit, own = torch.ones_like(share), y[:, None]
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
         t = torch.from_numpy(theta).to(x.device).view(d + 1, columns)
         logits = torch.addmm(t[d], x, t[:d])
+        # Only the entry of an item's own class is touched where the others' would be multiplied by zero.
         if columns == 1:
-            nll = torch.nn.functional.softplus(logits) - target * logits
-            p = logits.sigmoid()
+            target = own.to(x.dtype)
+            nll = torch.nn.functional.softplus(logits).sub_(target * logits)
+            g = logits.sigmoid_().sub_(target).mul_(share)
         else:
             logp = logits.log_softmax(1)
-            nll, p = -(target * logp).sum(1, keepdim=True), logp.exp()
-        g = (p - target) * share
+            nll = -logp.gather(1, own)
+            g = logp.exp_().scatter_add_(1, own, -hit).mul_(share)
         gradient = torch.cat([x.T @ g + penalty * t[:d], g.sum(0, keepdim=True)])
         value = (nll * share).sum() + 0.5 * penalty * t[:d].square().sum()
         return float(value), gradient.reshape(-1).cpu().numpy()
@@ -107,7 +112,7 @@ def logistic_regression(
         theta = both.reshape(-1).cpu().numpy().copy()
     options = {"maxiter": max_iter, "gtol": tol, "maxls": 50, "ftol": 64 * np.finfo(float).eps}
     # The threads of scipy's BLAS and of torch would take turns at spinning for each other: 40 times slower on 2 cores.
-    with _thread_pools().limit(limits=1, user_api="blas"):
+    with thread_pools().limit(limits=1, user_api="blas"):
         found = minimize(loss, theta, jac=True, method="L-BFGS-B", options=options).x
     solution = torch.from_numpy(found).to(x.device).view(d + 1, columns)
     if columns == 1:  # logits (0, f) have the same softmax as (-f/2, f/2)
@@ -116,7 +121,8 @@ def logistic_regression(
 
 
 @functools.cache
-def _thread_pools() -> ThreadpoolController:
+def thread_pools() -> ThreadpoolController:
+    """The thread pools of BLAS and OpenMP that are loaded, to be limited for a while."""
     return ThreadpoolController()
 
 
@@ -284,8 +290,46 @@ def auc(scores: Tensor, positive: Tensor) -> Tensor:
 
     scores: [n, M]; positive: bool [n, M] or [n, 1]. Returns [M]; NaN where one class is missing.
     """
-    mask = positive.expand_as(scores).double()
-    n_pos = mask.sum(0)
+    mask = positive.expand_as(scores)
+    n_pos = mask.sum(0).double()
     n_neg = len(scores) - n_pos
-    rank_sum = (average_ranks(scores) * mask).sum(0)
-    return (rank_sum - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
+    step = max(1, CHUNK // 16 // max(1, len(scores)))  # ranks take ten times their column
+    columns = torch.arange(scores.shape[1], device=scores.device).split(step)
+    sums = [(average_ranks(scores[:, at]) * mask[:, at]).sum(0) for at in columns]
+    return (torch.cat(sums) - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
+
+
+def class_aucs(scores: Tensor, labels: Labels) -> list[Tensor]:
+    """`auc` of every column as a detector of every class of every factor, each column being ranked once.
+
+    scores: [n, M]. Returns K' tensors [M, S_k]; NaN where a class, or all others, are missing. Factors that lack a
+    value somewhere have their rows ranked apart.
+    """
+    whole = [k for k in range(len(labels.sizes)) if k not in labels.partial]
+    found = dict(zip(whole, _areas(scores, labels, whole, slice(None)), strict=True))
+    for k in labels.partial:
+        found[k] = _areas(scores, labels, [k], labels.take(k))[0]
+    return [found[k] for k in range(len(labels.sizes))]
+
+
+def _areas(scores: Tensor, labels: Labels, factors: Sequence[int], rows: Tensor | slice) -> list[Tensor]:
+    index = [labels.index[rows, k] for k in factors]
+    sizes = [labels.sizes[k] for k in factors]
+    # Whole from the start: small pieces between the ranks would keep the memory of those from being used again.
+    sums = [scores.new_zeros(scores.shape[1], size, dtype=torch.float64) for size in sizes]
+    for m, column in enumerate(scores.T if factors else ()):
+        ranks = average_ranks(column[rows, None])[:, 0]
+        for own, values, size in zip(sums, index, sizes, strict=True):
+            own[m] = torch.bincount(values, ranks, minlength=size)  # sums of halves: exact in any order
+    counts = [torch.bincount(values, minlength=size).double() for values, size in zip(index, sizes, strict=True)]
+    return [(s - c * (c + 1) / 2) / (c * (c.sum() - c)) for s, c in zip(sums, counts, strict=True)]
+
+
+def covariance(x: Tensor) -> Tensor:
+    """Covariance (ddof=1) of the columns of x [n, D] as [D, D], without a centred copy of the table."""
+    mean = x.mean(0)
+    total = x.new_zeros(x.shape[1], x.shape[1])
+    for part in x.split(max(1, CHUNK // 16 // x.shape[1])):
+        centred = part - mean
+        total.addmm_(centred.T, centred)
+    return total / (len(x) - 1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from . import checks
 from .checks import Array, Result
 from .information import discretise
-from .solvers import average_ranks, contingency, lasso_gram, mutual_information
+from .solvers import average_ranks, contingency, covariance, lasso_gram, mutual_information
 
 
 def irs(codes: Array, factors: Array, quantile: float = 0.99, bins: int = 20) -> Result:
@@ -27,7 +27,7 @@ def irs(codes: Array, factors: Array, quantile: float = 0.99, bins: int = 20) ->
     """
     if not 0 < quantile <= 1:
         raise ValueError(f"quantile must be in (0, 1], got {quantile}")
-    c, f = checks.paired(codes, factors)
+    c, f = checks.paired(codes, factors, gaps=True)
     labels = checks.discrete(_coarse(f, bins))
     live = checks.live_codes(c)
     reasons = labels.explain("irs")
@@ -36,9 +36,11 @@ def irs(codes: Array, factors: Array, quantile: float = 0.99, bins: int = 20) ->
     x = c if bool(live.all()) else c[:, live]
     mean = x.mean(0)
     largest = torch.maximum(x.amax(0) - mean, mean - x.amin(0))
-    spread = torch.stack(
-        [_quantile_deviation(x, labels.index[:, k], s, quantile) for k, s in enumerate(labels.sizes)], 1
-    )
+    columns = []
+    for k, size in enumerate(labels.sizes):
+        rows = labels.take(k)
+        columns.append(_quantile_deviation(x[rows], labels.index[rows, k], size, quantile))
+    spread = torch.stack(columns, 1)
     matrix = torch.full((c.shape[1], len(labels.kept)), torch.nan, dtype=torch.float64, device=c.device)
     matrix[live] = 1 - spread / largest[:, None]
     best = matrix.amax(1)
@@ -61,12 +63,15 @@ def irs(codes: Array, factors: Array, quantile: float = 0.99, bins: int = 20) ->
 
 def _coarse(factors: Tensor, bins: int) -> Tensor:
     """Cut the columns that are continuous or have more than `bins` values into equal-width bins."""
-    columns = []
-    for column in factors.split(1, dim=1):
-        if bool((column != column.round()).any()) or len(column.unique()) > bins:
-            column = checks.equal_width(column, column.amin(0), column.amax(0), bins).double()
-        columns.append(column)
-    return torch.cat(columns, 1)
+    cut = factors
+    for k in range(factors.shape[1]):
+        rows = checks.present(factors[:, k])
+        column = factors[rows, k : k + 1]
+        if len(column) and (bool((column != column.round()).any()) or len(column.unique()) > bins):
+            cut = factors.clone() if cut is factors else cut
+            index = checks.equal_width(column, column.amin(0), column.amax(0), bins)
+            cut[rows, k] = index[:, 0].to(cut.dtype)
+    return cut
 
 
 def _quantile_deviation(x: Tensor, y: Tensor, size: int, quantile: float) -> Tensor:
@@ -116,7 +121,8 @@ def unsupervised(codes: Array, bins: int = 20) -> Result:
     if count == 0:
         reasons |= dict.fromkeys(keys, "every code is constant")
     else:
-        sigma = torch.atleast_2d(c[:, live].T.cov())
+        varying = c if count == c.shape[1] else c[:, live]
+        sigma = covariance(varying)
         variance = sigma.diagonal()
         # log det of the correlation matrix: scale-free, so that small codes do not underflow
         correlation = sigma / (variance.sqrt()[:, None] * variance.sqrt())
@@ -132,9 +138,10 @@ def unsupervised(codes: Array, bins: int = 20) -> Result:
     if count < 2:
         reasons["mutual_info_score"] = "needs two codes that vary"
     else:
-        index = discretise(c[:, live], bins)
-        table = torch.stack([mutual_information(contingency(index, column, (bins, bins))) for column in index.T])
-        result["mutual_info_score"] = float((table.sum() - table.trace()) / (count * (count - 1)))
+        index = discretise(varying, bins)
+        pairs = ((index[:, d + 1 :], index[:, d]) for d in range(count - 1))  # each pair once: it has no direction
+        total = sum(float(mutual_information(contingency(*pair, (bins, bins))).sum()) for pair in pairs)
+        result["mutual_info_score"] = 2 * total / (count * (count - 1))
     return checks.finish(result, reasons)
 
 
@@ -152,8 +159,7 @@ def linear_correlation(codes: Array, d: int | None = None) -> Result:
     if d is not None and not 1 <= d <= p:
         raise ValueError(f"d must be in 1..{p}, got {d}")
     live = checks.live_codes(c)
-    centred = (c - c.mean(0)) * live
-    cov = centred.T @ centred / (len(c) - 1)
+    cov = covariance(c) * (live & live[:, None])
     variance = cov.diagonal()
     trace = float(variance.sum())
     norm = float(cov.abs().sum())

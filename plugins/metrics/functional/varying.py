@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from distk.console import counted
+
 from . import checks
 from .checks import Array, Result
 from .sampling import GridSampler, Sampler, TableSampler
@@ -39,7 +41,10 @@ def z_max(
     """
     table, sampler = _open(codebook, sizes, factors, factor_names)
     if samples < 2 or train_votes < len(sampler.kept) or eval_votes < 1:
-        raise ValueError(f"needs 2 rows per vote and a vote per factor, got {samples} rows and {train_votes} votes")
+        raise ValueError(
+            f"needs 2 rows per vote and a vote per factor, got {counted(samples, 'row')} and"
+            f" {counted(train_votes, 'vote')}"
+        )
     generator = torch.Generator().manual_seed(seed)
     codes = _Codes(table, std, seed)
     variance = _global_variance(codes, None, sampler.uniform(10_000, generator).to(table.device))
@@ -88,6 +93,7 @@ def varied(sampler: Sampler, factor: Tensor, n: int, generator: torch.Generator)
         usable = (length > run[:, 1] - run[:, 0]).nonzero()[:, 0]
         if len(usable) == 0:
             raise Unfit("no two rows differ only in {}; this score compares such rows", sampler._mention(k))
+        sampler.enough(len(usable), k)
         mine = (factor == k).nonzero()[:, 0]
         place = usable[(draw[mine, 0] * len(usable)).long().clamp_(max=len(usable) - 1)]
         start, count = group[place, 0][:, None], length[place][:, None]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distk.console import counted
+
 from . import checks
 from .checks import Array, Result
 from .sampling import GridSampler, Sampler, TableSampler
@@ -92,7 +94,7 @@ def _open(
         raise ValueError("give sizes (codebook over a full grid) or factors (any rows)")
     if sampler.rows != len(table):
         told = "factors have" if factors is not None else f"sizes {list(sizes or [])} make"
-        raise ValueError(f"codebook has {len(table)} rows but {told} {sampler.rows}")
+        raise ValueError(f"codebook has {counted(len(table), 'row')} but {told} {sampler.rows}")
     if not sampler.kept:
         raise ValueError("every factor is constant: nothing to score")
     if isinstance(sampler, TableSampler):
@@ -143,7 +145,9 @@ def factor_vae(
     n_train = plan.train_votes if train_votes is None else train_votes
     n_eval = plan.eval_votes if eval_votes is None else eval_votes
     if rows < 2 or n_train < len(sampler.kept) or n_eval < 0:
-        raise ValueError(f"needs 2 rows per vote and a vote per factor, got {rows} rows and {n_train} votes")
+        raise ValueError(
+            f"needs 2 rows per vote and a vote per factor, got {counted(rows, 'row')} and {counted(n_train, 'vote')}"
+        )
     sample = sampler.uniform(plan.variance_samples, generator).to(table.device) if plan.variance_samples else None
     codes = _Codes(table, std, seed)
     variance = _global_variance(codes, classes, sample)
@@ -179,7 +183,7 @@ def _discrete_column(discrete: Array | None, table: Tensor) -> Tensor | None:
         return None
     classes = checks.labels_1d(discrete, "discrete").to(table.device)
     if len(classes) != len(table):
-        raise ValueError(f"codebook has {len(table)} rows but discrete has {len(classes)}")
+        raise ValueError(f"codebook has {counted(len(table), 'row')} but discrete has {len(classes)}")
     return classes
 
 
@@ -220,7 +224,7 @@ def _active(variance: Tensor, codes: int, prune: str, threshold: float, kl: Arra
             raise ValueError("prune='kl' needs kl, the mean KL of every code in nats; or choose prune='std'")
         values = checks.matrix(kl, "kl", min_rows=1)[:, 0].cpu()
         if len(values) != codes:
-            raise ValueError(f"kl has {len(values)} entries for {codes} codes")
+            raise ValueError(f"kl has {counted(len(values), 'entry', 'entries')} for {counted(codes, 'code')}")
         active[:codes] &= values > threshold
     return active
 

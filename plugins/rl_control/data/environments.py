@@ -16,6 +16,7 @@ from torch import Tensor
 
 from distk import Dataset, DataSpec, FactorDataset, Files, option
 from distk.config import C
+from distk.console import counted
 from distk.errors import UsageError
 
 
@@ -180,11 +181,18 @@ class MazeConfig:
         assert self.switches is not None  # all filled above
         free = self.grid**2 - self.blocks
         if free < 2:
-            raise ValueError(f"{self.blocks} blocks leave {max(free, 0)} free cells of {self.grid**2}; 2 are needed")
+            raise ValueError(
+                f"beside {counted(self.blocks, 'block')} there is room for {max(free, 0)} of "
+                f"{self.grid**2} cells that are free; 2 are needed"
+            )
         if self.switches > free:
-            raise ValueError(f"{self.switches} switches do not fit on {free} free cells")
+            raise ValueError(
+                f"{counted(self.switches, 'switch', 'switches')} cannot fit on {counted(free, 'free cell')}"
+            )
         if self.size < 2 * self.grid:
-            raise ValueError(f"{self.size} pixels are too few for {self.grid} cells; 2 per cell are needed")
+            raise ValueError(
+                f"{counted(self.size, 'pixel')} cannot show {counted(self.grid, 'cell')}; 2 per cell are needed"
+            )
 
 
 class Maze(TableEnv[MazeConfig]):
@@ -270,7 +278,7 @@ class Maze(TableEnv[MazeConfig]):
         switches = itertools.product(range(self.levels), repeat=self.ns)
         count = len(free) * self.levels**self.ns
         if count > 1 << 20:
-            raise UsageError(f"a maze with {count:,} states is too large; use fewer switches.")
+            raise UsageError(f"a maze with {counted(count, 'state')} is too large; use fewer switches.")
         vectors = [(c // self.g, c % self.g, *s) for s in switches for c in free]
         self.table = torch.tensor(vectors, device=self.device)
         states = torch.cat([self.table, self.layout.expand(count, -1)], 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class Transitions(TransitionDataset[Config]):
     """
 
     reads = f"an npz with {HOLDS} (for transitions:recorded)"
+    makes = MappingProxyType({"environment": "transition"})
 
     def __init__(self, config: Config, device: torch.device, files: Files) -> None:
         super().__init__(config, device, files)

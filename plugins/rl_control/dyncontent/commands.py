@@ -12,6 +12,7 @@ import typer
 from distk import console, images
 from distk.commands.arguments import Seed
 from distk.commands.shared import Look, OnModel, OnRows, titled
+from distk.console import counted
 from distk.data import Dataset
 from distk.device import seeded
 from distk.errors import UsageError
@@ -85,7 +86,11 @@ def plan(
     table = {name: summary(run) for name, run in drives.items()}
     if not on.json:
         heads = ("set", "arrive", "cost", "sd of cost", "share of time at the goal", "pixels away at the end")
-        console.table(f"{runs} plans of {horizon} moves", heads, [(n, *row.values()) for n, row in table.items()])
+        console.table(
+            f"{counted(runs, 'plan')} of {counted(horizon, 'move')}",
+            heads,
+            [(n, *row.values()) for n, row in table.items()],
+        )
     on.report(files, plans=table)
 
 
@@ -139,12 +144,14 @@ def predict(
         pairs = torch.stack([torch.stack(seen, 1), torch.stack(made, 1)], 1)[:8]  # [items, 2, steps + 1, *shape]
     picture = on.beside("predict.png")
     names = [f"{row} {what}" for row in rows.tolist()[: len(pairs)] for what in ("happens", "foretold")]
-    above = [f"{k} action{'' if k == 1 else 's'}" for k in range(steps + 1)]
+    above = [counted(k, "action") for k in range(steps + 1)]
     cells = images.enlarge(pairs.flatten(0, 2))
     Sheet(cells, steps + 1, rows=names, heads=above, title=titled(on.header)).write(picture)
     if not on.json:
         told = ("actions", "nats", "nats if nothing changed")
-        console.table(f"{len(rows)} items", told, [(i, *row) for i, row in enumerate(zip(errors, still, strict=True))])
+        console.table(
+            f"{counted(len(rows), 'item')}", told, [(i, *row) for i, row in enumerate(zip(errors, still, strict=True))]
+        )
     on.report([picture], errors=errors, errors_of_no_change=still)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from distk import DataSpec, Files, UsageError, option, permuted_split
 from distk.arrays import open_npz
 from distk.config import C
+from distk.console import counted
 from distk.data import Dataset
 from distk.errors import DistkError
 from distk.plugins.rl_control.data.transitions import read
@@ -172,7 +173,10 @@ class Planar(TwoSets[PlanarConfig]):
         actions = Actions(("down", "right"), (-REACH,) * 2, (REACH,) * 2)
         self.can_step = not config.noise
         self.spec = DataSpec("transition", (1, SIZE, SIZE), classes=SETS, extra={**actions.to_extra(), "paired": True})
-        self.origin = f"drawn on the device: {n:,} transitions of X, {m:,} frames of Y, {config.sampling} states"
+        self.origin = (
+            f"drawn on the device: {counted(n, 'transition')} of X, {counted(m, 'frame')} of Y,"
+            f" {config.sampling} states"
+        )
 
     def draw(self, n: int, generator: torch.Generator, sampling: str) -> tuple[Tensor, Tensor]:
         """`n` places `[n, 2]` and moves `[n, 2]`, pixels.
@@ -288,7 +292,7 @@ class Observations(TwoSets[ObservationsConfig]):
         extra = {**actions.to_extra(), "paired": self.paired}
         self.spec = DataSpec("transition", tuple(x.shape[1:]), classes=SETS, extra=extra)
         self.origin = (
-            f"{n:,} transitions and {m:,} {'paired ' if self.paired else ''}frames without actions from {path}"
+            f"{counted(n, 'transition')} and {m:,} {'paired ' if self.paired else ''}frames without actions from {path}"
         )
 
     def _split(self, path: Path, n: int, m: int) -> dict[str, Tensor]:

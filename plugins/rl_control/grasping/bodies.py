@@ -139,23 +139,30 @@ class Grids:
     """Distances on grids, as meshes are kept. values `[O, N, N, N]`, metres, in the order [z, y, x].
 
     low `[O, 3]`: the first sample's place. spacing `[O]`: metres between samples. Between samples trilinear; outside of
-    the grid never more than the distance.
+    the grid never more than the distance. pieces `[O, P, C, 3]`, where physics shall try grasps: corners of convex
+    pieces that make each object up; shorter ones repeat a corner, and one whose corners are all the same is none.
     """
 
     values: Tensor
     low: Tensor
     spacing: Tensor
+    pieces: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.values)
 
     def to(self, device: torch.device) -> Grids:
         """The same on a device."""
-        return Grids(*(getattr(self, f.name).to(device) for f in fields(self)))
+        return Grids(*(value.to(device) for value in self.arrays().values()))
+
+    def arrays(self) -> dict[str, Tensor]:
+        """What there is, by name."""
+        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in held.items() if value is not None}
 
     def only(self, index: int) -> Grids:
         """One object."""
-        return Grids(*(getattr(self, f.name)[index : index + 1] for f in fields(self)))
+        return Grids(*(value[index : index + 1] for value in self.arrays().values()))
 
     def distance(self, which: Tensor, points: Tensor) -> Tensor:
         """As `Shapes.distance`."""

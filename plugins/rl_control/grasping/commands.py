@@ -16,11 +16,12 @@ from distk import console
 from distk.commands.arguments import Device, Json, Seed
 from distk.commands.shared import Look, OnRows
 from distk.config import from_dict
-from distk.console import note
+from distk.console import counted, note
 from distk.data import Dataset
 from distk.device import choose_device, seeded
 from distk.errors import UsageError
 from distk.files import write_atomic
+from distk.look import formed
 from distk.method import eval_mode
 from distk.plugins.rl_control.grasping import figures, generator, gripper, meshes, shards
 from distk.plugins.rl_control.grasping.bodies import CATEGORIES, Shapes, bodies
@@ -77,9 +78,8 @@ def make_data(
         raise UsageError(f"--grasps {grasps} are less than two for each of --demos {demos}.")
     shards.vacant(out)
     if folder is not None:
-        if labels == "mujoco":
-            raise UsageError("--labels mujoco serves objects that are made here; --meshes take --labels quasistatic.")
-        shapes, names, kinds = from_meshes(folder, meshes.Reading(scale, up, surface, wall))
+        reading = meshes.Reading(scale, up, surface, wall, convex=labels == "mujoco")
+        shapes, names, kinds = from_meshes(folder, reading)
     else:
         shapes, names, kinds = crockery(objects, tuple(part for part in categories.split(",") if part), seed)
     shapes = shapes.to(target)
@@ -93,7 +93,10 @@ def make_data(
     if json:
         console.emit_json({"files": [str(f) for f in files], **told})
     else:
-        note(f"{count:,} grasps of {len(names)} objects, labels by {labels}: --data grasps --data-dir {out}")
+        note(
+            f"{counted(count, 'grasp')} of {counted(len(names), 'object')}, labels by {labels}: --data grasps"
+            f" --data-dir {out}"
+        )
         console.say(out)
 
 
@@ -115,6 +118,13 @@ def crockery(objects: int, categories: tuple[str, ...], seed: int) -> tuple[Shap
 
 def check_labels(
     grasps: Annotated[int, typer.Option("--grasps", help="Grasps that both engines try.", min=7)] = 400,
+    folder: Annotated[
+        Path | None, typer.Option("--meshes", help="Of the closed meshes of this folder instead (distk[mesh]).")
+    ] = None,
+    scale: Annotated[
+        float, typer.Option("--scale", help="Metres of a unit of the meshes; 0.001 for mm.", min=1e-6)
+    ] = 1.0,
+    up: Annotated[meshes.Up, typer.Option("--up", help="Axis of the meshes that points up.")] = "z",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -125,10 +135,14 @@ def check_labels(
     device = torch.device("cpu")
     physics = engine("mujoco")
     rows, total = [], []
-    each = -(-grasps // len(CATEGORIES))
-    for index, name in enumerate(CATEGORIES):
+    if folder is not None:
+        every, names, _ = from_meshes(folder, meshes.Reading(scale, up, convex=True))
+        objects = [(name, every.only(index)) for index, name in enumerate(names)]
+    else:
+        objects = [(name, bodies([name], seed + index)) for index, name in enumerate(CATEGORIES)]
+    each = -(-grasps // len(objects))
+    for index, (name, shapes) in enumerate(objects):
         draw = torch.Generator().manual_seed(seed + index)
-        shapes = bodies([name], seed + index)
         held = generator.demonstrations(shapes, 0, min(5, each), draw, device, gripper.holds, name)
         poses = generator.near_poses(held, -(-each // len(held)), draw).flatten(0, 1)[:each]
         which = torch.zeros(len(poses), dtype=torch.long)
@@ -139,7 +153,7 @@ def check_labels(
     if json:
         console.emit_json({"agreement": rows})
     else:
-        console.table(f"{len(total) * each} grasps", tuple(rows[0]), [tuple(row.values()) for row in rows])
+        console.table(f"{counted(len(total) * each, 'grasp')}", tuple(rows[0]), [tuple(row.values()) for row in rows])
 
 
 def agreement(name: str, both: Tensor) -> dict[str, Any]:
@@ -217,6 +231,7 @@ def drawn(model: Grasping, scene: Scene, batch: dict[str, Tensor]) -> list[dict[
 
 def plan(
     on: OnRows,
+    look: Look = Look(),
     demos: Annotated[int, typer.Option("--demos", help="Demonstrations that are drawn.", min=1)] = 20,
     repeats: Annotated[int, typer.Option("--repeats", help="Starts near each of them.", min=1, max=1000)] = 8,
     steps: Annotated[int, typer.Option("--steps", help="Steps of each search.", min=1, max=1000)] = 20,
@@ -268,12 +283,16 @@ def plan(
     write_atomic(target, (json.dumps(told(dataset, begin, found), indent=1) + "\n").encode())
     files = [target]
     if plot:
-        files.append(target.with_suffix(".png"))
+        files.append(target.with_name(formed(target.with_suffix(".png").name)))
         figures.strip(files[-1], *pictured(views, found))
     table = summary(dataset, begin, found)
     if not on.json and begin is not None:
         heads = ("category", "searches", "found a grasp", "mean steps")
-        console.table(f"{len(found.scores)} searches", heads, [(n, *row.values()) for n, row in table.items()])
+        console.table(
+            f"{counted(len(found.scores), 'search', 'searches')}",
+            heads,
+            [(n, *row.values()) for n, row in table.items()],
+        )
     on.report(files, plans=table)
 
 

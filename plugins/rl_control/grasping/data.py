@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from distk import DataSpec, Files, UsageError, option
-from distk.console import warn
+from distk.console import counted, warn
 from distk.data import Dataset, Split, names_of
 from distk.plugins.rl_control.grasping import shards
 from distk.plugins.rl_control.grasping.bodies import CATEGORIES, bodies, inverse
@@ -64,8 +64,9 @@ class Config:
             )
         if self.objects < 2 * len(self.categories):
             raise ValueError(
-                f"{self.objects} objects are too few for {len(self.categories)} categories with two each; "
-                "raise --objects or name fewer --categories"
+                f"{counted(self.objects, 'object')} are too few for"
+                f" {counted(len(self.categories), 'category', 'categories')} with two each; raise --objects or name"
+                " fewer --categories"
             )
 
     def names(self) -> list[str]:
@@ -90,11 +91,13 @@ class Grasps(Dataset[Config]):
         if path is None:
             recorded = made(config, device)
             count = len(recorded.grasps["outcome"])
-            self.origin = f"{count:,} grasps of {config.objects} objects, made here; labels: quasistatic"
+            self.origin = (
+                f"{counted(count, 'grasp')} of {counted(config.objects, 'object')}, made here; labels: quasistatic"
+            )
         else:
             recorded = shards.read(path)
             count = len(recorded.grasps["outcome"])
-            self.origin = f"{count:,} grasps from {path.parent}; labels: {recorded.meta['labels']}"
+            self.origin = f"{counted(count, 'grasp')} from {path.parent}; labels: {recorded.meta['labels']}"
         self.meta, self.labels = recorded.meta, str(recorded.meta["labels"])
         voxel = self.meta["voxel"]
         x, y, z = voxel["centre"]

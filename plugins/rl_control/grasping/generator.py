@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distk.console import progress
+from distk.console import counted, progress
 from distk.errors import UsageError
 from distk.plugins.rl_control.grasping import gripper, scenes
 from distk.plugins.rl_control.grasping.bodies import Shapes, normals, rigid, rotations
@@ -168,7 +168,7 @@ def demonstrations(
             f"object '{name}' has no place that fingers could meet: no surface 3 mm or more above the table was found."
         )
     raise UsageError(
-        f"object '{name}': {len(found)} of {tried:,} grasps hold, {count} are needed; is it wider than the "
+        f"object '{name}': {len(found)} of {counted(tried, 'grasp')} held, {count} are needed; is it wider than the "
         f"gripper's {1000 * gripper.OPENING:g} mm everywhere?"
     )
 

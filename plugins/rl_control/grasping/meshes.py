@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from distk.console import progress
+from distk.console import counted, progress
 from distk.errors import DistkError, UsageError
 from distk.plugins.rl_control.grasping.bodies import Grids
 
@@ -26,6 +26,9 @@ TALLEST, WIDEST = 0.26, 0.13
 SAMPLES, NEIGHBOURS = 100_000, 8
 MARGIN = 3
 """Samples of the grid beside the object on each side."""
+CONCAVE, CORNERS, SEARCHES = 0.05, 64, 60
+"""Convex pieces of CoACD: how far a piece may be from convex, in halves of the object's longest side; corners of a
+piece; steps of its search for each cut, of which 150 are its default."""
 COLUMNS = 1 << 22
 """Most pairs of a column and a triangle at once."""
 
@@ -41,16 +44,30 @@ def trimesh() -> Any:
     return package
 
 
+def coacd() -> Any:
+    """The package. Raises UsageError, saying how to install it, where it is missing."""
+    try:
+        import coacd as package
+    except ImportError as error:
+        raise UsageError(
+            "physics needs meshes in convex pieces, which CoACD makes: pip install 'distk[physics]'; --labels "
+            "quasistatic needs none."
+        ) from error
+    return package
+
+
 @dataclass(frozen=True)
 class Reading:
     """How meshes are read. scale: metres of a unit of the file. up: its axis that points up. open: what stands for a
-    surface that is not closed: refuse it, or a shell of `wall` metres. samples: of the grid along each side."""
+    surface that is not closed: refuse it, or a shell of `wall` metres. samples: of the grid along each side. convex:
+    also cut into convex pieces, which physics needs (distk[physics])."""
 
     scale: float = 1.0
     up: Up = "z"
     open: Literal["refuse", "shell"] = "refuse"
     wall: float = 0.004
     samples: int = 48
+    convex: bool = False
 
 
 def found(folder: Path) -> list[tuple[Path, str]]:
@@ -63,8 +80,8 @@ def found(folder: Path) -> list[tuple[Path, str]]:
     paths = sorted(p for p in (*folder.glob("*"), *folder.glob("*/*")) if p.suffix.lower() in FORMS and p.is_file())
     if len(paths) < 2:
         raise UsageError(
-            f"--meshes '{folder}' holds {len(paths)} files of {', '.join(FORMS)}; two or more are needed, since the "
-            "test's objects are not trained on."
+            f"--meshes '{folder}' holds {counted(len(paths), 'file')} of {', '.join(FORMS)}; two or more are needed,"
+            " since the test's objects are not trained on."
         )
     return [(p, "object" if p.parent == folder else p.parent.name) for p in paths]
 
@@ -85,7 +102,7 @@ def load(path: Path, reading: Reading) -> tuple[np.ndarray, bool]:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DistkError(f"'{path}' cannot be read as a mesh ({reason}).") from error
     if not len(faces):
-        raise DistkError(f"'{path}' holds {len(corners):,} points but no faces, so it has no surface.")
+        raise DistkError(f"'{path}' holds {counted(len(corners), 'point')} but no faces, so it has no surface.")
     if not np.isfinite(corners).all():
         raise DistkError(f"'{path}' holds places that are not finite.")
     turn = {"z": [0, 1, 2], "y": [2, 0, 1], "x": [1, 2, 0]}[reading.up]
@@ -148,6 +165,11 @@ def inside(triangles: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray) -
 def solid(path: Path, reading: Reading) -> tuple[np.ndarray, bool]:
     """As `load`. Raises UsageError for a surface that is not closed, too, unless a shell shall stand for it."""
     triangles, closed = load(path, reading)
+    if not closed and reading.convex:
+        raise UsageError(
+            f"'{path}' is not closed, so it has no inside that could be cut into convex pieces for --labels mujoco: "
+            "mend it, or take --labels quasistatic."
+        )
     if not closed and reading.open == "refuse":
         raise UsageError(
             f"'{path}' is not closed, so it has no inside: mend it, or let a shell of {1000 * reading.wall:g} mm stand "
@@ -171,17 +193,45 @@ def grid_of(triangles: np.ndarray, closed: bool, reading: Reading) -> tuple[np.n
     return np.where(inside(triangles, x, y, z), -away, away), first, spacing
 
 
+def convex(triangles: np.ndarray) -> list[np.ndarray]:
+    """A closed surface `[t, 3, 3]` -> corners `[m, 3]` of each of the convex pieces that it is cut into."""
+    package = coacd()
+    package.set_log_level("error")
+    corners, faces = np.unique(triangles.reshape(-1, 3), axis=0, return_inverse=True)
+    mesh = package.Mesh(corners, faces.reshape(-1, 3))
+    made = package.run_coacd(mesh, threshold=CONCAVE, mcts_iterations=SEARCHES, max_ch_vertex=CORNERS, seed=0)
+    return [np.asarray(corners, float) for corners, _ in made if len(corners) > 3]
+
+
+def padded(parts: list[list[np.ndarray]]) -> np.ndarray:
+    """Pieces of each object as `bodies.Grids.pieces` holds them, `[O, P, C, 3]`."""
+    most, longest = max(map(len, parts)), max(len(piece) for own in parts for piece in own)
+    held = np.zeros((len(parts), most, longest, 3))
+    for row, own in zip(held, parts, strict=True):
+        for place, piece in zip(row, own, strict=False):
+            place[:] = piece[0]
+            place[: len(piece)] = piece
+    return held
+
+
 def grids(paths: list[Path], reading: Reading) -> Grids:
     """Objects of files as one batch, float32 on the CPU; all files are read before any distance is computed."""
     surfaces = [solid(path, reading) for path in paths]
-    parts = []
+    parts, pieces = [], []
+    if reading.convex:
+        coacd()  # said before minutes of work
     with progress("computing distances", len(paths)) as advance:
-        for triangles, closed in surfaces:
+        for path, (triangles, closed) in zip(paths, surfaces, strict=True):
             parts.append(grid_of(triangles, closed, reading))
+            if reading.convex:
+                pieces.append(convex(triangles))
+                if not pieces[-1]:
+                    raise DistkError(f"'{path}' cannot be cut into convex pieces; take --labels quasistatic.")
             advance(1)
     values, low, spacing = zip(*parts, strict=True)
     return Grids(
         torch.from_numpy(np.stack(values)).float(),
         torch.from_numpy(np.stack(low)).float(),
         torch.tensor(spacing).float(),
+        torch.from_numpy(padded(pieces)).float() if pieces else None,
     )

@@ -121,6 +121,15 @@ class Grasping(Method[Config]):
             "data": {"scenes": 3, "demos": 24, "kept": 24},
             "train": {"steps": 1000, "batch": 8},
         },
+        # A few minutes on one GPU: seven objects of each category, grids of 12 mm.
+        "medium": {
+            "model": {
+                "units": 256, "width": 0.5, "local_size": 24, "local_samples": 16, "samples": 32, "lr": 5e-4,
+                "shape_share": 0.5,
+            },
+            "data": {"objects": 49, "scenes": 6, "azimuths": 2, "demos": 24, "kept": 48, "voxels": 32, "per_view": 32},
+            "train": {"steps": 10_000, "batch": 16},
+        },
         "paper": {
             "data": {"objects": 101, "scenes": 8, "azimuths": 4, "size": 128, "voxels": 32, "demos": 15, "kept": 100,
                      "per_view": 64},
@@ -359,6 +368,7 @@ class GraspCNN(Grasping):
             "data": Grasping.presets["demo"]["data"],
             "train": {"steps": 500, "batch": 8},
         },
+        "medium": {**Grasping.presets["medium"], "train": {"steps": 5000, "batch": 16}},
         "paper": {**Grasping.presets["paper"], "train": {"steps": 50_000, "batch": 16}},
     }
     train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 50_000, "batch": 16}

@@ -1,13 +1,14 @@
 """Whether a grasp holds, by physics: MuJoCo closes the fingers, lifts by 15 cm and looks what is still between them.
 
 Needs distk[physics]. Runs on the host, grasp after grasp. Objects are convex pieces: of shells, 16 sectors of each
-piece of wall; of solids, a frustum of each piece of the profile; of handles and spouts, capsules. The joint that
-lifts, the fingers and the object have nine degrees of freedom.
+piece of wall; of solids, a frustum of each piece of the profile; of handles and spouts, capsules; of meshes what CoACD
+(Wei et al. 2022) cuts them into. The joint that lifts, the fingers and the object have nine degrees of freedom.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from distk.errors import UsageError
-from distk.plugins.rl_control.grasping.bodies import Bodies, Shapes
+from distk.plugins.rl_control.grasping.bodies import Bodies, Grids, Shapes
 from distk.plugins.rl_control.grasping.gripper import FINGER, OPENING, PALM, TOUCH
 
 SECTORS = 16
@@ -92,13 +93,12 @@ def pieces(polygon: np.ndarray) -> list[np.ndarray]:
     return found
 
 
-def model_of(polygon: np.ndarray, cones: np.ndarray) -> Any:
-    """The compiled scene of one object."""
+def model_of(parts: Sequence[np.ndarray], cones: np.ndarray) -> Any:
+    """The compiled scene of one object: corners of its convex pieces `[m, 3]` each, and round cones `[c, 8]`."""
 
     def words(values: Any) -> str:
         return " ".join(f"{v:.6g}" for v in np.asarray(values, float).ravel())
 
-    parts = pieces(polygon)
     bits = 'contype="4" conaffinity="3"'
     meshes = "".join(f'<mesh name="p{i}" vertex="{words(part)}"/>' for i, part in enumerate(parts))
     geoms = "".join(f'<geom type="mesh" mesh="p{i}" {bits}/>' for i in range(len(parts)))
@@ -122,6 +122,19 @@ def model_of(polygon: np.ndarray, cones: np.ndarray) -> Any:
     return model
 
 
+def _made_of(one: Shapes) -> tuple[list[np.ndarray], np.ndarray]:
+    """Convex pieces of a single object, and round cones. Raises UsageError where they are not known."""
+    if isinstance(one, Bodies):
+        return pieces(one.polygon[0].cpu().numpy()), one.cones[0].cpu().numpy()
+    if not isinstance(one, Grids) or one.pieces is None:
+        raise UsageError(
+            "MuJoCo needs objects in convex pieces, which these have not: make them anew by `distk grasping make-data "
+            "--meshes DIR --labels mujoco`, or take --labels quasistatic."
+        )
+    parts = [piece for piece in one.pieces[0].cpu().numpy() if (piece != piece[:1]).any()]
+    return parts, np.zeros((0, 8), np.float32)
+
+
 class Physics:
     """An engine: objects and poses -> whether each grasp holds. Models are compiled once for each object."""
 
@@ -132,18 +145,15 @@ class Physics:
     def __call__(self, shapes: Shapes, which: Tensor, pose: Tensor) -> Tensor:
         """Objects int64 `[n]`, gripper poses in their frames `[n, 4, 4]` -> bool `[n]`.
 
-        Raises UsageError for meshes, whose convex pieces are not known.
+        Raises UsageError for meshes whose convex pieces are not known.
         """
-        if not isinstance(shapes, Bodies):
-            raise UsageError(
-                "--labels mujoco serves bodies of revolution; objects from meshes take --labels quasistatic."
-            )
         found = []
         for index, own in zip(which.tolist(), pose.double().cpu().numpy(), strict=True):
             one = shapes.only(index)
-            key = one.polygon.cpu().numpy().tobytes() + one.cones.cpu().numpy().tobytes()
+            parts, cones = _made_of(one)
+            key = b"".join(array.tobytes() for array in (*parts, cones))
             if key not in self.models:
-                self.models[key] = model_of(one.polygon[0].cpu().numpy(), one.cones[0].cpu().numpy())
+                self.models[key] = model_of(parts, cones)
             found.append(self.holds(self.models[key], own))
         return torch.tensor(found, dtype=torch.bool, device=pose.device)
 

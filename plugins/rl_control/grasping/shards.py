@@ -100,8 +100,7 @@ def write(folder: Path, made: Recorded, per_shard: int = 64) -> list[Path]:
         _save(files[-1], {"polygon": made.shapes.polygon, "cones": made.shapes.cones})
     elif isinstance(made.shapes, Grids):
         files.append(folder / SHAPES)
-        grids = made.shapes
-        _save(files[-1], {"values": grids.values, "low": grids.low, "spacing": grids.spacing})
+        _save(files[-1], made.shapes.arrays())
     # Last, so that a folder with it is complete.
     files.append(folder / META)
     write_atomic(files[-1], (json.dumps(made.meta, indent=1) + "\n").encode())
@@ -353,10 +352,9 @@ def _shapes(path: Path, objects: int) -> Shapes:
             ]
             shapes: Shapes = Bodies(*(torch.from_numpy(a.astype(np.float32)) for a in arrays))
         else:
-            arrays = [
-                _array(file, path, name, form, "f", sizes)
-                for name, form in (("values", "O,N,N,N"), ("low", "O,3"), ("spacing", "O"))
-            ]
+            forms = {"values": "O,N,N,N", "low": "O,3", "spacing": "O"}
+            forms |= {"pieces": "O,P,C,3"} if "pieces" in file.names else {}
+            arrays = [_array(file, path, name, form, "f", sizes) for name, form in forms.items()]
             shapes = Grids(*(torch.from_numpy(a.astype(np.float32)) for a in arrays))
     if not all(bool(np.isfinite(a).all()) for a in arrays):
         raise DistkError(f"'{path}' holds numbers that are not finite.")

@@ -13,6 +13,7 @@ from distk.console import counted
 from distk.data import Dataset
 from distk.device import seeded
 from distk.errors import UsageError
+from distk.look import formed
 from distk.plugins.rl_control.icf import explore, figures
 from distk.plugins.rl_control.icf.selective import SelectiveMethod
 from distk.sheet import Sheet
@@ -37,7 +38,7 @@ def factors(
     drawn = explore.sample_factors(model, env, start, n, generator)
     picture = on.beside("factors.png")
     figures.factors(picture, drawn)
-    _tell(on, f"state {explore.name_state(env, start)}: action that each of {n} factors prefers")
+    _tell(on, f"state {explore.name_state(env, start)}: action that each of {counted(n, 'factor')} prefers")
     _tell(on, *(f"  {name:>12} {share:6.1%}" for name, share in drawn.preferred.items()))
     values = {"phi": drawn.phi, "probabilities": drawn.probabilities, "dh": drawn.dh_here}
     on.report([picture], state=explore.name_state(env, start), preferred=drawn.preferred, **values)
@@ -45,6 +46,7 @@ def factors(
 
 def rollout(
     on: OnModel,
+    look: Look = Look(),
     phi_from: Annotated[
         str, typer.Option("--phi-from", help="random, or a JSON file with noise z: [z1, z2] or several such lists.")
     ] = "random",
@@ -65,7 +67,7 @@ def rollout(
     walk = explore.follow(model, env, start, z, steps, explore_share, generator)
     gif = on.beside("rollout.gif").with_suffix(".gif")
     images.save_gif(gif, images.enlarge(walk.frames, 192), 0.6)
-    heat = gif.with_suffix(".png")
+    heat = gif.with_name(formed(gif.with_suffix(".png").name))
     figures.policies(heat, images.enlarge(walk.frames, 96), walk.policies, walk.actions, model.names)
     actions = [model.names[a] for a in walk.actions]
     _tell(on, "actions: " + " ".join(actions))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distk.console import counted
 from distk.data import Dataset
 from distk.errors import DistkError, UsageError
 from distk.plugins.rl_control.data.environments import permitted
@@ -32,7 +33,7 @@ def parse_state(env: Dataset, text: str | None, generator: torch.Generator) -> T
             torch.randint(len(env), (1,), generator=generator, device=env.device)
         ]
     names = getattr(env, "factor_names", ())
-    usage = f"write a row from 0 to {len(env) - 1}, or {len(names)} values: {', '.join(names)}"
+    usage = f"write a row from 0 to {len(env) - 1}, or {counted(len(names), 'value')}: {', '.join(names)}"
     try:
         values = [int(part) for part in text.split(",")]
     except ValueError:
@@ -40,7 +41,7 @@ def parse_state(env: Dataset, text: str | None, generator: torch.Generator) -> T
     row = values[0]
     if len(values) > 1 or len(names) == 1:
         if len(values) != len(names):
-            raise UsageError(f"'{text}' has {len(values)} values; {usage}.")
+            raise UsageError(f"'{text}' has {counted(len(values), 'value')}; {usage}.")
         wanted = torch.tensor(values, device=env.device)
         rows = (env.factors(torch.arange(len(env), device=env.device)) == wanted).all(1)  # type: ignore[attr-defined]
         if not bool(rows.any()):
@@ -236,7 +237,7 @@ def predictions(model: SelectiveMethod, env: Dataset, n: int, generator: torch.G
     def error(code: Tensor) -> float:
         return float((code - truth).pow(2).sum(1).mean() / variance)
 
-    name = f"decoder(T(h, phi)), {steps} steps" if transition is not None else "decoder(h + dh)"
+    name = f"decoder(T(h, phi)), {counted(steps, 'step')}" if transition is not None else "decoder(h + dh)"
     pixel = float((shown - after).pow(2).mean())
     return Predictions(torch.stack([before, after, shown]), name, error(guess), pixel, error(atlas.h0[states]))
 

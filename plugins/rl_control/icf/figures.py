@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from torch import Tensor
 
+from distk.console import counted
 from distk.errors import UsageError
 from distk.files import write_atomic
 from distk.plugins.rl_control.icf.explore import FactorSample
@@ -55,7 +56,7 @@ def factors(path: Path, found: FactorSample) -> None:
         if (action == a).any():
             left.scatter(*dh[action == a].T, s=9, color=palette(a % 10), label=name, edgecolors="k", linewidths=0.2)
     left.legend(fontsize=7, title="action taken", title_fontsize=7)
-    left.set_title(f"h' - h, {len(dh):,} factors over all states{how}", fontsize=9)
+    left.set_title(f"h' - h, {counted(len(dh), 'factor')} over all states{how}", fontsize=9)
 
     h, how = _plane(found.h.cpu().numpy())
     colour = found.facts[:, 0].cpu().numpy() if found.facts is not None else None

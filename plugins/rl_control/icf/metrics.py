@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from distk import CodeTable, Metric, option, seeded
+from distk.console import counted
 from distk.data import Dataset
 from distk.errors import UsageError
 from distk.meaning import higher, lower, neither
@@ -60,7 +61,9 @@ def survey(model: SelectiveMethod, env: Dataset, n: int, generator: torch.Genera
     if not env.spec.extra.get("branching", True):
         raise UsageError(f"'{env.name}' cannot be stepped twice from one state, so its effects cannot be listed.")
     if model.actions**steps > SEQUENCES:
-        raise UsageError(f"{model.actions} actions over {steps} steps make more than {SEQUENCES} sequences.")
+        raise UsageError(
+            f"{counted(model.actions, 'action')} over {counted(steps, 'step')} make more than {SEQUENCES} sequences."
+        )
     first = states_of(env, limit, generator)
     batch = s.branch(env, first, steps)
     h = torch.cat([model.encoder(part) for part in batch["x"].split(1024)])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distk import Code, DataSpec, Method, Objective, Step, adam
 from distk.config import C
-from distk.console import note
+from distk.console import counted, note
 from distk.plugins.rl_control.data.environments import permitted, starts, table
 from distk.plugins.rl_control.icf import selectivity as s
 from distk.source import Source
@@ -78,8 +78,8 @@ class SelectiveMethod(Method[C]):
             raise ValueError("this environment cannot be stepped twice from one state; use --estimator reinforce")
         if wanted == "all-actions" and sequences > SEQUENCES:
             raise ValueError(
-                f"{self.actions} actions over {steps} steps make {sequences:,} sequences, more than {SEQUENCES}; "
-                "use --estimator reinforce"
+                f"{counted(self.actions, 'action')} over {counted(steps, 'step')} make"
+                f" {counted(sequences, 'sequence')}, more than {SEQUENCES}; use --estimator reinforce"
             )
         if wanted is None:
             return "all-actions" if branching and sequences <= SEQUENCES else "reinforce"

@@ -9,6 +9,7 @@ import typer
 
 from distk import console
 from distk.commands.arguments import Json
+from distk.console import counted
 from distk.plugins.sequence.data import lpc
 
 
@@ -31,4 +32,4 @@ def build_lpc(
     if json:
         console.emit_json({"files": [str(f) for f in files]})
     else:
-        console.say(f"{len(files)} files in {out}")
+        console.say(f"{counted(len(files), 'file')} in {out}")

@@ -12,6 +12,7 @@ from torch import Tensor
 from distk import Code, Dataset, FactorDataset, Method, choose_device, console, open_dataset
 from distk.commands.arguments import DataDir, Device, Json, Seed
 from distk.commands.shared import Look, OnRows, beside, forms, present, titled
+from distk.console import counted
 from distk.errors import UsageError
 from distk.options import Without
 from distk.plugins.sequence.dsvae.method import DSVAE
@@ -49,7 +50,7 @@ def draw_pairs(dataset: Dataset, n: int, seed: int, split: str, differ: str) -> 
         fits = (dataset.factors(a) != dataset.factors(b)).all(1)
     a, b = a[fits][:n], b[fits][:n]
     if len(a) < n:
-        raise UsageError(f"the {split} split has no {n} pairs that differ in everything; try --differ any.")
+        raise UsageError(f"the {split} split has no {counted(n, 'pair')} that differ in everything; try --differ any.")
     return a, b
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Objective, Step, adam, option
-from distk.console import warn_once
+from distk.console import counted, warn_once
 from distk.nn import kl_between, kl_to_prior, log_normal, reparameterise
 from distk.plugins.sequence.dsvae.networks import (
     DynamicPosterior,
@@ -246,7 +246,7 @@ class DSVAE(Method[Config]):
 
     def _posterior(self, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         if x.shape[1] != self.frames:
-            warn_once(f"the model was trained on clips of {self.frames} frames and now reads {x.shape[1]}")
+            warn_once(f"the model was trained on clips of {counted(self.frames, 'frame')} and now reads {x.shape[1]}")
         v = self.features(x)
         q_f = self.q_f(v)
         mean, logvar, _ = self.q_z(v, q_f[0], None)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distk import seeded
 from distk.commands.shared import Look, OnRows, scaled
+from distk.console import counted
 from distk.errors import UsageError
 from distk.files import write_atomic
 from distk.metric import contents
@@ -67,7 +68,8 @@ def independent(
     parts = parts_of(model, partition)
     if dataset.spec.shape[0] < 3:
         raise UsageError(
-            f"clips of {dataset.spec.shape[0]} frames are too short: factors are frozen at the second, and move later."
+            f"clips of {counted(dataset.spec.shape[0], 'frame')} are too short: factors are frozen at the second, and"
+            " move later."
         )
     rows = on.rows(dataset, n)
     with torch.no_grad():

@@ -13,6 +13,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from distk.console import counted
+
 CHUNK = 1 << 22
 """Distances that are held at once, for each part."""
 ROUNDING = 1e-12
@@ -41,7 +43,9 @@ def mutual_information(now: Sequence[Tensor], then: Sequence[Tensor], k: int = 3
     """
     n = len(now[0])
     if n < k + 2:
-        raise ValueError(f"{n} pairs are too few for the distance to the {k}th neighbour: at least {k + 2} are needed")
+        raise ValueError(
+            f"no distance to the {k}th neighbour can be measured over {counted(n, 'pair')}: at least {k + 2} are needed"
+        )
     psi = torch.special.digamma
     head = float(psi(torch.tensor([float(k), float(n)], dtype=torch.float64)).sum())
     total = torch.zeros(len(then), len(now), dtype=torch.float64, device=now[0].device)
@@ -58,8 +62,8 @@ def mutual_information(now: Sequence[Tensor], then: Sequence[Tensor], k: int = 3
     if bool((stuck > 0).any()):
         i, j = divmod(int(stuck.argmax()), len(now))
         raise ValueError(
-            f"{float(stuck.max()) / n:.0%} of the {n} pairs coincide with {k} others (part {j} at t, part {i} at "
-            "t + 1), which leaves no distance to count by: these parts do not vary, or pairs were given twice"
+            f"{float(stuck.max()) / n:.0%} of the {counted(n, 'pair')} coincide with {k} others (part {j} at t, part"
+            f" {i} at t + 1), which leaves no distance to count by: these parts do not vary, or pairs were given twice"
         )
     return head - total / n
 
@@ -93,7 +97,7 @@ def partitions(size: int, parts: int, count: int, generator: torch.Generator) ->
     Raises ValueError where the size is no multiple of the number of parts.
     """
     if parts < 2 or size % parts:
-        raise ValueError(f"{size} units cannot be cut into {parts} equal parts")
+        raise ValueError(f"{counted(size, 'unit')} cannot be cut into {parts} equal parts")
     for _ in range(count):
         yield list(torch.randperm(size, generator=generator).view(parts, -1).sort(1).values)
 

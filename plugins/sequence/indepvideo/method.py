@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Objective, Step, adam, option
-from distk.console import warn_once
+from distk.console import counted, warn_once
 from distk.nn import kl_between, log_normal, reparameterise
 from distk.plugins.sequence.indepvideo.networks import Combination, Transitions, frame_decoder, frame_encoder
 
@@ -250,7 +250,7 @@ class IndepVideo(Method[Config]):
 
     def _filtered(self, x: Tensor) -> Path:
         if x.shape[1] != self.frames:
-            warn_once(f"the model was trained on clips of {self.frames} frames and now reads {x.shape[1]}")
+            warn_once(f"the model was trained on clips of {counted(self.frames, 'frame')} and now reads {x.shape[1]}")
         return self.infer(x, None)
 
     def paths(self, x: Tensor, generator: torch.Generator) -> Code:
@@ -302,7 +302,9 @@ class IndepVideo(Method[Config]):
         """
         n, t = x.shape[:2]
         if t < 3:
-            raise ValueError(f"clips of {t} frames are too short: a part is frozen at frame 2 and must move after it")
+            raise ValueError(
+                f"clips of {counted(t, 'frame')} are too short: a part is frozen at frame 2 and must move after it"
+            )
         noise = torch.randn(n, t, self.size, generator=generator, device=x.device)
         z = self.infer(x, noise).z
         frozen, moved = z[:, 1:2], z[:, 1:]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from distk import Code, CodeTable, Dataset, Method, Metric, UsageError, can, option, seeded
-from distk.console import progress
+from distk.console import counted, progress
 from distk.meaning import count, higher, lower, neither
 from distk.metric import Picture
 from distk.onepass import one_pass
@@ -195,7 +195,7 @@ class CrossMi(Metric[CrossConfig]):
         else:
             reasons |= {f"random_{n}": "the parts are random themselves" for n in ("same", "cross", "gap")}
         if len(now) < config.samples:
-            reasons["pairs"] = f"the test split has {len(now)} pairs of consecutive frames"
+            reasons["pairs"] = f"the test split has {counted(len(now), 'pair')} of consecutive frames"
         return {
             **result,
             "information": (table_of / scale).cpu().numpy(),

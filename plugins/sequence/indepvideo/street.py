@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from distk import DataSpec, Files, Split, option
-from distk.console import warn
+from distk.console import counted, warn
 from distk.plugins.sequence.indepvideo.data import ClipConfig, DrawnClips, covered
 from distk.video import Fit, VideoDataset, WindowConfig, read_clips
 from distk.video.clips import Clips
@@ -158,7 +158,10 @@ def in_stretches(clips: Clips, window: WindowConfig) -> Clips:
     length, span = clips.lengths[0], (window.frames - 1) * window.every + 1
     number = min(round(1 / min(window.test, 1 - window.test)), length // span)
     if number < 2:
-        warn(f"one clip of {length:,} frames cannot be split: the same frames train and test, so scores are no test")
+        warn(
+            f"one clip of {counted(length, 'frame')} cannot be split: the same frames train and test, so scores are no"
+            " test"
+        )
         return clips
     edges = [length * i // number for i in range(number + 1)]
     return replace(

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distk import DataSpec, FactorDataset, Files, UsageError, option
+from distk.console import counted
 from distk.data import Split
 
 CANVAS = 64
@@ -58,8 +59,8 @@ class ShapeMotion(FactorDataset[Config]):
         span = (config.frames - 1) * config.every + 1
         if span > POSITIONS:
             raise UsageError(
-                f"{config.frames} frames, every {config.every}. position, need {span} positions of a curve, which has "
-                f"{POSITIONS}: lower --frames or --every."
+                f"{counted(config.frames, 'frame')}, every {config.every}. position, need {counted(span, 'position')}"
+                f" of a curve, which has {POSITIONS}: lower --frames or --every."
             )
         self.windows = POSITIONS - span + 1
         count = config.clips + config.test_clips
@@ -76,7 +77,9 @@ class ShapeMotion(FactorDataset[Config]):
         self._grid = torch.arange(CANVAS, device=device)
         names = DIRECTIONS[config.direction]
         self.spec = DataSpec("video", (config.frames, 3, config.size, config.size), classes=names)
-        self.origin = f"{config.clips:,} clips and {config.test_clips:,} for the test, drawn on the device (no file)"
+        self.origin = (
+            f"{counted(config.clips, 'clip')} and {config.test_clips:,} for the test, drawn on the device (no file)"
+        )
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, t, 3, size, size]`, `label` int64 `[n]` the motion, `factors` int64 `[n, 7]`."""

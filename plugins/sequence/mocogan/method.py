@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Objective, Source, Step, adam, one_hot, option
+from distk.console import counted
 from distk.nn import call_fake, call_real
 from distk.plugins.sequence.mocogan.networks import (
     Critic,
@@ -62,8 +63,8 @@ class Config:
             raise ValueError("without --image-disc and --video-disc nothing teaches the generator; keep one of them")
         if self.categories and self.video_disc != "video":
             raise ValueError(
-                f"the critic that names the {self.categories} categories is --video-disc video, "
-                f"not {self.video_disc}; leave the categories out with it"
+                f"the critic that names the {counted(self.categories, 'category', 'categories')} is --video-disc video,"
+                f" not {self.video_disc}; leave the categories out with it"
             )
         if self.categories == 1:
             raise ValueError("one category says nothing; take 0 or at least 2")
@@ -122,10 +123,13 @@ class MoCoGAN(Method[Config]):
         if height != side:
             raise ValueError(f"frames must be square, not {height}x{side} pixels: name one side with --size")
         if self.length < self.frames:
-            raise ValueError(f"--length {self.length} is less than the {self.frames} frames that the critic sees")
+            raise ValueError(
+                f"--length {self.length} is less than the {counted(self.frames, 'frame')} that the critic sees"
+            )
         if config.use_labels and config.categories != len(data.classes):
             raise ValueError(
-                f"--use-labels with {config.categories} categories, but the data have {len(data.classes)} classes"
+                f"--use-labels with {counted(config.categories, 'category', 'categories')}, but the data have"
+                f" {counted(len(data.classes), 'class', 'classes')}"
                 + (f": {', '.join(data.classes[:20])}" if data.classes else "")
             )
         self.latents = LatentSpace.of(

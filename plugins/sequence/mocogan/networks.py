@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from distk.console import counted
 from distk.nn import up
 
 Randn = Callable[..., Tensor]
@@ -22,7 +23,7 @@ def first_side(side: int, halvings: int) -> int:
     """Side of the smallest map. Raises ValueError where frames cannot be halved so often."""
     if side % (1 << halvings):
         raise ValueError(
-            f"frames of {side}x{side} pixels cannot be halved {halvings} times: "
+            f"frames of {side}x{side} pixels cannot be halved {counted(halvings, 'time')}: "
             f"the side must be a multiple of {1 << halvings} (or lower --halvings)"
         )
     return side >> halvings
@@ -62,8 +63,8 @@ class SceneGenerator(nn.Module):
         super().__init__()
         if frames % (1 << halvings):
             raise ValueError(
-                f"vgan doubles the length of its clips {halvings} times, so their frames must be a multiple of "
-                f"{1 << halvings}, not {frames}"
+                f"vgan doubles the length of its clips {counted(halvings, 'time')}, so their frames must be a multiple"
+                f" of {1 << halvings}, not {frames}"
             )
         widths = _widths(width, halvings)[::-1]
         edge = first_side(side, halvings)
@@ -152,8 +153,8 @@ def video_critic(
     left, edge = frames - 3 * halvings, first_side(side, halvings)
     if left < 1:
         raise ValueError(
-            f"the video discriminator takes clips of at least {3 * halvings + 1} frames with --halvings {halvings}, "
-            f"not {frames}"
+            f"the video discriminator takes clips of at least {counted(3 * halvings + 1, 'frame')} with --halvings"
+            f" {halvings}, not {frames}"
         )
     head = (left, edge, edge) if kind == "video" else None
     return Critic(nn.Conv3d, channels, width, halvings, (1, 2, 2), (0, 1, 1), head, 1 + classes, sigma)

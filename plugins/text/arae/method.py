@@ -175,7 +175,15 @@ class ARAE(SentenceMethod[Config]):
             after = self.clamp if config.critic == "clip" else None
             rounds = config.critic_updates
             learn += [
-                Objective("critic", self.critic_loss, w, adam(config.lr_critic, betas), None, rounds, after=after)
+                Objective(
+                    "critic",
+                    self.critic_loss,
+                    w,
+                    adam(config.lr_critic, betas),
+                    updates=rounds,
+                    after=after,
+                    compiles=config.critic == "clip",
+                )
             ]
             fool += [Objective("critic_adv", self.critic_adv, phi, own, stage, clip=alone)]
             theta = self.generator.parameters()

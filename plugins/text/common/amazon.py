@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from distk import DistkError, Files, UsageError, option
-from distk.console import progress
+from distk.console import counted, progress
 from distk.plugins.text.common import files as formats
 from distk.plugins.text.common.corpus import SentenceDataset, TextConfig
 from distk.plugins.text.common.datasets import SENTIMENT
@@ -58,7 +58,7 @@ class AmazonReviews(SentenceDataset[AmazonConfig]):
         fewest = min(len(held.kept) for held in drawn)
         if not fewest:
             most = self.config.max_len
-            raise UsageError(f"'{paths[0]}' has no sentence of at most {most} words for one of its labels.")
+            raise UsageError(f"'{paths[0]}' has no sentence of at most {counted(most, 'word')} for one of its labels.")
         for label, held in enumerate(drawn):
             for sentence in held.kept[:fewest]:
                 key = " ".join(split_words(sentence, raw=True))

@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from distk import Dataset, DataSpec, DistkError, Files, Split, UsageError, option
-from distk.console import note, warn
+from distk.console import counted, note, warn
 from distk.data import names_of
 from distk.plugins.text.common.buckets import EDGES, Buckets
 from distk.plugins.text.common.columns import Classes, Column, Draft, classes_of
@@ -143,8 +143,8 @@ class CorpusDataset(Dataset[S]):
                 tags = next(known)
                 if len(tags) != len(words):
                     raise DistkError(
-                        f"sentence {i + 1:,} of split '{name}' has {len(words)} words and {len(tags)} tags: "
-                        f"'{line[:60]}'."
+                        f"sentence {i + 1:,} of split '{name}' has {counted(len(words), 'word')} and"
+                        f" {counted(len(tags), 'tag')}: '{line[:60]}'."
                     )
                 draft.mark([tag.startswith(("NN", "NOUN", "PROPN")) for tag in tags])
         return draft
@@ -196,14 +196,14 @@ class CorpusDataset(Dataset[S]):
         if n:
             unit = self._unit if column == "x" else self.unit_of(column)
             where = "" if column == "x" else f" in '{column}'"
-            note(f"{n:,} sentence{'s' if n > 1 else ''} of more than {limit} {_PLURAL[unit]}{where} left out")
+            note(f"{counted(n, 'sentence')} of more than {limit} {_PLURAL[unit]}{where} left out")
 
     def _vocabulary(self, counts: Mapping[str, int], **settings: Any) -> Vocab:
         config = self.config
         lowercase = settings.pop("lowercase", config.lowercase)
         made = Vocab.build(counts, config.vocab_size, self.least(counts), lowercase=lowercase, **settings)
         if len(made) == len(Vocab.build({})):
-            raise UsageError(f"no {settings['unit']} occurs {self.least(counts)} times: lower --min-count.")
+            raise UsageError(f"no {settings['unit']} occurs {counted(self.least(counts), 'time')}: lower --min-count.")
         return made
 
     def least(self, counts: Mapping[str, int]) -> int:

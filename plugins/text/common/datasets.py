@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from distk import DistkError, Files, UsageError, option
+from distk.console import counted
 from distk.files import write_atomic
 from distk.plugins.text.common import files as formats
 from distk.plugins.text.common import standin
@@ -121,7 +122,7 @@ class RtPolarity(SentenceDataset):
 
     def read(self, files: Files) -> tuple[dict[str, Part], tuple[str, ...], str]:
         part, where = read_rt_polarity(files, self.config.encoding)
-        return divided(part), SENTIMENT, f"{len(part.lines):,} sentences from '{where}', split 80/10/10"
+        return divided(part), SENTIMENT, f"{counted(len(part.lines), 'sentence')} from '{where}', split 80/10/10"
 
 
 def read_rt_polarity(files: Files, encoding: str) -> tuple[Part, Path]:
@@ -141,7 +142,7 @@ class Uci(SentenceDataset):
 
     def read(self, files: Files) -> tuple[dict[str, Part], tuple[str, ...], str]:
         part, where = read_uci(files, self.encoding)
-        return divided(part), SENTIMENT, f"{len(part.lines):,} sentences from '{where}', split 80/10/10"
+        return divided(part), SENTIMENT, f"{counted(len(part.lines), 'sentence')} from '{where}', split 80/10/10"
 
 
 def read_uci(files: Files, encoding: str) -> tuple[Part, Path]:
@@ -175,7 +176,7 @@ class Finegrained(SentenceDataset[FinegrainedConfig]):
         part, path = read_finegrained(files, self.encoding, self.config.labels)
         long = {"neg": "negative", "pos": "positive", "neu": "neutral", "mix": "mixed", "nr": "not-relevant"}
         names = tuple(long[label] for label in self.config.labels)
-        return divided(part), names, f"{len(part.lines):,} sentences from '{path}', split 80/10/10"
+        return divided(part), names, f"{counted(len(part.lines), 'sentence')} from '{path}', split 80/10/10"
 
 
 def read_finegrained(files: Files, encoding: str, labels: tuple[str, ...]) -> tuple[Part, Path]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distk import DistkError, Files, UsageError
+from distk.console import counted
 from distk.data import names_of
 from distk.unpacked import on_disk
 
@@ -136,7 +137,7 @@ def read_bytes(path: Path) -> bytes:
         if not stat.S_ISREG(found.st_mode):
             raise DistkError(f"'{path}' is not a regular file.")
         if found.st_size > LARGEST_FILE:
-            raise DistkError(f"'{path}' has {found.st_size:,} bytes; more than {LARGEST_FILE:,} is refused.")
+            raise DistkError(f"'{path}' has {counted(found.st_size, 'byte')}; more than {LARGEST_FILE:,} is refused.")
         raw = path.read_bytes()
     except OSError as error:
         raise DistkError(f"cannot read '{path}': {error.strerror or error}.") from error
@@ -155,8 +156,8 @@ def _unpacked(raw: bytes, path: Path) -> bytes:
             size += len(parts[-1])
             if size > room:
                 raise DistkError(
-                    f"'{path}' has {len(raw):,} bytes and unpacks to more than {room:,}; unpack it with gunzip if it "
-                    "is what you expect."
+                    f"'{path}' has {counted(len(raw), 'byte')} and unpacks to more than {room:,}; unpack it with gunzip"
+                    " if it is what you expect."
                 )
             if not member.eof:
                 raise DistkError(f"'{path}' is cut off: its gzip data have no end.")
@@ -214,7 +215,7 @@ def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
         lines.pop()
     for i, line in enumerate(lines):
         if len(line) > LONGEST_LINE:
-            raise DistkError(f"line {i + 1} of '{path}' has {len(line):,} characters; that is not a sentence.")
+            raise DistkError(f"line {i + 1} of '{path}' has {counted(len(line), 'character')}; that is not a sentence.")
     return [line.removesuffix("\r") for line in lines]
 
 
@@ -244,7 +245,8 @@ def aligned(lines: Mapping[Path, Sequence[object]]) -> int:
     for path, found in others:
         if len(found) != len(held):
             raise UsageError(
-                f"'{first}' has {len(held):,} lines and '{path}' {len(found):,}; line by line they must say the same."
+                f"'{first}' has {counted(len(held), 'line')} and '{path}' {len(found):,}; line by line they must say"
+                " the same."
             )
     return len(held)
 
@@ -261,12 +263,17 @@ def read_table(path: Path, encoding: str, names: Sequence[str] | None) -> dict[s
     width = lines[0].count("\t") + 1
     chosen = names or ("en", "de", "fr", "pos")[:width]
     if len(chosen) != width:
-        raise UsageError(f"'{path}' has {width} columns, and {len(chosen)} languages are named: {', '.join(chosen)}.")
+        raise UsageError(
+            f"'{path}' has {counted(width, 'column')}, and the names are of {counted(len(chosen), 'language')}:"
+            f" {', '.join(chosen)}."
+        )
     columns: dict[str, list[str]] = {name: [] for name in chosen}
     for number, line in enumerate(lines, 1):
         cells = line.split("\t")
         if len(cells) != width:
-            raise DistkError(f"line {number} of '{path}' has {len(cells)} columns apart by tabs, line 1 has {width}.")
+            raise DistkError(
+                f"line {number} of '{path}' has {counted(len(cells), 'column')} apart by tabs, line 1 has {width}."
+            )
         for name, cell in zip(chosen, cells, strict=True):
             columns[name].append(cell)
     return columns
@@ -422,7 +429,9 @@ def read_sentences(path: Path, encoding: str = "utf-8") -> list[Tagged]:
         else:
             cells = line.split("\t")
             if len(cells) != CONLLU:
-                raise DistkError(f"line {number} of '{path}' has {len(cells)} columns; CoNLL-U has {CONLLU}.")
+                raise DistkError(
+                    f"line {number} of '{path}' has {counted(len(cells), 'column')}; CoNLL-U has {CONLLU}."
+                )
             place = cells[0]
             if place.isdecimal():
                 now.words.append(cells[1])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from distk import Files, option
+from distk.console import counted
 from distk.plugins.text.common import files as formats
 from distk.plugins.text.common.corpus import SentenceDataset, TextConfig
 from distk.plugins.text.common.datasets import (
@@ -31,7 +32,7 @@ class ImdbSentences(SentenceDataset):
     def read(self, files: Files) -> tuple[dict[str, Part], tuple[str, ...], str]:
         path = formats.named(files, SCORED)
         part = formats.read_scored(path, self.encoding)
-        return divided(part), SENTIMENT, f"{len(part.lines):,} sentences from '{path}', split 80/10/10"
+        return divided(part), SENTIMENT, f"{counted(len(part.lines), 'sentence')} from '{path}', split 80/10/10"
 
 
 @dataclass(frozen=True)

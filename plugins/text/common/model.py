@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distk import DataSpec, Method, Source, UsageError
 from distk.config import C
-from distk.console import note, warn
+from distk.console import counted, note, warn
 from distk.plugins.text.common.vocab import EOS, UNK, Vocab
 
 
@@ -24,7 +24,9 @@ class SentenceMethod(Method[C]):
         super().__init__(config, data)
         self.vocab = Vocab.from_spec(data)
         if data.shape != (self.vocab.max_len + 1,):
-            raise ValueError(f"rows of {data.shape} tokens do not fit sentences of {self.vocab.max_len} words")
+            raise ValueError(
+                f"rows of {data.shape} tokens do not fit sentences of {counted(self.vocab.max_len, 'word')}"
+            )
         if len(data.classes) < 2:
             raise ValueError("sentences need two labels or more")
 
@@ -54,7 +56,7 @@ class SentenceMethod(Method[C]):
         words = [self.vocab.words(line, tokenize) for line in sentences]
         long = sum(len(s) > self.vocab.max_len for s in words)
         if long:
-            warn(f"{long} sentence(s) have more than {self.vocab.max_len} words and are cut there")
+            warn(f"{long} sentence(s) have more than {counted(self.vocab.max_len, 'word')} and are cut there")
         x = self.vocab.pad(words, self.device, self.vocab.max_len + 1)
         known = ((x > UNK) & (x != EOS)).any(1)
         lost = [line for line, w, k in zip(sentences, words, known.tolist(), strict=True) if w and not k]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distk import Files, UsageError, option
+from distk.console import counted
 from distk.data import names_of
 from distk.plugins.text.common import files as formats
 from distk.plugins.text.common.corpus import SentenceDataset, TextConfig
@@ -48,7 +49,9 @@ class UserFiles(SentenceDataset[FilesConfig]):
             )
         names = self.config.labels or tuple(suffixes)
         if len(names) != len(suffixes):
-            raise UsageError(f"--labels has {len(names)} names, but '{folder}' has the labels {names_of(suffixes)}.")
+            raise UsageError(
+                f"--labels has {counted(len(names), 'name')}, but '{folder}' has the labels {names_of(suffixes)}."
+            )
         paired = there(folder / f"{first}.txt") is not None
         parts = {}
         for split in SPLITS:

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from typing_extensions import TypeVar
 
 from distk import Files, UsageError, option
-from distk.console import note, warn
+from distk.console import counted, note, warn
 from distk.data import names_of
 from distk.plugins.text.common import files as formats
 from distk.plugins.text.common.base import CorpusConfig, CorpusDataset
@@ -139,8 +139,9 @@ class Parallel(CorpusDataset[P]):
                 apart = sum(abs(words - tags) > APART * max(words, tags) for words, tags in sizes)
                 if 2 * apart > len(sizes):
                     warn(
-                        f"in {apart:,} of {len(sizes):,} sentences of split '{split}' the number of tags in '{name}' "
-                        f"is far from that of the words, first '{pairs[0][0][:40]}': do these files belong together?"
+                        f"in {apart:,} of {counted(len(sizes), 'sentence')} of split '{split}' the number of tags in"
+                        f" '{name}' is far from that of the words, first '{pairs[0][0][:40]}': do these files belong"
+                        " together?"
                     )
 
     def _tagged(self, parts: dict[str, Part]) -> str:
@@ -238,7 +239,7 @@ class Trees(Parallel[TreesConfig]):
         first, *others = wanted
         rows = [s for s in held.get(first, []) if s.name and all(s.name in named[other] for other in others)]
         if len(rows) < len(held.get(first, [])):
-            note(f"{len(held[first]) - len(rows):,} sentences left out that not every language has")
+            note(f"{counted(len(held[first]) - len(rows), 'sentence')} left out that not every language has")
         part = self._of(rows)
         for other in others:
             part.columns[other] = [self._line(named[other][s.name]) for s in rows]

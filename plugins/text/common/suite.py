@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from distk.console import warn
+from distk.console import counted, warn
 from distk.plugins.text.common import scores
 from distk.plugins.text.common.evaluator import Evaluator
 from distk.plugins.text.common.tagger import Tagger, noun_flags
@@ -78,6 +78,9 @@ def reverse(
     real: held-out text of the target labels. dev: other real text, which stops the training.
     """
     if len(outputs) < 50_000:
-        warn(f"reverse perplexity rests on {len(outputs):,} outputs; compare only figures from as many (usual: 50,000)")
+        warn(
+            f"reverse perplexity rests on {counted(len(outputs), 'output')}; compare only figures from as many (usual:"
+            " 50,000)"
+        )
     value = evaluator.reverse_perplexity(outputs, real, dev, seed)
     return {"reverse_perplexity": value, "reverse_sentences": len(outputs)}

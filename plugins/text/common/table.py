@@ -69,7 +69,9 @@ class TextTable(SentenceDataset[TableConfig]):
         labels = sorted({label for table in tables.values() for label in table.labels if label}, key=_in_order)
         if len(labels) > MOST:
             column = next(iter(tables.values())).label
-            raise DistkError(f"column '{column}' of '{root}' has {len(labels):,} different labels; name another one.")
+            raise DistkError(
+                f"column '{column}' of '{root}' has {counted(len(labels), 'different label')}; name another one."
+            )
         number = {label: k for k, label in enumerate(labels)}
         parts: dict[str, Part] = {}
         for split, table in tables.items():

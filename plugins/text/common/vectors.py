@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from distk import DistkError, UsageError
-from distk.console import clean
+from distk.console import clean, counted
 from distk.plugins.text.common.files import GZIP, LARGEST_FILE, LONGEST_TOKEN_BYTES
 from distk.plugins.text.common.vocab import PAD, Vocab
 
@@ -66,7 +66,7 @@ def read_vectors(path: Path, vocab: Vocab, width: int | None = None, std: float 
         raise DistkError(f"'{path}' holds no word vectors.")
     if found is not None and rows.words != found[0]:
         raise DistkError(
-            f"'{path}' says that it has {found[0]:,} vectors, and {rows.words:,} are there: it is cut off."
+            f"'{path}' says that it has {counted(found[0], 'vector')}, and {rows.words:,} are there: it is cut off."
         )
     return rows.vectors(std, seed)
 
@@ -164,9 +164,9 @@ def _entries(
 
 def _check_width(path: Path, found: int, width: int | None) -> None:
     if not 1 <= found <= WIDEST:
-        raise DistkError(f"'{path}' says that a vector has {found:,} numbers; 1 to {WIDEST:,} are read.")
+        raise DistkError(f"'{path}' says that a vector has {counted(found, 'number')}; 1 to {WIDEST:,} are read.")
     if width is not None and found != width:
-        raise UsageError(f"'{path}' has vectors of {found} numbers, the model takes {width}.")
+        raise UsageError(f"'{path}' has vectors of {counted(found, 'number')}, the model takes {width}.")
 
 
 def _is_text(start: bytes, width: int) -> bool:
@@ -199,7 +199,7 @@ def _text(
         except ValueError:
             values = np.zeros(0, np.float32)
         if len(values) != width or not word:
-            raise DistkError(f"vector {number:,} of '{path}' is not a word and {width} numbers.")
+            raise DistkError(f"vector {number:,} of '{path}' is not a word and {counted(width, 'number')}.")
         yield _checked(path, number, word, values)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distk import UsageError, console
 from distk.commands.shared import Look, OnData, OnRows, written_to
-from distk.console import emit_json, note
+from distk.console import counted, emit_json, note
 from distk.files import write_atomic
 from distk.options import Bundle, Without
 from distk.plugins.text.common.files import label_index
@@ -142,12 +142,12 @@ def move(
     everything = [next(by_line) if line.strip() else None for line in source]
     if save is not None:
         write_atomic(save, _saved(made))
-        note(f"wrote codes of {len(rows):,} sentences to '{save}'")
+        note(f"wrote codes of {counted(len(rows), 'sentence')} to '{save}'")
     if lines.output != "-":
         # A vocabulary may come from a stranger's file: no word of it may break the line.
         texts = [row["path"][-1]["output"].replace("\r", " ") if row else "" for row in everything]
         write_atomic(Path(lines.output), "".join(text + "\n" for text in texts).encode())
-        note(f"wrote {len(texts):,} lines to '{lines.output}'")
+        note(f"wrote {counted(len(texts), 'line')} to '{lines.output}'")
     if on.json:
         emit_json({"sigma": made.f.sigma[0].item(), "sentences": everything})
         return

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, UsageError
+from distk.console import counted
 from distk.plugins.text.common.vocab import Vocab
 
 FEWEST = 2
@@ -34,7 +35,7 @@ def draw_examples(
         chosen = _chosen([rows[(label == k) & held] for held in holds], n, generator)
         if len(chosen) < FEWEST:
             raise UsageError(
-                f"label '{name}' has {len(chosen)} training sentence{'' if len(chosen) == 1 else 's'} "
+                f"label '{name}' has {counted(len(chosen), 'training sentence')} "
                 + (f"with {' or '.join(map(repr, words))}, " if words else "")
                 + f"and a cloud needs {FEWEST} or more"
                 + (": choose other --filter-words, or none." if words else ".")

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk import Code, DataSpec, Latent, LatentSpace, Objective, Source, Step, adam, option
-from distk.console import note, warn
+from distk.console import counted, note, warn
 from distk.plugins.text.common import decode as search
 from distk.plugins.text.common.model import SentenceMethod
 from distk.plugins.text.common.networks import Windows, full
@@ -151,14 +151,18 @@ class MMDTraverse(SentenceMethod[Config]):
         config = self.config
         if 0 < self.run_steps <= config.phase1:
             warn(
-                f"all {self.run_steps:,} steps are of the first phase (--phase1 {config.phase1:,}): the classifier "
-                "learns nothing, and there will be no two clouds to move codes between"
+                f"the whole run, {counted(self.run_steps, 'step')}, lies in the first phase (--phase1 "
+                f"{config.phase1:,}): the"
+                " classifier learns nothing, and there will be no two clouds to move codes between"
             )
         self.examples.copy_(self.drawn(None))
         if config.vectors:
             drawn = int(torch.randint(1 << 31, ()))  # words without one start at random, by the run's seed
             found = read_vectors(Path(config.vectors), self.vocab, config.embedding, seed=drawn)
-            note(f"vectors of {found.found:,} words from '{config.vectors}', {found.missing:,} words have none there")
+            note(
+                f"vectors of {counted(found.found, 'word')} from '{config.vectors}', {counted(found.missing, 'word')}"
+                " have none there"
+            )
             with torch.no_grad():
                 self.embedding.weight.copy_(found.values)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, option
+from distk.console import counted
 from distk.meaning import count, higher, neither
 from distk.method import eval_mode
 from distk.metric import chosen_rows
@@ -129,7 +130,9 @@ class Moves(Metric[Config]):
         rows = (topic >= 0).nonzero()[:, 0]
         k, topic = self.config.neighbours, topic[rows]
         if len(rows) <= k:
-            raise UsageError(f"{len(rows)} of the sentences have one of the topics, too few for {k} neighbours.")
+            raise UsageError(
+                f"{len(rows)} of the sentences have one of the topics, too few for {counted(k, 'neighbour')}."
+            )
         apart = distances(moved[rows].double(), here.code[rows].double())
         apart.fill_diagonal_(torch.inf)
         votes = topic[apart.topk(k, largest=False).indices]

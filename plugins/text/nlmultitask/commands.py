@@ -16,10 +16,11 @@ import typer
 
 from distk import DistkError, UsageError, console
 from distk.commands.arguments import Device, Json, Seed
-from distk.commands.shared import OnData, opened
-from distk.console import emit_json, note, table
+from distk.commands.shared import Look, OnData, opened
+from distk.console import counted, emit_json, note, table
 from distk.errors import NotServed
 from distk.files import write_atomic
+from distk.look import FORMS, formed, held_to
 from distk.options import Bundle, Without
 from distk.plugins.text.common.base import CorpusDataset
 from distk.plugins.text.common.files import read_lines
@@ -62,7 +63,7 @@ class Batch(Bundle):
         lines = [line.replace("\n", " ").replace("\r", " ") for line in lines]  # an alphabet may be a stranger's
         if self.output != "-":
             write_atomic(Path(self.output), "".join(line + "\n" for line in lines).encode())
-            note(f"wrote {len(lines):,} lines to '{self.output}'")
+            note(f"wrote {counted(len(lines), 'line')} to '{self.output}'")
         if self.json:
             emit_json(list(rows))
         elif self.output == "-":
@@ -168,7 +169,9 @@ def arithmetic(
         triples = [line.split("\t") for line in on.lines()]
         for number, cells in enumerate(triples, 1):
             if len(cells) != 3:
-                raise UsageError(f"line {number} of '{on.file}' has {len(cells)} sentences apart by tabs, not three.")
+                raise UsageError(
+                    f"line {number} of '{on.file}' has {counted(len(cells), 'sentence')} apart by tabs, not three."
+                )
     model = model_of(checkpoint, on.device)
     if not on.file:
         refuse_long(model, given)
@@ -187,7 +190,8 @@ def syntax_clusters(
     restarts: Annotated[int, typer.Option(help="Runs of K-means.", min=1, max=100_000)] = 100,
     standardize: Annotated[bool, typer.Option(help="Every dimension to variance 1 first.")] = False,
     save: Annotated[Path | None, typer.Option(help="Write codes, sentences and clusters: FILE.npz")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the codes' two principal components: FILE.png")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the codes' two principal components into this file.")] = None,
+    look: Look = Look(),
     seed: Seed = 0,
 ) -> None:
     """Cluster codes of sentences of 14 kinds, and show what lies in each cluster of the best run.
@@ -198,14 +202,14 @@ def syntax_clusters(
     Example: distk nlmultitask syntax-clusters runs/nlmultitask --per-prototype 20 --restarts 10 --plot pca.png
     """
     model = on.open().of(NlMultitask, "nlmultitask")
-    save, plot = _ending(save, ".npz"), _ending(plot, ".png")
+    save, plot = _ending(save, ".npz"), _ending(plot, *FORMS, option="--plot")
     found = prototypes_clustered(model, per_prototype, restarts, seed, standardize)
     summary: dict[str, Any] = {**found.summary(), "unseen_words": _unseen(on, found.lines)}
     summary["sentences"] = len(found.lines)
     if save is not None:
         write_atomic(save, _arrays(found))
     if plot is not None:
-        write_atomic(plot, scatter(found.codes.double().cpu(), found.kinds))
+        write_atomic(plot, scatter(found.codes.double().cpu(), found.kinds, plot.suffix))
     files = [path for path in (save, plot) if path is not None]
     contents = found.whole.counts[found.whole.best]
     if on.json:
@@ -219,14 +223,18 @@ def syntax_clusters(
         console.say(str(file))
 
 
-def _ending(path: Path | None, ending: str) -> Path | None:
-    """A file that ends as what is in it, `codes.v1` as `codes.v1.npz`. Raises UsageError where its folder is missing,
-    before anything is computed."""
+def _ending(path: Path | None, *endings: str, option: str = "--save") -> Path | None:
+    """A file that ends as what is in it, `codes.v1` as `codes.v1.npz`, a picture as `--format` says. Raises UsageError
+    where its folder is missing or its ending contradicts `--format`, before anything is computed."""
     if path is None:
         return None
     if not path.parent.is_dir():
-        raise UsageError(f"'{path}': the folder '{path.parent}' does not exist.")
-    return path if path.suffix.lower() == ending else path.with_name(path.name + ending)
+        raise UsageError(f"{option} '{path}': the folder '{path.parent}' does not exist.")
+    if path.suffix.lower() not in endings:
+        return path.with_name(formed(path.name + endings[0]))
+    if endings == FORMS:
+        held_to(path, option)
+    return path
 
 
 def _unseen(on: OnData, lines: list[str]) -> float | None:

@@ -159,7 +159,9 @@ class AAE(GaussianVAE[A]):
             )
         ]
         if config.r1:
-            critic += [Objective("r1", self.penalty, self.critic.parameters(), stage="critic", every=R1_EVERY)]
+            critic += [
+                Objective("r1", self.penalty, self.critic.parameters(), stage="critic", every=R1_EVERY, compiles=False)
+            ]
         if config.merge_ac:
             return [Objective("autoencoder", self.autoencoder, both, adam(config.lr)), *critic]
         again = adam(config.lr_regularise, (0.5, 0.9))

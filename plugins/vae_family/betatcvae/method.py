@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from distk import Objective, Step, UsageError, option
+from distk.console import counted
 from distk.nn import log_normal
 from distk.plugins.vae_family.gaussian import GaussianVAE, VAEConfig, optimizer
 
@@ -131,7 +132,9 @@ def stratified_weights(n: int, items: int, like: Tensor) -> Tensor:
     """
     others = n - 1
     if items < others:
-        raise UsageError(f"--estimator mss takes batches of at most {items + 1} items from {items}: lower --batch.")
+        raise UsageError(
+            f"--estimator mss takes batches of at most {counted(items + 1, 'item')} from {items}: lower --batch."
+        )
     place = torch.arange(n, device=like.device)
     behind = (place.unsqueeze(0) - place.unsqueeze(1)) % n
     weights = torch.full((n, n), 1 / others, dtype=like.dtype, device=like.device)

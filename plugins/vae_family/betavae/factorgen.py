@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Objective, Step, adam, option
+from distk.console import counted
 from distk.nn import kl_to_prior, reparameterise
 from distk.plugins.vae_family.betavae.method import CapacityConfig
 from distk.plugins.vae_family.gaussian import check_likelihood, negative_log_likelihood, values
@@ -47,7 +48,7 @@ class Config(CapacityConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.marks) > 32:
-            raise ValueError(f"marks names {len(self.marks)} capacities; at most 32 are kept")
+            raise ValueError(f"marks names {counted(len(self.marks), 'capacity', 'capacities')}; at most 32 are kept")
 
 
 class FactorGen(Method[Config]):

@@ -13,7 +13,7 @@ from distk import Dataset, console
 from distk.commands.arguments import Device, Json, Split
 from distk.commands.embed import contingency, show_classes
 from distk.commands.shared import OnData
-from distk.console import progress
+from distk.console import counted, progress
 from distk.device import choose_device, describe
 from distk.errors import UsageError
 from distk.files import write_atomic
@@ -97,5 +97,8 @@ def mcf(
     if json:
         console.emit_json({"device": describe(chosen), "n": n, "classes": classes, "spread": spread, "solvers": rows})
         return
-    console.note(f"{repeats} batches on {describe(chosen)}; the objective is in nats, the grid's unit is 1e-4 nat")
+    console.note(
+        f"{counted(repeats, 'batch', 'batches')} on {describe(chosen)}; the objective is in nats, the grid's unit is"
+        " 1e-4 nat"
+    )
     console.table("", list(rows[0]), [list(row.values()) for row in rows])

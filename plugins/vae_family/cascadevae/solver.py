@@ -35,6 +35,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from distk.console import counted
+
 Solver = Literal["auto", "torch", "triton", "scipy", "argmin"]
 
 UNITS_PER_NAT = 10_000
@@ -228,7 +230,7 @@ def _integer_costs(cost: Tensor, step: int, break_ties: bool = True) -> tuple[Te
     longest = (classes + 2) * classes * (bound + 1)  # a path, or a gain, in scaled units
     if longest > _LARGEST or bound > 1 << 53:
         nats = step / UNITS_PER_NAT
-        raise ValueError(f"{n} items with a pair cost of {nats} nats overflow the 64-bit solver")
+        raise ValueError(f"{counted(n, 'item')} with a pair cost of {nats} nats overflow the 64-bit solver")
     ties = 256 * n if break_ties and 256 * n * longest <= _LARGEST else 1  # only a speed-up
     units = cost.mT.double().mul(UNITS_PER_NAT).contiguous().round_()  # mul_ could write to the input
     excess = units.sub_(units.amin(1, keepdim=True)).nan_to_num_(nan=bound).clamp_(max=bound).long()
@@ -351,8 +353,8 @@ def _sparing(cost: Tensor, step: int, quick: bool) -> Solution:
     """
     if not quick:
         raise ValueError(
-            f"{cost.shape[2]} items and {cost.shape[1]} classes are too many for a step that never reads from the "
-            "device: train on the CPU, or with fewer classes"
+            f"{counted(cost.shape[2], 'item')} and {counted(cost.shape[1], 'class', 'classes')} are too many for a step"
+            " that never reads from the device: train on the CPU, or with fewer classes"
         )
     found = [_spared(one, step) for one in cost.split(1)]
     return Solution(*(torch.cat(parts) for parts in zip(*found, strict=True)))

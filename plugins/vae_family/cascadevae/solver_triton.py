@@ -18,6 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from distk.console import counted
+
 LARGEST_TILE = 1 << 14  # int64 entries of [S, n] padded to powers of two: half the registers of an SM
 FAR = 1 << 61  # as in `solver`: two of them still fit int64
 
@@ -198,7 +200,10 @@ def solve(cost: Tensor, step: int, sweeps: int) -> tuple[Tensor, Tensor, Tensor]
     if not cost.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(f"the triton solver needs CUDA tensors, found {cost.device}: use --solver torch")
     if not fits(n, classes):
-        raise ValueError(f"{n} items in {classes} classes do not fit the triton solver: use --solver torch")
+        raise ValueError(
+            f"{counted(n, 'item')} in {counted(classes, 'class', 'classes')} do not fit the triton solver: use --solver"
+            " torch"
+        )
     block_s, block_n = _blocks(n, classes)
     labels = torch.empty(problems, n, dtype=torch.int64, device=cost.device)
     gain = torch.empty(problems, dtype=torch.int64, device=cost.device)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from distk import Penalty, UsageError, option
-from distk.console import warn_once
+from distk.console import counted, warn_once
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class CovariancePenalty(Penalty[Config]):
             raise UsageError(f"covreg needs at least 2 examples per batch (got {batch}).")
         if units is not None and batch < 2 * units and not whole and not self.config.channels:
             warn_once(
-                f"covreg: covariances of the {units} units of '{layer}' from batches of {batch} come out too large; "
-                f"use --batch {2 * units} or more, and judge the result on the whole data."
+                f"covreg: covariances of the {counted(units, 'unit')} of '{layer}' from batches of {batch} come out too"
+                f" large; use --batch {2 * units} or more, and judge the result on the whole data."
             )
 
 

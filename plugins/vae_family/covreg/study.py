@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from distk import Dataset, DistkError, UsageError, adam, choose_device, open_dataset, option, seeded
-from distk.console import note, progress
+from distk.console import counted, note, progress
 from distk.covariance import statistics
 from distk.device import initialised
 from distk.plugins.vae_family.covreg.method import ConvNet, LinearNet, XorNet, to_signed
@@ -124,7 +124,7 @@ def _refuse_collapsed(rows: Sequence[Row]) -> None:
     dead = [row for row in rows if not row["trace"] > 0]
     if dead:
         where = f"{dead[0]['variant']}, seed {dead[0]['seed']}"
-        raise DistkError(f"{COLLAPSED} in {len(dead)} of {len(rows)} networks, the first of them {where}.")
+        raise DistkError(f"{COLLAPSED} in {len(dead)} of {counted(len(rows), 'network')}, the first of them {where}.")
 
 
 @runner(DimredConfig)
@@ -155,7 +155,7 @@ def conv_study(study: StudyRun) -> Iterator[Row]:
         code = settings.model.code
         config: ImagesConfig = study.settings[jobs[0][0].label]
         if config.d > code:
-            raise UsageError(f"settings.d = {config.d} is more than the {code} units of the layer.")
+            raise UsageError(f"settings.d = {config.d} is more than the {counted(code, 'unit')} of the layer.")
         error, share = linear_floor(data, code, min(config.items or 10_000, 10_000))
         note(f"data {data.name}: {data.origin}")
         note(f"{code} principal components leave a squared error of {error:.4f}, {100 * share:.1f} % of the variance")
@@ -264,7 +264,7 @@ def xor(chosen: Sequence[Member], device: torch.device, settings: XorConfig) -> 
         return F.binary_cross_entropy_with_logits(logit, target, reduction="none").mean(1)
 
     ensemble = Ensemble(chosen, lambda: XorNet(2), settings.lr, device)
-    with progress(f"{len(chosen)} networks", settings.steps) as advance:
+    with progress(f"{counted(len(chosen), 'network')}", settings.steps) as advance:
         for _ in range(settings.steps):
             ensemble.step(x, error)
             advance(1)

@@ -18,7 +18,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from distk import DataSpec, Objective, Source, Step, adam, option
-from distk.console import warn_once
+from distk.console import counted, warn_once
 from distk.plugins.vae_family.gaussian import GaussianConfig, GaussianVAE
 from distk.plugins.vae_family.networks import Architecture
 
@@ -168,12 +168,16 @@ class DIPVAE(GaussianVAE[D]):
     def _warn(self, source: Source) -> None:
         config, z = self.config, self.config.z
         if source.batch < z and config.cov == "batch":
-            warn_once(f"the covariance of {source.batch} samples in {z} dimensions has not full rank: raise --batch")
+            warn_once(
+                f"the covariance of {counted(source.batch, 'sample')} in {counted(z, 'dimension')} has not full rank:"
+                " raise --batch"
+            )
         factors = len(getattr(source.dataset, "factor_names", ()))
         if factors and z > 2 * factors and config.variant == "i":
             warn_once(
-                f"variant i gives every dimension unit variance, and {z} are far more than the {factors} factors: the "
-                "surplus ones will carry noise or parts of factors; lower --z or use --variant ii"
+                f"variant i gives every dimension unit variance, and {z} are far more than the"
+                f" {counted(factors, 'factor')}: the surplus ones will carry noise or parts of factors; lower --z or"
+                " use --variant ii"
             )
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distk import DataSpec, Objective, Source, Step, adam, option
-from distk.console import warn_once
+from distk.console import counted, warn_once
 from distk.nn import call_fake, call_real, mlp
 from distk.plugins.vae_family.gaussian import GaussianConfig, GaussianVAE
 from distk.plugins.vae_family.networks import Architecture
@@ -197,6 +197,6 @@ def _warn_of_batch(source: Source) -> None:
     total = len(source.dataset) if rows is None else len(rows)
     if total < 2 * source.batch:
         warn_once(
-            f"{total} items are fewer than two batches of {source.batch}: the batch that factorvae permutes overlaps "
-            "with the one that it does not"
+            f"{counted(total, 'item')} cannot fill two batches of {source.batch}: the batch that factorvae permutes"
+            " overlaps with the one that it does not"
         )

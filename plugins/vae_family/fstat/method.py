@@ -17,7 +17,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Objective, Step, adam, option
-from distk.console import warn_once
+from distk.console import counted, warn_once
 from distk.errors import UsageError
 from distk.plugins.vae_family.fstat.batches import Labelling, labellings
 from distk.plugins.vae_family.fstat.incbeta import log_tails
@@ -254,8 +254,8 @@ class Embedding(Method[E]):
         rows, mask = labelling.draw(config.classes_per_batch, config.samples_per_class, source.generator)
         if source.batch not in (len(rows.flatten()), type(self).train_defaults["batch"]):
             warn_once(
-                f"--batch {source.batch} has no effect: a batch is {rows.shape[0]} classes of {rows.shape[1]} images "
-                "(--classes-per-batch, --samples-per-class)"
+                f"--batch {source.batch} has no effect: a batch is {counted(rows.shape[0], 'class', 'classes')} of"
+                f" {counted(rows.shape[1], 'image')} (--classes-per-batch, --samples-per-class)"
             )
         return {"x": source.dataset.batch(rows.flatten())["x"], "mask": mask}
 

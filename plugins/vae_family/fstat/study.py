@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, UsageError, encode_table, open_dataset, option
-from distk.console import note, progress
+from distk.console import counted, note, progress
 from distk.device import Ranks, choose_device
 from distk.embedding import best_dimensions, label_of, recall
 from distk.errors import DistkError
@@ -29,7 +29,7 @@ from distk.plugins.vae_family.fstat.figures import distributions
 from distk.plugins.vae_family.fstat.method import Embedding
 from distk.settings import Settings
 from distk.study.protocol import Row, StudyRun, runner
-from distk.study.tables import as_csv
+from distk.study.tables import as_csv, write_figure
 from distk.training.beginning import build
 
 KS = (1, 5, 10, 20)
@@ -127,7 +127,7 @@ def _keep(out: Path, label: str, seed: int, cell: Cell) -> None:
     except (OSError, ValueError, KeyError) as error:
         raise DistkError(f"'{path}' is no table of AUCs ({type(error).__name__}): remove it.") from error
     write_atomic(path, as_csv(AREAS, rows))
-    write_atomic(out / "auc.png", distributions(areas))
+    write_figure(out / "auc.png", distributions(areas))
 
 
 def folds_of(dataset: Dataset, folds: int, seed: int) -> list[dict[str, Tensor]]:
@@ -138,7 +138,10 @@ def folds_of(dataset: Dataset, folds: int, seed: int) -> list[dict[str, Tensor]]
     everything = torch.arange(len(dataset), device=dataset.device)
     kinds, identity = label_of(dataset, everything).unique(return_inverse=True)
     if len(kinds) < 5 * folds:
-        raise UsageError(f"{folds} folds need at least {5 * folds} identities; '{dataset.name}' has {len(kinds)}.")
+        raise UsageError(
+            f"{counted(folds, 'fold')} need at least {counted(5 * folds, 'identity', 'identities')}; '{dataset.name}'"
+            f" has {len(kinds)}."
+        )
     order = torch.randperm(len(kinds), generator=torch.Generator().manual_seed(seed))
     found = []
     for fold in range(folds):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -13,9 +14,12 @@ from torch import Tensor
 from distk import Code, Dataset, console, images, seeded
 from distk.commands.arguments import Seed
 from distk.commands.shared import Look, OnData, OnModel, titled
+from distk.console import counted
 from distk.errors import UsageError
 from distk.evaluation import evaluate
 from distk.files import write_atomic
+from distk.look import formed
+from distk.metric import contents
 from distk.options import Without
 from distk.plugins.vae_family.jade.method import Jade
 from distk.plugins.vae_family.jade.metrics import ContentStyleVariance
@@ -129,7 +133,7 @@ def sample(
     on.report([target], of=role, classes=[names[c] for c in chosen])
 
 
-def variance(on: On, of: Of = "primary", seed: Seed = 0) -> None:
+def variance(on: On, look: Look = Look(), of: Of = "primary", seed: Seed = 0) -> None:
     """Write Figure 2: variance within classes (fixed_content.csv), over all images (all.csv), and a heat map.
 
     They go into the folder --out; default: that of the checkpoint.
@@ -144,11 +148,11 @@ def variance(on: On, of: Of = "primary", seed: Seed = 0) -> None:
     folder = on.out or on.path.parent
     if not folder.is_dir():
         raise UsageError(f"--out '{folder}': that folder does not exist.")
-    names = result["code_names"]
+    names, drawn = result["code_names"], formed("variance.png")
     files = {
         "fixed_content.csv": _csv(["class", *names], zip(dataset.spec.classes, result["fixed_content"], strict=False)),
         "all.csv": _csv(["variance", *names], [("all", result["all"])]),
-        "variance.png": ContentStyleVariance.pictures(result)["variance"].png(),
+        drawn: contents(ContentStyleVariance.pictures(result)["variance"], Path(drawn).suffix),
     }
     for file, held in files.items():
         write_atomic(folder / file, held)
@@ -175,7 +179,7 @@ def _chosen(dataset: Any, text: str, n: int, seed: int) -> tuple[Role, Tensor]:
     if not colon:
         rows = dataset.rows("test") if role == "primary" else dataset.secondary_rows("test")
         if n > len(rows):
-            raise UsageError(f"--n {n} is more than the {len(rows):,} test images of the {role}.")
+            raise UsageError(f"--n {n} is more than the {counted(len(rows), 'test image')} of the {role}.")
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:n]
         return role, rows[order.to(rows.device)]
     numbers = [int(part) if part.isdecimal() and part.isascii() else -1 for part in listed.split(",")]

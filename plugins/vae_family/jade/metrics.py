@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from distk.console import progress
 from distk.meaning import count, higher, lower
 from distk.method import eval_mode
 from distk.plugins.vae_family.jade.method import Jade, JadeSingle
+from distk.study.tables import as_figure, windowless
 
 Role = Literal["primary", "secondary"]
 
@@ -227,11 +227,15 @@ class HeatMap:
 
     def png(self) -> bytes:
         """The contents of a PNG file."""
-        return self._drawn("png")
+        return self._drawn(".png")
 
     def svg(self) -> str:
         """The contents of an SVG file."""
-        return self._drawn("svg").decode()
+        return self._drawn(".svg").decode()
+
+    def pdf(self) -> bytes:
+        """The contents of a PDF file."""
+        return self._drawn(".pdf")
 
     def text(self) -> str:
         """Mean of the ratio over classes, one line per latent."""
@@ -241,12 +245,8 @@ class HeatMap:
         )
 
     def _drawn(self, form: str) -> bytes:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(7, 4.2), dpi=90)
-        FigureCanvasAgg(figure)
-        top, bottom = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [1, len(self.fixed)]})
+        tall = [1, len(self.fixed)]
+        figure, ((top,), (bottom,)) = windowless(2, 1, 7, 2.1, sharex=True, height_ratios=tall)
         top.imshow(self.total[None], aspect="auto", cmap="viridis", vmin=0)
         top.set_yticks([0], ["all images"])
         shown = bottom.imshow(
@@ -256,6 +256,4 @@ class HeatMap:
         bottom.set_xticks(range(len(self.names)), self.names, rotation=90)
         figure.colorbar(shown, ax=[top, bottom], label="variance within the class / over all images")
         top.set_title("variance of the posterior means")
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=form, bbox_inches="tight", metadata={"Date": None} if form == "svg" else None)
-        return buffer.getvalue()
+        return as_figure(figure, form, 90)

@@ -15,6 +15,7 @@ from distk import CodeTable, console
 from distk.checkpoint import Header
 from distk.commands.shared import Look, OnData, OnRows, titled
 from distk.config import from_dict
+from distk.console import counted
 from distk.errors import UsageError
 from distk.files import write_atomic
 from distk.nn import kl_to_prior
@@ -90,7 +91,7 @@ def build(
     model = on.open().of(MVAE, "mvae")
     last = model.slots if steps is None else steps
     if last > model.slots:
-        raise UsageError(f"--steps {last}: the model has {model.slots} objects.")
+        raise UsageError(f"--steps {last}: the model has {counted(model.slots, 'object')}.")
     dataset = on.dataset() if image is None or over else None
     if image is not None:
         x = read_image(image, model)
@@ -101,7 +102,7 @@ def build(
         features = model.features(model.objects(x).mean)
         images = [model.render(model.pool(features[:, : k + 1])).sigmoid() for k in range(last)]
     target = on.target("build.png")
-    labels = [f"{k + 1} object{'s' if k else ''}" for k in range(last)]
+    labels = [counted(k + 1, "object") for k in range(last)]
     draw(target, {"input": x, **dict(zip(labels, images, strict=True))}, titled(on.header))
     errors: dict[str, Any] = {}
     if dataset is not None and over:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from distk import Code, DataSpec, DistkError, Latent, LatentSpace, Method, Objective, Step, adam, option, seeded
-from distk.console import warn_once
+from distk.console import counted, warn_once
 from distk.nn import Canvas, bernoulli_nll, kl_to_prior, reparameterise
 
 WIDTH = 32
@@ -295,7 +295,7 @@ class MVAE(MVAEBaseline[Config]):
         slots, most = self.config.slots, self.spec.extra.get("max_sprites", 0)
         self.slots = slots
         if isinstance(most, int) and slots < most:
-            warn_once(f"{slots} slots cannot hold {most} sprites")
+            warn_once(f"{counted(slots, 'slot')} cannot hold {counted(most, 'sprite')}")
         self.dims = CANDIDATE // 2
         groups = [Latent(f"object{i + 1}", "continuous", self.dims, low=-2.25, high=2.25) for i in range(slots)]
         self.latents = LatentSpace.of(*groups)

@@ -9,6 +9,7 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from distk import CodeTable, Dataset, FactorDataset, Method, UsageError
+from distk.console import counted
 
 MNIST_FILES = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte"
 
@@ -51,7 +52,7 @@ def subset(data: Data, fraction: float, seed: int) -> Tensor:
         if count < 2:
             names = data.dataset.spec.classes
             raise UsageError(
-                f"fraction {fraction:g} leaves {count} of {len(own)} examples of class "
+                f"fraction {fraction:g} leaves {count} of {counted(len(own), 'example')} of class "
                 f"'{names[k] if k < len(names) else k}'; it needs at least 2."
             )
         chosen.append(own[torch.randperm(len(own), generator=generator)[:count].to(own.device)])

@@ -53,7 +53,7 @@ def test_the_same_command_again_as_text(distk_command, ran, tiny) -> None:
     code, out, errors = distk_command("study", "run", tiny, "--engine", "instant", "--seeds", "1", "--device", "cpu")
     assert code == 0, errors
     assert "2 runs, 2 of them done already" in errors
-    assert "2 variants x 1 seeds; columns: covstats.cvr, covstats.mapc" in errors
+    assert "2 variants x 1 seed; columns: covstats.cvr, covstats.mapc" in errors
     assert "published" in out
 
 
@@ -77,7 +77,9 @@ def test_a_mistake_is_one_sentence_with_exit_code_2(distk_command, tiny, in_fold
     code, out, errors = distk_command("study", "run", tiny, "--json")
     assert (code, out) == (2, "")
     assert errors.count("error:") == 1
-    assert "'mapp'. Did you mean 'mapc'?" in " ".join(errors.split())
+    assert "unknown number 'mapp' of the metric 'covstats' in column 'covstats.mapp'. Did you mean 'mapc'?" in " ".join(
+        errors.split()
+    )
     assert not (in_folder / "runs").exists()
 
 

@@ -53,10 +53,10 @@ def changed(old: str, new: str) -> str:
         (
             '"covstats.mapc"',
             '"covstats.mapp"',
-            "unknown number of the metric 'covstats' in column 'covstats.mapp': 'mapp'",
+            "unknown number 'mapp' of the metric 'covstats' in column 'covstats.mapp'",
         ),
         ('"covstats.mapc"', '"covstats"', "column 'covstats' names no number of a metric; write METRIC.KEY"),
-        ("seeds = 2", 'seeds = 2\npreset = "sketch"', "unknown preset of the methods of study 'study' 'sketch'"),
+        ("seeds = 2", 'seeds = 2\npreset = "sketch"', "unknown preset 'sketch' of the methods of study 'study'"),
         (
             "[train]",
             "[options.covstats]\nlayr = 'code'\n[train]",
@@ -196,9 +196,9 @@ def test_protocols_and_splits_of_columns_and_of_the_choice(tmp_path) -> None:
     assert (train.keep, train.eval_every) == ("best:factorvae:ignore_factors=shape,split=validation", 5)
     assert preview(made).empty == {}
     for old, new, said in (
-        ('on = "validation"', 'on = "held"', "unknown split of data set 'dsprites' 'held'"),
-        ('split = "test"', 'split = "tset"', "unknown split of data set 'dsprites' 'tset'"),
-        ("validation = 0.25", "", "unknown split of data set 'dsprites' 'validation'"),
+        ('on = "validation"', 'on = "held"', "unknown split 'held' of data set 'dsprites'"),
+        ('split = "test"', 'split = "tset"', "unknown split 'tset' of data set 'dsprites'"),
+        ("validation = 0.25", "", "unknown split 'validation' of data set 'dsprites'"),
     ):
         with pytest.raises(UsageError, match=said):
             preview(planned(CHOSEN.replace(old, new, 1)))

@@ -238,6 +238,19 @@ def test_a_variant_and_a_claim_may_belong_to_one_scale() -> None:
     assert paper.select == {}
 
 
+def test_a_variant_and_a_claim_may_belong_to_several_scales() -> None:
+    text = SCALED.replace('scale = "paper"', 'scale = ["large", "paper"]')
+    text = text.replace("[scale.small]", "[scale.large]\nseeds = 4\n[scale.small]", 1)
+    for scale in ("large", "paper"):
+        recipe = parse(text, "s", scale=scale)
+        assert [v.label for v in recipe.variants] == ["A", "B", "C beta=4"]
+        assert [c.untested for c in recipe.claims] == ["", "", ""]
+    only = "it is asked at --scale large or paper only"
+    assert [c.untested for c in parse(text, "s", scale="small").claims] == ["", only, only]
+    refused(text.replace('scale = "small"', 'scale = ["small", "large"]', 1), "study 's' has two variants 'B'")
+    refused(text.replace('["large", "paper"]', '["large", 3]', 1), "'scale' must be the name of a scale, or a list of")
+
+
 def test_a_scale_that_is_not_there_and_a_label_that_two_have_are_refused() -> None:
     refused(SCALED.replace('scale = "small"', 'scale = "smal"', 1), "study 's' has no scale 'smal': it has paper and")
     refused(SCALED.replace('scale = "small"', 'scale = "paper"', 1), "study 's' has two variants 'B'")

@@ -226,7 +226,7 @@ def test_long_queues_say_so(made, fragile, monkeypatch, capsys) -> None:
     began = time.monotonic()
     monkeypatch.setattr(Fragile, "poll", lambda self: polled(self) if time.monotonic() - began > 2 else [])
     engine.run(made, engine="fragile")
-    assert "2 jobs wait in the queue, after" in capsys.readouterr().err
+    assert "2 jobs waiting in the queue, after" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_cancel_and_logs_as_text_and_as_json(distk_command, made, instant) -> No
     for wrong in ("free/s9", "fee/s0", "free", "../x/s0"):
         code, _, errors = distk_command("study", "logs", made.out, wrong)
         assert code == 2
-        assert "unknown run of" in errors
+        assert "unknown run '" in errors
 
 
 def test_a_study_with_a_runner_stays_here(tiny, tmp_path, plugged, fragile) -> None:

@@ -63,6 +63,20 @@ def test_a_finished_run_says_so(
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("left", ["", ".step-0000004.png.0123456789abcdef.tmp"])
+def test_a_finished_run_gets_the_picture_that_a_kill_prevented(distk_command: Call, run: Path, left: str) -> None:
+    """Killed after its last checkpoint, and before or while the picture of it was written."""
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert run / "samples" / "step-0000004.png" in before
+    (run / "samples" / "step-0000004.png").unlink()
+    if left:
+        (run / "samples" / left).write_bytes(b"half")
+    code, _, err = distk_command("resume", run)
+    assert code == 0
+    assert "is finished" in words(err)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
 def test_fewer_steps_than_are_done_are_refused(distk_command: Call, run: Path) -> None:
     code, out, err = distk_command("resume", run, "--steps", 3)
     assert (code, out) == (2, "")

@@ -13,8 +13,11 @@ from torch import nn
 
 from distk import Dataset, DataSpec, Latent, LatentSpace, Method, Objective, adam
 from distk.data import Files
+from distk.device import Ranks
 from distk.errors import DistkError
-from distk.settings import TrainConfig
+from distk.registry import registry
+from distk.settings import TrainConfig, resolve
+from distk.training.beginning import build
 from distk.training.trainer import Trainer
 
 torch_compiles = pytest.mark.skipif(sys.platform == "win32", reason="torch's compiler wants a C++ compiler")
@@ -104,6 +107,30 @@ def test_a_loss_is_compiled_in_one_piece(no_kernels) -> None:
     assert 2 <= counters["stats"]["unique_graphs"] <= 8
 
 
+def test_an_objective_that_is_updated_again_and_again_is_compiled_once(no_kernels) -> None:
+    from torch._dynamo.utils import counters
+
+    class Often(Two):
+        def objectives(self):
+            one, two = super().objectives()
+            return [one, Objective("two", self.alone, self.two.parameters(), two.optimizer, updates=5)]
+
+        def alone(self, step):
+            return self.two(step.rand(len(step.batch["x"]), 4)).square().mean()
+
+        def phase(self, step):
+            return 0
+
+    graphs = []
+    for steps in (2, 6):
+        counters.clear()
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        trained(Often(), True, steps)
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[1] <= 4, graphs
+
+
 def test_the_same_run_again_gives_the_same_numbers(no_kernels) -> None:
     first, second = made(True), made(True)
     for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
@@ -120,6 +147,47 @@ def test_a_loss_that_cannot_be_compiled_is_named_with_a_way_out(no_kernels) -> N
     torch.manual_seed(0)
     with pytest.raises(DistkError, match=r"^objective 'one' could not be compiled \(.* train without --compile\.$"):
         trained(Twice(), True, 1)
+
+
+def test_an_objective_may_stay_out(no_kernels) -> None:
+    class Apart(Two):
+        def objectives(self):
+            one, two = super().objectives()
+            return [Objective("one", self.slope, self.one.parameters(), one.optimizer, compiles=False), two]
+
+        def slope(self, step):
+            x = step.batch["x"].clone().requires_grad_()
+            step.memo["made"] = self.one(x)
+            (slope,) = torch.autograd.grad(self.two(torch.tanh(step.memo["made"])).sum(), x, create_graph=True)
+            return slope.square().sum()
+
+    states = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        states.append(trained(Apart(), compiled).model.state_dict())
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [e.name for e in registry().entries("method") if not e.load().closed_form])
+def test_every_method_compiles_or_says_which_loss_does_not(method: str, no_kernels) -> None:
+    """Two steps of its demo: the same random numbers, and losses that differ by rounding alone."""
+    from torch._dynamo import reset
+
+    preset = "demo" if "demo" in registry().find("method", method).load().presets else None
+    runs = []
+    for compiled in (False, True):
+        reset()
+        options = {"train": {"device": "cpu", "compile": compiled}}
+        trainer = build(resolve(method, preset=preset, options=options), torch.device("cpu"), Ranks())
+        trainer.initialise()
+        torch.manual_seed(3)
+        for _ in range(2):
+            trainer.step()
+        runs.append((trainer.drain(), trainer.generator.get_state()))
+    assert torch.equal(runs[0][1], runs[1][1])
+    assert runs[0][0] == pytest.approx(runs[1][0], rel=1e-3, abs=1e-4)
 
 
 @torch_compiles

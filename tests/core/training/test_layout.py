@@ -43,9 +43,19 @@ def last(weight: torch.Tensor) -> bool:
     return weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
 
 
-@pytest.mark.parametrize(("name", "expected"), [("fp32", False), ("tf32", True), ("bf16", True)])
-def test_a_precision_for_matrix_units_lays_convolutions_out_for_them(name: str, expected: bool) -> None:
-    made = trainer(precision=name)
+@pytest.mark.parametrize(
+    ("name", "wanted", "expected"),
+    [
+        ("fp32", "auto", False),
+        ("tf32", "auto", True),
+        ("bf16", "auto", True),
+        ("fp32", "on", True),
+        ("fp32", "off", False),
+        ("bf16", "off", False),
+    ],
+)
+def test_convolutions_lie_as_precision_and_the_user_say(name: str, wanted: str, expected: bool) -> None:
+    made = trainer(precision=name, channels_last=wanted)
     for _ in range(3):
         made.step()
     made.check_health()
@@ -68,11 +78,12 @@ def test_a_step_is_the_same_up_to_the_order_of_sums() -> None:
     assert b == pytest.approx(a, rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["tf32", "bf16"])
+@pytest.mark.parametrize("name", ["fp32", "tf32", "bf16"])
 def test_such_a_run_taken_up_again_is_the_run_that_never_stopped(name: str, tmp_path: Path) -> None:
+    turned = {"precision": name, "channels_last": "on"}
     options = {**SMALL["model"], **{f"data_{k}": v for k, v in SMALL["data"].items()}, **SMALL["train"]}
-    whole = distk.train("cascadevae", **options, precision=name, out=tmp_path / "whole", quiet=True)
-    distk.train("cascadevae", **{**options, "steps": 3}, precision=name, out=tmp_path / "part", quiet=True)
+    whole = distk.train("cascadevae", **options, **turned, out=tmp_path / "whole", quiet=True)
+    distk.train("cascadevae", **{**options, "steps": 3}, **turned, out=tmp_path / "part", quiet=True)
     part = resume(tmp_path / "part", steps=6, quiet=True)
     one, other = (checkpoint.load(run.checkpoint)[0].state_dict() for run in (whole, part))
     assert all(torch.equal(one[key], other[key]) for key in one)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import struct
 import sys
 import zipfile
+import zlib
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -242,15 +245,67 @@ def test_what_is_no_clip(tmp_path, seed) -> None:
     write_clips(tmp_path / "two.gif", [noise(seed, 1)])
     with pytest.raises(UsageError, match=r"several forms.*--layout files\|frames"):
         read_clips(tmp_path)
-    with pytest.raises(UsageError, match=r"1 of 1 clips .*'two.gif' has 1"):
+    with pytest.raises(UsageError, match=r"1 of 1 clip .*'two.gif' has 1"):
         open_dataset("clips", {"frames": 2}, folder=tmp_path / "two.gif")
     with pytest.raises(UsageError, match="--data-dir"):
         open_dataset("clips")
     with pytest.raises(UsageError, match="does not exist"):
         read_clips(tmp_path / "nowhere")
-    Image.fromarray(np.zeros((8, 16), np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(DistkError, match="more than 8 bits"):
-        read_clips(tmp_path / "deep.png")
+    Image.fromarray(np.full((8, 16), 3.0, np.float32)).save(tmp_path / "far.tiff")
+    with pytest.raises(DistkError, match=r"far\.tiff' holds floats from 3 to 3, whose range nobody states"):
+        read_clips(tmp_path / "far.tiff")
+    np.savez(tmp_path / "deep.npz", clips=np.zeros((2, 3, 8, 8, 1), np.float32))
+    with pytest.raises(DistkError, match=r"holds no clips.*float32.*--data arrays"):
+        read_clips(tmp_path / "deep.npz")
+
+
+def deep_frames(form: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A strip of three frames 8x8 in 16 bits or as floats, and the frames `[3, 8, 8]` in 8 bits."""
+    draw = np.random.default_rng(seed)
+    if form == "float.tiff":
+        strip = draw.random((8, 24), dtype=np.float32)
+        plain = np.rint(strip * 255)
+    else:
+        strip = draw.integers(0, 65536, (8, 24), dtype=np.uint16)
+        plain = np.rint(strip / 257)
+    return strip, plain.reshape(8, 3, 8).transpose(1, 0, 2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("form", ["16.png", "16.tiff", "16.pgm", "float.tiff"])
+def test_frames_of_more_than_8_bits_are_scaled_by_their_range(
+    tmp_path: Path, seed: int, form: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a strip, of a folder of frames and of a single picture, in grey; Pillow would cut at 255."""
+    from distk import console
+
+    monkeypatch.setattr(console, "_warned", set())
+    strip, plain = deep_frames(form, seed)
+    Image.fromarray(strip).save(tmp_path / f"strip.{form}")
+    (tmp_path / "frames" / "one").mkdir(parents=True)
+    for t in range(3):
+        Image.fromarray(strip[:, 8 * t : 8 * t + 8]).save(tmp_path / "frames" / "one" / f"{t}.{form}")
+    for found in (read_clips(tmp_path / f"strip.{form}"), read_clips(tmp_path / "frames", layout="frames")):
+        assert found.lengths == [3]
+        assert np.array_equal(found.frames, np.repeat(plain[:, None], 3, 1))
+    assert capsys.readouterr().err.count("more than 8 bits a channel are scaled") == 1
+
+
+def test_colours_of_16_bits_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    """A PNG whose colours have 16 bits, which Pillow reads in 8 without a word."""
+    from distk import console
+
+    monkeypatch.setattr(console, "_warned", set())
+    rows = b"".join(b"\0" + bytes(range(96)) for _ in range(8))  # 16 pixels of 6 bytes in each row
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", 16, 8, 16, 2, 0, 0, 0)
+    parts = (chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    found = read_clips(tmp_path / "deep.png")
+    assert found.frames[0, :, 0, 0].tolist() == [0, 2, 4]
+    assert "more than 8 bits a channel are scaled" in capsys.readouterr().err
 
 
 def test_clips_of_several_sizes_ask_for_one(tmp_path, seed) -> None:
@@ -306,6 +361,23 @@ def test_a_gif_that_unpacks_without_end_is_refused(tmp_path, monkeypatch) -> Non
     monkeypatch.setattr(module, "RATIO", 50)
     with pytest.raises(DistkError, match="unpacks to more than 50 values a byte"):
         list(decode.gif(b"", str(tmp_path / "g.gif"), asdict(Fit())))
+
+
+def test_a_gif_that_claims_a_large_canvas_is_refused_before_it_takes_the_memory(tmp_path, seed) -> None:
+    """Six frames of 16x12 pixels on a canvas of 61 million took 1.3 GB; so did a later frame that lies far out."""
+    content = bytearray(gif(np.random.default_rng(seed).integers(0, 256, (6, 12, 16, 3), np.uint8), 10))
+    content[6:10] = (1817).to_bytes(2, "little") + (33747).to_bytes(2, "little")
+    (tmp_path / "wide.gif").write_bytes(content)
+    content[6:10] = (16).to_bytes(2, "little") + (12).to_bytes(2, "little")
+    second = content.index(b"\x2c", content.index(b"\x2c", 13 + 768) + 9)
+    content[second + 1 : second + 5] = (8000).to_bytes(2, "little") * 2
+    (tmp_path / "far.gif").write_bytes(content)
+    for name, said in (
+        ("wide", r"wide\.gif' has 1817x33747 pixels; at most 8,388,608"),
+        ("far", r"far\.gif' claims to be an enormous image"),
+    ):
+        with pytest.raises(DistkError, match=said):
+            list(decode.gif(b"", str(tmp_path / f"{name}.gif"), asdict(Fit())))
 
 
 def test_a_gif_whose_canvas_grows_is_refused(tmp_path) -> None:

@@ -18,7 +18,7 @@ from distk.data import Dataset, open_dataset
 from distk.metric import CodeTable
 from distk.plugins.gan_family.ldf import judge as judges
 from distk.plugins.gan_family.ldf import race as races
-from distk.plugins.gan_family.ldf.figures import CURVES, curves_png
+from distk.plugins.gan_family.ldf.figures import CURVES, curves_figure
 from distk.plugins.gan_family.ldf.judge import (
     FILE,
     Judge,
@@ -36,6 +36,7 @@ from distk.plugins.gan_family.ldf.study import ends, keep, time_of
 from distk.plugins.gan_family.ldf.validity import VideoValidity, acting, background, nearest, pacman_at, walks
 from distk.study import engine
 from distk.study.plan import plan
+from distk.study.tables import as_figure
 
 CPU = torch.device("cpu")
 
@@ -372,8 +373,8 @@ def test_scores_of_two_judges_are_not_drawn_together() -> None:
         for variant, judge in (("joint", "aaa"), ("scratch", "bbb"))
     ]
     with pytest.raises(UsageError, match=r"different judges \(aaa, bbb\)"):
-        curves_png(rows)
-    assert curves_png(rows[:1])[:4] == b"\x89PNG"
+        curves_figure(rows)
+    assert as_figure(curves_figure(rows[:1]), ".png")[:4] == b"\x89PNG"
 
 
 def test_a_race_on_the_command_line(distk_command: Any) -> None:

@@ -192,9 +192,9 @@ def test_mnistgrid_reads_mnist(real):
     ("options", "message"),
     [
         ({"grid": 1}, "below the smallest allowed value 2"),
-        ({"grid": 2, "blocks": 3}, "free cells"),
-        ({"grid": 2, "blocks": 1, "switches": 4}, "4 switches do not fit on 3 free cells"),
-        ({"grid": 20, "size": 30}, "pixels are too few"),
+        ({"grid": 2, "blocks": 3}, "cells that are free"),
+        ({"grid": 2, "blocks": 1, "switches": 4}, "4 switches cannot fit on 3 free cells"),
+        ({"grid": 20, "size": 30}, "pixels cannot show"),
         ({"actions": "jump"}, "none of basic4"),
         ({"grid": 6, "switches": 16}, "too large"),
     ],

@@ -1,5 +1,6 @@
 """Grasps so few that they are made in a second, and trained models of them."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,3 +49,20 @@ def model_of(grasps):
         return chosen.method(chosen.model, grasps.spec).eval()
 
     return build
+
+
+@pytest.fixture
+def corner(tmp_path):
+    """A folder of two meshes: a box, and a closed surface that is not convex, an L."""
+    trimesh = pytest.importorskip("trimesh", reason="trimesh is not installed: pip install 'distk[mesh]'")
+    pytest.importorskip("coacd", reason="CoACD is not installed: pip install 'distk[physics]'")
+    profile = np.array([[0, 0], [0.06, 0], [0.06, 0.02], [0.02, 0.02], [0.02, 0.06], [0, 0.06]])
+    sides = [[i, (i + 1) % 6, 6 + (i + 1) % 6] for i in range(6)] + [[i, 6 + (i + 1) % 6, 6 + i] for i in range(6)]
+    flat = [[0, 1, 2], [0, 2, 3], [0, 3, 4], [0, 4, 5]]
+    faces = sides + [face[::-1] for face in flat] + [[6 + i for i in face] for face in flat]
+    corners = np.concatenate([np.c_[profile, np.zeros(6)], np.c_[profile, np.full(6, 0.05)]])
+    folder = tmp_path / "bodies"
+    folder.mkdir()
+    trimesh.Trimesh(corners, faces).export(folder / "corner.obj")
+    trimesh.creation.box((0.04, 0.06, 0.1)).export(folder / "box.obj")
+    return folder

@@ -17,6 +17,8 @@ from PIL import Image
 import distk
 from distk import cli
 from distk.data import open_dataset
+from distk.errors import UsageError
+from distk.plugins.rl_control.grasping import bodies, engines, shards
 from distk.plugins.rl_control.grasping.gripper import holds
 from distk.plugins.rl_control.grasping.projection import composed
 
@@ -86,6 +88,23 @@ def test_mujoco_without_the_extra(tmp_path, monkeypatch):
     found = call("grasping", "make-data", "--labels", "mujoco", *SIZES, "--out", tmp_path / "g")
     assert found.code == 2
     assert "pip install 'distk[physics]'" in found.err
+
+
+def test_pieces_are_written_and_read_again(corner, tmp_path):
+    pytest.importorskip("mujoco", reason="MuJoCo is not installed: pip install 'distk[physics]'")
+    out = tmp_path / "grasps"
+    sizes = ("--grasps", 4, "--demos", 1, "--scenes", 1, "--azimuths", 1, "--size", 32, "--voxels", 8)
+    made = call("grasping", "make-data", "--meshes", corner, "--labels", "mujoco", *sizes, "--out", out)
+    assert made.code == 0, made.err
+    with np.load(out / "shapes.npz") as held:
+        assert held["pieces"].shape[0] == 2
+    read = shards.read(out / "meta.json")
+    assert read.meta["labels"] == "mujoco"
+    pose = torch.eye(4).unsqueeze(0)
+    assert engines.engine("mujoco")(read.shapes, torch.zeros(1, dtype=torch.long), pose).shape == (1,)
+    bare = bodies.Grids(read.shapes.values, read.shapes.low, read.shapes.spacing)
+    with pytest.raises(UsageError, match="objects in convex pieces, which these have not"):
+        engines.engine("mujoco")(bare, torch.zeros(1, dtype=torch.long), pose)
 
 
 def test_plan(runs, tmp_path, tiny):

@@ -8,7 +8,7 @@ import torch
 
 from distk import UsageError
 from distk.errors import DistkError
-from distk.plugins.rl_control.grasping import bodies, meshes
+from distk.plugins.rl_control.grasping import bodies, engines, meshes
 from distk.plugins.rl_control.grasping.meshes import Reading, distances, found, grid_of, grids, inside, load, solid
 
 trimesh = pytest.importorskip("trimesh", reason="trimesh is not installed: pip install 'distk[mesh]'")
@@ -122,7 +122,7 @@ def test_all_files_are_read_before_the_first_is_computed(tmp_path, box, monkeypa
 
 
 def test_folders(tmp_path, box):
-    with pytest.raises(UsageError, match="holds 1 files"):
+    with pytest.raises(UsageError, match="holds 1 file "):
         found(tmp_path)
     (tmp_path / "cup").mkdir()
     box.rename(tmp_path / "cup" / "a.STL")
@@ -161,3 +161,42 @@ def test_a_real_surface_that_is_not_closed(real):
         pytest.skip("this teapot is closed")
     with pytest.raises(UsageError, match="is not closed"):
         solid(path, Reading(scale=0.03, up="y"))
+
+
+# Convex pieces, and physics on meshes
+
+
+def test_convex_pieces_fill_what_they_stand_for(corner):
+    spatial = pytest.importorskip("scipy.spatial")
+    triangles, closed = load(corner / "corner.obj", COARSE)
+    assert closed
+    parts = meshes.convex(triangles)
+    assert len(parts) > 1, "an L is not convex"
+    assert sum(spatial.ConvexHull(part).volume for part in parts) == pytest.approx(0.05 * 0.0020, rel=0.02)
+    low, high = triangles.min((0, 1)), triangles.max((0, 1))
+    assert all((part >= low - 1e-4).all() and (part <= high + 1e-4).all() for part in parts)
+
+
+def test_physics_holds_a_mesh_as_it_holds_the_box_that_it_is(corner):
+    pytest.importorskip("mujoco", reason="MuJoCo is not installed: pip install 'distk[physics]'")
+    shapes = grids([corner / "box.obj", corner / "corner.obj"], Reading(samples=24, convex=True))
+    assert shapes.only(1).pieces.shape[0] == 1
+    down = torch.tensor([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]])
+    high, beside, into = down.clone(), down.clone(), down.clone()
+    high[2, 3], beside[2, 3], into[2, 3] = 0.13, 0.13, 0.13
+    beside[0, 3], into[0, 3] = 0.2, 0.025
+    holds = engines.engine("mujoco")(shapes, torch.zeros(3, dtype=torch.long), torch.stack([high, beside, into]))
+    assert holds.tolist() == [True, False, False]
+
+
+def test_open_meshes_have_no_convex_pieces(tmp_path):
+    whole = trimesh.creation.cylinder(0.04, 0.1)
+    trimesh.Trimesh(whole.vertices, whole.faces[whole.face_normals[:, 2] < 0.9]).export(tmp_path / "open.obj")
+    with pytest.raises(UsageError, match="cut into convex pieces for --labels mujoco"):
+        solid(tmp_path / "open.obj", Reading(convex=True, open="shell"))
+
+
+def test_without_coacd_the_command_that_installs_it_is_said(box, monkeypatch):
+    monkeypatch.setitem(sys.modules, "coacd", None)
+    with pytest.raises(UsageError, match=r"pip install 'distk\[physics\]'"):
+        grids([box, box], Reading(samples=24, convex=True))

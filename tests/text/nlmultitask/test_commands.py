@@ -187,7 +187,7 @@ def test_other_models_and_missing_columns_are_refused(distk_command: Any, tmp_pa
     code, _, err = distk_command(*line, "--decoders", "rep,de", "--out", "unequal")
     assert code == 2
     told = " ".join(err.split())
-    assert "train.de' has 1 lines and" in told
+    assert "train.de' has 1 line and" in told
     assert "train.en' 18;" in told
 
 

@@ -291,7 +291,7 @@ def test_batches_that_are_too_small(capsys) -> None:
     trainer(batch=31).step()
     assert "batch 31 is small" in capsys.readouterr().err
     trainer(batch=40, items=79).step()
-    assert "79 items are fewer than two batches of 40" in capsys.readouterr().err
+    assert "79 items cannot fill two batches of 40" in capsys.readouterr().err
 
 
 def test_presets_are_settings_that_hold() -> None:

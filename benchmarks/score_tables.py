@@ -1,0 +1,81 @@
+"""Tables of codes whose worth is known, for the benchmarks of scores."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from distk import CodeTable
+
+SIZES = (2, 3, 6, 8, 10, 7)
+KINDS = ("perfect", "rotated", "overcomplete", "dependent", "noise")
+VALUES = 6
+"""Values of each factor of the tables whose time and memory is measured."""
+
+
+def tables(seed: int = 0) -> dict[str, CodeTable]:
+    """The five codes, as tables that every score takes."""
+    generator = torch.Generator().manual_seed(seed)
+    grid = torch.cartesian_prod(*[torch.arange(size) for size in SIZES])
+    unit = _standard(grid)
+    k = len(SIZES)
+
+    def noise(rows: int, width: int) -> Tensor:
+        return torch.randn(rows, width, generator=generator, dtype=torch.float64)
+
+    rotation = torch.linalg.qr(noise(k, k)).Q
+    copies = torch.cat([unit, -2 * unit, unit**3 / 3], 1)
+    made = {
+        "perfect": unit + 0.01 * noise(len(grid), k),
+        "rotated": unit @ rotation + 0.01 * noise(len(grid), k),
+        "overcomplete": torch.cat([copies + 0.01 * noise(len(grid), 3 * k), noise(len(grid), 3)], 1),
+        "noise": noise(len(grid), k),
+    }
+    found = {name: table(codes, grid, True) for name, codes in made.items()}
+    # The second factor follows the first, the fourth the third, with some freedom.
+    rows = torch.stack([torch.randint(size, (15_000,), generator=generator) for size in SIZES], 1)
+    free = torch.rand(15_000, generator=generator)
+    rows[:, 1] = torch.where(free < 0.6, rows[:, 0] * 2, rows[:, 1])
+    rows[:, 3] = torch.where(free < 0.5, rows[:, 2] + 1, rows[:, 3])
+    found["dependent"] = table(_standard(rows) + 0.01 * noise(15_000, k), rows, False)
+    return {name: found[name] for name in KINDS}
+
+
+def _standard(factors: Tensor) -> Tensor:
+    values = factors.double()
+    return (values - values.mean(0)) / values.std(0)
+
+
+def table(codes: Tensor, factors: Tensor, grid: bool) -> CodeTable:
+    """Codes [n, D] with deviations of 0.1 and ordered factors [n, K], of which every value occurs."""
+    d, sizes = codes.shape[1], tuple(int(n) + 1 for n in factors.amax(0))
+    names = tuple(f"f{i + 1}" for i in range(factors.shape[1]))
+    return CodeTable(
+        codes,
+        [f"c{i + 1}" for i in range(d)],
+        ["continuous"] * d,
+        factors,
+        names,
+        sizes,
+        ("ordinal",) * len(names),
+        grid=grid,
+        std=torch.full((1, 1), 0.1, dtype=codes.dtype, device=codes.device).expand(codes.shape),
+        source="these codes",
+    )
+
+
+def noisy(rows: int, width: int, factors: int, values: int = VALUES, device: str = "cpu") -> CodeTable:
+    """Independent factors [rows, factors] and codes float64 [rows, width]: a noisy copy of each factor, then noise.
+
+    Column by column, so that making it takes little more memory than it has.
+    """
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.empty(rows, factors, dtype=torch.int64)
+    codes = torch.empty(rows, width, dtype=torch.float64)
+    for d in range(width):
+        column = 0.5 * torch.randn(rows, generator=generator, dtype=torch.float64)
+        if d < factors:
+            truth[:, d] = torch.randint(values, (rows,), generator=generator)
+            column += _standard(truth[:, d, None])[:, 0]
+        codes[:, d] = column
+    return table(codes.to(device), truth.to(device), False)
