@@ -120,7 +120,7 @@ def test_damaged_archives_are_refused(tmp_path) -> None:
     np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": (737280, 64, 64)})
     with zipfile.ZipFile(tmp_path / NPZ, "w") as archive:
         archive.writestr("imgs.npy", buffer.getvalue() + bytes(4096 * 5))
-    with pytest.raises(DistkError, match="ends after 0 of 737280"):
+    with pytest.raises(DistkError, match="ends after 0 of 737,280"):
         open_dataset("dsprites", folder=tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="found none of"):

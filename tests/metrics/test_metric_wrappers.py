@@ -284,7 +284,7 @@ def test_options_go_to_the_metrics_that_know_them(loose) -> None:
     assert "reasons" not in said["active-units"]
     with pytest.raises(UsageError, match="'cascade' is none of dlib, cascadevae"):
         evaluate(loose, ["factorvae"], protocol="cascade")
-    with pytest.raises(UsageError, match=r"has the setting 'protocoll'. Did you mean 'protocol'\?"):
+    with pytest.raises(UsageError, match=r"has no setting 'protocoll'. Did you mean 'protocol'\?"):
         evaluate(loose, ["factorvae"], protocoll="cascadevae")
     with pytest.raises(UsageError, match="below the smallest"):
         evaluate(loose, ["mig", "irs"], bins=1)

@@ -44,7 +44,7 @@ def mutual_information(now: Sequence[Tensor], then: Sequence[Tensor], k: int = 3
     n = len(now[0])
     if n < k + 2:
         raise ValueError(
-            f"no distance to the {k}th neighbour can be measured over {counted(n, 'pair')}: at least {k + 2} are needed"
+            f"no distance to neighbour {k} can be measured over {counted(n, 'pair')}: at least {k + 2} are needed"
         )
     psi = torch.special.digamma
     head = float(psi(torch.tensor([float(k), float(n)], dtype=torch.float64)).sum())

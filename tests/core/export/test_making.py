@@ -180,12 +180,12 @@ def test_inputs_are_of_the_data_and_the_prior(model: Method) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--what", "third"], 2, "'third' is not one of"),
-        (["--format", "pickle"], 2, "'pickle' is not one of"),
+        (["--what", "third"], 2, "'third' is none of"),
+        (["--format", "pickle"], 2, "'pickle' is none of"),
         (["--format", "torchscript", "--out", "model.onnx", "--what", "decoder"], 2, "cannot end in '.onnx'"),
         (["--format", "torchscript", "--out", "model.ts"], 2, "there are two to write"),
         (["--format", "torchscript", "--out", "no/model.ts", "--what", "decoder"], 2, "'no' does not exist"),
-        (["--batch", "0"], 2, "'--batch'"),
+        (["--batch", "0"], 2, "--batch: '0' is below"),
     ],
 )
 def test_a_mistake_is_one_sentence(run: Path, distk_command, arguments: list[str], code: int, words: str) -> None:

@@ -111,7 +111,7 @@ def test_too_few_items_or_numbers(generator: torch.Generator) -> None:
     x = rows(20, 10, generator)
     with pytest.raises(UsageError, match="6 components cannot come from 5 training items"):
         fitted(Vectors(x, 5), 6)
-    with pytest.raises(UsageError, match="more than the 3 training items"):
+    with pytest.raises(UsageError, match="6 components cannot come from 3 training items"):
         fitted(Vectors(x, 20), 6, fit_items=3)
     with pytest.raises(ValueError, match="at most as many components"):
         fitted(Vectors(x, 20), 11)

@@ -71,7 +71,7 @@ def test_plan_from_a_place_to_a_place(runs, tmp_path):
     said = call("dyncontent", "plan", runs["rce"], "--runs", 1, "--horizon", 2, "--start", "5,6", "--goal", "5,8",
                 "--iterations", 1, "--open-loop", "--out", tmp_path / "q.png")  # fmt: skip
     assert said.returncode == 0, said.stderr
-    assert "1 plans of 2 moves" in said.stdout
+    assert "1 plan of 2 moves" in said.stdout
     with np.load(tmp_path / "q.npz") as held:
         assert set(held.files) == {"states_x", "actions_x", "cost_x", "success_x"}
         assert held["states_x"][0, 0].tolist() == [5.0, 6.0]

@@ -134,7 +134,7 @@ def test_an_object_without_a_surface_above_the_table():
 def test_objects_that_nothing_holds():
     wide = bodies.packed([([(0, 0), (0.12, 0), (0.12, 0.2), (0, 0.2)], [])] * 2)
     draw = torch.Generator().manual_seed(0)
-    with pytest.raises(UsageError, match=r"object 'drum': 0 of [\d,]+ grasps hold"):
+    with pytest.raises(UsageError, match=r"object 'drum': 0 of [\d,]+ grasps held"):
         generator.demonstrations(wide, 0, 3, draw, CPU, lambda s, w, p: torch.zeros(len(p), dtype=torch.bool), "drum")
 
 
