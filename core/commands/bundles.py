@@ -46,13 +46,13 @@ class OnModel(Bundle):
 
         Raises NotServed where the model lacks one of the abilities that `command` needs.
         """
-        from distk.commands import shared
+        from distk.commands import opening
 
         if self.out is not None:
-            shared.check_folder(self.out)
-        self.path, self.model, self.header = shared.opened(self.checkpoint, self.device)
+            opening.check_folder(self.out)
+        self.path, self.model, self.header = opening.opened(self.checkpoint, self.device)
         if command:
-            shared.require(self.model, self.header, command, *abilities)
+            opening.require(self.model, self.header, command, *abilities)
         return self
 
     def of(self, cls: type[M], methods: str) -> M:
@@ -69,22 +69,22 @@ class OnModel(Bundle):
 
     def shown(self, name: str) -> Path:
         """As `target`, for what `present` writes: the suffix is one of the forms of the opened model's items."""
-        from distk.commands import shared
+        from distk.commands import opening
 
-        first, *also = shared.forms(self.model)
+        first, *also = opening.forms(self.model)
         return self.target(f"{name}{first}", *also)
 
     def beside(self, name: str, *also: str) -> Path:
         """`--out`, or the file `name` beside the checkpoint. also: suffixes that `--out` may have beside its own."""
-        from distk.commands import shared
+        from distk.commands import opening
 
-        return shared.beside(self.path, self.out, name, *also)
+        return opening.beside(self.path, self.out, name, *also)
 
     def report(self, files: list[Path], **values: Any) -> None:
         """Say which files were written: JSON on stdout with `values`, or a line each."""
-        from distk.commands import shared
+        from distk.commands import opening
 
-        shared.report(files, self.json, **values)
+        opening.report(files, self.json, **values)
 
 
 @dataclass(kw_only=True)
@@ -112,9 +112,9 @@ class OnData(OnModel):
 
     def dataset(self) -> Dataset:
         """The data set that the opened model was trained on, or the one that `--data` names."""
-        from distk.commands import shared
+        from distk.commands import opening
 
-        return shared.its_data(self.model, self.header, self.data, self.data_dir)
+        return opening.its_data(self.model, self.header, self.data, self.data_dir)
 
     def other_data(self) -> str:
         """What files are called after when the data are not those of the training; empty where they are."""
@@ -198,6 +198,6 @@ class OnRows(OnData):
 
     def rows(self, dataset: Dataset, n: int) -> Tensor:
         """`n` different rows of the split, int64 `[n]`, drawn by the seed."""
-        from distk.commands import shared
+        from distk.commands import opening
 
-        return shared.choose_rows(dataset, n, self.seed, self.split)
+        return opening.choose_rows(dataset, n, self.seed, self.split)

@@ -275,7 +275,7 @@ def test_a_digest_tells_names_shapes_types_and_values_apart(generator: torch.Gen
     [
         (["-m", "mig", "-m", "dci", "--protocol", "cascadevae"], "'cascadevae' is none of dlib"),
         (["-m", "mig", "--set", "dci.trees=3"], "'dci' is none of mig"),
-        (["-m", "mig", "--set", "nonsense=3"], "has the setting 'nonsense'"),
+        (["-m", "mig", "--set", "nonsense=3"], "has no setting 'nonsense'"),
         (["-m", "mig", "--set", "mig.bins=none"], "bins"),
     ],
 )
@@ -285,7 +285,7 @@ def test_settings_are_checked_before_the_model_is_opened(
     def opened(*arguments: Any) -> Any:
         raise AssertionError("the model was opened")
 
-    monkeypatch.setattr("distk.commands.shared.open_model", opened)
+    monkeypatch.setattr("distk.commands.opening.open_model", opened)
     code, out, err = distk_command("eval", run, *words)
     assert (code, out) == (2, ""), err
     assert why in " ".join(err.split())

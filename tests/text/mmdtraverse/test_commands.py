@@ -143,8 +143,8 @@ def test_other_examples_are_drawn_where_they_are_asked_for(run: Path, distk_comm
         ("--to 1 -s phone --lambda 1 --lambda-rel 1", "give one of --lambda, --lambda-rel and --lambda-path"),
         ("--to 1 -s phone --lambda-path 1,x", "--lambda-path '1,x' is no list of numbers"),
         ("--to 1 -s phone --lambda-path=-1", "--lambda-path '-1' is no list of numbers"),
-        ("--to 1 -s phone --lambda=-1", "'--lambda'"),
-        ("--to 1 -s phone --n-source 1", "'--n-source'"),
+        ("--to 1 -s phone --lambda=-1", "--lambda: '-1' is below"),
+        ("--to 1 -s phone --n-source 1", "--n-source: '1' is below"),
         ("--to 1 -s phone --filter-words zebra", "--filter-words: 'zebra' is no word of the training text"),
     ],
 )

@@ -161,7 +161,7 @@ def test_words_that_do_not_fit(run_folder: Path, distk_command, monkeypatch: pyt
         (("jade", "transfer", run_folder, "--content", "primary:1,x"), "row numbers from 0"),
         (("jade", "transfer", run_folder, "--content", "primary:99999"), "row numbers from 0"),
         (("jade", "transfer", run_folder, "-n", 61), "more than the 60 test images"),
-        (("jade", "traverse", run_folder, "--part", "both"), "'both' is not one of"),
+        (("jade", "traverse", run_folder, "--part", "both"), "'both' is none of"),
         (("jade", "sample", run_folder, "--class", "11"), "none of 0, 1, 2"),
         (("jade", "variance", run_folder, "--out", "nowhere"), "does not exist"),
         (("train", "jade", "--labels-per-class", 0), "labels-per-class"),

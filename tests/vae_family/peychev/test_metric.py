@@ -109,14 +109,14 @@ def test_the_metric_is_higgins_change_with_another_protocol(seed: int) -> None:
 
 
 def test_a_table_that_is_no_grid(generator: torch.Generator, seed: int) -> None:
-    factors = grid((2, 6, 6))[torch.randperm(72, generator=generator)]
+    factors = grid((2, 8, 8))[torch.randperm(128, generator=generator)]
     table = CodeTable(
         factors.float(),
         ["a", "b", "c"],
         ["continuous"] * 3,
         factors,
         ("s", "x", "y"),
-        (2, 6, 6),
+        (2, 8, 8),
         ("categorical", "ordinal", "ordinal"),
     )
     metric = registry().find("metric", "change-one-factor").load()

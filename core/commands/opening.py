@@ -1,4 +1,4 @@
-"""What commands that look into a trained model share: opening, choosing rows, writing; the options are `bundles`."""
+"""What commands that look into a trained model do alike: opening, choosing rows, writing, saying what was written."""
 
 from __future__ import annotations
 
@@ -12,11 +12,6 @@ from torch import Tensor
 
 from distk import console, images, look
 from distk.checkpoint import Header
-from distk.commands.bundles import UNFIT as UNFIT
-from distk.commands.bundles import Look as Look
-from distk.commands.bundles import OnData as OnData
-from distk.commands.bundles import OnModel as OnModel
-from distk.commands.bundles import OnRows as OnRows
 from distk.console import note
 from distk.data import Dataset
 from distk.errors import NotServed, UsageError
