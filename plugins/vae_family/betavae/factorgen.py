@@ -106,7 +106,8 @@ class FactorGen(Method[Config]):
         self.mark_steps = [first_step(config, mark) for mark in config.marks]
         # KL of every channel when C first reached each of `capacities`; -1 where it has not.
         self.register_buffer("curve", torch.full((POINTS, k), -1.0))
-        self.capacities = torch.linspace(config.c_min, config.c_max, POINTS, dtype=torch.float64).tolist()
+        width = config.c_max - config.c_min
+        self.capacities = [config.c_min + width * i / (POINTS - 1) for i in range(POINTS)]
         self.point_steps: dict[int, list[int]] = {}
         for i, c in enumerate(self.capacities):
             at = config.c_steps if i == POINTS - 1 else first_step(config, c)
