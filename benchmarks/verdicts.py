@@ -2,8 +2,9 @@
 
     python benchmarks/verdicts.py [--write]
 
-Reads every results/study-NAME-SCALE-WHERE.csv, which is the results.csv of a study; further words may stand between. The claims are those of the recipe
-as it stands, judged on these rows as `distk study report` judges them. Without --write the text is printed.
+Reads every results/study-NAME-SCALE-WHERE.csv, which is the results.csv of a study; further words may stand between.
+The claims are those of the recipe as it stands, judged on these rows as `distk study report` judges them. Without
+--write the text is printed.
 """
 
 from __future__ import annotations
