@@ -179,7 +179,7 @@ PARTS: dict[str, list[str]] = {
         *("--repeat", "100", "--json"),
     ],
     "moves": ["moves.py", "--device", "cuda", "--rows", "64,512,4096", "--json"],
-    "kills": ["soaks.py", "--device", "cuda", "--kills", "3", "--minutes", "8", "--csv"],
+    "kills": ["soaks.py", "--device", "cuda", "--kills", "3", "--minutes", "8", "--json"],
     "field": ["field.py", "--share", "1", "--devices", "cpu", "cuda", "--json"],
 }
 """Parts that are programs of their own: their arguments, of which the last takes a file."""
@@ -214,7 +214,7 @@ def study(name: str, out: Path, seconds: float) -> dict[str, Any]:
     folder = out / f"study-{name}"
     how = [
         "--scale",
-        "medium" if name == "grasping" else "gpu",
+        "gpu",
         "--device",
         "cuda",
         "--jobs",
