@@ -2,8 +2,9 @@
 
     python benchmarks/verdicts.py [--write]
 
-Reads every results/study-NAME-SCALE-WHERE.csv, which is the results.csv of a study. The claims are those of the recipe
-as it stands, judged on these rows as `distk study report` judges them. Without --write the text is printed.
+Reads every results/study-NAME-SCALE-WHERE.csv, which is the results.csv of a study; further words may stand between.
+The claims are those of the recipe as it stands, judged on these rows as `distk study report` judges them. Without
+--write the text is printed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from distk.study.store import read_rows
 
 HERE = Path(__file__).resolve().parents[1]
 PAGE, FROM, TO = HERE / "docs" / "studies.md", "<!-- verdicts: benchmarks/verdicts.py -->", "<!-- end of verdicts -->"
+SCALES = ("small", "medium", "gpu", "paper")
 KINDS = (HOLDS, FAILS, FEW, UNTESTED)
 
 
@@ -48,8 +50,9 @@ def files() -> Iterator[tuple[Path, str, str, str]]:
     for path in sorted((HERE / "results").glob("study-*.csv")):
         words = path.stem.removeprefix("study-")
         name = next(n for n in names if words.startswith(f"{n}-"))
-        scale, _, where = words.removeprefix(f"{name}-").partition("-")
-        yield path, name, scale, where
+        rest = words.removeprefix(f"{name}-").split("-")
+        scale = next(word for word in rest if word in SCALES)
+        yield path, name, scale, "-".join(word for word in rest if word != scale)
 
 
 def told() -> list[Told]:
