@@ -1,7 +1,7 @@
 """A soak over methods and misfortunes: kills, a full disk, too little memory, a clock set back; seeds and studies.
 
     python benchmarks/soaks.py [--methods all|a,b,c] [--kills 5] [--part 1/4] [--device cpu] [--minutes 60]
-                               [--engines local,ray] [--csv FILE]
+                               [--engines local,ray] [--csv FILE] [--json FILE]
 
 Every row is one run: left alone once, and once killed or starved and taken up again with what distk itself offers. It
 is right when both end the same: every tensor, every row of the log (but the times), every picture, and nothing
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import random
 import resource
 import shutil
@@ -265,6 +266,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--csv", type=Path)
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     soak.warm()
@@ -280,6 +282,8 @@ def main() -> None:
                 table = csv.DictWriter(file, COLUMNS)
                 table.writeheader()
                 table.writerows(made)
+        if arguments.json:
+            arguments.json.write_text(json.dumps({"rows": made}, indent=1) + "\n")
         if time.monotonic() - began > 60 * arguments.minutes:
             break
     sys.exit(1 if any(found["result"] != "the same" for found in made) else 0)

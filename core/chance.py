@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distk.console import counted
 from distk.errors import DistkError, UsageError
 from distk.metric import CodeTable, Metric
 
@@ -39,11 +40,13 @@ def shuffled(table: CodeTable, seed: int) -> CodeTable:
 
 
 def half(table: CodeTable, rows: int, seed: int) -> CodeTable:
-    """Half of `rows` rows of the table, in their order, without replacement: they are no grid."""
+    """Half of `rows` rows of the table, without replacement: they are no grid. In their order, except those of a grid,
+    which lie sorted by its factors: predictors are fitted on the first rows and tested on the last."""
     generator = torch.Generator().manual_seed(seed)
 
     def some(count: int) -> Tensor:
-        return torch.randperm(count, generator=generator)[: min(rows, count) // 2].sort().values
+        chosen = torch.randperm(count, generator=generator)[: min(rows, count) // 2]
+        return chosen if table.grid else chosen.sort().values
 
     def of(values: Tensor | None, index: Tensor) -> Tensor | None:
         return None if values is None else values[index.to(values.device)]
@@ -96,7 +99,9 @@ def intervals(
 
     used = sum(result.get("rows_used", ())) or len(table)
     if not len(table) or used < FEWEST:
-        raise UsageError(f"no interval: {used if len(table) else 'no'} rows of codes, and it takes {FEWEST}")
+        raise UsageError(
+            f"no interval: {counted(used, 'row') if len(table) else 'no rows'} of codes, and it takes {FEWEST}"
+        )
     runs = [compute(half(table, used, seed + i), seed) for i in range(n)]
     if all(dict(run) == dict(runs[0]) for run in map(_plain, runs)) and n > 1:
         raise UsageError("no interval: this score chooses the items that it looks at by itself")

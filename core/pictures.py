@@ -30,9 +30,9 @@ SERIAL = frozenset({".gif", ".webp", ".tif", ".tiff", ".png"})
 """Kinds of files that may hold several frames."""
 LARGEST = 1 << 26
 """Pixels of one picture; more would take hundreds of megabytes to decode."""
-LARGEST_ANIMATED = 1 << 23
-"""Pixels of a frame of a GIF, enough for 3840x2160: its decoder holds the canvas several times, and a few damaged bytes
-make that large."""
+LARGEST_OF = {b"GIF8": 1 << 23, b"RIFF": 1 << 25}
+"""The same for kinds whose decoders hold a canvas several times before they read a pixel, and a few damaged bytes make
+that large: GIF, enough for 3840x2160, and WebP, by how their files begin."""
 MOST_FRAMES = 1 << 16
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """PIL's mode by the number of channels."""
@@ -93,15 +93,17 @@ def open_picture(source: Source, where: str, formats: tuple[str, ...] = FORMATS)
 
     Raises DistkError naming it for an enormous picture, and for whatever the decoders raise over a damaged file.
     """
+    most = LARGEST
     try:
-        with Image.open(source, formats=formats) as image:
-            most = LARGEST_ANIMATED if image.format == "GIF" else LARGEST
-            if not 0 < image.width * image.height <= most:
-                raise DistkError(f"'{where}' has {image.width}x{image.height} pixels; at most {most:,} are read.")
-            with _canvas_at_most(most) if image.format == "GIF" else contextlib.nullcontext():
-                yield image
+        most = LARGEST_OF.get(_beginning(source), LARGEST)
+        with _canvas_at_most(most), Image.open(source, formats=formats) as image:
+            if not image.width * image.height:
+                raise DistkError(f"'{where}' has {image.width}x{image.height} pixels.")
+            yield image
     except Image.DecompressionBombError as error:
-        raise DistkError(f"'{where}' claims to be an enormous image, which is refused.") from error
+        raise DistkError(
+            f"'{where}' claims to be an enormous image, which is refused: at most {most:,} pixels are read."
+        ) from error
     except UnidentifiedImageError as error:
         kinds = ", ".join(formats)
         raise DistkError(f"'{where}' cannot be read as an image: it is none of {kinds}.") from error
@@ -112,9 +114,19 @@ def open_picture(source: Source, where: str, formats: tuple[str, ...] = FORMATS)
         raise DistkError(f"'{where}' cannot be read as an image: {reason or type(error).__name__}.") from error
 
 
+def _beginning(source: Source) -> bytes:
+    """The first four bytes."""
+    if isinstance(source, (str, os.PathLike)):
+        with open(source, "rb") as file:
+            return file.read(4)
+    begin = source.read(4)
+    source.seek(0)
+    return begin
+
+
 @contextlib.contextmanager
 def _canvas_at_most(pixels: int) -> Iterator[None]:
-    """Let PIL refuse a frame that would make the canvas larger than this before it takes the memory."""
+    """Let PIL refuse a picture, or a frame that makes it larger than this, before it takes the memory."""
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = pixels // 2  # it warns above this, and raises above twice as many
     try:
@@ -190,7 +202,7 @@ def count_here(content: bytes, where: str, path: str) -> Iterator[Answer]:
     with open_picture(path or io.BytesIO(content), where) as image:
         frames = int(getattr(image, "n_frames", 1))
         if frames > MOST_FRAMES:
-            raise DistkError(f"'{where}' has {frames:,} frames; at most {MOST_FRAMES:,} are read.")
+            raise DistkError(f"'{where}' has {counted(frames, 'frame')}; at most {MOST_FRAMES:,} are read.")
         yield {"frames": frames}, []
 
 

@@ -59,9 +59,11 @@ def test_damaged_files_by_the_thousand(sound, tmp_path, seed, name) -> None:
     assert not fuzz.fuzz(sound[name], 2000, seed, tmp_path)["failures"]
 
 
-def test_a_gif_that_once_took_gigabytes_is_refused_before(sound, tmp_path) -> None:
-    """Its damage makes the canvas 1817x33747: by this seed it took 1.3 GB for six frames of 16x16."""
-    found = fuzz.fuzz(sound["clips gif"], 3, 1703785633, tmp_path)
+@pytest.mark.parametrize(("name", "seed"), [("clips gif", 1703785633), ("decoder webp", 1008664)])
+def test_pictures_that_once_took_gigabytes_are_refused_before(sound, tmp_path, name: str, seed: int) -> None:
+    """Damage makes the canvas of a GIF 1817x33747, for which its six frames of 16x16 took 1.3 GB, and that of a WebP
+    9287x8482, for which its decoder took 600 MB before anybody could ask for its size."""
+    found = fuzz.fuzz(sound[name], 3, seed, tmp_path)
     assert not found["failures"]
     assert found["mebibytes"] < 64
 

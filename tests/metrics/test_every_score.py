@@ -81,6 +81,23 @@ def test_a_trained_model(tmp_path: Path, distk_command) -> None:
         _check(name, found[name])
 
 
+@pytest.mark.parametrize("predictor", ["lr", "gbt"])
+def test_combinations_that_training_never_saw(predictor: str, tmp_path: Path, distk_command) -> None:
+    """Of a trained model, with factors of many values: both readers end, and what is unseen is what was left out."""
+    where = {"of": "shapes2d", "without": "shape=triangle,x=8-15"}
+    run = train("betavae", data="skewed", steps=2, batch=8, z=4, out=str(tmp_path / "run"), quiet=True, **where)
+    line = ["--metric", "combinations", "--set", f"combinations.predictor={predictor}", "--rows", 400, "--no-plots"]
+    code, out, _ = distk_command("eval", run.path, *line, "--fit", "train", "--split", "test", "--json")
+    assert code == 0
+    found = json.loads(out)["metrics"]["combinations"]
+    assert 0 < found["test_rows"] <= 400
+    assert 0 <= found["unseen"] <= 1
+    if predictor == "lr":
+        code, out, _ = distk_command("eval", run.path, *line, "--rows", 1000, "--json")
+        assert code == 0
+        assert json.loads(out)["metrics"]["combinations"]["unseen_combinations"] > 0
+
+
 def test_slots_of_a_file(tmp_path: Path, seed: int, distk_command) -> None:
     rng = np.random.default_rng(seed)
     objects = rng.integers(0, 3, (6, 5, 5))

@@ -86,6 +86,16 @@ def test_constant_columns(rng: np.random.Generator) -> None:
     assert fn.r2(codes, factors)["r2"] == pytest.approx(1, abs=1e-9)
 
 
+def test_a_factor_that_is_constant_among_the_test_rows_is_left_out(rng: np.random.Generator) -> None:
+    """Its deviations from its mean are rounding noise, over which any error would be huge."""
+    factors = rng.normal(size=(300, 2))
+    factors[200:, 0] = 0.1
+    found = fn.r2(factors + 0.1 * rng.normal(size=(300, 2)), factors)
+    assert np.isnan(found["r2_per_factor"][0])
+    assert found["r2"] == found["r2_per_factor"][1] > 0.9
+    assert "constant among the test rows" in found["reasons"]["r2"]
+
+
 def test_linear_r2_against_scikit_learn(rng: np.random.Generator) -> None:
     factors = rng.normal(size=(700, 3)) * [1, 20, 0.1] + 3
     codes = factors @ rng.normal(size=(3, 5)) + rng.normal(size=(700, 5))

@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import Lasso, LogisticRegression, LogisticRegressionCV
 from sklearn.metrics import roc_auc_score
@@ -16,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from distk.plugins.metrics import functional as fn
-from distk.plugins.metrics.functional import importance
+from distk.plugins.metrics.functional import importance, predictors, solvers
 
 Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -265,10 +266,10 @@ def _hard(kind: str, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.n
 def test_dci_gbt_agrees_with_scikit_learn(kind: str, rng: np.random.Generator) -> None:
     c, f = _hard(kind, rng, 900)
     fast, exact = fn.dci(c, f), fn.dci(c, f, exact=True)
-    # Both try the same splits; where two are equally good for training, they may go different ways. One test row of
-    # 300 is 0.0033, so that a handful of rows may fall on the other side.
+    # Both try the same splits; where two are equally good for training, which is common among 600 rows of two classes,
+    # they may go different ways. One test row of 300 is 0.0033, so that a handful of rows may fall on the other side.
     for key in ("disentanglement", "completeness"):
-        assert fast[key] == pytest.approx(exact[key], abs=0.005)
+        assert fast[key] == pytest.approx(exact[key], abs=0.01)
     assert fast["informativeness_test"] == pytest.approx(exact["informativeness_test"], abs=4 / 300)
     np.testing.assert_allclose(exact["importance"].sum(0), 1)
 
@@ -322,3 +323,17 @@ def test_dci_gbt_agrees_with_scikit_learn_at_full_size(rng: np.random.Generator)
     assert fast["completeness"] == pytest.approx(exact["completeness"], abs=0.03)
     for key in ("informativeness_train", "informativeness_test"):
         assert fast[key] == pytest.approx(exact[key], abs=0.02)
+
+
+def test_strengths_are_the_ten_of_scikit_learn(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """LogisticRegressionCV, which disentanglement_lib takes, tries ten from 1e-4 to 1e4."""
+    tried: set[float] = set()
+
+    def recorded(*arrays: torch.Tensor, c: float = 1.0, **settings: object) -> solvers.LinearClassifier:
+        tried.add(c)
+        return solvers.logistic_regression(*arrays, c=c, **settings)
+
+    monkeypatch.setattr(predictors, "logistic_regression", recorded)
+    fn.downstream(rng.normal(size=(90, 2)), rng.integers(0, 2, (90, 1)), sizes=(50,))
+    expected = LogisticRegressionCV(cv=2).fit(rng.normal(size=(20, 1)), np.arange(20) % 2).Cs_
+    np.testing.assert_allclose(sorted(tried), expected)

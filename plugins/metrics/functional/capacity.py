@@ -22,6 +22,8 @@ DEPTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 NEAR = 0.01
 """Loss above the best at which a smaller probe serves as well."""
 PROBES = ("rff", "mlp", "rf")
+DRAWS = {"orderings": 16, "others": 16}
+"""What is drawn for importances, of which half as many serve as for `dci`: readers are asked for each size."""
 
 
 class Curve(NamedTuple):
@@ -80,7 +82,7 @@ def dci_es(
     loss = curve.loss.cummin(0).values
     # A reader may always guess: a loss above that of a guess is not counted.
     explicit, relative = explicitness(curve.capacity, loss.clamp_max(1))
-    importance = sage(curve.predict, xt, y.test, seed=seed, orderings=16, others=16).clamp_min(0).cpu().numpy()
+    importance = sage(curve.predict, xt, y.test, seed=seed, **DRAWS).clamp_min(0).cpu().numpy()
     scores, reasons = concentration(importance, smooth=False)
 
     def wide(values: Tensor | np.ndarray) -> np.ndarray:

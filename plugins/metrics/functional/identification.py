@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distk.console import counted
+
 from . import checks
 from .checks import Array, Result
 from .probes import mlp
@@ -45,7 +47,7 @@ def mcc(codes: Array, factors: Array, codes_test: Array | None = None, factors_t
             result["matched"] = _wide(matched, kept, total)[0]
     whole, whole_test = (~values.isnan().any(1) for values in (f, ft))  # variates are of all factors together
     if not bool(whole.all() & whole_test.all()):
-        reasons["weak"] = f"of the {int(whole.sum()):,} rows that have a value of every factor"
+        reasons["weak"] = f"of the {counted(int(whole.sum()), 'row')} that have a value of every factor"
         c, f, ct, ft = c[whole], f[whole], ct[whole_test], ft[whole_test]
         if min(len(f), len(ft)) < 2:
             reasons["weak"] = reasons["weak_train"] = "no two rows have a value of every factor"
@@ -179,6 +181,7 @@ def r2(
 
 def determination(prediction: Tensor, target: Tensor) -> Tensor:
     """R^2 of each column `[K]`; NaN where the target `[n, K]` does not vary."""
-    spread = (target - target.mean(0)).square().sum(0)
+    varies = target.amax(0) > target.amin(0)  # around its mean a constant is rounding noise, not 0
+    spread = (target - target.mean(0)).square().sum(0).where(varies, torch.ones_like(target[0]))
     error = (prediction - target).square().sum(0)
-    return torch.where(spread > 0, 1 - error / spread.where(spread > 0, torch.ones_like(spread)), torch.nan)
+    return torch.where(varies, 1 - error / spread, torch.nan)

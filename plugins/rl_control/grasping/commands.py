@@ -14,7 +14,7 @@ from torch import Tensor
 
 from distk import console
 from distk.commands.arguments import Device, Json, Seed
-from distk.commands.shared import Look, OnRows
+from distk.commands.shared import Look, OnRows, titled
 from distk.config import from_dict
 from distk.console import counted, note
 from distk.data import Dataset
@@ -33,6 +33,15 @@ from distk.plugins.rl_control.grasping.planning import Search, Settings, Starts,
 from distk.plugins.rl_control.grasping.single import one_scene, seed_pose
 
 METHODS = "grasping and graspcnn"
+Samples = Annotated[
+    int,
+    typer.Option(
+        "--samples",
+        help="Distances along each side of a mesh's grid; walls thinner than its spacing blur.",
+        min=16,
+        max=192,
+    ),
+]
 Labels = Annotated[
     Literal["quasistatic", "mujoco"],
     typer.Option(
@@ -59,6 +68,7 @@ def make_data(
         Literal["refuse", "shell"], typer.Option("--open", help="Meshes that are not closed: refuse, or a shell.")
     ] = "refuse",
     wall: Annotated[float, typer.Option("--wall", help="Thickness of that shell, metres.", min=1e-4, max=0.05)] = 0.004,
+    samples: Samples = meshes.Reading.samples,
     scenes: Annotated[int, typer.Option("--scenes", help="Placings of each object.", min=1)] = 8,
     azimuths: Annotated[int, typer.Option("--azimuths", help="Views of each elevation.", min=1)] = 4,
     size: Annotated[int, typer.Option("--size", help="Rows and columns of the pictures.", min=16, max=1024)] = 128,
@@ -78,7 +88,7 @@ def make_data(
         raise UsageError(f"--grasps {grasps} are less than two for each of --demos {demos}.")
     shards.vacant(out)
     if folder is not None:
-        reading = meshes.Reading(scale, up, surface, wall, convex=labels == "mujoco")
+        reading = meshes.Reading(scale, up, surface, wall, samples, convex=labels == "mujoco")
         shapes, names, kinds = from_meshes(folder, reading)
     else:
         shapes, names, kinds = crockery(objects, tuple(part for part in categories.split(",") if part), seed)
@@ -125,6 +135,7 @@ def check_labels(
         float, typer.Option("--scale", help="Metres of a unit of the meshes; 0.001 for mm.", min=1e-6)
     ] = 1.0,
     up: Annotated[meshes.Up, typer.Option("--up", help="Axis of the meshes that points up.")] = "z",
+    samples: Samples = meshes.Reading.samples,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -136,7 +147,7 @@ def check_labels(
     physics = engine("mujoco")
     rows, total = [], []
     if folder is not None:
-        every, names, _ = from_meshes(folder, meshes.Reading(scale, up, convex=True))
+        every, names, _ = from_meshes(folder, meshes.Reading(scale, up, samples=samples, convex=True))
         objects = [(name, every.only(index)) for index, name in enumerate(names)]
     else:
         objects = [(name, bodies([name], seed + index)) for index, name in enumerate(CATEGORIES)]
@@ -189,7 +200,7 @@ def reconstruct(
         scores = {k: float(v.double().mean()) for k, v in shape_scores(model, scene, batch).items()}
         panels = drawn(model, scene, batch)
     picture = on.beside("reconstruct.png")
-    figures.shapes(picture, panels, model.far)
+    figures.shapes(picture, panels, model.far, titled(on.header))
     files = [picture, picture.with_suffix(".npz")]
     assert scene.grid is not None
     buffer = io.BytesIO()
@@ -284,7 +295,7 @@ def plan(
     files = [target]
     if plot:
         files.append(target.with_name(formed(target.with_suffix(".png").name)))
-        figures.strip(files[-1], *pictured(views, found))
+        figures.strip(files[-1], *pictured(views, found), titled(on.header, "red fails, green holds"))
     table = summary(dataset, begin, found)
     if not on.json and begin is not None:
         heads = ("category", "searches", "found a grasp", "mean steps")

@@ -33,7 +33,7 @@ BLOCK = 1 << 19
 
 @functools.cache
 def shell(device: torch.device) -> Tensor:
-    """Points on the surface of the open gripper, `[158, 3]`, metres; a half turn about z maps them onto each other."""
+    """Points on the surface of the open gripper, `[423, 3]`, metres; a half turn about z maps them onto each other."""
     inner, (thick, wide, long) = OPENING / 2, FINGER
     tip = [
         (inner + thick * i / 4, -wide / 2 + wide * j / 4, long) for i in range(5) for j in range(5)
@@ -43,7 +43,9 @@ def shell(device: torch.device) -> Tensor:
     finger = tip + sides
     fingers = [(sign * x, sign * y, z) for sign in (1, -1) for x, y, z in finger]
     palm = [(PALM[0] * (i / 6 - 0.5), PALM[1] * b, z) for i in range(7) for b in (-0.5, 0.5) for z in (0.0, -PALM[2])]
-    return torch.tensor(fingers + palm, device=device)
+    # Dense, since necks, knobs and walls come against it: along its edges alone, a bottle's neck stood in the palm.
+    face = [(PALM[0] * (i / 52 - 0.5), PALM[1] * (j / 4 - 0.5), 0.0) for i in range(53) for j in range(5)]
+    return torch.tensor(fingers + palm + face, device=device)
 
 
 @functools.cache

@@ -363,20 +363,19 @@ def test_a_gif_that_unpacks_without_end_is_refused(tmp_path, monkeypatch) -> Non
         list(decode.gif(b"", str(tmp_path / "g.gif"), asdict(Fit())))
 
 
-def test_a_gif_that_claims_a_large_canvas_is_refused_before_it_takes_the_memory(tmp_path, seed) -> None:
-    """Six frames of 16x12 pixels on a canvas of 61 million took 1.3 GB; so did a later frame that lies far out."""
-    content = bytearray(gif(np.random.default_rng(seed).integers(0, 256, (6, 12, 16, 3), np.uint8), 10))
+def test_a_gif_that_claims_a_large_canvas_is_refused_before_it_takes_the_memory(tmp_path) -> None:
+    """Six frames of 16x12 pixels on a canvas of 61 million took 1.3 GB; so would a later frame that lies far out."""
+    content = bytearray(gif(np.zeros((6, 12, 16, 3), np.uint8), 10))
     content[6:10] = (1817).to_bytes(2, "little") + (33747).to_bytes(2, "little")
     (tmp_path / "wide.gif").write_bytes(content)
     content[6:10] = (16).to_bytes(2, "little") + (12).to_bytes(2, "little")
-    second = content.index(b"\x2c", content.index(b"\x2c", 13 + 768) + 9)
+    second = content.index(b"\x2c", content.index(b"\x2c") + 1)  # the descriptor of the second frame
     content[second + 1 : second + 5] = (8000).to_bytes(2, "little") * 2
     (tmp_path / "far.gif").write_bytes(content)
-    for name, said in (
-        ("wide", r"wide\.gif' has 1817x33747 pixels; at most 8,388,608"),
-        ("far", r"far\.gif' claims to be an enormous image"),
-    ):
-        with pytest.raises(DistkError, match=said):
+    for name in ("wide", "far"):
+        with pytest.raises(
+            DistkError, match=rf"{name}\.gif' claims to be an enormous image.* at most 8,388,608 pixels"
+        ):
             list(decode.gif(b"", str(tmp_path / f"{name}.gif"), asdict(Fit())))
 
 

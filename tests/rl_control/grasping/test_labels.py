@@ -75,6 +75,14 @@ def test_collisions():
     assert not bool(gripper.free(flat, ZERO, from_above(0.0215, height=0.02)))  # fingertips in the table
 
 
+def test_what_stands_between_the_fingers_must_not_stand_in_the_palm():
+    """Necks and walls come against the middle of the palm: of 10 mm, of 3 mm along it, of 3 mm across it."""
+    for half in ((0.005, 0.005), (0.0015, 0.03), (0.03, 0.0015)):
+        box = Box(*half, 0.05)
+        assert bool(gripper.free(box, ZERO, from_above(0.049))), half
+        assert not bool(gripper.free(box, ZERO, from_above(0.052))), half
+
+
 def test_little_between_the_fingers_is_not_enough():
     """5 x 9 places, 6 mm apart along the approach: the two lowest rows alone are 10, one row is 5."""
     box = Box(0.02, 0.03, 0.05)
@@ -326,7 +334,7 @@ def test_cameras_look_at_the_middle():
 
 
 def test_both_engines_mostly_agree():
-    """On 210 grasps near 42 demonstrations of 21 objects; `distk grasping check-labels` tries more: 85.8 % of 1,932.
+    """On 210 grasps near 42 demonstrations of 21 objects; `distk grasping check-labels` tries more: 92.6 % of 672.
 
     Grasps near one demonstration stand or fall together, so that the error is that of a mean over demonstrations.
     Labels that have nothing to do with each other agree in half of the grasps.
@@ -344,7 +352,7 @@ def test_both_engines_mostly_agree():
         agree.append((gripper.holds(shapes, which, poses) == physics(shapes, which, poses)).double().view(2, 5).mean(1))
     each = torch.cat(agree)
     error = float(each.std() / len(each) ** 0.5)
-    assert float(each.mean()) == pytest.approx(0.858, abs=4 * error)
+    assert float(each.mean()) == pytest.approx(0.926, abs=4 * error)
     assert float(each.mean()) - 4 * error > 0.5
 
 

@@ -1,0 +1,53 @@
+"""What commands that look into a trained model share: their options, and what they do alike."""
+
+from distk.commands.arguments import Checkpoint, DataDir, DataName, Device, Json, Out, Seed, Split, Start
+from distk.commands.bundles import UNFIT, Look, OnData, OnModel, OnRows
+from distk.commands.opening import (
+    SECONDS,
+    beside,
+    check_folder,
+    choose_rows,
+    class_words,
+    forms,
+    item_words,
+    its_data,
+    opened,
+    present,
+    report,
+    require,
+    scaled,
+    titled,
+    written_to,
+)
+
+__all__ = [
+    "SECONDS",
+    "UNFIT",
+    "Checkpoint",
+    "DataDir",
+    "DataName",
+    "Device",
+    "Json",
+    "Look",
+    "OnData",
+    "OnModel",
+    "OnRows",
+    "Out",
+    "Seed",
+    "Split",
+    "Start",
+    "beside",
+    "check_folder",
+    "choose_rows",
+    "class_words",
+    "forms",
+    "item_words",
+    "its_data",
+    "opened",
+    "present",
+    "report",
+    "require",
+    "scaled",
+    "titled",
+    "written_to",
+]
