@@ -167,3 +167,10 @@ def test_held_out_images_are_not_trained_on() -> None:
     assert data.rows("all") is None
     with pytest.raises(UsageError, match="holdout"):
         open_dataset("dsprites", {**options, "holdout": 1.0}, device="cpu")
+
+
+def test_the_label_is_the_shape(generator: torch.Generator) -> None:
+    data = open_dataset("dsprites", device=torch.device("cpu"))
+    batch = data.batch(torch.randint(len(data), (64,), generator=generator))
+    assert torch.equal(batch["label"], batch["factors"][:, data.factor_names.index("shape")])
+    assert len(set(batch["label"].tolist())) > 1
