@@ -8,7 +8,8 @@ through torch's compiler), `scores` (what a precision costs in score), `solver` 
 (memory of captured graphs), `metrics` (scores of a full dSprites table), `encoding` (rows a second), `drawing` (items a
 second of every data set that draws), `memory` (of ldf, by the number of frames), `text`, `games`, `control` (steps,
 clips, plans), `grasps` (searches, scenes and labels a second), `kills` (every method killed and taken up again),
-`field` (whole data sets), a name of METHODS: its preset `paper` on its default data, or what stands in for them,
+`field` (whole data sets), `moves` (of codes of sentences), `recipes` (studies of text on real corpora, and of the
+others at their small scale), a name of METHODS: its preset `paper` on its default data, or what stands in for them,
 stopped in good time and taken up again by the next call with the same --out, scored at the end; `study-NAME` with a
 name of STUDIES: `distk study run NAME` at its scale for a GPU, which goes on alike, and its pictures.
 
@@ -79,7 +80,7 @@ METHODS: dict[str, list[str]] = {
     "bindev": ["recall", "best-dimension-auc"],
     "peychev-conv": ["change-one-factor"],
     "peychev-fc": ["change-one-factor"],
-    "factorgen": [],
+    "factorgen": ["capacity-order"],
     "covreg-conv": [],
     "covreg-linear": [],
     "covreg-xor": [],
@@ -177,6 +178,7 @@ PARTS: dict[str, list[str]] = {
         *("grasping.py", "--device", "cuda", "--searches", "1,10,100,1000", "--objects", "28", "--labels", "100000"),
         *("--repeat", "100", "--json"),
     ],
+    "moves": ["moves.py", "--device", "cuda", "--rows", "64,512,4096", "--json"],
     "kills": ["soaks.py", "--device", "cuda", "--kills", "3", "--minutes", "8", "--json"],
     "field": ["field.py", "--share", "1", "--devices", "cpu", "cuda", "--json"],
 }
@@ -198,6 +200,13 @@ def memory(out: Path, minutes: float) -> dict[str, Any]:
         "-m", "distk", "ldf", "memory", "--device", "cuda", "--out", str(out / "memory"), "--json", seconds=60 * minutes
     )[1]
     return json.loads(said)
+
+
+def recipes(out: Path, minutes: float) -> dict[str, Any]:
+    """The studies of text on real corpora, and recipes at their small scale, one after the other."""
+    arguments = ["--device", "cuda", "--out", str(out / "recipes"), "--minutes", str(minutes)]
+    code, said = call(str(HERE / "studies.py"), *arguments, seconds=60 * minutes)
+    return {"exit": code, "said": said.splitlines()}
 
 
 def study(name: str, out: Path, seconds: float) -> dict[str, Any]:
@@ -262,7 +271,7 @@ def train(method: str, seed: int, out: Path, seconds: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     studies = {f"study-{name}": name for name in STUDIES}
-    parser.add_argument("part", choices=["checks", "memory", *PARTS, *studies, *METHODS])
+    parser.add_argument("part", choices=["checks", "memory", "recipes", *PARTS, *studies, *METHODS])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--seeds", default="0:1")
@@ -284,7 +293,7 @@ def main() -> None:
     elif arguments.part in studies:
         result = study(studies[arguments.part], arguments.out, 60 * arguments.minutes)
     else:
-        own = {"checks": checks, "memory": memory}
+        own = {"checks": checks, "memory": memory, "recipes": recipes}
         of = own.get(arguments.part) or functools.partial(program, arguments.part)
         result = of(arguments.out, arguments.minutes)
     path.write_text(json.dumps({**about, **result}, indent=2) + "\n")

@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 RUNS: dict[str, list[str]] = {
-    "yelp": ["text-transfer", "--scale", "medium"],
-    "captions": ["text-transfer", "--scale", "medium"],
+    "yelp": ["text-transfer", "--scale", "gpu"],
+    "captions": ["text-transfer", "--scale", "gpu"],
     "text-transfer": ["text-transfer"],
     "arae": ["arae", "--seeds", "3"],
     "multitask": ["multitask", "--set", "train.steps=3000"],

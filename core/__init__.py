@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     from distk.api import dataset as dataset
     from distk.api import evaluate as evaluate
     from distk.api import load as load
+    from distk.api import names as names
     from distk.api import resume as resume
     from distk.api import train as train
     from distk.api import traverse as traverse
@@ -66,7 +67,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     from distk.version import __version__ as __version__
 
 _WHERE = {
-    "api": ("codes", "dataset", "evaluate", "load", "resume", "train", "traverse"),
+    "api": ("codes", "dataset", "evaluate", "load", "names", "resume", "train", "traverse"),
     "config": ("NoConfig", "option"),
     "data": ("DataSpec", "Dataset", "FactorDataset", "Files", "Split", "open_dataset", "permuted_split"),
     "device": ("choose_device", "seeded", "static_shapes_only"),

@@ -14,13 +14,13 @@ from distk.codefile import table_from_arrays
 from distk.codetable import table_of
 from distk.data import Dataset, Split, open_dataset
 from distk.device import choose_device
-from distk.errors import DistkError, UsageError, WrongType, named, path_of, shown_type
+from distk.errors import DistkError, UsageError, WrongType, named, path_of, shown_type, unknown
 from distk.fitting import differences, fitting_data
 from distk.handed import as_it_is, hold_to_spec
 from distk.method import Method, can
 from distk.metric import CodeTable
 from distk.models import ItsData, open_model
-from distk.registry import registry
+from distk.registry import PLURALS, registry
 from distk.run import Run, find_checkpoint
 from distk.settings import resolve, sorted_out, split_options
 from distk.training import loop
@@ -107,6 +107,18 @@ def dataset(
     """
     folder = path_of(data_dir, "dataset: a folder") if data_dir is not None else None
     return open_dataset(named(name, "a data set"), options, device=choose_device(str(device)), folder=folder)
+
+
+def names(what: str = "methods", tag: str | None = None) -> dict[str, str]:
+    """What there is by name, with a line about each: methods, datasets, metrics, penalties, studies or engines.
+
+    tag: only what has it, as in `distk list methods --tag vae`. Raises UsageError for another word.
+    """
+    kinds = {plural: kind for kind, plural in PLURALS.items()}
+    kind = kinds.get(named(what, "names: what is listed"), what)
+    if kind not in PLURALS:
+        raise unknown("list", what, kinds)
+    return {entry.name: entry.summary for entry in registry().entries(kind) if tag is None or tag in entry.tags}
 
 
 def codes(codes: Any, factors: Any = None, **members: Any) -> CodeTable:

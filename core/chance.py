@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distk.console import counted
 from distk.errors import DistkError, UsageError
 from distk.metric import CodeTable, Metric
 
@@ -98,7 +99,9 @@ def intervals(
 
     used = sum(result.get("rows_used", ())) or len(table)
     if not len(table) or used < FEWEST:
-        raise UsageError(f"no interval: {used if len(table) else 'no'} rows of codes, and it takes {FEWEST}")
+        raise UsageError(
+            f"no interval: {counted(used, 'row') if len(table) else 'no rows'} of codes, and it takes {FEWEST}"
+        )
     runs = [compute(half(table, used, seed + i), seed) for i in range(n)]
     if all(dict(run) == dict(runs[0]) for run in map(_plain, runs)) and n > 1:
         raise UsageError("no interval: this score chooses the items that it looks at by itself")

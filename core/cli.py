@@ -21,7 +21,14 @@ def build() -> Any:
 
 def main() -> None:
     """Entry point of `distk`. Exit code 0, 1 for a failure, 2 for wrong usage, 128 + n for signal n."""
-    args = sys.argv[1:]
+    try:
+        _main(sys.argv[1:])
+    except KeyboardInterrupt:  # while what is needed is imported, the console itself, too
+        sys.stderr.write("error: stopped by Ctrl-C.\n")
+        raise SystemExit(130) from None
+
+
+def _main(args: list[str]) -> None:
     if args == ["--version"]:
         from distk.version import __version__
 
@@ -46,9 +53,6 @@ def main() -> None:
         ended = command.main(args=args, prog_name="distk", standalone_mode=False)
     except DistkError as error:
         _fail(error, str(error), error.exit_code)
-    except KeyboardInterrupt:
-        console.error("stopped by Ctrl-C.")
-        raise SystemExit(130) from None
     except BrokenPipeError:  # the reader of our output went away, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
@@ -66,7 +70,7 @@ def main() -> None:
             raise
         _fail(error, f"a library gave up ({error}), most likely for want of memory: take less of what is large.", 1)
     if ended == 130:  # how click says that Ctrl-C came
-        console.error("stopped by Ctrl-C.")
+        raise KeyboardInterrupt
     raise SystemExit(ended if isinstance(ended, int) else 0)  # the code of an `Exit`; commands return nothing
 
 

@@ -283,7 +283,7 @@ def _tell_gaps(table: CodeTable) -> None:
         if gaps == len(table.factors):
             raise UsageError(f"factor '{name}' of {table.source} has no value in any row: leave it out with --factors.")
         if gaps:
-            told = f"factor '{name}' has no value in {gaps:,} of {len(table.factors):,} rows"
+            told = f"factor '{name}' has no value in {gaps:,} of {counted(len(table.factors), 'row')}"
             _tell(table, f"{told}: they are left out for it alone, or where factors are looked at together")
 
 

@@ -116,6 +116,18 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], to:
         (to or out).print(made, soft_wrap=False)
 
 
+def fitting(columns: Sequence[str], rows: Sequence[Sequence[Any]], least: int) -> list[int]:
+    """Which columns of a table stand beside each other without a line break: the first `least`, and of the others, in
+    their order, those for which there is room."""
+    kept, left = list[int](), out.width + 2
+    for i, column in enumerate(columns):
+        width = 2 + max([len(clean(column)), *(len(clean(number(row[i]))) for row in rows)])
+        if i < least or width <= left:
+            kept.append(i)
+            left -= width
+    return kept
+
+
 def listing(rows: Sequence[tuple[str, str]]) -> None:
     """Print words, indented, each with text that wraps beside it."""
     made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distk import places
 from distk.config import C, Configured, from_dict, own_names
-from distk.console import note_once
+from distk.console import counted, note_once
 from distk.errors import DistkError, UsageError, unknown
 from distk.indexed import Indexed
 from distk.registry import registry
@@ -129,7 +129,9 @@ class Dataset(Indexed, Configured[C]):
         spec = getattr(self, "spec", None)
         if spec is None:
             return f"<{type(self).__name__}>"
-        held = f"{len(self):,} items, {spec.kind} {list(spec.shape)} from {spec.range[0]:g} to {spec.range[1]:g}"
+        held = (
+            f"{counted(len(self), 'item')}, {spec.kind} {list(spec.shape)} from {spec.range[0]:g} to {spec.range[1]:g}"
+        )
         return f"<{type(self).__name__} '{self.name}': {held}, on {self.device}>"
 
     @property

@@ -19,11 +19,16 @@ class Pressed:
     """Whether Ctrl-C was pressed: a plugin may raise KeyboardInterrupt, too, which must not stop everything."""
 
     yes = False
+    watched: Pressed | None = None
+    """Of whoever watches now: what is loaded within what is loaded asks the same one."""
 
 
 @contextlib.contextmanager
 def watching() -> Iterator[Pressed]:
     """Tell the user's Ctrl-C from a KeyboardInterrupt that code raises by itself."""
+    if Pressed.watched is not None:
+        yield Pressed.watched
+        return
     pressed = Pressed()
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -35,9 +40,11 @@ def watching() -> Iterator[Pressed]:
         yield pressed  # whoever handles the signal does not raise here
         return
     signal.signal(signal.SIGINT, handle)
+    Pressed.watched = pressed
     try:
         yield pressed
     finally:
+        Pressed.watched = None
         if signal.getsignal(signal.SIGINT) is handle:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 

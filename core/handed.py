@@ -189,7 +189,8 @@ def code_problem(model: Method, code: Code | Any) -> str:
     """Why this is no code of the model, in words; empty where it is."""
     groups = {group.name: group for group in model.latents}
     if not isinstance(code, Mapping):
-        return Type(f"a code is a dict of {', '.join(groups)}, not {type(code).__name__}")
+        hint = f": {{'{next(iter(groups))}': code}} makes one" if isinstance(code, Tensor) and len(groups) == 1 else ""
+        return Type(f"a code is a dict of {', '.join(groups)}, not {type(code).__name__}{hint}")
     for name, value in code.items():
         if name not in groups:
             return f"there is no group '{name}' in the code.{nearest(str(name), groups)}".rstrip(".")

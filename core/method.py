@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from distk.config import C, Configured
-from distk.errors import UsageError
+from distk.errors import UsageError, WrongType
 from distk.latents import Code, Latent, LatentSpace, one_hot
 from distk.optimizers import OptimizerFactory
 
@@ -256,6 +256,11 @@ class Method(nn.Module, Configured[C]):
     def encode(self, x: Tensor) -> Code:
         """Items `[batch, *spec.shape]` -> code (posterior means, class probabilities)."""
         raise NotImplementedError
+
+    def forward(self, *items: Any, **more: Any) -> Any:
+        """A model is no single function: raises WrongType, which names what it can do."""
+        able = [f"model.{what}(...)" for what in ("encode", "decode", "sample", "rewrite") if can(self, what)]
+        raise WrongType(f"{type(self).__name__} is not called itself: use {', '.join(able) or 'its own methods'}.")
 
     def encode_batch(self, batch: Mapping[str, Tensor]) -> Code:
         """As `encode`, of a whole batch: for codes that depend on more than `x`, such as a label, an action or a

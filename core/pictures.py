@@ -202,7 +202,7 @@ def count_here(content: bytes, where: str, path: str) -> Iterator[Answer]:
     with open_picture(path or io.BytesIO(content), where) as image:
         frames = int(getattr(image, "n_frames", 1))
         if frames > MOST_FRAMES:
-            raise DistkError(f"'{where}' has {frames:,} frames; at most {MOST_FRAMES:,} are read.")
+            raise DistkError(f"'{where}' has {counted(frames, 'frame')}; at most {MOST_FRAMES:,} are read.")
         yield {"frames": frames}, []
 
 

@@ -18,6 +18,15 @@ from distk.guard import loading, restored, watching
 from distk.papers import KINDS, Paper
 from distk.registered import DISABLED, PAPERS, Command, Plugin, Registration, canonical, hold_against_contract, told
 
+PLURALS = {
+    "method": "methods",
+    "dataset": "datasets",
+    "metric": "metrics",
+    "penalty": "penalties",
+    "study": "studies",
+    "engine": "engines",
+}
+"""What each kind of what is registered is called where it is listed."""
 _HOOK = {
     "method": "distk_register_methods",
     "dataset": "distk_register_datasets",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from distk.config import in_utf8
-from distk.console import jsonable, warn
+from distk.console import counted, jsonable, warn
 from distk.errors import DistkError, UsageError, near
 from distk.files import own_file, own_folder, read_text, sweep, write_atomic
 
@@ -226,7 +226,7 @@ def _in_folder(folder: Path, whole: bool = True) -> Path:
         return found[0]
     if found:
         raise DistkError(
-            f"folder '{folder}' holds {len(found)} checkpoints, {found[0].name} the first: name one of them."
+            f"folder '{folder}' holds {counted(len(found), 'checkpoint')}, {found[0].name} the first: name one of them."
         )
     again = f": start it again with --config {folder / 'config.toml'}"
     hint = again if (folder / "config.toml").exists() else ""

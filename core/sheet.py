@@ -162,6 +162,7 @@ class Sheet:
             across = {"l": "left", "m": "center", "r": "right"}[word.anchor[0]]
             turn = {"rotation": 90, "ha": "center", "va": "bottom"} if word.turned else {"ha": across, "va": "center"}
             axis.text(word.x, word.y, word.text, fontsize=look.POINTS, parse_math=False, **turn)
+        _fit(figure, axis.texts)
         return figure
 
     def write(self, path: Path) -> Path:
@@ -191,6 +192,23 @@ class Sheet:
             title=self.title,
             factor=self.factor * -(-pixels // self.whole[0]),
         )
+
+
+def _fit(figure: Any, words: Sequence[Any]) -> None:
+    """Make all words of a figure smaller by one factor where one of them would be cut: its letters are wider than those
+    that the margins were laid out for."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    renderer, (width, height) = FigureCanvasAgg(figure).get_renderer(), figure.bbox.size
+    shares = [1.0]
+    for word in words:
+        box = word.get_window_extent(renderer)
+        sides = 2 if word.get_ha() == "center" and not word.get_rotation() else 1
+        across = sides * max(-box.x0, box.x1 - width, 0.0) / max(box.width, 1.0)
+        along = max(box.y1 - height, -box.y0, 0.0) / max(box.height, 1.0)
+        shares.append(1 - max(across, along) - (0.01 if across or along else 0.0))
+    for word in words:
+        word.set_fontsize(look.POINTS * max(min(shares), 0.5))
 
 
 def bare(path: Path) -> Image:

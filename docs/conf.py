@@ -24,6 +24,7 @@ html_copy_source = False
 html_show_sphinx = False
 myst_heading_anchors = 4
 nitpicky = True
+smartquotes = False  # it makes one dash of the two of an option
 
 OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?:(?:plugins|core|benchmarks|results|tests)/|README\.md)[^)]*\)")
 """A link to the source tree: in a checkout it leads there, on the site its words remain."""

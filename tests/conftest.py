@@ -82,6 +82,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("DISTK_CACHE", str(tmp_path_factory.getbasetemp() / "kept"))
 
 
+@pytest.fixture(autouse=True)
+def told_anew() -> None:
+    """What a process says once, it says in each test once."""
+    if (console := sys.modules.get("distk.console")) is not None:
+        console._warned.clear()
+
+
 def _seed_of(item: pytest.Item) -> int:
     """The seed of a test: fresh, unless DISTK_TEST_SEED or `--seeds` say which; the same however often it is asked."""
     if SEEDED not in item.stash:
@@ -210,7 +217,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """List the seeds of tests that failed, why tests were skipped, and how many for each reason."""
     failed = [r for key in ("failed", "error") for r in terminalreporter.stats.get(key, [])]
-    told = [(r.nodeid, value) for r in failed for name, value in r.user_properties if name == "DISTK_TEST_SEED"]
+    kept = [
+        (r.nodeid, *pair) for r in failed for pair in getattr(r, "user_properties", ())
+    ]  # of a module there are none
+    told = [(nodeid, value) for nodeid, name, value in kept if name == "DISTK_TEST_SEED"]
     if told:
         terminalreporter.section("the seeds of what failed", "-")
         for nodeid, value in told:

@@ -16,6 +16,7 @@ from distk.commands.shared import Look, OnData, titled
 from distk.console import counted
 from distk.covariance import columns_of, correlation, statistics
 from distk.files import write_atomic
+from distk.look import COLUMN
 from distk.metric import encode_table
 from distk.study.tables import as_csv, as_figure, windowless
 
@@ -47,8 +48,8 @@ def covmap(
 
 
 def _heat_maps(target: Path, c: np.ndarray, correlations: np.ndarray, names: Sequence[str], title: str) -> None:
-    figure, axes = windowless(1, 2, 1.9, 1.75)
-    for axis, matrix, kind in zip(axes[0], (c, correlations), ("covariance", "correlation"), strict=True):
+    figure, axes = windowless(2, 1, COLUMN, 2.5)
+    for axis, matrix, kind in zip(axes[:, 0], (c, correlations), ("covariance", "correlation"), strict=True):
         limit = 1.0 if kind == "correlation" else max(float(abs(c).max()), 1e-30)
         shown = axis.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit)
         bar = figure.colorbar(shown, ax=axis, shrink=0.8)
@@ -59,4 +60,4 @@ def _heat_maps(target: Path, c: np.ndarray, correlations: np.ndarray, names: Seq
         axis.set_yticks(range(len(names)) if few else [], names if few else [], fontsize=6)
         axis.set_xlabel("unit of the code" if few else f"{counted(len(names), 'unit')} of the code", fontsize=7)
     figure.suptitle(title, fontsize=8)
-    write_atomic(target, as_figure(figure, target.suffix, 200))
+    write_atomic(target, as_figure(figure, target.suffix))

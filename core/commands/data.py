@@ -197,7 +197,13 @@ def _preview(dataset: "Dataset", path: Path, n: int, split: str, seed: int) -> l
     if dataset.spec.kind == "video" and x.dim() == 5:
         x = images.enlarge((x - low) / (high - low))
         words = item_words(dataset, rows, batch)[:12]
-        Sheet(x[:12].flatten(0, 1), x.shape[1], rows=words, heads=[f"t={t}" for t in range(x.shape[1])]).write(path)
+        Sheet(
+            x[:12].flatten(0, 1),
+            x.shape[1],
+            rows=words,
+            heads=[f"t={t}" for t in range(x.shape[1])],
+            title=f"{dataset.name}, {split} split",
+        ).write(path)
         images.save_gif(path.with_suffix(".gif"), images.film(x, math.isqrt(len(x))), 0.15)
         return [str(path), str(path.with_suffix(".gif"))]
     if x.dim() != 4:

@@ -14,16 +14,7 @@ from distk.errors import DistkError, UsageError, unknown
 from distk.meaning import Number
 from distk.papers import KINDS
 from distk.registered import Registration
-from distk.registry import registry
-
-PLURALS = {
-    "method": "methods",
-    "dataset": "datasets",
-    "metric": "metrics",
-    "penalty": "penalties",
-    "study": "studies",
-    "engine": "engines",
-}
+from distk.registry import PLURALS, registry
 
 
 def list_(

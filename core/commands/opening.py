@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distk import console, images, look
 from distk.checkpoint import Header
-from distk.console import note
+from distk.console import counted, note
 from distk.data import Dataset
 from distk.errors import NotServed, UsageError
 from distk.files import write_atomic
@@ -77,10 +77,10 @@ def choose_rows(dataset: Dataset, n: int, seed: int, split: str) -> Tensor:
     rows = dataset.rows(split)
     total = len(dataset) if rows is None else len(rows)
     if n > total and not _asked("n", "pairs", "rows", "over"):
-        note(f"the {split} split has {total:,} items, so {total:,} are taken instead of {n:,}")
+        note(f"the {split} split has {counted(total, 'item')}, so {total:,} are taken instead of {n:,}")
         n = total
     if n > total:
-        raise UsageError(f"--n {n} is more than the {total:,} items of the {split} split.")
+        raise UsageError(f"--n {n} is more than the {counted(total, 'item')} of the {split} split.")
     drawn = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:n].to(dataset.device)
     return drawn if rows is None else rows[drawn]
 

@@ -52,6 +52,8 @@ def runs(
     """
     if csv and json:
         raise UsageError("give --csv or --json, not both.")
+    if csv and folder.suffix == ".csv" and not folder.exists():
+        raise UsageError(f"--csv prints: write distk runs --csv > {folder} to have it in a file.")
     found = runs_below(folder)
     kept = ordered(chosen(found.records, where or (), found.headlines), sort, found.headlines)
     keys = _keys(columns, found)
@@ -62,7 +64,7 @@ def runs(
     elif csv:
         _print_csv(shown, keys or _scores(kept), found)
     else:
-        _print_table(shown, keys or _headline_columns(kept, found), found)
+        _print_table(shown, keys, [] if keys else _headline_columns(kept, found), found)
         _print_problems(shown)
         console.note(_count(len(shown), len(kept), len(found.records), folder))
 
@@ -89,7 +91,8 @@ def _scores(records: list[Record]) -> list[str]:
     return sorted({key for record in records for key in record.scores})
 
 
-def _print_table(records: list[Record], keys: list[str], found: Runs) -> None:
+def _print_table(records: list[Record], keys: list[str], scores: list[str], found: Runs) -> None:
+    """The runs with the columns that were asked for, or with as many headline scores as fit beside each other."""
     if not records:
         return
     rows = []
@@ -97,8 +100,12 @@ def _print_table(records: list[Record], keys: list[str], found: Runs) -> None:
         steps = "-" if record.step is None else f"{record.step:,}"
         steps += f" of {record.steps:,}" if record.steps is not None and record.step != record.steps else ""
         fixed = (_name(record, found.folder), record.method, record.data, record.seed, steps, record.state)
-        rows.append((*fixed, *(record.value(key, found.headlines) for key in keys)))
-    console.table("", ("run", "method", "data", "seed", "step", "state", *keys), rows)
+        rows.append((*fixed, *(record.value(key, found.headlines) for key in (*keys, *scores))))
+    columns = ("run", "method", "data", "seed", "step", "state", *keys, *scores)
+    kept = console.fitting(columns, rows, len(columns) - len(scores))
+    console.table("", [columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
+    if left := [column for i, column in enumerate(columns) if i not in kept]:
+        console.note(f"{', '.join(left)}: too wide for this terminal; --columns names what to show, --csv prints all")
 
 
 def _name(record: Record, folder: Path) -> str:

@@ -146,7 +146,7 @@ def status(out: Folder, json: Json = False) -> None:
     for why, whose in reasons.items():
         console.note(f"{whose[0]}{f' and {len(whose) - 1} more' if len(whose) > 1 else ''} {why}")
     counts = ", ".join(f"{n} {state}" for state, n in told["counts"].items())
-    console.note(f"{len(told['runs'])} runs: {counts}")
+    console.note(f"{counted(len(told['runs']), 'run')}: {counts}")
     if told["engine"] and not told["watched"]:
         console.note(
             f"no process watches over the jobs of engine {told['engine']}: `distk study run` takes them up again"
@@ -168,7 +168,7 @@ def cancel(out: Folder, json: Json = False) -> None:
         console.note(f"no run of '{out}' waits or runs")
     else:
         still = f"; {told['left']} are still saving" if told["left"] else ""
-        console.note(f"{told['ended']} of {told['asked']} jobs have ended{still}")
+        console.note(f"{told['ended']} of {counted(told['asked'], 'job')} ended{still}")
 
 
 def logs(

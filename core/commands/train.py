@@ -259,6 +259,9 @@ def resume(
         typer.Argument(help="Run folder or checkpoint; default: the newest run.", autocompletion=completing.runs),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Train up to this step instead of the one first asked for.")] = None,
+    max_time: Annotated[
+        str | None, typer.Option(help="End and save after so long from here on, as 90s, 30m, 2h, 1:30:00.")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -283,6 +286,8 @@ def resume(
     if steps is not None and steps < 0:
         raise UsageError(f"--steps {steps} is below 0.")
     changes = assignments(set_ or [], "train", ["model", "data"])
+    if max_time is not None:
+        changes.setdefault("train", {})["max_time"] = max_time
     folder = None if data_dir is None else str(data_dir)
     _finished(take_up(path, steps, folder=folder, changes=changes), json)
 

@@ -16,6 +16,7 @@ from distk.console import progress
 from distk.data import FactorDataset
 from distk.errors import UsageError, unknown
 from distk.files import write_atomic
+from distk.look import COLUMN
 from distk.method import Method
 from distk.study.tables import as_csv, as_figure, windowless
 from distk.traversal import known_of
@@ -154,15 +155,15 @@ def draw_maps(
 ) -> bytes:
     """Heat maps `[n2, n1]` with latent and KL above each; blue is negative, red positive, one scale for all. Contents
     of a file whose suffix is `form`. ticks: the names of the first and the last value along each axis."""
-    wide = min(5, len(maps))
-    figure, grid = windowless(-(-len(maps) // wide), wide, max(3.4 / wide, 1.15) + 0.1, 1.35)
+    wide = min(3, len(maps))
+    figure, grid = windowless(-(-len(maps) // wide), wide, COLUMN / wide, 1.3)
     places = list(grid.flat)
     for place in places[len(maps) :]:
         place.axis("off")
     reach = max(1e-6, *(float(heat.abs().max()) for heat in maps))  # one scale for all: unused latents stay pale
     for i, (place, heat, (name, nats, *_)) in enumerate(zip(places, maps, rows, strict=False)):
         shown = place.imshow(heat.numpy(), cmap="RdBu_r", vmin=-reach, vmax=reach, origin="upper", aspect="auto")
-        place.set_title(name + ("" if nats is None else f"  KL {nats:.2f} nats"), fontsize=7)
+        place.set_title(name + ("" if nats is None else f"\nKL {nats:.2f} nats"), fontsize=6)
         place.set(xticks=[], yticks=[])
         if ticks is not None:
             place.set_xticks([0, heat.shape[1] - 1], ticks[0], fontsize=6)
@@ -174,4 +175,4 @@ def draw_maps(
     bar.ax.tick_params(labelsize=6)
     if title:
         figure.suptitle(title, fontsize=8)
-    return as_figure(figure, form, 200)
+    return as_figure(figure, form)

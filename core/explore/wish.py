@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from distk.console import counted
 from distk.errors import UsageError
 
 LONGEST = 2000
@@ -97,7 +98,7 @@ def _sentence(told: Any) -> str:
     if not isinstance(told, str) or not told.strip():
         raise UsageError("there is no sentence: write one.")
     if len(told) > LONGEST:
-        raise UsageError(f"a sentence of {len(told):,} characters is too long; {LONGEST:,} are read.")
+        raise UsageError(f"a sentence of {counted(len(told), 'character')} is too long; {LONGEST:,} are read.")
     return " ".join(told.split())
 
 

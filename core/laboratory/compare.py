@@ -18,6 +18,7 @@ from distk.errors import DistkError, UsageError, unknown
 from distk.laboratory.index import folders_below, headlines_of
 from distk.laboratory.records import LOG, Record, last_rows, read, state_of
 from distk.laboratory.spread import Difference, Spread, band, difference, spread
+from distk.look import COLUMN
 from distk.study.tables import as_figure, windowless
 
 WHOLE_LOG = 64 << 20
@@ -198,7 +199,7 @@ def drawn(made: Comparison, suffix: str = ".png") -> bytes:
     if not terms:
         raise UsageError("none of these runs logged two rows, so there are no curves to draw.")
     across = min(ACROSS, len(terms))
-    picture, grid = windowless(-(-len(terms) // across), across, 4.2, 3)
+    picture, grid = windowless(-(-len(terms) // across), across, COLUMN / across, 1.6 if across > 1 else 2.4)
     axes = [axis for row in grid for axis in row]
     for axis in axes[len(terms) :]:
         axis.set_axis_off()
@@ -209,8 +210,8 @@ def drawn(made: Comparison, suffix: str = ".png") -> bytes:
                 mean, low, high = band(found[1])
                 axis.plot(found[0], mean, color=f"C{i % 10}", linewidth=1, label=f"{group.label} (n={len(found[1])})")
                 axis.fill_between(found[0], low, high, color=f"C{i % 10}", alpha=0.2, linewidth=0)
-        axis.set_title(term, fontsize=9)
-        axis.set_xlabel("step", fontsize=8)
-        axis.tick_params(labelsize=7)
-    axes[0].legend(fontsize=7)
-    return as_figure(picture, suffix, 110)
+        axis.set_title(term)
+        axis.set_xlabel("step")
+        axis.tick_params(labelsize=6)
+    picture.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", fontsize=6, frameon=False)
+    return as_figure(picture, suffix)

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 
 from distk.checkpoint import read_header
-from distk.console import clean, progress, warn
+from distk.console import clean, counted, progress, warn
 from distk.errors import DistkError
 from distk.laboratory.charts import charts
 from distk.laboratory.compare import Comparison, Group, compare, run_folders
@@ -115,14 +115,16 @@ def _title(material: Material) -> str:
     if len(material.studies) == 1:
         return clean(material.studies[0].recipe.title)
     if material.studies:
-        return f"{len(material.studies)} studies"
+        return f"{counted(len(material.studies), 'study', 'studies')}"
     count = sum(len(group.records) for group in material.runs.groups) if material.runs is not None else 0
     return f"{count} run{'s' if count != 1 else ''}"
 
 
 def _study(made: studies.Report) -> dict[str, Any]:
     recipe = made.recipe
-    about = ", ".join(part for part in (recipe.source, f"scale {recipe.scale}", f"{len(made.rows)} rows") if part)
+    about = ", ".join(
+        part for part in (recipe.source, f"scale {recipe.scale}", f"{counted(len(made.rows), 'row')}") if part
+    )
     if less := made.instead:
         about += f"; {scales.told(less)}"
     kinds = {HOLDS: "holds", FAILS: "fails"}

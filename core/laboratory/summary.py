@@ -18,6 +18,7 @@ from distk import results
 from distk.console import counted
 from distk.errors import DistkError, UsageError
 from distk.laboratory.records import CHECKPOINT, Record
+from distk.look import COLUMN
 from distk.registry import registry
 from distk.study.tables import as_figure, windowless
 
@@ -53,15 +54,15 @@ def summary(found: Mapping[str, Mapping[str, Any]], title: str, form: str) -> by
     if not rows and not matrices:
         raise UsageError(f"these scores have neither a number nor a matrix to draw: {NEEDED}")
     parts = len(matrices) + bool(rows)
-    tall = max([1.9, 0.2 * len(rows) + 0.7, *(0.2 * len(m[1]) + 0.9 for m in matrices)])
-    figure, grid = windowless(1, parts, 6.9 / 3 if parts > 2 else 3.4, tall)
-    axes = list(grid[0])
+    tall = [max(1.4, 0.12 * min(len(m[1]), 24) + 1.0) for m in matrices] + [0.16 * len(rows) + 0.7] * bool(rows)
+    figure, grid = windowless(parts, 1, COLUMN, sum(tall) / parts, height_ratios=tall)
+    axes = list(grid[:, 0])
     for axis, (name, codes, factors, values, unit) in zip(axes, matrices, strict=False):
         _heat(figure, axis, name, codes, factors, values, unit)
     if rows:
         _dots(axes[-1], rows)
     figure.suptitle(title, fontsize=TITLE)
-    return as_figure(figure, form, 200)
+    return as_figure(figure, form)
 
 
 def _matrix(
@@ -247,7 +248,7 @@ def drawn_ranks(names: Sequence[str], correlation: np.ndarray, counts: np.ndarra
     runs = sorted({int(n) for n in counts[np.isfinite(correlation)]})
     told = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
     axis.set_title(f"{title}{told} runs", fontsize=TITLE)
-    return as_figure(figure, form, 200)
+    return as_figure(figure, form)
 
 
 def checkpoint_of(path: Path) -> Path:

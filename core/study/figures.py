@@ -14,9 +14,10 @@ from distk.study.protocol import Row
 from distk.study.recipe import Figure, Recipe, Variant
 from distk.study.tables import as_figure, windowless
 
-DPI = 110
-PANELS = 4
+PANELS = 2
 """Panels in a row."""
+MOST = 6
+"""Variants beyond which a panel takes the whole row."""
 DECADES = 100
 """An axis whose values go further than this factor is logarithmic."""
 
@@ -33,7 +34,7 @@ def draw(recipe: Recipe, rows: Sequence[Row], labels: Sequence[str], out: Path) 
         else:
             picture = _lines(recipe, figure, rows)
         path = out / f"{figure.name}{look.chosen().suffix or '.png'}"
-        write_atomic(path, as_figure(picture, path.suffix, DPI))
+        write_atomic(path, as_figure(picture, path.suffix))
         made.append(path)
     return made
 
@@ -54,8 +55,9 @@ def _points(recipe: Recipe, figure: Figure, rows: Sequence[Row], labels: Sequenc
     """A panel per column: every run as a point, their mean and its interval beside them."""
     columns = figure.columns or tuple(c.name for c in recipe.columns if c.ours)
     shown = [label for label in labels if any(_numbers(rows, label, c) for c in columns)]
-    across = min(PANELS, len(columns))
-    picture, grid = windowless(-(-len(columns) // across), across, 1 + 0.4 * max(3, len(shown)), 3.6)
+    across = min(PANELS, len(columns)) if len(shown) <= MOST else 1
+    tall = 1.7 + 0.03 * max(map(len, shown), default=0)  # the names stand below, slanting
+    picture, grid = windowless(-(-len(columns) // across), across, look.COLUMN / across, tall)
     axes = [axis for row in grid for axis in row]
     for axis in axes[len(columns) :]:
         axis.set_axis_off()
@@ -65,8 +67,8 @@ def _points(recipe: Recipe, figure: Figure, rows: Sequence[Row], labels: Sequenc
             if values:
                 axis.plot([i - 0.12] * len(values), values, "o", color="0.6", markersize=4)
                 axis.errorbar(i + 0.12, statistics.fmean(values), _bars([values]), fmt="s", color="C0", capsize=4)
-        axis.set_title(column, fontsize=9)
-        axis.set_xticks(range(len(shown)), shown, rotation=60, ha="right", fontsize=8)
+        axis.set_title(column)
+        axis.set_xticks(range(len(shown)), shown, rotation=60, ha="right", rotation_mode="anchor", fontsize=6)
         axis.set_xlim(-0.6, len(shown) - 0.4)
     return picture
 
@@ -78,8 +80,8 @@ def _lines(recipe: Recipe, figure: Figure, rows: Sequence[Row]) -> Any:
     names = list(dict.fromkeys(v[0].group for v in groups.values() if v[0].group)) if figure.panels else [""]
     cells = [(y, name) for y in figure.columns or (figure.y,) for name in names or [""]]
     across = min(PANELS, len(cells))
-    size = (5.4, 4) if len(cells) == 1 else (3.6, 3)
-    picture, grid = windowless(-(-len(cells) // across), across, *size)
+    tall = 2.6 if len(cells) == 1 else 1.7
+    picture, grid = windowless(-(-len(cells) // across), across, look.COLUMN / across, tall)
     axes = [axis for row in grid for axis in row]
     for axis in axes[len(cells) :]:
         axis.set_axis_off()
@@ -91,13 +93,13 @@ def _lines(recipe: Recipe, figure: Figure, rows: Sequence[Row]) -> Any:
             _curve(axis, own, along, y, rows)
         axis.set_xlabel(figure.x)
         axis.set_ylabel(y)
-        axis.set_title(name, fontsize=9)
+        axis.set_title(name)
         if figure.panels and not figure.columns and axis is not axes[0]:
             axis.sharey(axes[0])
         if len(cells) > 1:
-            axis.tick_params(which="both", labelsize=7)
+            axis.tick_params(which="both", labelsize=6)
         if axis.get_legend_handles_labels()[0] and (axis is axes[0] or figure.panels):
-            axis.legend(fontsize=8 if len(cells) == 1 else 7)
+            axis.legend(fontsize=6 if len(cells) == 1 else 5)
     return picture
 
 

@@ -28,34 +28,45 @@ def rows_as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None
 def windowless(rows: int, columns: int, width: float, height: float, **settings: Any) -> tuple[Any, Any]:
     """A matplotlib figure that no window shows, and its axes `[rows, columns]`; inches per panel.
 
-    settings: of matplotlib's `Figure.subplots`.
+    Words are `look.POINTS` high unless they say otherwise, so that a figure of `look.COLUMN` inches can be read in a
+    column. settings: of matplotlib's `Figure.subplots`.
     """
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(columns * width, rows * height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False, **settings)
+    with rc_context({"font.size": look.POINTS, "axes.titlesize": look.POINTS, "axes.linewidth": 0.6}):
+        return figure, figure.subplots(rows, columns, squeeze=False, **settings)
 
 
+LARGEST = 8
+"""Points of the largest words in a figure that is as wide as a column."""
+DPI = 300
+"""Dots per inch of a figure where `--dpi` does not say."""
 FIGURES = look.FORMS
 """Suffixes of the files that a matplotlib figure can be."""
 
 
-def write_figure(path: Path, figure: Any, dpi: int = 100) -> Path:
+def write_figure(path: Path, figure: Any, dpi: int = DPI) -> Path:
     """Write a matplotlib figure, atomically, in the form that `--format` says, else in that of the suffix; the file."""
     path = path.with_name(look.formed(path.name))
     write_atomic(path, as_figure(figure, path.suffix, dpi))
     return path
 
 
-def as_figure(figure: Any, suffix: str, dpi: int = 100) -> bytes:
+def as_figure(figure: Any, suffix: str, dpi: int = DPI) -> bytes:
     """A matplotlib figure in one of the forms of `FIGURES`, without a date: the same figure is the same file.
 
-    dpi: where `--dpi` does not say. Words of an SVG stay words, those of a PDF are of a font that can be edited.
+    Words of one that is as wide as a column are no larger than `LARGEST`. dpi: where `--dpi` does not say. Words of an
+    SVG stay words, those of a PDF are of a font that can be edited.
     """
     from matplotlib import rc_context
+    from matplotlib.text import Text
 
+    for word in figure.findobj(Text) if figure.get_figwidth() < 1.2 * look.COLUMN else ():
+        word.set_fontsize(min(word.get_fontsize(), LARGEST))
     held = io.BytesIO()
     dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     form = suffix.lower().removeprefix(".")

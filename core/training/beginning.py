@@ -13,7 +13,7 @@ import torch
 from distk import checkpoint, evaluation, places
 from distk.asked import Asked, asked
 from distk.config import flag
-from distk.console import note
+from distk.console import counted, note
 from distk.data import Dataset, open_dataset
 from distk.device import Ranks, channels_last, initialised, stream
 from distk.errors import DistkError, UsageError
@@ -38,7 +38,10 @@ def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Datas
     if device.type == "cpu":
         item = 4 * math.prod(dataset.spec.shape)
         # An item, what is made of it, and the gradient: no method gets along with less.
-        what, n = f"a batch of {settings.train.batch:,} items of {list(dataset.spec.shape)}", settings.train.batch
+        what, n = (
+            f"a batch of {counted(settings.train.batch, 'item')} of {list(dataset.spec.shape)}",
+            settings.train.batch,
+        )
         afford(3 * n * item, what, "use a smaller --batch")
     check_items(dataset)
     with initialised(settings.train.seed, device):
@@ -61,9 +64,10 @@ def _refuse_small(settings: Settings, model: Method, ranks: Ranks) -> None:
     """Raise UsageError for a batch of which a process gets too few items."""
     least = model.least_batch * ranks.world
     if settings.train.batch < least and not model.closed_form:
-        among = f" over {ranks.world} processes" if ranks.world > 1 else ""
+        among = f" over {counted(ranks.world, 'process', 'processes')}" if ranks.world > 1 else ""
         raise UsageError(
-            f"method '{settings.entry.name}' learns from batches of {least} items or more{among}: use --batch {least}."
+            f"method '{settings.entry.name}' learns from batches of {counted(least, 'item')} or more{among}: use"
+            f" --batch {least}."
         )
 
 
@@ -127,7 +131,7 @@ def begin(trainer: Trainer) -> None:
     if held:
         _take(trainer, held)
         own = trainer.model.state_dict()
-        note(f"{len(taken)} of {len(own)} tensors begin as in {trainer.config.init_from}")
+        note(f"{len(taken)} of {counted(len(own), 'tensor')} begin as in {trainer.config.init_from}")
         left = [name for name in own if name not in taken]
         if left:
             note(f"not there, or of another shape: {', '.join(left[:8])}{' ...' if len(left) > 8 else ''}")
@@ -139,8 +143,8 @@ def _take(trainer: Trainer, held: dict[str, torch.Tensor]) -> set[str]:
     fitting = {n: v for n, v in held.items() if n in own and own[n].shape == v.shape}
     if held and not fitting:
         raise UsageError(
-            f"--init-from '{trainer.config.init_from}': none of its {len(held)} tensors has the name and shape of a "
-            f"tensor of the model, such as {next(iter(own))} {list(own[next(iter(own))].shape)}."
+            f"--init-from '{trainer.config.init_from}': none of its {counted(len(held), 'tensor')} has the name and"
+            f" shape of a tensor of the model, such as {next(iter(own))} {list(own[next(iter(own))].shape)}."
         )
     with torch.no_grad():
         for name, value in fitting.items():

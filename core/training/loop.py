@@ -16,7 +16,7 @@ import torch
 from distk import checkpoint, evaluation
 from distk.asked import Asked, asked
 from distk.config import to_toml
-from distk.console import note, progress, warn
+from distk.console import counted, note, progress, warn
 from distk.data import Dataset
 from distk.device import Ranks, choose_device, describe, join_ranks
 from distk.errors import DistkError, UsageError
@@ -281,7 +281,10 @@ def running(session: Session, quiet: bool) -> Iterator[None]:
 def _announce(session: Session) -> None:
     trainer, settings = session.trainer, session.settings
     parameters = sum(p.numel() for p in trainer.model.parameters())
-    note(f"{settings.entry.name}: {parameters:,} parameters on {describe(trainer.device)}, seed {settings.train.seed}")
+    note(
+        f"{settings.entry.name}: {counted(parameters, 'parameter')} on {describe(trainer.device)}, seed"
+        f" {settings.train.seed}"
+    )
     note(f"data {trainer.dataset.name}: {trainer.dataset.origin}")
     for line in trainer.penalties.told() if trainer.penalties is not None else ():
         note(line)

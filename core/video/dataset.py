@@ -93,7 +93,7 @@ class VideoDataset(Dataset[W]):
         extra = {"fps": clips.fps / config.every} if clips.fps else {}
         self.spec = DataSpec("video", (config.frames, *clips.frames.shape[1:]), classes=clips.classes, extra=extra)
         self.origin = (
-            f"{clips.told or f'{len(clips):,} clips'}; {counted(self._total, 'window')} of"
+            f"{clips.told or counted(len(clips), 'clip')}; {counted(self._total, 'window')} of"
             f" {counted(config.frames, 'frame')}"
         )
         self._parts()

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import ImageOps
 
 from distk.apart import Answer
-from distk.console import warn_once
+from distk.console import counted, warn_once
 from distk.errors import DistkError
 from distk.memory import afford
 from distk.pictures import open_picture
@@ -62,10 +62,13 @@ def _strip(path: Path, fit: Fit, frame: int | None = None) -> np.ndarray:
         if count < 2:
             raise DistkError(
                 f"'{path}' has {width}x{height} pixels, which is a single picture, not a strip of frames"
-                f"{'' if frame is None else f' {frame} pixels long'}."
+                f"{'' if frame is None else ' ' + counted(frame, 'pixel') + ' long'}."
             )
         if length % along:
-            warn_once(f"'{path}': the last {length % along} of {length} pixels make no whole frame and are left out")
+            warn_once(
+                f"'{path}': the last {length % along} of {counted(length, 'pixel')} make no whole frame and are"
+                " left out"
+            )
         whole = Fit(None, fit.channels).image(image, str(path))
     if sideways:
         frames = whole[:, :, : count * along].reshape(fit.channels, across, count, along).transpose(2, 1, 3, 0)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from distk import Dataset, DataSpec, Files, option
+from distk.console import counted
 from distk.nn import shapes
 from distk.plugins.datasets.identity_folder import split_by_identity
 from distk.remembered import Remembered
@@ -117,7 +118,10 @@ class IdFaces(Dataset[Config]):
         self.label = torch.arange(config.identities, device=device).repeat_interleave(config.observations)
         self.parts = split_by_identity(self.label, config.identities, 0.1, 0.1, config.draw)
         self.spec = DataSpec("image", (3, config.size, config.size))
-        self.origin = f"{config.identities:,} invented people, {config.observations} pictures each, drawn on the device"
+        self.origin = (
+            f"{config.identities:,} invented people, {counted(config.observations, 'picture')} each, drawn on the"
+            " device"
+        )
         self._drawn = Remembered(self._draw, total, self.spec.shape, device)
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, can, option
+from distk.console import counted
 from distk.device import seeded
 from distk.latents import Code
 from distk.meaning import higher, lower
@@ -58,7 +59,7 @@ def some_rows(table: CodeTable, sample: int | None, seed: int) -> tuple[Tensor, 
     if sample is None or sample >= len(table):
         return torch.arange(len(table), device=table.codes.device), {}
     picked = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))[:sample]
-    told = {"rows": f"a sample of {sample} of {len(table)} rows, as asked for"}
+    told = {"rows": f"a sample of {sample} of {counted(len(table), 'row')}, as asked for"}
     return picked.sort().values.to(table.codes.device), told
 
 
@@ -97,7 +98,9 @@ class ClsAcc(Scored[ClsAccConfig]):
         result = dict(functional.unsupervised_accuracy(index, truth))
         used, kinds = int(index.unique().numel()), int(truth.unique().numel())
         if used != kinds:
-            result["reasons"] = {"hungarian": f"{used} code values meet {kinds} values of {name}: some stay unmatched"}
+            result["reasons"] = {
+                "hungarian": f"{used} code values meet {counted(kinds, 'value')} of {name}: some stay unmatched"
+            }
         return result
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distk import CodeTable, UsageError, option
+from distk.console import counted
 from distk.meaning import count, higher, neither
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.agreement import SampleConfig, labels, rows_of, some_rows
@@ -116,7 +117,9 @@ class Ksg(Scored[KsgConfig]):
         now, then = self._pairs(table, seed)
         size = sum(block.shape[1] for block in now)
         if len(now) == 1 and size < config.blocks:
-            raise UsageError(f"a code of {size} dimensions cannot be cut into {config.blocks} blocks.")
+            raise UsageError(
+                f"a code of {counted(size, 'dimension')} cannot be cut into {counted(config.blocks, 'block')}."
+            )
         if len(now) > 1:
             result: dict[str, Any] = dict(self._score(now, then))
         else:
@@ -131,10 +134,10 @@ class Ksg(Scored[KsgConfig]):
         reasons = {}
         if twice:
             reasons["same"] = (
-                f"{twice} of {len(joint)} pairs occur twice: noise of 1e-10 parts them and raises the figure"
+                f"{twice} of {counted(len(joint), 'pair')} occur twice: noise of 1e-10 parts them and raises the figure"
             )
         if len(joint) < config.pairs:
-            reasons["pairs"] = f"the data have {len(joint)} pairs of consecutive frames"
+            reasons["pairs"] = f"the data have {counted(len(joint), 'pair')} of consecutive frames"
         how = f"variant {config.variant} of Kraskov et al., k = {config.k}, max norm, nats"
         result |= {"rows_used": [len(joint)], "estimator": how}
         return {**result, "reasons": reasons} if reasons else result

@@ -331,7 +331,7 @@ def _short(name: str) -> str:
 
 
 def _brief(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2f}"
+    return f"{value:.0f}" if abs(value) >= 100 or (value == round(value) and abs(value) > 1) else f"{value:.2f}"
 
 
 def _hex(colour: Colour) -> str:

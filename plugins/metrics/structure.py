@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distk import CodeTable, option
+from distk.console import counted
 from distk.meaning import count, higher, lower, neither
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.table import (
@@ -47,7 +48,7 @@ class Irs(Scored[IrsConfig]):
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config: IrsConfig = self.config
         values, truth = draw(table, FactorConfig(config.code), seed, continuous=True)
-        how = f"quantile {config.quantile:g} of the deviations within {config.bins} bins"
+        how = f"quantile {config.quantile:g} of the deviations within {counted(config.bins, 'bin')}"
         result = functional.irs(values, truth, config.quantile, config.bins)
         return {**result, "rows_used": [len(values)], "estimator": how}
 
@@ -77,7 +78,7 @@ class Unsupervised(Scored[UnsupervisedConfig]):
         values, names, left = quantities(codes(table, self.config, seed), table)
         values = values if whole(table, TRAIN) else values[chosen(table, TRAIN, seed)]
         result = functional.unsupervised(values, self.config.bins)
-        how = f"covariance; plug-in information of {self.config.bins} bins, nats"
+        how = f"covariance; plug-in information of {counted(self.config.bins, 'bin')}, nats"
         return without(left, {**result, "code_names": names, "rows_used": [len(values)], "estimator": how})
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distk import CodeTable, Metric, UsageError, option
 from distk.config import C
+from distk.console import counted
 from distk.metric import Picture
 from distk.plugins.metrics.functional import checks
 from distk.plugins.metrics.functional.sentences import Names, Unfit, in_words
@@ -68,6 +69,11 @@ class Scored(Metric[C]):
         """
         source = table.source or "this data"
         table, left = known_rows(table, self.together)
+        for k in reversed(row_numbers(table)):
+            items = counted(len(table.dataset or ()), "item")
+            told = f"{counted(table.factor_sizes[k], 'value')} in the {items} of {source}"
+            left[f"factor '{table.factor_names[k]}'"] = f"left out: {told}, as a row's number has"
+            table = _without_factor(table, k)
         while True:
             try:
                 result = dict(self.score(table, seed))
@@ -93,6 +99,17 @@ class Scored(Metric[C]):
         return of_result(result, cls.matrices, cls.bars)
 
 
+def row_numbers(table: CodeTable) -> list[int]:
+    """Factors of a model's own data that number the items, as an `id` does: more than half of all items have a value of
+    their own. None where no other factor would remain. Those of files are left out where they are read."""
+    if table.dataset is None or table.grid or getattr(table.dataset, "is_grid", False):
+        return []
+    most = max(len(table.dataset) // 2, 2)
+    kinds = zip(table.factor_kinds, table.factor_sizes, strict=True)
+    found = [k for k, (kind, size) in enumerate(kinds) if kind != "continuous" and size > most]
+    return found if len(found) < len(table.factor_sizes) else []
+
+
 def known_rows(table: CodeTable, together: str) -> tuple[CodeTable, dict[str, str]]:
     """The rows that have a value of every factor ("factors") or of the first categorical one ("label"), and what is to
     be said of the others. Raises UsageError where none is left."""
@@ -108,7 +125,7 @@ def known_rows(table: CodeTable, together: str) -> tuple[CodeTable, dict[str, st
     whose = "every factor" if together == "factors" else f"'{table.factor_names[columns[0]]}'"
     if not bool(keep.any()) or (test is not None and not bool(test.any())):
         raise UsageError(f"no row of {table.source or 'this data'} has a value of {whose}.")
-    told = f"{int((~keep).sum()):,} of {len(keep):,} rows have no value of {whose}: they are left out"
+    told = f"{int((~keep).sum()):,} of {counted(len(keep), 'row')} left out, without a value of {whose}"
 
     def some(values: Tensor | None, mask: Tensor) -> Tensor | None:
         return None if values is None else values[mask.to(values.device)]

@@ -244,3 +244,19 @@ def test_the_readme_gives_the_shapes_that_it_shows(tmp_path: Path, monkeypatch: 
     failed = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE).run(case)
     assert failed.attempted > 8
     assert failed.failed == 0
+
+
+def test_what_there_is_by_name() -> None:
+    assert distk.names()["betavae"]
+    assert set(distk.names("methods")) == {entry.name for entry in registry().entries("method")}
+    assert distk.names("metric") == distk.names("metrics")
+    assert set(distk.names("methods", "vae")) < set(distk.names("methods"))
+    with pytest.raises(UsageError, match="methods"):
+        distk.names("methosd")
+    with pytest.raises(TypeError):
+        distk.names(3)  # type: ignore[arg-type]
+
+
+def test_a_model_that_is_called_says_what_it_can_do(model: Any) -> None:
+    with pytest.raises(TypeError, match=r"CascadeVAE is not called itself: use model\.encode\(\.\.\.\), model\.decode"):
+        model(torch.zeros(1, 1, 32, 32))

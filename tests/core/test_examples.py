@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from distk import look
@@ -323,6 +324,21 @@ def as_svg(line: str, place: str, runs: Examples) -> str:
     drawn = [path for path, held in pictures_in(Path()).items() if before.get(path) != held]
     assert {path.suffix for path in drawn} <= {".svg"}, f"{line} writes other pictures than --format says"
     return out
+
+
+@pytest.fixture(autouse=True)
+def whole_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every figure of an example, when it is written, has room for all its words, and is no wider than it says."""
+    real = Figure.savefig
+
+    def savefig(figure: Any, *words: Any, **options: Any) -> None:
+        real(figure, *words, **options)
+        box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        room = 0.03  # inches; a stroke's own width
+        assert min(box.x0, box.y0) > -room, f"cut at the left or below: {box}"
+        assert max(box.x1 - width, box.y1 - height) < room, f"cut at the right or above: {box}"
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 def test_there_are_examples(program: Any) -> None:

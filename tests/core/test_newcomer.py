@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from distk import console
 
 TINY = ("train", "betavae", "--data", "blobs", "--steps", 1, "--batch", 4, "--device", "cpu")
 
@@ -91,3 +94,45 @@ def test_one_choice_of_several_is_refused_in_our_words(distk_command) -> None:
     code, _, err = distk_command("export", "run", "--format", "onx")
     assert code == 2
     assert "--format: 'onx' is none of 'onnx', 'torchscript', 'torch.export'." in " ".join(err.split())
+
+
+def test_scores_that_do_not_fit_are_named_instead_of_folded(two, distk_command, monkeypatch) -> None:
+    monkeypatch.setattr(console.out, "width", 80)
+    metrics = ("active-units", "reconstruction", "elbo", "unsupervised")
+    words = [word for name in metrics for word in ("-m", name)]
+    for seed in (0, 1):
+        assert distk_command("eval", f"runs/two/s{seed}", *words, "--rows", 40, "--no-plots")[0] == 0
+    code, out, err = distk_command("runs")
+    assert code == 0
+    head, *rows = out.strip().splitlines()
+    assert len(rows) == 2, "a line each"
+    assert max(map(len, (head, *rows))) <= 80
+    assert "active-units.active_units" in head
+    left = re.search(r"^(.*): too wide for this terminal; --columns names what to show", err, re.MULTILINE)
+    assert left is not None
+    assert not set(left[1].split(", ")) & set(head.split())
+    monkeypatch.setattr(console.out, "width", 300)
+    code, out, err = distk_command("runs")
+    assert set(left[1].split(", ")) <= set(out.split())
+    assert "too wide" not in err
+
+
+def test_csv_is_printed(distk_command) -> None:
+    code, _, err = distk_command("runs", "r.csv", "--csv")
+    assert code == 2
+    assert "--csv prints: write distk runs --csv > r.csv to have it in a file." in " ".join(err.split())
+
+
+def test_a_run_is_taken_up_for_some_time(distk_command) -> None:
+    """What `train` calls --max-time, `resume` does, too."""
+    long = ("train", "betavae", "--data", "blobs", "--batch", 4, "--device", "cpu", "--steps", 10**6, "--out", "run")
+    code, _, err = distk_command(*long, "--max-time", "1s")
+    assert code == 0, err
+    steps = [json.loads(distk_command("info", "run", "--json")[1])["step"]]
+    code, _, err = distk_command("resume", "run", "--max-time", "1s")
+    assert code == 0, err
+    steps.append(json.loads(distk_command("info", "run", "--json")[1])["step"])
+    assert 0 < steps[0] < steps[1] < 10**6
+    code, _, err = distk_command("resume", "run", "--max-time", "tomorrow")
+    assert code == 2
+    assert "'tomorrow' is not understood" in " ".join(err.split())

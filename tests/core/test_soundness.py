@@ -176,7 +176,7 @@ def test_encode_refuses_in_a_sentence(trained: Path, x: Any, match: str) -> None
 @pytest.mark.parametrize(
     ("code", "match"),
     [
-        (torch.zeros(2, 3), "a code is a dict of z, not Tensor"),
+        (torch.zeros(2, 3), r"a code is a dict of z, not Tensor: {'z': code} makes one"),
         ({"zz": torch.zeros(2, 3)}, "no group 'zz' in the code"),
         ({"z": torch.zeros(2, 4)}, r"'z' is \[2, 4\], the model takes \[n, 3\]"),
         ({"z": torch.full((2, 3), torch.nan)}, "row of 'z', 0 holds values that are not finite"),

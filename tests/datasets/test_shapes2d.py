@@ -123,3 +123,11 @@ def test_stats_on_the_command_line() -> None:
     assert "133,632" in distk("data", "shapes2d", "--stats")
     with pytest.raises(UsageError, match="has no --stats"):
         distk("data", "digits", "--stats")
+
+
+def test_the_label_is_the_shape(generator: torch.Generator) -> None:
+    data = open_dataset("shapes2d", device=torch.device("cpu"))
+    rows = torch.randint(len(data), (64,), generator=generator)
+    batch = data.batch(rows)
+    assert torch.equal(batch["label"], batch["factors"][:, data.factor_names.index("shape")])
+    assert len(set(batch["label"].tolist())) > 1

@@ -164,3 +164,6 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "generated" / "contract.html").stat().st_size > 100_000
+    for page in tmp_path.rglob("*.html"):
+        dashed = re.findall(r"[–—][a-z]+", re.sub(r"<[^>]*>", "", page.read_text(encoding="utf-8")))
+        assert not dashed, f"{page.name}: {dashed[0]} is no option that can be typed"

@@ -12,7 +12,7 @@ from distk import CodeTable, UsageError, evaluate
 from distk.evaluation import build_metric, score
 from distk.plugins.metrics import functional as fn
 from distk.plugins.metrics.functional.sentences import Column, Columns, Names, Sentence, in_words
-from distk.plugins.metrics.table import chosen
+from distk.plugins.metrics.table import chosen, row_numbers
 from distk.testing import synthetic_table
 
 
@@ -355,3 +355,33 @@ def test_what_a_metric_needs_of_a_model_is_asked_for_in_one_place(loose, monkeyp
     loose.model = Blind.__new__(Blind)
     error = score(loose, "mig", {}, 0, 1)["error"]
     assert error == "metric 'mig' needs a method that can decode and posterior, which Blind cannot."
+
+
+class Items:
+    """What a score asks of the data behind a table: how many items there are, and whether they are a full grid."""
+
+    is_grid = False
+
+    def __len__(self) -> int:
+        return 600
+
+
+@pytest.mark.parametrize(
+    "name", ["mig", "sap", "dci", "irs", "modularity", "explicitness", "unsupervised", "dcimig", "r2"]
+)
+def test_a_factor_that_numbers_the_items_is_left_out_by_name(loose: CodeTable, name: str) -> None:
+    """Of a model's own data; the score is that of the table without it. A real number is no number of a row."""
+    numbered = torch.cat([torch.arange(600)[:, None], loose.factors], 1)
+    table = table_of(loose.codes, numbered, dataset=Items())
+    result = run(name, table)
+    assert "as a row's number has" in result["reasons"]["factor 'a'"]
+    assert "600 values in the 600 items" in result["reasons"]["factor 'a'"]
+    plain = run(name, table_of(loose.codes, loose.factors))
+    same(
+        {k: v for k, v in result.items() if isinstance(v, float)},
+        {k: v for k, v in plain.items() if isinstance(v, float)},
+    )
+    table.factor_kinds = ("continuous", *table.factor_kinds[1:])
+    assert not row_numbers(table)
+    alone = table_of(loose.codes, numbered[:, :1], dataset=Items())
+    assert not row_numbers(alone), "what would leave nothing to score"

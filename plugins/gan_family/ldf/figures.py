@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distk.errors import UsageError
+from distk.look import COLUMN
 from distk.study.tables import windowless
 
 MEMORY = ("frames", "level", "saved_bytes", "peak_bytes", "parameters")
@@ -17,17 +18,17 @@ COLOURS = ("#c04030", "#4878a8", "#50a060", "#a06030")
 
 def memory_figure(rows: Sequence[tuple[int, str, int, int | None, int]]) -> Any:
     """A figure: bytes that a step keeps, over the number of frames, a line per level; both axes logarithmic."""
-    drawing, ((axis,),) = windowless(1, 1, 4.6, 3.4)
+    drawing, ((axis,),) = windowless(1, 1, COLUMN, 2.5)
     for colour, level in zip(COLOURS, dict.fromkeys(row[1] for row in rows), strict=False):
         points = [(row[0], row[2] / 1e6) for row in rows if row[1] == level]
         axis.plot(*zip(*points, strict=True), marker="o", markersize=4, color=colour, label=level)
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
     axis.set_xticks([row[0] for row in rows], [str(row[0]) for row in rows])
-    axis.minorticks_off()
+    axis.xaxis.minorticks_off()
     axis.set_xlabel("frames")
     axis.set_ylabel("MB kept for the way back")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=6)
     return drawing
 
 
@@ -43,7 +44,7 @@ def curves_figure(rows: Sequence[Mapping[str, Any]]) -> Any:
             "made by `distk ldf judge`."
         )
     scores = list(dict.fromkeys(str(row["score"]) for row in rows))
-    drawing, axes = windowless(2, len(scores), 4.2, 2.8)
+    drawing, axes = windowless(2, len(scores), max(COLUMN / len(scores), 1.6), 2.0)
     lines = list(dict.fromkeys((str(row["variant"]), str(row["seed"])) for row in rows))
     names = list(dict.fromkeys(variant for variant, _ in lines))
     for i, key in enumerate(("seconds", "with_pretraining")):
@@ -56,8 +57,8 @@ def curves_figure(rows: Sequence[Mapping[str, Any]]) -> Any:
                 colour = COLOURS[names.index(variant) % len(COLOURS)]
                 if points:
                     axis.plot(*zip(*points, strict=True), color=colour, label=variant if first else None, marker=".")
-            axis.set_title(score, fontsize=9)
-            axis.set_xlabel("seconds of training" + (", pretraining counted" if i else ""), fontsize=8)
-            axis.tick_params(labelsize=8)
-    axes[0, 0].legend(fontsize=8)
+            axis.set_title(score)
+            axis.set_xlabel("seconds of training" + (",\npretraining counted" if i else ""))
+            axis.tick_params(labelsize=6)
+    axes[0, 0].legend(fontsize=6)
     return drawing

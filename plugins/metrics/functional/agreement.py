@@ -7,6 +7,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from distk.console import counted
+
 from . import checks
 from .checks import Array, Result
 from .solvers import class_aucs, contingency
@@ -24,7 +26,7 @@ def unsupervised_accuracy(code_index: Array, label: Array) -> Result:
     code, truth = checks.labels_1d(code_index, "code_index"), checks.labels_1d(label, "label")
     truth = truth.to(code.device)
     if len(code) != len(truth):
-        raise ValueError(f"code_index has {len(code)} rows but label has {len(truth)}")
+        raise ValueError(f"code_index has {counted(len(code), 'row')} but label has {len(truth)}")
     sizes = (int(code.max()) + 1, int(truth.max()) + 1)
     if sizes[1] < 2:
         raise ValueError("label is constant: every code would be right")

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distk.console import counted
+
 from .sentences import Argument, Column, Columns, Mention, Plain, Sentence, Unfit
 
 Array = Any  # numpy array, torch tensor (any device, any real dtype) or nested sequence
@@ -55,7 +57,7 @@ def matrix(array: Array, name: str = "codes", min_rows: int = 2, gaps: bool = Fa
     if x.ndim != 2 or x.shape[1] == 0:
         raise ValueError(f"{name} must have shape [rows, columns], got {tuple(x.shape)}")
     if x.shape[0] < min_rows:
-        raise ValueError(f"{name} has {x.shape[0]} rows: needs at least {min_rows}")
+        raise ValueError(f"{name} has {counted(x.shape[0], 'row')}: needs at least {min_rows}")
     x = x.double()
     low, high = (x.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf) if gaps else x).aminmax(dim=0)
     # NaN goes through both; isfinite would copy the table
@@ -73,7 +75,7 @@ def paired(codes: Array, factors: Array, suffix: str = "", gaps: bool = False) -
     c = matrix(codes, "codes" + suffix)
     f = matrix(factors, "factors" + suffix, gaps=gaps).to(c.device)
     if len(c) != len(f):
-        raise ValueError(f"codes{suffix} has {len(c)} rows but factors{suffix} has {len(f)}")
+        raise ValueError(f"codes{suffix} has {counted(len(c), 'row')} but factors{suffix} has {len(f)}")
     return c, f
 
 
@@ -86,13 +88,14 @@ def split(
         raise ValueError("codes_test and factors_test must be given together")
     if codes_test is None:
         if len(c) < 6:
-            raise ValueError(f"codes has {len(c)} rows: needs at least 6 to be split into train and test")
+            raise ValueError(f"codes has {counted(len(c), 'row')}: needs at least 6 to be split into train and test")
         cut = 2 * len(c) // 3
         return c[:cut], f[:cut], c[cut:], f[cut:]
     ct, ft = paired(codes_test, factors_test, "_test", gaps)
     if ct.shape[1] != c.shape[1] or ft.shape[1] != f.shape[1]:
         raise ValueError(
-            f"test rows have {ct.shape[1]} codes and {ft.shape[1]} factors, training rows {c.shape[1]} and {f.shape[1]}"
+            f"test rows have {counted(ct.shape[1], 'code')} and {counted(ft.shape[1], 'factor')}, training rows"
+            f" {c.shape[1]} and {f.shape[1]}"
         )
     return c, f, ct.to(c.device), ft.to(c.device)
 
@@ -207,8 +210,8 @@ def discrete(
             continue
         there = rows if isinstance(known, slice) else rows * len(known) // len(factors)
         if there < min_per_value * len(found):
-            wanted = f"needs at least {min_per_value * len(found)} rows, got {there}"
-            raise Unfit(f"{{}} has {len(found)} values: {wanted}", Column("factor", k))
+            wanted = f"needs at least {counted(min_per_value * len(found), 'row')}, got {there}"
+            raise Unfit(f"{{}} has {counted(len(found), 'value')}: {wanted}", Column("factor", k))
         if not isinstance(known, slice):
             reasons |= missing(k, len(factors) - len(known), len(factors))
             partial.add(len(kept))
@@ -237,7 +240,7 @@ def cut(factors: Tensor, low: Tensor, high: Tensor, bins: int) -> Tensor:
 def missing(factor: int, gaps: int, rows: int) -> dict[str, str]:
     """That rows without a value of a factor are left out for it alone."""
     column = Column("factor", factor)
-    told = f"{{}} has no value in {gaps:,} of {rows:,} rows: they are left out for it alone"
+    told = f"{{}} has no value in {gaps:,} of {counted(rows, 'row')}: they are left out for it alone"
     return {Sentence("{}", column): Sentence(told, column)}
 
 

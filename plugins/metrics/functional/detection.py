@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from distk.console import counted
+
 from . import checks
 from .checks import Array, Result
 from .sentences import Column, Sentence
@@ -27,7 +29,7 @@ def tad(codes: Array, attributes: Array, threshold: float = 0.75, redundant: flo
     for j, size in enumerate(labels.sizes):
         if size != 2:
             column = Column("factor", labels.kept[j])
-            reasons[Sentence("{}", column)] = Sentence(f"{{}} has {size} values, not two: left out", column)
+            reasons[Sentence("{}", column)] = Sentence(f"{{}} has {counted(size, 'value')}, not two: left out", column)
     kept: list[int] = []
     for j in binary:
         told = [i for i in kept if redundant is not None and _share(labels, i, j) > redundant]

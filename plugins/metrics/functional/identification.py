@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distk.console import counted
+
 from . import checks
 from .checks import Array, Result
 from .probes import mlp
@@ -45,7 +47,7 @@ def mcc(codes: Array, factors: Array, codes_test: Array | None = None, factors_t
             result["matched"] = _wide(matched, kept, total)[0]
     whole, whole_test = (~values.isnan().any(1) for values in (f, ft))  # variates are of all factors together
     if not bool(whole.all() & whole_test.all()):
-        reasons["weak"] = f"of the {int(whole.sum()):,} rows that have a value of every factor"
+        reasons["weak"] = f"of the {counted(int(whole.sum()), 'row')} that have a value of every factor"
         c, f, ct, ft = c[whole], f[whole], ct[whole_test], ft[whole_test]
         if min(len(f), len(ft)) < 2:
             reasons["weak"] = reasons["weak_train"] = "no two rows have a value of every factor"

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from distk.console import counted
+
 from . import checks
 from .checks import Array, Labels, Result
 from .sentences import Column, Unfit
@@ -27,7 +29,7 @@ def ksg(x: Array, y: Array, k: int = 3, variant: int = 1, seed: int = 0) -> floa
     a, b = checks.matrix(x, "x"), checks.matrix(y, "y")
     b = b.to(a.device)
     if len(a) != len(b):
-        raise ValueError(f"x has {len(a)} rows but y has {len(b)}")
+        raise ValueError(f"x has {counted(len(a), 'row')} but y has {len(b)}")
     if variant not in (1, 2):
         raise ValueError(f"variant must be 1 or 2, got {variant}")
     n = len(a)
@@ -78,7 +80,7 @@ def recall_at_k(emb: Array, labels: Array, ks: Sequence[int] = (1, 2, 4, 8), met
     label = checks.labels_1d(labels, "labels").to(x.device)
     n = len(x)
     if len(label) != n:
-        raise ValueError(f"emb has {n} rows but labels has {len(label)}")
+        raise ValueError(f"emb has {counted(n, 'row')} but labels has {len(label)}")
     if any(not 1 <= k < n for k in ks):
         raise ValueError(f"every k must be in 1..{n - 1} (below the number of rows), got {list(ks)}")
     if metric == "cosine":
@@ -99,7 +101,7 @@ def recall_at_k(emb: Array, labels: Array, ks: Sequence[int] = (1, 2, 4, 8), met
     result: Result = {f"recall@{k}": float((rank < k).double().mean()) for k in ks}
     alone = int((torch.bincount(label)[label] == 1).sum())
     result["items_without_match"] = float(alone)
-    return checks.finish(result, {"items_without_match": f"{alone} items count as misses"} if alone else {})
+    return checks.finish(result, {"items_without_match": f"{counted(alone, 'item')} count as misses"} if alone else {})
 
 
 def info_mec(

@@ -188,7 +188,7 @@ class TableSampler:
     def enough(self, rows: int, k: int) -> None:
         """Raise Unfit for a factor in which few rows alone differ: noise that is drawn again and again is learnt."""
         if rows < CHANGED:
-            told = f"{rows} rows differ from another one in {{}} alone: this score needs at least {CHANGED}"
+            told = f"{counted(rows, 'row')} differ from another one in {{}} alone: this score needs at least {CHANGED}"
             raise Unfit(told, self._mention(k))
 
     def _mention(self, k: int) -> Mention:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from distk.console import counted
+
 from . import checks
 from .checks import Array, Result
 from .information import discretise
@@ -230,7 +232,7 @@ def udr(
     if len(codes_list) < 2:
         raise ValueError(f"udr compares models: needs at least 2, got {len(codes_list)}")
     if len(kl_list) != len(codes_list):
-        raise ValueError(f"codes of {len(codes_list)} models but kl of {len(kl_list)}")
+        raise ValueError(f"codes of {counted(len(codes_list), 'model')} but kl of {len(kl_list)}")
     tables, informative = [], []
     for m, (codes, kl) in enumerate(zip(codes_list, kl_list, strict=True)):
         c = checks.matrix(codes, f"codes of model {m}")
@@ -269,10 +271,10 @@ def udr(
 def _relative_strength(r: Tensor, mask: Tensor) -> Tensor:
     """Pair scores [M, M] of matrices r [M, M, D, D] >= 0 whose uninformative rows and columns are 0."""
     parts = []
-    for axis, counted in ((2, mask[None, :, :]), (3, mask[:, None, :])):
+    for axis, taking_part in ((2, mask[None, :, :]), (3, mask[:, None, :])):
         total = r.sum(axis)
         ratio = torch.where(total > 0, r.amax(axis).square() / total.where(total > 0, torch.ones_like(total)), 0.0)
-        parts.append((ratio * counted).sum(-1) / counted.sum(-1).clamp_min(1))
+        parts.append((ratio * taking_part).sum(-1) / taking_part.sum(-1).clamp_min(1))
     return (parts[0] + parts[1]) / 2
 
 

@@ -183,7 +183,7 @@ class MazeConfig:
         if free < 2:
             raise ValueError(
                 f"beside {counted(self.blocks, 'block')} there is room for {max(free, 0)} of "
-                f"{self.grid**2} cells that are free; 2 are needed"
+                f"{counted(self.grid**2, 'cell')} that are free; 2 are needed"
             )
         if self.switches > free:
             raise ValueError(

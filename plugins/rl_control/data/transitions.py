@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distk import DataSpec, Files, UsageError, open_dataset, option, permuted_split
 from distk.arrays import open_npz
+from distk.console import counted
 from distk.errors import DistkError
 from distk.plugins.rl_control.data.environments import permitted
 from distk.transitions import Actions, TransitionDataset
@@ -76,7 +77,7 @@ class Transitions(TransitionDataset[Config]):
             noise = torch.rand(self.config.count, actions.count, generator=generator, device=self.device)
             self.u = torch.where(permitted(env, self.states), noise, -1.0).argmax(1)
         self.spec = DataSpec("transition", env.spec.shape, env.spec.range, extra=actions.to_extra())
-        self.origin = f"{self.config.count:,} transitions drawn from {self.config.variant}: {env.origin}"
+        self.origin = f"{counted(self.config.count, 'transition')} drawn from {self.config.variant}: {env.origin}"
 
     def _record(self, path: Path) -> None:
         x, x_next, u = read(path)

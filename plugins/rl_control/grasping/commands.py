@@ -14,7 +14,7 @@ from torch import Tensor
 
 from distk import console
 from distk.commands.arguments import Device, Json, Seed
-from distk.commands.shared import Look, OnRows
+from distk.commands.shared import Look, OnRows, titled
 from distk.config import from_dict
 from distk.console import counted, note
 from distk.data import Dataset
@@ -200,7 +200,7 @@ def reconstruct(
         scores = {k: float(v.double().mean()) for k, v in shape_scores(model, scene, batch).items()}
         panels = drawn(model, scene, batch)
     picture = on.beside("reconstruct.png")
-    figures.shapes(picture, panels, model.far)
+    figures.shapes(picture, panels, model.far, titled(on.header))
     files = [picture, picture.with_suffix(".npz")]
     assert scene.grid is not None
     buffer = io.BytesIO()
@@ -295,7 +295,7 @@ def plan(
     files = [target]
     if plot:
         files.append(target.with_name(formed(target.with_suffix(".png").name)))
-        figures.strip(files[-1], *pictured(views, found))
+        figures.strip(files[-1], *pictured(views, found), titled(on.header, "red fails, green holds"))
     table = summary(dataset, begin, found)
     if not on.json and begin is not None:
         heads = ("category", "searches", "found a grasp", "mean steps")

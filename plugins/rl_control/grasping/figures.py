@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -12,10 +11,8 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from distk import images
-from distk.files import write_atomic
 from distk.plugins.rl_control.grasping.gripper import FINGER, OPENING, PALM
 from distk.sheet import Sheet
-from distk.study.tables import as_figure
 
 RED, GREEN, WHITE = (220, 40, 40), (40, 190, 60), (240, 240, 240)
 SIDE = 192
@@ -51,35 +48,30 @@ def with_gripper(picture: Tensor, k: Tensor, camera: Tensor, pose: Tensor, colou
     return torch.from_numpy(np.asarray(drawn).copy()).permute(2, 0, 1).float() / 255
 
 
-def strip(path: Path, pictures: list[list[Tensor]], labels: list[str]) -> None:
-    """Rows of pictures of one size, a label beside each row, as PNG."""
+def strip(path: Path, pictures: list[list[Tensor]], labels: list[str], title: str = "") -> None:
+    """Rows of pictures of one size, a label beside each row."""
     columns = max(len(row) for row in pictures)
     flat = [p for row in pictures for p in [*row, *[row[-1]] * (columns - len(row))]]
-    Sheet(torch.stack(flat), columns, rows=labels).write(path)
+    Sheet(torch.stack(flat), columns, rows=labels, title=title).write(path)
 
 
-def shapes(path: Path, rows: list[dict[str, np.ndarray]], far: float) -> None:
-    """A row of panels for each view. The panels have titles; depths share one scale from near to far.
+def shapes(path: Path, rows: list[dict[str, np.ndarray]], far: float, title: str = "") -> None:
+    """A row of panels for each view, with their titles above; depths run from near (yellow) to far (violet).
 
     rows: title -> picture: `[h, w, 3]` colours, or `[h, w]` numbers; titles with "depth" are metres.
     """
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
+    cells = [_panel(name, picture, far) for row in rows for name, picture in row.items()]
+    side = max(cell.shape[-1] for cell in cells)
+    big = [torch.nn.functional.interpolate(cell[None], (side, side), mode="nearest")[0] for cell in cells]
+    names = [f"view {i + 1}" for i in range(len(rows))]
+    Sheet(images.enlarge(torch.stack(big)), len(rows[0]), rows=names, heads=list(rows[0]), title=title).write(path)
 
-    titles = list(rows[0])
-    figure, axes = plt.subplots(
-        len(rows), len(titles), figsize=(1.5 * len(titles), 1.65 * len(rows)), squeeze=False, layout="constrained"
-    )
-    for line, row in zip(axes, rows, strict=True):
-        for axis, title in zip(line, titles, strict=True):
-            picture = row[title]
-            options: dict[str, Any] = {"vmin": 0, "vmax": 1, "cmap": "gray"}
-            if "depth" in title:
-                options = {"vmin": float(picture.min()), "vmax": min(far, float(picture.max())), "cmap": "viridis_r"}
-            axis.imshow(picture, interpolation="nearest", **({} if picture.ndim == 3 else options))
-            axis.set_xticks([])
-            axis.set_yticks([])
-    for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title, fontsize=7)
-    write_atomic(path, as_figure(figure, path.suffix, 110))
-    plt.close(figure)
+
+def _panel(title: str, picture: np.ndarray, far: float) -> Tensor:
+    """A picture of `shapes` as colours `[3, h, w]` in [0, 1]."""
+    if picture.ndim == 3:
+        return torch.from_numpy(picture.copy()).permute(2, 0, 1).float()
+    low, high = (float(picture.min()), min(far, float(picture.max()))) if "depth" in title else (0.0, 1.0)
+    share = ((picture - low) / max(high - low, 1e-9)).clip(0, 1)
+    shown = mpl.colormaps["viridis_r" if "depth" in title else "gray"](share)[..., :3]
+    return torch.from_numpy(shown).permute(2, 0, 1).float()

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from distk import seeded
-from distk.commands.shared import Look, OnRows, scaled
+from distk.commands.shared import Look, OnRows, scaled, titled
 from distk.console import counted
 from distk.errors import UsageError
 from distk.files import write_atomic
@@ -79,7 +79,12 @@ def independent(
     change = made.double().var(2, correction=0).flatten(2).sum(2).mean(0).tolist()
     names = ["all", *(f"factor {i}" for i in range(len(parts)))]
     if model.spec.kind == "video":
-        files = alone(on.target(f"independent-{source}.png"), scaled(model, made), names)
+        files = alone(
+            on.target(f"independent-{source}.png"),
+            scaled(model, made),
+            names,
+            titled(on.header, f"moves drawn from the {source}"),
+        )
     else:
         path = on.target(f"independent-{source}.safetensors")
         write_atomic(path, save({"clips": made.cpu().contiguous(), "rows": rows.cpu()}))

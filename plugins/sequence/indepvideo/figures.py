@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from distk import images
+from distk.look import COLUMN
 from distk.sheet import Sheet
-from distk.study.tables import as_figure
-
-SIDE = 5.0
-"""Inches of a map."""
+from distk.study.tables import as_figure, windowless
 
 
 @dataclass
@@ -30,10 +28,9 @@ class CorrelationMap:
     order: np.ndarray
     sizes: Sequence[int]
 
-    def _figure(self) -> Figure:
-        figure = Figure(figsize=(SIDE + 1, SIDE), layout="constrained")
-        axis = figure.subplots()
-        shown = axis.imshow(self.matrix[np.ix_(self.order, self.order)], cmap="RdBu_r", vmin=-1, vmax=1)
+    def _figure(self) -> Any:
+        figure, ((axis,),) = windowless(1, 1, COLUMN, 2.7)
+        shown = axis.imshow(self.matrix[np.ix_(self.order, self.order)], cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
         edges = np.cumsum(self.sizes)
         for edge in edges[:-1] - 0.5:
             axis.axhline(edge, color="black", lw=0.8)
@@ -64,10 +61,10 @@ class CorrelationMap:
         return ""
 
     def _written(self, form: str) -> bytes:
-        return as_figure(self._figure(), f".{form}", 200)
+        return as_figure(self._figure(), f".{form}")
 
 
-def alone(path: Path, clips: Tensor, names: Sequence[str]) -> list[Path]:
+def alone(path: Path, clips: Tensor, names: Sequence[str], title: str = "") -> list[Path]:
     """Clips `[n, rows, t, c, h, w]` in [0, 1], a row of frames for each of `names` per clip: a picture and a GIF.
 
     Returns the files.
@@ -75,7 +72,7 @@ def alone(path: Path, clips: Tensor, names: Sequence[str]) -> list[Path]:
     n, rows = clips.shape[:2]
     big = images.enlarge(clips)
     times = [f"t={t + 1}" for t in range(clips.shape[2])]
-    Sheet(big.flatten(0, 2), clips.shape[2], rows=[*names] * n, heads=times).write(path)
+    Sheet(big.flatten(0, 2), clips.shape[2], rows=[*names] * n, heads=times, title=title).write(path)
     movie = path.with_suffix(".gif")
     frames = [images.grid(big[:, :, t].flatten(0, 1), rows) for t in range(clips.shape[2])]
     images.save_gif(movie, torch.stack(frames), 0.25)

@@ -12,6 +12,7 @@ from torch import Tensor
 from distk import UsageError, console
 from distk.commands.shared import Look, OnModel
 from distk.files import write_atomic
+from distk.look import COLUMN
 from distk.plugins.text.attrtransfer.method import AttrTransfer
 from distk.plugins.text.common.files import label_index
 from distk.plugins.text.common.tagger import noun_flags, open_tagger
@@ -58,7 +59,7 @@ def attention(
 
 def picture(source: list[str], output: list[str], nouns: list[bool], table: Tensor, form: str = ".png") -> bytes:
     """A heat map in the form of a suffix; nouns of the source stand in bold."""
-    figure, panels = windowless(1, 1, 1.5 + 0.55 * len(source), 1.2 + 0.4 * max(1, len(output)))
+    figure, panels = windowless(1, 1, max(COLUMN, 0.8 + 0.25 * len(source)), 0.8 + 0.2 * max(1, len(output)))
     axes = panels[0, 0]
     axes.imshow(table.numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(source)), source, rotation=45, ha="left")

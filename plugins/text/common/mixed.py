@@ -72,7 +72,7 @@ class Sentiment3(SentenceDataset[Sentiment3Config]):
         origin = f"{sizes}, each split 80/10/10"
         if self.config.unlabelled:
             parts["unsup"], source = self._unlabelled(files, parts["train"])
-            origin += f"; {len(parts['unsup'].lines):,} sentences without labels from {source}"
+            origin += f"; {counted(len(parts['unsup'].lines), 'sentence')} without labels from {source}"
         return parts, SENTIMENT, origin
 
     def _fewer(self, part: Part) -> Part:

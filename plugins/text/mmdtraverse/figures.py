@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distk.look import COLUMN
 from distk.study.tables import as_csv, as_figure, windowless
 
 COLOURS = ("#c0392b", "#2471a3", "#7d3c98", "#1e8449", "#b9770e", "#5d6d7e")
@@ -48,7 +49,7 @@ class Drawn:
 
     def picture(self, labels: Sequence[str], words: Sequence[str], form: str = ".png") -> bytes:
         """The points in the form of a suffix: a colour for each label, a mark for each topic, arrows for moves."""
-        figure, panels = windowless(1, 1, 9, 7)
+        figure, panels = windowless(1, 1, COLUMN, 3.2)
         axes = panels[0, 0]
         for k, name in enumerate(labels):
             for t, word in enumerate(words):
@@ -56,11 +57,11 @@ class Drawn:
                 of &= torch.tensor([kind == "code" for kind in self.kind])
                 x, y = self.at[of].T.tolist()
                 style = {"c": COLOURS[k % len(COLOURS)], "marker": MARKS[t % len(MARKS)]}
-                axes.scatter(x, y, s=18, alpha=0.35, linewidths=0, label=f"{name}, {word}", **style)
+                axes.scatter(x, y, s=8, alpha=0.35, linewidths=0, label=f"{name}, {word}", **style)
         self._moves(axes)
         axes.set_xlabel("first principal component")
         axes.set_ylabel("second principal component")
-        axes.legend(loc="best", framealpha=0.8)
+        figure.legend(loc="outside lower center", fontsize=6, frameon=False, ncols=2)
         return as_figure(figure, form)
 
     def _moves(self, axes: Any) -> None:
@@ -73,6 +74,6 @@ class Drawn:
                     "c": COLOURS[int(self.label[i]) % len(COLOURS)],
                     "marker": MARKS[int(self.topic[i]) % len(MARKS)],
                 }
-                axes.scatter(*self.at[i].tolist(), s=110, edgecolors="black", linewidths=1.5, zorder=3, **style)
-            arrow = {"arrowstyle": "->", "lw": 1.5, "shrinkA": 6, "shrinkB": 6}
+                axes.scatter(*self.at[i].tolist(), s=30, edgecolors="black", linewidths=0.8, zorder=3, **style)
+            arrow = {"arrowstyle": "->", "lw": 0.8, "shrinkA": 3, "shrinkB": 3}
             axes.annotate("", self.at[b].tolist(), self.at[a].tolist(), arrowprops=arrow, zorder=4)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distk import Files, UsageError, option
-from distk.console import note
+from distk.console import counted, note
 from distk.data import names_of
 from distk.plugins.text.common import files as formats
 from distk.plugins.text.common.files import Part, there
@@ -167,7 +167,7 @@ class Europarl(Parallel[EuroparlConfig]):
         pairs = {name: self._pair(*paths[name]) for name in others}
         lines = join(pairs)
         least = min(len(held) for held, _ in pairs.values())
-        note(f"{len(lines['en']):,} sentences in {names_of(wanted)}; the smallest pair of files has {least:,}")
+        note(f"{counted(len(lines['en']), 'sentence')} in {names_of(wanted)}; the smallest pair of files has {least:,}")
         if not lines["en"]:
             raise UsageError(f"no English sentence of '{self.folder}' stands in every pair of files.")
         return self._divided(self._part(lines))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from distk.look import COLUMN
 from distk.plugins.text.nlmultitask.prototypes import PROTOTYPES
 from distk.study.tables import as_figure, windowless
 
@@ -28,15 +29,15 @@ def principal(codes: Tensor, components: int = 2) -> tuple[Tensor, Tensor]:
 def scatter(codes: Tensor, kind: Tensor, form: str = ".png") -> bytes:
     """Codes `[n, d]` of sentences of the prototypes `kind` int64 `[n]`, in the form of a suffix."""
     place, share = principal(codes)
-    figure, panels = windowless(1, 1, 11, 6)
+    figure, panels = windowless(1, 1, COLUMN, 4.6)
     axes = panels[0, 0]
     for i, prototype in enumerate(PROTOTYPES):
         own = place[kind == i]
         label = f"{i + 1}  {prototype or 'the empty sentence'}"
         label = label if len(label) < 50 else label[:47] + "..."
         colour = f"C{i % 10}"
-        axes.scatter(own[:, 0], own[:, 1], s=14, marker=MARKS[i], color=colour, alpha=0.7, linewidths=0.8, label=label)
+        axes.scatter(own[:, 0], own[:, 1], s=6, marker=MARKS[i], color=colour, alpha=0.7, linewidths=0.8, label=label)
     axes.set_xlabel(f"first principal component ({share[0]:.0%} of the variance)")
     axes.set_ylabel(f"second ({share[1]:.0%})")
-    figure.legend(loc="outside right center", fontsize=8, frameon=False)
+    figure.legend(loc="outside lower left", fontsize=6, frameon=False)
     return as_figure(figure, form)

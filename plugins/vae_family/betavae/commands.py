@@ -13,6 +13,7 @@ from distk import FactorDataset, console, images
 from distk.commands.shared import Look, OnModel, scaled, written_to
 from distk.errors import DistkError, UsageError
 from distk.files import write_atomic
+from distk.look import COLUMN
 from distk.plugins.vae_family.betavae.factorgen import FactorGen
 from distk.run import Run
 from distk.sheet import Sheet
@@ -95,17 +96,18 @@ def opened_at(rows: list[dict[str, float]], names: list[str], threshold: float) 
 
 
 def draw_curves(rows: list[dict[str, float]], names: list[str], form: str) -> bytes:
-    """KL against C (left) and against the reconstruction loss (right), a line per name; contents of a PNG file."""
-    figure, (axes,) = windowless(1, 2, 4.2, 3.2)
+    """KL against C (above) and against the reconstruction loss (below), a line per name; contents of a file."""
+    figure, panels = windowless(2, 1, COLUMN, 2.1)
+    axes = panels[:, 0]
     for k, name in enumerate(names):
         kl, style = [row[name] for row in rows], "-" if k < 10 else "--"
         for axis, key in zip(axes, ("capacity", "reconstruction"), strict=True):
-            axis.plot([row[key] for row in rows], kl, style, lw=1.2, label=name)
+            axis.plot([row[key] for row in rows], kl, style, lw=1.2, label=name, marker="." if len(rows) < 5 else "")
     axes[0].set(xlabel="capacity C, nats", ylabel="KL, nats")
-    axes[1].set(xlabel="reconstruction loss, nats per image")
+    axes[1].set(xlabel="reconstruction loss, nats per image", ylabel="KL, nats")
     axes[1].invert_xaxis()
     if len(names) <= 12:
-        axes[0].legend(fontsize=7, frameon=False)
+        axes[0].legend(fontsize=6, frameon=False)
     return as_figure(figure, form)
 
 

@@ -18,6 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from distk.console import counted
+
 MOST_CLASSES = 1 << 12
 """Prices that one program holds."""
 TILE = 1 << 13
@@ -143,7 +145,9 @@ def solve(cost: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
     if not cost.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(f"the triton solver needs CUDA tensors, found {cost.device}: use --solver torch")
     if not fits(classes):
-        raise ValueError(f"{classes} classes are too many for the triton solver: {MOST_CLASSES} at most")
+        raise ValueError(
+            f"{counted(classes, 'class', 'classes')} are too many for the triton solver: {MOST_CLASSES} at most"
+        )
     block = max(triton.next_power_of_2(classes), 16)
     labels = cost.argmin(1)
     gain = torch.empty(problems, dtype=torch.int64, device=cost.device)

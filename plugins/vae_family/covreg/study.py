@@ -252,7 +252,7 @@ def dimred(chosen: Sequence[Member], device: torch.device, settings: DimredConfi
 def xor(chosen: Sequence[Member], device: torch.device, settings: XorConfig) -> list[Row]:
     """Networks 2-4-4-1 on the four patterns, cross-entropy, the penalty on both hidden layers.
 
-    active1, active2: active units. minimal: whether they are exactly 2 and 1. solved: all four patterns right.
+    solved: all four patterns right; for the others see `pruned`.
     """
     data = open_dataset("xor", device=device)
     batch = data.batch(torch.arange(len(data), device=device))
@@ -268,17 +268,36 @@ def xor(chosen: Sequence[Member], device: torch.device, settings: XorConfig) -> 
             advance(1)
     with torch.no_grad():
         logit, layers = ensemble(x)
-        variance = [covariance(h.double()).diagonal(dim1=1, dim2=2) for h in layers.values()]
-        one, two = ((v > SHARE * v.amax(1, keepdim=True)).sum(1) for v in variance)
         found = {
-            "active1": one,
-            "active2": two,
-            "minimal": (one == 2) & (two == 1),
             "solved": ((logit > 0) == (target > 0.5)).all(1),
             "error": error(logit, x),
-            "trace": torch.stack([v.sum(1) for v in variance]).sum(0),
+            **pruned(*layers.values()),
         }
     return _rows(chosen, found)
+
+
+def pruned(first: Tensor, second: Tensor) -> dict[str, Tensor]:
+    """What is left of two hidden layers: numbers `[R]` from what their units say, `[R, n, units]`.
+
+    active1, active2: active units. minimal: whether they are exactly 2 and 1. trace: sum of all variances.
+    correlation1: of the two units of the first layer that vary most. cvr2: the second layer's covariances without sign,
+    summed, as a share of its variances.
+    """
+    covariances = [covariance(layer.double()) for layer in (first, second)]
+    variance = [c.diagonal(dim1=1, dim2=2) for c in covariances]
+    one, two = ((v > SHARE * v.amax(1, keepdim=True)).sum(1) for v in variance)
+    most = variance[0].topk(2, dim=1)
+    row = torch.arange(len(first), device=first.device)
+    pair = covariances[0][row, most.indices[:, 0], most.indices[:, 1]]
+    total = variance[1].sum(1)
+    return {
+        "active1": one,
+        "active2": two,
+        "minimal": (one == 2) & (two == 1),
+        "trace": variance[0].sum(1) + total,
+        "correlation1": pair / most.values.prod(1).sqrt().clamp_min(1e-12),
+        "cvr2": (covariances[1].abs().sum((1, 2)) - total) / total.clamp_min(1e-12),
+    }
 
 
 @dataclass(frozen=True)

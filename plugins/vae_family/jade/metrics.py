@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distk import CodeTable, Dataset, Method, Metric, UsageError, option
 from distk.console import progress
+from distk.look import COLUMN
 from distk.meaning import count, higher, lower
 from distk.method import eval_mode
 from distk.plugins.vae_family.jade.method import Jade, JadeSingle
@@ -246,7 +247,7 @@ class HeatMap:
 
     def _drawn(self, form: str) -> bytes:
         tall = [1, len(self.fixed)]
-        figure, ((top,), (bottom,)) = windowless(2, 1, 7, 2.1, sharex=True, height_ratios=tall)
+        figure, ((top,), (bottom,)) = windowless(2, 1, COLUMN, 1.4, sharex=True, height_ratios=tall)
         top.imshow(self.total[None], aspect="auto", cmap="viridis", vmin=0)
         top.set_yticks([0], ["all images"])
         shown = bottom.imshow(
@@ -256,4 +257,4 @@ class HeatMap:
         bottom.set_xticks(range(len(self.names)), self.names, rotation=90)
         figure.colorbar(shown, ax=[top, bottom], label="variance within the class / over all images")
         top.set_title("variance of the posterior means")
-        return as_figure(figure, form, 90)
+        return as_figure(figure, form)

@@ -35,7 +35,7 @@ def test_every_file_of_a_study_is_read_and_its_claims_are_those_of_the_recipe(ve
     found = verdicts.told()
     assert {one.file for one in found} == set((ROOT / "results").glob("study-*.csv"))
     for one in found:
-        assert one.scale in ("small", "medium", "paper"), one.file
+        assert one.scale in ("small", "medium", "gpu", "paper"), one.file
         assert one.runs >= one.seeds > 0
         assert one.count(HOLDS) + one.count(FAILS) <= len(one.verdicts)
 
