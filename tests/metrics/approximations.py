@@ -2,8 +2,8 @@
 
     python tests/metrics/approximations.py [--seeds 5]
 
-Each row stops early, samples, or lays a grid; its error is that against the same score without (a hundred times as many
-steps, all subsets, a grid as fine as can be), on codes of noise, on many codes, and on few rows, whichever is worst.
+Each row stops early, samples, or lays a grid; its error is that against the same score without (5 to 200 times as
+many steps, all subsets, a finer grid), on codes of noise, on many codes, and on few rows, whichever is worst.
 `test_approximations.py` holds the errors to what is allowed here; `tests/mutants/metrics.toml` makes every one coarser.
 Numbers that a paper or its program fixes (20 bins, 10,000 votes, 10 trees) are definitions and stand elsewhere.
 """
