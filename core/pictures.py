@@ -102,7 +102,7 @@ def open_picture(source: Source, where: str, formats: tuple[str, ...] = FORMATS)
             yield image
     except Image.DecompressionBombError as error:
         raise DistkError(
-            f"'{where}' claims to be an enormous image, which is refused: at most {most:,} pixels are read."
+            f"'{where}' claims to be an enormous image, which is refused: at most {counted(most, 'pixel')} are read."
         ) from error
     except UnidentifiedImageError as error:
         kinds = ", ".join(formats)

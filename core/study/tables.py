@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,15 +57,17 @@ def write_figure(path: Path, figure: Any, dpi: int = DPI) -> Path:
     return path
 
 
-def as_figure(figure: Any, suffix: str, dpi: int = DPI) -> bytes:
+def as_figure(figure: Any, suffix: str, dpi: int = DPI, title: str = "") -> bytes:
     """A matplotlib figure in one of the forms of `FIGURES`, without a date: the same figure is the same file.
 
-    Words of one that is as wide as a column are no larger than `LARGEST`. dpi: where `--dpi` does not say. Words of an
-    SVG stay words, those of a PDF are of a font that can be edited.
+    Words of one that is as wide as a column are no larger than `LARGEST`. dpi: where `--dpi` does not say. title: above
+    all. Words of an SVG stay words, those of a PDF are of a font that can be edited.
     """
     from matplotlib import rc_context
     from matplotlib.text import Text
 
+    if title:
+        figure.suptitle(textwrap.fill(title, int(18 * figure.get_figwidth())), fontsize=LARGEST)
     for word in figure.findobj(Text) if figure.get_figwidth() < 1.2 * look.COLUMN else ():
         word.set_fontsize(min(word.get_fontsize(), LARGEST))
     held = io.BytesIO()

@@ -12,6 +12,7 @@ import torch
 
 from distk import checkpoint, places
 from distk.config import read_toml
+from distk.console import counted
 from distk.errors import DistkError, UsageError
 from distk.models import check_places
 from distk.settings import Settings, resolve
@@ -155,8 +156,8 @@ def other_threads(header: checkpoint.Header) -> str:
     if not isinstance(before, int) or before == now:
         return ""
     return (
-        f"this run had {before} thread(s) and goes on with {now}, which order sums differently: it will not be bit for "
-        f"bit the run that it would have been. OMP_NUM_THREADS={before} keeps it so."
+        f"this run had {counted(before, 'thread')} and goes on with {now}, which order sums differently: it will not "
+        f"be bit for bit the run that it would have been. OMP_NUM_THREADS={before} keeps it so."
     )
 
 

@@ -131,6 +131,8 @@ def test_no_message_says_1_files() -> None:
     assert {"files", "images", "classes", "identities"} <= nouns
     wrong = [f"{path.relative_to(ROOT)}:{place}" for path, tree in trees.items() for place in plurals(tree, nouns)]
     assert not wrong, "write {counted(n, 'file')}:\n" + "\n".join(wrong)
+    both = [f"{p.relative_to(ROOT)}" for p in SOURCES if re.search(r"\} [a-z]+\(s\)", p.read_text(encoding="utf-8"))]
+    assert not both, "neither one nor many: 'file(s) are'"
 
 
 def test_a_plural_behind_a_number_is_noticed() -> None:

@@ -113,8 +113,8 @@ class Pacman(Dataset[Config]):
         generator = torch.Generator().manual_seed(config.clip_seed)
         clips = [self._cut(episodes, config.clips, generator), self._cut(held, config.held_out, generator)]
         self.origin = (
-            f"{counted(sum(map(len, clips)), 'clip')} cut from {len(episodes)} + {counted(len(held), 'episode')} in"
-            f" {train.parent}"
+            f"{counted(sum(map(len, clips)), 'clip')} cut from {counted(len(episodes), 'episode')} and {len(held)} for "
+            f"the test in {train.parent}"
         )
         self._hold(clips, config.clips)
 

@@ -10,7 +10,7 @@ import typer
 from torch import Tensor
 
 from distk import UsageError, console
-from distk.commands.shared import Look, OnModel
+from distk.commands.shared import Look, OnModel, titled
 from distk.files import write_atomic
 from distk.look import COLUMN
 from distk.plugins.text.attrtransfer.method import AttrTransfer
@@ -51,13 +51,16 @@ def attention(
     if target.suffix == ".json":
         write_atomic(target, (jsonlib.dumps(values, indent=1) + "\n").encode())
     else:
-        write_atomic(target, picture(words, written, nouns, table, target.suffix))
+        title = titled(on.header, f"rewritten as {names[label]}")
+        write_atomic(target, picture(words, written, nouns, table, target.suffix, title))
     if not on.json:
         console.say(model.vocab.join(written))
     on.report([target], **values)
 
 
-def picture(source: list[str], output: list[str], nouns: list[bool], table: Tensor, form: str = ".png") -> bytes:
+def picture(
+    source: list[str], output: list[str], nouns: list[bool], table: Tensor, form: str = ".png", title: str = ""
+) -> bytes:
     """A heat map in the form of a suffix; nouns of the source stand in bold."""
     figure, panels = windowless(1, 1, max(COLUMN, 0.8 + 0.25 * len(source)), 0.8 + 0.2 * max(1, len(output)))
     axes = panels[0, 0]
@@ -69,4 +72,4 @@ def picture(source: list[str], output: list[str], nouns: list[bool], table: Tens
         mark.set_fontweight("bold" if flag else "normal")
     axes.set_ylabel("written")
     axes.set_xlabel("read (nouns in bold); dark: looked at")
-    return as_figure(figure, form)
+    return as_figure(figure, form, title=title)

@@ -56,12 +56,12 @@ class SentenceMethod(Method[C]):
         words = [self.vocab.words(line, tokenize) for line in sentences]
         long = sum(len(s) > self.vocab.max_len for s in words)
         if long:
-            warn(f"{long} sentence(s) have more than {counted(self.vocab.max_len, 'word')} and are cut there")
+            warn(f"cut after {counted(self.vocab.max_len, 'word')}: {counted(long, 'longer sentence')}")
         x = self.vocab.pad(words, self.device, self.vocab.max_len + 1)
         known = ((x > UNK) & (x != EOS)).any(1)
         lost = [line for line, w, k in zip(sentences, words, known.tolist(), strict=True) if w and not k]
         if lost:
-            warn(f"{len(lost)} sentence(s) have no word that the model knows, first '{lost[0][:60]}'")
+            warn(f"without any word that the model knows: {counted(len(lost), 'sentence')}, first '{lost[0][:60]}'")
         return x
 
     @torch.no_grad()
@@ -92,7 +92,8 @@ class SentenceMethod(Method[C]):
         if not 0 <= to < len(self.spec.classes):
             raise UsageError(f"there is no label {to}; labels are 0 to {len(self.spec.classes) - 1}.")
         if source is not None and any(label == to for label in source):
-            note(f"{sum(label == to for label in source)} sentence(s) have the label '{self.spec.classes[to]}' already")
+            alike = counted(sum(label == to for label in source), "sentence")
+            note(f"of the label '{self.spec.classes[to]}' already: {alike}")
         out = [""] * len(sentences)
         full = [i for i, line in enumerate(sentences) if line.strip()]
         for start in range(0, len(full), batch):

@@ -12,7 +12,7 @@ from safetensors.torch import save as as_safetensors
 from torch import Tensor
 
 from distk import UsageError, console
-from distk.commands.shared import Look, OnData, OnRows, written_to
+from distk.commands.shared import Look, OnData, OnRows, titled, written_to
 from distk.console import counted, emit_json, note
 from distk.files import write_atomic
 from distk.options import Bundle, Without
@@ -184,7 +184,10 @@ def travelled(
     code = model.encode(x)
     label = code["label"].argmax(1) if present is None else torch.full((len(x),), present, device=x.device)
     if there := int((label == to).sum()):
-        note(f"{there:,} sentence(s) have the label '{model.spec.classes[to]}' already and come from the others' cloud")
+        note(
+            f"of the label '{model.spec.classes[to]}' already, moved from the others' cloud: "
+            f"{counted(there, 'sentence')}"
+        )
     wanted, held = torch.full_like(label, to), model.config.examples
     sizes = (budget.n_source or held, budget.n_target or held)
     f = model.witness(x, label, wanted, clouds, budget.variance(), sizes)
@@ -269,7 +272,9 @@ def plot_codes(
     with torch.no_grad():
         drawn = points(model, data, data.rows_of(on.split), named, n, moves, on.seed, weight, relative)
     target = on.target("codes.png")
-    write_atomic(target, drawn.picture(model.spec.classes, named, target.suffix))
+    write_atomic(
+        target, drawn.picture(model.spec.classes, named, target.suffix, titled(on.header, f"{on.split} split"))
+    )
     table = target.with_suffix(".csv")
     write_atomic(table, drawn.rows(model.spec.classes, named))
     groups = {

@@ -47,7 +47,7 @@ class Drawn:
             [(kind, labels[k], words[t], x, y, text) for kind, k, t, (x, y), text in held],
         )
 
-    def picture(self, labels: Sequence[str], words: Sequence[str], form: str = ".png") -> bytes:
+    def picture(self, labels: Sequence[str], words: Sequence[str], form: str = ".png", title: str = "") -> bytes:
         """The points in the form of a suffix: a colour for each label, a mark for each topic, arrows for moves."""
         figure, panels = windowless(1, 1, COLUMN, 3.2)
         axes = panels[0, 0]
@@ -62,7 +62,7 @@ class Drawn:
         axes.set_xlabel("first principal component")
         axes.set_ylabel("second principal component")
         figure.legend(loc="outside lower center", fontsize=6, frameon=False, ncols=2)
-        return as_figure(figure, form)
+        return as_figure(figure, form, title=title)
 
     def _moves(self, axes: Any) -> None:
         """Bold points of moved codes, before and after."""

@@ -16,7 +16,7 @@ import typer
 
 from distk import DistkError, UsageError, console
 from distk.commands.arguments import Device, Json, Seed
-from distk.commands.shared import Look, OnData, opened
+from distk.commands.shared import Look, OnData, opened, titled
 from distk.console import counted, emit_json, note, table
 from distk.errors import NotServed
 from distk.files import write_atomic
@@ -209,7 +209,7 @@ def syntax_clusters(
     if save is not None:
         write_atomic(save, _arrays(found))
     if plot is not None:
-        write_atomic(plot, scatter(found.codes.double().cpu(), found.kinds, plot.suffix))
+        write_atomic(plot, scatter(found.codes.double().cpu(), found.kinds, plot.suffix, titled(on.header)))
     files = [path for path in (save, plot) if path is not None]
     contents = found.whole.counts[found.whole.best]
     if on.json:

@@ -26,7 +26,7 @@ def principal(codes: Tensor, components: int = 2) -> tuple[Tensor, Tensor]:
     return place, share
 
 
-def scatter(codes: Tensor, kind: Tensor, form: str = ".png") -> bytes:
+def scatter(codes: Tensor, kind: Tensor, form: str = ".png", title: str = "") -> bytes:
     """Codes `[n, d]` of sentences of the prototypes `kind` int64 `[n]`, in the form of a suffix."""
     place, share = principal(codes)
     figure, panels = windowless(1, 1, COLUMN, 4.6)
@@ -40,4 +40,4 @@ def scatter(codes: Tensor, kind: Tensor, form: str = ".png") -> bytes:
     axes.set_xlabel(f"first principal component ({share[0]:.0%} of the variance)")
     axes.set_ylabel(f"second ({share[1]:.0%})")
     figure.legend(loc="outside lower left", fontsize=6, frameon=False)
-    return as_figure(figure, form)
+    return as_figure(figure, form, title=title)

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distk import Code, DataSpec, Latent, LatentSpace, Method, Objective, Step, UsageError, adam, option
-from distk.console import warn
+from distk.console import counted, warn
 from distk.data import names_of
 from distk.plugins.text.common.networks import full
 from distk.plugins.text.common.vocab import PAD, UNK, Vocab
@@ -231,7 +231,7 @@ class NlMultitask(Method[Config]):
         """
         split = [self.vocab.words(line) for line in sentences]
         if long := sum(len(line) > self.vocab.max_len for line in split):
-            warn(f"{long} sentence(s) have more than {self.vocab.max_len} {self.unit} and are cut there")
+            warn(f"cut after {self.vocab.max_len} {self.unit}: {counted(long, 'longer sentence')}")
         x = self.vocab.pad(split, self.device, self.vocab.max_len + 1)
         unknown, every = int((x == UNK).sum()), max(1, int((x > UNK).sum() + (x == UNK).sum()))
         if unknown > MANY_UNKNOWN * every:

@@ -264,7 +264,7 @@ def test_episodes_without_a_test_folder_are_divided(tmp_path: Path) -> None:
     for i in range(11):
         episode(tmp_path / "Train" / f"ep{i}", 6, i)
     data = open_dataset("pacman", {"clips": 20, "held_out": 10}, folder=tmp_path)
-    assert "10 + 1 episodes" in data.origin
+    assert "10 episodes and 1 for the test" in data.origin
     assert len(data.rows_of("test")) == 10
 
 

@@ -292,7 +292,7 @@ def test_lines_go_in_and_as_many_come_out(run: Any, capsys: pytest.CaptureFixtur
     assert not words & {"<pad>", "<bos>", "<eos>"}
     text = capsys.readouterr().err
     assert "cut" in text
-    assert "no word that the model knows" in text
+    assert "without any word that the model knows" in text
     alone = [model.rewrite([line], 1)[0] for line in lines]
     assert alone == out  # neither the batch nor the padding matters
     assert model.rewrite(lines, 1, batch=2) == out

@@ -40,7 +40,7 @@ def test_one_sentence_and_a_file_say_the_same(run: Path, distk_command: Any, tmp
     line = ("nlmultitask", "translate", run, "--input", tmp_path / "in.txt", "--out", tmp_path / "out.txt")
     code, _, err = distk_command(*line, "--decoder", "rep")
     assert code == 0
-    assert "1 sentence(s) have more than" in " ".join(err.split())
+    assert "characters: 1 longer sentence" in " ".join(err.split())
     assert (tmp_path / "out.txt").read_text().split("\n")[0] == model.lines(model.codes([ONE]))[0]
     assert (tmp_path / "out.txt").read_text().count("\n") == 3
 

@@ -307,7 +307,7 @@ def test_sentences_are_read_and_what_is_unknown_is_told(seed: int, capsys: pytes
     assert x[1, 0] == UNK
     assert x[2, -1] == EOS
     told = " ".join(capsys.readouterr().err.split())
-    assert f"1 sentence(s) have more than {model.vocab.max_len} characters and are cut there" in told
+    assert f"cut after {model.vocab.max_len} characters: 1 longer sentence" in told
     assert "unknown" not in told  # one of many
     model.read(["☃☃☃ dog"])
     assert "3 of 7 characters are unknown to the model (43%)" in " ".join(capsys.readouterr().err.split())
