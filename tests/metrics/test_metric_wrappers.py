@@ -312,6 +312,9 @@ def test_the_label_of_the_data_comes_before_its_factors() -> None:
         def __init__(self, labelled: bool) -> None:
             self.labelled = labelled
 
+        def __len__(self):
+            return 60
+
         def batch(self, rows):
             return {"x": rows.float()[:, None], **({"label": rows // 2} if self.labelled else {})}
 

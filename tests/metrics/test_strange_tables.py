@@ -63,7 +63,7 @@ def test_rows_without_a_value_are_left_out_and_counted(name: str, rng: np.random
     if name in UNLABELLED or name in ("recall", "clsacc", "ari"):  # of the first factor, which has no gaps
         assert "no value" not in told
     else:
-        assert "have no value of every factor" in told or "factor 'f2' has no value in" in told, told
+        assert "left out, without a value of every factor" in told or "factor 'f2' has no value in" in told, told
 
 
 @pytest.mark.parametrize("name", ["recall", "clsacc", "ari"])
@@ -75,7 +75,7 @@ def test_rows_without_a_label(name: str, rng: np.random.Generator) -> None:
     found = score(table_of(codes, factors, ("categorical", "ordinal", "ordinal")), name)
     rest = score(table_of(codes[~gap], factors[~gap], ("categorical", "ordinal", "ordinal")), name)
     assert found[headline(name)] == rest[headline(name)]
-    assert f"{gap.sum()} of 900 rows have no value of 'f1'" in found["reasons"]["rows"]
+    assert f"{gap.sum()} of 900 rows left out, without a value of 'f1'" in found["reasons"]["rows"]
 
 
 Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
