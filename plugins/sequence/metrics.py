@@ -50,11 +50,11 @@ def held_out(table: CodeTable) -> Tensor:
 def group_codes(table: CodeTable, places: Tensor) -> Code:
     """The posterior means at these places of the table, group by group, as `encode` gives them."""
     model, _ = opened(table)
-    if any(group.kind != "continuous" for group in model.latents):
+    if any(group.kind != "continuous" for group in model.latents.scored):
         raise UsageError("this score needs a continuous code.")
     code: Code = {}
     start = 0
-    for group in model.latents:
+    for group in model.latents.scored:  # noise that no encoder reads has no columns
         width = len(group.columns)
         code[group.name] = table.codes[places, start : start + width].unflatten(1, group.shape)
         start += width
