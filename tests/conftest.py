@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import os
 import random
@@ -9,8 +10,9 @@ import re
 import secrets
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -74,6 +76,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         first, last = map(int, wanted.split(":"))
         metafunc.fixturenames.append("repeated")
         metafunc.parametrize("repeated", range(first, last), ids=[f"seed{n}" for n in range(first, last)])
+
+
+@pytest.fixture(scope="session")
+def program_file() -> Callable[[Path, str], ModuleType]:
+    """`program_file(path, name)`: a program that is no part of a package, as a module of that name."""
+
+    def opened(path: Path, name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # a dataclass looks its module up
+        spec.loader.exec_module(module)
+        return module
+
+    return opened
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from distk import look
-from distk.files import write_atomic
 from distk.study.claims import interval
 from distk.study.protocol import Row
 from distk.study.recipe import Figure, Recipe, Variant
-from distk.study.tables import as_figure, windowless
+from distk.study.tables import windowless, write_figure
 
 PANELS = 2
 """Panels in a row."""
@@ -33,9 +32,7 @@ def draw(recipe: Recipe, rows: Sequence[Row], labels: Sequence[str], out: Path) 
             picture = _points(recipe, figure, rows, labels)
         else:
             picture = _lines(recipe, figure, rows)
-        path = out / f"{figure.name}{look.chosen().suffix or '.png'}"
-        write_atomic(path, as_figure(picture, path.suffix))
-        made.append(path)
+        made.append(write_figure(out / f"{figure.name}.png", picture))
     return made
 
 

@@ -52,13 +52,7 @@ def group_codes(table: CodeTable, places: Tensor) -> Code:
     model, _ = opened(table)
     if any(group.kind != "continuous" for group in model.latents.scored):
         raise UsageError("this score needs a continuous code.")
-    code: Code = {}
-    start = 0
-    for group in model.latents.scored:  # noise that no encoder reads has no columns
-        width = len(group.columns)
-        code[group.name] = table.codes[places, start : start + width].unflatten(1, group.shape)
-        start += width
-    return code
+    return model.latents.unflatten(table.codes[places])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,14 +14,8 @@ from distk.registry import registry
 
 
 @pytest.fixture(scope="module")
-def run() -> Any:
-    spec = importlib.util.spec_from_file_location("mutants_run", Path(__file__).with_name("run.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # a dataclass looks its module up
-    spec.loader.exec_module(module)
-    return module
+def run(program_file) -> Any:
+    return program_file(Path(__file__).with_name("run.py"), "mutants_run")
 
 
 def test_the_text_of_each_stands_once_and_changes(run) -> None:

@@ -22,6 +22,7 @@ from distk import (
     evaluate,
     open_dataset,
 )
+from distk.metric import CodeTable
 from distk.plugins.sequence import judge as judges
 from distk.plugins.sequence import metrics
 from distk.plugins.sequence.judge import Judge, JudgeInfo
@@ -94,6 +95,23 @@ def test_similarity_cells_of_the_oracle(oracle: Oracle, data: object) -> None:
     assert found["cos_f/other_appearance_same_motion"] == pytest.approx(0.166, abs=0.05)
     assert abs(found["centred_f/other_appearance_same_motion"]) < 0.06
     assert found["separation"] > 0.9
+
+
+def test_codes_of_a_table_are_those_of_its_groups_without_what_nobody_encodes() -> None:
+    """The columns of a table are those of the scored groups: noise before, between and after them has none."""
+    noise = [Latent(name, "continuous", 2, encoded=False, scored=False) for name in ("first", "between", "last")]
+    f, z = Latent("f", "continuous", 3), Latent("z", "continuous", 2, steps=4)
+    model = Oracle.__new__(Oracle)
+    model.__dict__["latents"] = LatentSpace.of(noise[0], f, noise[1], z, noise[2])
+    codes = torch.randn(5, 3 + 8)
+    table = CodeTable(
+        codes, [str(i) for i in range(11)], ["continuous"] * 11, model=model, dataset=object(), rows=torch.arange(5)
+    )  # type: ignore[arg-type]
+    places = torch.tensor([4, 1])
+    found = metrics.group_codes(table, places)
+    assert set(found) == {"f", "z"}
+    assert torch.equal(found["f"], codes[places, :3])
+    assert torch.equal(found["z"], codes[places, 3:].view(2, 4, 2))
 
 
 def test_cells_hold_what_they_are_called() -> None:
