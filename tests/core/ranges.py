@@ -24,7 +24,7 @@ from tiny_runs import FAULTS, called
 
 LIMIT = 60
 """Seconds of processor time that a call may take."""
-LARGE = 15
+LARGE = 6
 """The same where as much as possible is asked for, which may well take longer: it is ended then. What is refused, or
 cannot be held in memory, shows before."""
 MEMORY = 4 << 30
