@@ -81,7 +81,8 @@ def test_figures_say_where_they_come_from(card: Path) -> None:
 
 def test_a_source_that_is_not_there_is_noticed(tmp_path: Path) -> None:
     text = "**Sources.** `tests/no/such.py`, `tests/docs/test_sources.py::test_no_such`,\n"
-    text += "`distk train betavae --preset no`, `distk study run no-such`, results/no.csv, --metric no-such, `distk train betavae --preset demo`.\n\nMore."
+    text += "`distk train betavae --preset no`, `distk study run no-such`, results/no.csv, --metric no-such,\n"
+    text += "`distk train betavae --preset demo`.\n\nMore."
     assert wrong(sources(text)[0]) == [
         *("tests/no/such.py::", "tests/docs/test_sources.py::test_no_such", "results/no.csv", "study no-such"),
         *("score no-such", "distk train betavae --preset no"),
