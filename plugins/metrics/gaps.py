@@ -17,6 +17,7 @@ from distk.plugins.metrics.table import (
     Config,
     Scored,
     chosen,
+    classes,
     codes,
     deviations,
     draw,
@@ -35,7 +36,7 @@ class _Gap(Scored[BinsConfig]):
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         values, truth = draw(table, self.config, seed)
         bins = self.config.bins or BINS
-        result = type(self).function(values, truth, bins)
+        result = type(self).function(values, truth, bins, discrete=classes(table))
         how = f"plug-in information of {counted(bins, 'bin')} of equal width, nats"
         return {**result, "rows_used": [len(values)], "estimator": how}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from . import checks
 from .checks import Array, Result
+from .indicators import indicators
 from .sentences import Column, Sentence
 from .solvers import logistic_regression, thread_pools
 
@@ -35,6 +37,7 @@ def combinations(
     share: float = 0.2,
     seed: int = 0,
     train: int = 10_000,
+    discrete: Sequence[int] = (),
 ) -> Result:
     """Accuracy of reading factors [n, K] from codes [n, D] on combinations seen and not seen by the reader.
 
@@ -49,7 +52,7 @@ def combinations(
     Factors of two values take no part. Keys: unseen (headline, higher is better), seen, gap = seen - unseen (lower is
     better), seen_per_factor, unseen_per_factor [K], unseen_combinations (their number), test_rows (rows of unseen
     combinations). Raises ValueError for a single factor without test rows, and where no test row is of an unseen
-    combination.
+    combination. discrete: columns of codes that are class indices, read by their indicators.
     """
     checks.one_of(predictor, ("lr", "gbt"), "predictor")
     if not 0 < share < 1:
@@ -59,8 +62,10 @@ def combinations(
     generator = torch.Generator().manual_seed(seed)
     if codes_test is not None and factors_test is not None:
         _, _, ct, ft = checks.split(codes, factors, codes_test, factors_test)
+        (c, ct), _ = indicators(c, discrete, ct)
         trials, count = _given(c, labels, ct, labels.encode(ft), train, generator)
     else:
+        (c,), _ = indicators(c, discrete)
         trials, count = _kept_back(c, labels, share, train, generator)
     sums = torch.zeros(3, len(labels.kept), dtype=torch.float64)
     for trial in trials:
