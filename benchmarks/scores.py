@@ -53,8 +53,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """What is not the default, to be done in minutes."""
 COSTS = ("10000x10x5", "100000x50x10")
-START = 60
-"""Seconds for a process to start."""
+START = 600
+"""Seconds for a process to start and to score a small table."""
 BASELINE, HALVES = 3, 5
 Row = dict[str, Any]
 

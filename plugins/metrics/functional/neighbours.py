@@ -13,7 +13,7 @@ from distk.console import counted
 from . import checks
 from .checks import Array, Labels, Result
 from .indicators import class_columns, classes, indicators
-from .solvers import CHUNK, contingency, entropy, logistic_regression, mutual_information
+from .solvers import CHUNK, Standardised, contingency, entropy, logistic_regression, mutual_information
 
 
 def ksg(x: Array, y: Array, k: int = 3, variant: int = 1, seed: int = 0) -> float:
@@ -200,6 +200,10 @@ def _probe_gains(codes: Tensor, wanted: Tensor, indices: Tensor, labels: Labels)
     """What a linear probe of the `wanted` codes [n, D] gains of each factor, [K']; discrete codes (`indices`) enter by
     indicators."""
     smooth, counted = wanted & ~indices, wanted & indices
+    if not labels.partial and not bool(counted.any()):
+        whole = Standardised.of(_columns(codes, smooth))
+        gains = [_probe_gain(whole, labels.index[:, k], size) for k, size in enumerate(labels.sizes)]
+        return torch.tensor(gains, dtype=torch.float64)
     parts = [checks.standardise(_columns(codes, smooth))[0]] if bool(smooth.any()) else []
     parts += [(column[:, None] == classes(column)).to(codes.dtype) for column in codes[:, counted].T]
     x = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
@@ -273,7 +277,7 @@ def knn_information(x: Tensor, y: Tensor, classes: int, neighbours: int) -> Tens
     return head + (psi(k.double()) - psi(count.double()) - psi(inside.clamp_min(1).double())).mean()
 
 
-def _probe_gain(x: Tensor, y: Tensor, classes: int) -> float:
+def _probe_gain(x: Tensor | Standardised, y: Tensor, classes: int) -> float:
     """1 - cross-entropy of an unpenalised, class-balanced linear probe / log classes; below 0 where balance costs more
     than the codes tell. The constant that a balanced fit finds is even: its cross-entropy is log classes."""
     counts = torch.bincount(y, minlength=classes).double()
