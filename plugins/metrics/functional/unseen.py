@@ -31,6 +31,7 @@ def combinations(
     codes_test: Array | None = None,
     factors_test: Array | None = None,
     *,
+    known: Array | None = None,
     predictor: str = "lr",
     share: float = 0.2,
     seed: int = 0,
@@ -40,7 +41,9 @@ def combinations(
 
     With test rows (Montero et al. 2021, Schott et al. 2022: a model that never saw some combinations): predictors are
     fitted on two thirds of the training rows, `seen` is their accuracy on the others, `unseen` that on test rows whose
-    combination of all factors occurs in no training row. Without: for every pair of factors about `share` of the pairs
+    combination of all factors occurs in no training row, nor in a row of `known` [m, K]: what the model saw in training
+    where the training rows here are some of it. A factor is asked of the test rows whose value some training row has.
+    Without: for every pair of factors about `share` of the pairs
     of values is kept from the reader, each value being seen beside others; the accuracies are those of these two
     factors, mean over pairs. That asks of the code alone whether what reads one factor serves beside every value of
     another. predictor: 'lr' (logistic regression) or 'gbt' (scikit-learn's boosted trees on histograms of 255 bins:
@@ -59,7 +62,9 @@ def combinations(
     generator = torch.Generator().manual_seed(seed)
     if codes_test is not None and factors_test is not None:
         _, _, ct, ft = checks.split(codes, factors, codes_test, factors_test)
-        trials, count = _given(c, labels, ct, labels.encode(ft), train, generator)
+        met = f if known is None else torch.cat([f, checks.matrix(known, "known").to(f.device)])
+        strange, count = _unmet(ft, met)
+        trials = _given(c, labels, ct[strange], labels.encode(ft)[strange], train, generator)
     else:
         trials, count = _kept_back(c, labels, share, train, generator)
     sums = torch.zeros(3, len(labels.kept), dtype=torch.float64)
@@ -81,11 +86,15 @@ def combinations(
     for k in (sums[2] == 0).nonzero()[:, 0].tolist():
         column = Column("factor", labels.kept[k])
         reasons[Sentence("{}", column)] = Sentence("{} takes no part: nothing could be kept back beside it", column)
+    for k in ((sums[2] > 0) & unseen.isnan()).nonzero()[:, 0].tolist():
+        column = Column("factor", labels.kept[k])
+        reasons[Sentence("{}", column)] = Sentence("{} is not asked: no training row has its values", column)
     return checks.finish(result, reasons)
 
 
 def _accuracies(trial: _Trial, k: int, size: int, predictor: str, seed: int) -> tuple[float, float]:
-    """Share of right guesses of factor k on seen and on unseen combinations."""
+    """Share of right guesses of factor k on seen and on unseen combinations, of rows whose value some training row has;
+    NaN where there is none."""
     (x, y), tests = trial.fitted, (trial.seen, trial.unseen)
     present, local = y[:, k].unique(return_inverse=True)
     if len(present) < 2:
@@ -97,7 +106,7 @@ def _accuracies(trial: _Trial, k: int, size: int, predictor: str, seed: int) -> 
         scaled, *others = checks.standardise(x, *(t[0] for t in tests))
         model = logistic_regression(scaled, local, len(present))
         guesses = [model.logits(other).argmax(1) for other in others]
-    hits = [(present[g] == t[1][:, k]).double().mean() for g, t in zip(guesses, tests, strict=True)]
+    hits = [(present[g] == t[1][:, k])[t[1][:, k] >= 0].double().mean() for g, t in zip(guesses, tests, strict=True)]
     return float(hits[0]), float(hits[1])
 
 
@@ -113,20 +122,29 @@ def _by_trees(x: Tensor, y: Tensor, others: Tensor, seed: int) -> Tensor:
     return torch.from_numpy(guess).to(x.device)
 
 
-def _given(
-    c: Tensor, labels: checks.Labels, ct: Tensor, truth: Tensor, train: int, generator: torch.Generator
-) -> tuple[list[_Trial], int]:
-    """One trial over all factors: unseen are the test rows whose combination is in no training row."""
-    known = torch.cat([labels.index, truth]).unique(dim=0, return_inverse=True)[1]
-    strange = ~torch.isin(known[len(c) :], known[: len(c)])
+def _unmet(tested: Tensor, met: Tensor) -> tuple[Tensor, int]:
+    """Of each row of factors `tested` [n, K] whether its combination is none of those of `met` [m, K], bool [n], and
+    how many such combinations there are. Raises ValueError where there is none."""
+    numbers = torch.zeros(len(met) + len(tested), dtype=torch.int64, device=met.device)
+    for column in torch.cat([met, tested]).unbind(1):  # far quicker than to sort whole rows at once
+        values, place = column.unique(return_inverse=True)
+        numbers = (numbers * len(values) + place).unique(return_inverse=True)[1]
+    own = numbers[len(met) :]
+    strange = ~torch.isin(own, numbers[: len(met)])
     if not bool(strange.any()):
         raise ValueError("every combination of the test rows occurs in a training row: none is unseen")
+    return strange, len(own[strange].unique())
+
+
+def _given(
+    c: Tensor, labels: checks.Labels, ct: Tensor, truth: Tensor, train: int, generator: torch.Generator
+) -> list[_Trial]:
+    """One trial over all factors, whose unseen rows are those given."""
     order = torch.randperm(len(c), generator=generator).to(c.device)
     cut = min(train, 2 * len(c) // 3)
     fit, rest = order[:cut], order[cut : cut + train]
     fitted, seen = ((c[rows], labels.index[rows]) for rows in (fit, rest))
-    trial = _Trial(fitted, seen, (ct[strange], truth[strange]), list(range(len(labels.kept))))
-    return [trial], len(known[len(c) :][strange].unique())
+    return [_Trial(fitted, seen, (ct, truth), list(range(len(labels.kept))))]
 
 
 def _kept_back(
