@@ -323,6 +323,7 @@ def _packed(members: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
 def _text() -> Iterator[Target]:
     from distk.plugins.text.common import files
     from distk.plugins.text.common.base import CorpusDataset
+    from distk.plugins.text.common.conllu import read_sentences
     from distk.plugins.text.common.parallel import Parallel
     from distk.plugins.text.common.vectors import read_vectors
     from distk.plugins.text.common.vocab import Vocab
@@ -336,7 +337,7 @@ def _text() -> Iterator[Target]:
     yield Target("text gz", gzip.compress(b"\n".join(rows)), corpus, "train.en.gz")
     tree = "".join(f"{i}\t{w}\t_\tNOUN\tNN\t_\t0\troot\t_\tSpaceAfter=No\n" for i, w in enumerate(words, 1))
     content = f"# sent_id = 1\n# text = {' '.join(words)}\n3-4\tx\t_\t_\t_\t_\t_\t_\t_\t_\n{tree}\n".encode() * 9
-    yield Target("conllu", content, files.read_sentences, "en_x-ud-train.conllu")
+    yield Target("conllu", content, read_sentences, "en_x-ud-train.conllu")
     scored = b'{"review": "so good", "score": 1}\n{"review": "so bad .", "score": 0}\n' * 20
     yield Target("json lines", scored, lambda path: files.read_scored(path, "utf-8"), "valid.txt")
     vocab = Vocab.build(dict.fromkeys(words, 1))

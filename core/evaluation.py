@@ -33,7 +33,7 @@ from distk.files import own_file, write_atomic
 from distk.guard import told_if_slow
 from distk.kept import cache_folder
 from distk.method import Method, can, eval_mode
-from distk.metric import CodeTable, Metric, chosen_rows, encode_table
+from distk.metric import CodeTable, Metric, chosen_rows, encode_table, has_truth
 from distk.registry import registry
 from distk.version import __version__
 
@@ -142,18 +142,28 @@ def score(
     return result
 
 
+def _absent(table: CodeTable, name: str, metric: Metric) -> str:
+    """What a metric asks for and neither more rows nor more training will give; empty where there is all of it."""
+    model = table.model
+    if model is not None and name in model.unscored:
+        return f"{model.unscored[name]}."
+    if (metric.needs_model or metric.needs) and model is None:
+        return f"metric '{name}' looks at items, so it needs a checkpoint rather than a file of codes."
+    if metric.needs_codes and model is not None and not can(model, "encode"):
+        return f"method {type(model).__name__} has no encoder, so there are no codes to score."
+    lacking = [name for name in metric.needs if not can(model, name)] if model is not None else []
+    if lacking:
+        needed = f"metric '{name}' needs a method that can {' and '.join(lacking)}"
+        return f"{needed}, which {type(model).__name__} cannot."
+    if metric.labelled and metric.needs_codes and table.dataset is not None and not has_truth(table.dataset):
+        return f"{table.source or 'this data'} has no ground-truth factors."
+    return ""
+
+
 def _computed(table: CodeTable, name: str, metric: Metric, seeds: Iterable[int]) -> list[dict[str, Any]]:
     """What a metric computes for each of the seeds. Raises UsageError where it has nothing to score."""
-    if table.model is not None and name in table.model.unscored:
-        raise UsageError(f"{table.model.unscored[name]}.")
-    if (metric.needs_model or metric.needs) and table.model is None:
-        raise UsageError(f"metric '{name}' looks at items, so it needs a checkpoint rather than a file of codes.")
-    if metric.needs_codes and table.model is not None and not can(table.model, "encode"):
-        raise UsageError(f"method {type(table.model).__name__} has no encoder, so there are no codes to score.")
-    lacking = [name for name in metric.needs if not can(table.model, name)] if table.model is not None else []
-    if lacking:
-        verb = f"metric '{name}' needs a method that can {' and '.join(lacking)}"
-        raise UsageError(f"{verb}, which {type(table.model).__name__} cannot.")
+    if why := _absent(table, name, metric):
+        raise UsageError(why)
     # During training, too: batch norm would score the batch, and learn from what is only looked at.
     with eval_mode(table.model) if table.model is not None else contextlib.nullcontext():
         return [dict(metric.compute(table, seed)) for seed in seeds]
@@ -170,8 +180,9 @@ def never(model: Method, name: str, data: Dataset, options: Mapping[str, Any], s
     that does not vary yet, is no reason: a metric raises it from the error of the arithmetic.
     """
     name, metric = build_metric(name, options)
+    if why := _absent(_uncoded_table(model, data, split, None, 0), name, metric):
+        return why
     coded = metric.needs_codes and can(model, "encode")
-    why = ""
     for rows in dict.fromkeys((min(FEW, len(data)), None)):
         try:
             table = (
@@ -284,7 +295,9 @@ def _tables(
         table = model
     else:
         assert data is not None
-        coded = can(model, "encode") and any(_loads(name) and _loads(name).needs_codes for name in names)
+        loaded = [metric for name in names if (metric := _loads(name)) is not None]
+        reading = [metric for metric in loaded if metric.needs_codes and (has_truth(data) or not metric.labelled)]
+        coded = bool(reading) and can(model, "encode")
         table = (
             _cached_table(model, data, split, rows, seed, cache)
             if coded

@@ -259,6 +259,11 @@ def items_at_once(dataset: Dataset) -> int:
     return most
 
 
+def has_truth(dataset: Dataset) -> bool:
+    """Whether these data hold anything that codes can be compared with: factors, or a label."""
+    return isinstance(dataset, FactorDataset) or isinstance(getattr(dataset, "label", None), Tensor)
+
+
 def labels_of(dataset: Dataset) -> Tensor | None:
     """The label of each row, int64 `[N]`, of data without factors whose label has named classes; else None."""
     label = getattr(dataset, "label", None)

@@ -71,7 +71,8 @@ def run(
         named = {"checkpoint": str(path), **result}
         try:
             target = target_of(on, codes, split, len(results) > 1)
-            if target is not None:
+            scored = any("error" not in values for values in result["metrics"].values())
+            if target is not None and (scored or target.exists()):  # a file of nothing but reasons helps nobody
                 named = written(target, named, subject, drawn[split], both=bool(plots))
         except DistkError as error:  # the figures are shown all the same
             unwritten = error

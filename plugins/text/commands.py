@@ -20,6 +20,7 @@ from distk.errors import UsageError
 from distk.options import Bundle, Without
 from distk.plugins.text.common import evaluator as evaluators
 from distk.plugins.text.common import files, scores, suite
+from distk.plugins.text.common.conllu import read_conllu
 from distk.plugins.text.common.corpus import SentenceDataset
 from distk.plugins.text.common.datasets import StandinConfig, write_standin
 from distk.plugins.text.common.tagger import Perceptron, noun_flags, open_tagger
@@ -166,7 +167,7 @@ def train_tagger(
 
     Example: distk text train-tagger --conllu en_ewt-ud-train.conllu -o tagger.safetensors
     """
-    sentences = [pair for path in conllu for pair in files.read_conllu(path, encoding)]
+    sentences = [pair for path in conllu for pair in read_conllu(path, encoding)]
     held = sentences[9::10]
     trial = Perceptron.train([s for i, s in enumerate(sentences) if i % 10 != 9] or sentences, epochs, seed)
     truth = [flag for _, tags in held for flag in noun_flags(tags)]

@@ -378,3 +378,19 @@ def test_a_device_that_is_not_there_is_one_sentence(device: str) -> None:
         pytest.skip("this machine has an Apple GPU")
     with pytest.raises(UsageError, match="cpu"):
         distk.choose_device(device)
+
+
+def test_scores_of_factors_encode_nothing_where_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every score that compares codes with factors says so before the encoder has read a single picture."""
+    from distk import evaluation
+
+    tiny = {"steps": 1, "batch": 4, "device": "cpu", "quiet": True}
+    run = distk.train("betavae", data="deadleaves", data_train=64, data_test=8, out=tmp_path / "r", **tiny)
+    model = distk.load(run.path)
+    found = [entry for entry in registry().entries("metric") if entry.load().labelled]
+    assert len(found) > 20
+    monkeypatch.setattr(evaluation, "encode_table", lambda *_, **__: pytest.fail("something was encoded"))
+    names = [entry.name for entry in found]
+    for name, result in distk.evaluate(model, names, on_error="row")["metrics"].items():
+        assert "error" in result, name
+        assert "has no ground-truth factors" in result["error"] or "metric" in result["error"], (name, result)

@@ -136,3 +136,14 @@ def test_a_run_is_taken_up_for_some_time(distk_command) -> None:
     code, _, err = distk_command("resume", "run", "--max-time", "tomorrow")
     assert code == 2
     assert "'tomorrow' is not understood" in " ".join(err.split())
+
+
+def test_an_eval_of_which_nothing_came_writes_no_file(distk_command) -> None:
+    small = ("--data", "deadleaves", "--train", 64, "--test", 8)
+    assert distk_command("train", "betavae", *small, *TINY[4:], "--out", "r")[0] == 0
+    code, _, err = distk_command("eval", "r", "-m", "mig")
+    assert code == 1
+    assert "mig: data set 'deadleaves' has no ground-truth factors." in err
+    assert not list(Path("r").glob("*.eval.*"))
+    assert distk_command("eval", "r", "-m", "mig", "-m", "vae-bound")[0] == 0
+    assert Path("r/checkpoint.eval.json").exists()

@@ -66,7 +66,9 @@ def values(file: Path, wanted: str) -> list[float]:
 def where_ends(wanted: str) -> int:
     """How many of the spaces belong to the names of variant and column."""
     words = wanted.split(" ")
-    return next(i for i, word in enumerate(words) if i and (word in STATISTICS or word.isdecimal())) - 1
+    while words[-1] in STATISTICS or words[-1].isdecimal():
+        words.pop()
+    return len(words) - 1
 
 
 @pytest.mark.parametrize(("page", "file", "text", "wanted"), FIGURES, ids=[f"{p}:{t[:50]}" for p, _, t, _ in FIGURES])

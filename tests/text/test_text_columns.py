@@ -13,7 +13,7 @@ import torch
 
 import distk
 from distk import DistkError, UsageError
-from distk.plugins.text.common import files
+from distk.plugins.text.common import conllu, files
 from distk.plugins.text.common.columns import Classes, Column, Draft
 from distk.plugins.text.common.files import Part
 from distk.plugins.text.common.splits import completed, divided, held_out, joined, unlabelled
@@ -265,14 +265,14 @@ def test_contractions_and_missing_text(tmp_path: Path) -> None:
         "4\t.\t_\tPUNCT\t.\t_\t0\tr\t_\t_",
     ]
     (tmp_path / "a").write_text("\n".join(rows) + "\n")  # no blank line at the end
-    (found,) = files.read_sentences(tmp_path / "a")
+    (found,) = conllu.read_sentences(tmp_path / "a")
     assert found.text == "du vin."
     assert found.words == ["de", "le", "vin", "."]
     assert found.upos == ["ADP", "DET", "NOUN", "PUNCT"]
-    assert files.read_conllu(tmp_path / "a")[0][1] == ["IN", "DET", "NN", "."]
+    assert conllu.read_conllu(tmp_path / "a")[0][1] == ["IN", "DET", "NN", "."]
     (tmp_path / "b").write_text(rows[1].replace("\t", " ", 1) + "\n")
     with pytest.raises(DistkError, match=r"line 1 of .* has 9 columns; CoNLL-U has 10"):
-        files.read_sentences(tmp_path / "b")
+        conllu.read_sentences(tmp_path / "b")
 
 
 def test_languages_stand_side_by_side_or_in_one_pool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -374,26 +374,26 @@ def test_real_trees(real) -> None:
     assert 790 <= len(data) <= 800, "of dev and test a sentence that is longer than all of train is left out"
     assert set(data.columns) == {"pos", "de", "fr"}
     assert all(isinstance(held, Column) for held in data.columns.values())
-    sentences = files.read_sentences(real("ud_pud/en_pud-ud-test.first800.conllu.gz"))
+    sentences = conllu.read_sentences(real("ud_pud/en_pud-ud-test.first800.conllu.gz"))
     tags = {s.text: " ".join(s.upos) for s in sentences}
     every = torch.arange(len(data))
     unknown = [line for line in data.lines(every) if "<unk>" in line]
     assert len(unknown) < 20
     for line, found in zip(data.lines(every), data.lines(every, "pos"), strict=True):
         assert line in unknown or tags[line] == found
-    assert len(files.read_sentences(real("ud_ewt/en_ewt-ud-dev.conllu.gz"))) == 2001
+    assert len(conllu.read_sentences(real("ud_ewt/en_ewt-ud-dev.conllu.gz"))) == 2001
 
 
 def test_real_text_is_put_together_from_words(real) -> None:
     """Where a file says its text, the words give the same one."""
-    sentences = files.read_sentences(real("ud_pud/fr_pud-ud-test.first800.conllu.gz"))
+    sentences = conllu.read_sentences(real("ud_pud/fr_pud-ud-test.first800.conllu.gz"))
     raw = files.read_text(real("ud_pud/fr_pud-ud-test.first800.conllu.gz")).replace("# text = ", "# other = ")
     path = real("ud_pud")
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "f").write_text(raw)
-        again = files.read_sentences(Path(folder) / "f")
+        again = conllu.read_sentences(Path(folder) / "f")
     same = sum(a.text == b.text for a, b in zip(sentences, again, strict=True))
     assert path.is_dir()
     assert same > 790

@@ -219,7 +219,7 @@ def test_textblob_backend() -> None:
 
 
 def _ewt(tmp_path: Path) -> list[tuple[list[str], list[str]]]:
-    from distk.plugins.text.common.files import read_conllu
+    from distk.plugins.text.common.conllu import read_conllu
 
     packed = Path(os.environ["DISTK_DATA"]) / "ud_ewt" / "en_ewt-ud-dev.conllu.gz"
     if not packed.exists():

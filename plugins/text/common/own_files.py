@@ -9,6 +9,7 @@ from distk import Files, UsageError, option
 from distk.console import counted
 from distk.data import names_of
 from distk.plugins.text.common import files as formats
+from distk.plugins.text.common.conllu import read_conllu
 from distk.plugins.text.common.corpus import SentenceDataset, TextConfig
 from distk.plugins.text.common.files import Part, there
 from distk.plugins.text.common.splits import completed, described
@@ -105,7 +106,7 @@ class UserFiles(SentenceDataset[FilesConfig]):
             if found is None:
                 self._add(part, formats.read_lines(self._existing(path), self.encoding), label, path)
                 continue
-            for words, tags in formats.read_conllu(found, self.encoding):
+            for words, tags in read_conllu(found, self.encoding):
                 part.add([" ".join(w.replace(" ", "_") for w in words)], label)
                 part.tags.append(tags)  # type: ignore[union-attr]
         return part

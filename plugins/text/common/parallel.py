@@ -14,7 +14,8 @@ from distk.console import counted, note, warn
 from distk.data import names_of
 from distk.plugins.text.common import files as formats
 from distk.plugins.text.common.base import CorpusConfig, CorpusDataset
-from distk.plugins.text.common.files import Part, Tagged, there
+from distk.plugins.text.common.conllu import Tagged, read_sentences
+from distk.plugins.text.common.files import Part, there
 from distk.plugins.text.common.splits import completed, described, held_out, joined
 from distk.plugins.text.common.tagger import open_tagger
 from distk.plugins.text.common.tagging import tags_of
@@ -218,7 +219,7 @@ class Trees(Parallel[TreesConfig]):
         banks: dict[str, dict[str, list[Tagged]]] = {}
         for match, path in matches:
             held = banks.setdefault(match["split"], {}).setdefault(match["language"], [])
-            held += formats.read_sentences(path, self.encoding)
+            held += read_sentences(path, self.encoding)
         every = sorted(
             {language for held in banks.values() for language in held}, key=lambda name: (name != "en", name)
         )

@@ -19,6 +19,7 @@ from distk.errors import UsageError
 from distk.files import write_atomic
 from distk.plugins.vae_family.cascadevae import solver
 from distk.plugins.vae_family.cascadevae.method import CascadeVAE
+from distk.plugins.vae_family.cascadevae.solver_bench import bench
 
 
 def assign(
@@ -91,7 +92,7 @@ def mcf(
     """
     chosen = choose_device(device)
     try:
-        rows = solver.bench(n, classes, spread, pair_cost, repeats, chosen)
+        rows = bench(n, classes, spread, pair_cost, repeats, chosen)
     except ValueError as error:
         raise UsageError(f"{error}.") from error
     if json:

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import time
 from typing import Literal, NamedTuple
 
 import torch
@@ -107,7 +106,7 @@ def solve(
     _check(cost)
     step = pair_units(pair_cost)
     n, classes = cost.shape[-2:]
-    name = _automatic(classes, cost.device) if solver == "auto" else solver
+    name = automatic(classes, cost.device) if solver == "auto" else solver
     batch = cost.shape[:-2]
     flat = cost.detach().reshape(math.prod(batch), n, classes)
     if cost.numel() == 0 or classes == 1:
@@ -184,7 +183,7 @@ def _check(cost: Tensor) -> None:
         raise ValueError("cost must have at least one class")
 
 
-def _automatic(classes: int, device: torch.device) -> Solver:
+def automatic(classes: int, device: torch.device) -> Solver:
     if device.type != "cuda" or importlib.util.find_spec("triton") is None:
         return "torch"
     from distk.plugins.vae_family.cascadevae import solver_many
@@ -198,7 +197,7 @@ def reads_because(solver: str, classes: int, device: torch.device) -> str:
     Without Triton a loop that never reads makes as many exchanges as could be needed, 3,000 small operations for 64
     items, where a few are; asking after each whether another one gains stops after those.
     """
-    name = _automatic(classes, device) if solver == "auto" else solver
+    name = automatic(classes, device) if solver == "auto" else solver
     if device.type != "cuda" or name not in ("torch", "scipy"):
         return ""
     missing = ", for lack of the package triton" if importlib.util.find_spec("triton") is None else ""
@@ -428,57 +427,3 @@ def _solve_scipy(cost: Tensor, step: int) -> Solution:
     columns = [linear_sum_assignment(problem.flatten(1).numpy())[1] for problem in slots]
     labels = torch.stack([torch.from_numpy(column) // n for column in columns]).to(cost.device)
     return Solution(labels, torch.ones_like(labels[:, 0], dtype=torch.bool), torch.zeros_like(labels[:, 0]))
-
-
-# ------------------------------------------------------------------------------------------- benchmark
-
-
-def bench(
-    n: int, classes: int, spread: float, pair_cost: float, repeats: int, device: torch.device | str
-) -> list[dict[str, str | int | float | None]]:
-    """Compares the solvers that `device` can run on `repeats` random problems, cost = spread * uniform [n, classes].
-
-    Returns one row per solver: `solver`; `objective` and `grid_objective`, the sums of F over the problems (nats,
-    and 1e-4 nat: equal for all exact solvers); `exchanges_mean` and `exchanges_max` (None for scipy and argmin);
-    `unconverged`, problems not proven optimal; `median_ms` per problem, launches and synchronisation included.
-    Draws from torch's global generator.
-    """
-    if min(n, classes, repeats) < 1:
-        raise ValueError(f"n, classes and repeats must be positive, found {n}, {classes}, {repeats}")
-    device = torch.device(device)
-    costs = [spread * torch.rand(n, classes).to(device) for _ in range(repeats)]
-    variants: list[tuple[str, Solver, bool | None]] = [
-        ("torch early exit", "torch", True),
-        ("torch fixed", "torch", False),
-    ]
-    if _automatic(classes, device) == "triton":
-        variants.append(("triton", "triton", None))
-    variants += [("scipy", "scipy", None), ("argmin", "argmin", None)]
-    return [_bench_row(name, solver, quick, costs, pair_cost) for name, solver, quick in variants]
-
-
-def _bench_row(
-    name: str, solver: Solver, early_exit: bool | None, costs: list[Tensor], pair_cost: float
-) -> dict[str, str | int | float | None]:
-    on_cuda = costs[0].is_cuda
-    solve(costs[0], pair_cost, solver, early_exit=early_exit)  # compiles and warms up
-    times, found = [], []
-    for cost in costs:
-        if on_cuda:
-            torch.cuda.synchronize(cost.device)
-        start = time.perf_counter()
-        found.append(solve(cost, pair_cost, solver, early_exit=early_exit))
-        if on_cuda:
-            torch.cuda.synchronize(cost.device)
-        times.append(1e3 * (time.perf_counter() - start))
-    pairs = list(zip(costs, found, strict=True))
-    moves = [int(solution.exchanges) for solution in found] if solver in ("torch", "triton") else None
-    return {
-        "solver": name,
-        "objective": sum(float(objective(cost, s.assignment, pair_cost)) for cost, s in pairs),
-        "grid_objective": sum(int(grid_objective(cost, s.assignment, pair_cost)) for cost, s in pairs),
-        "exchanges_mean": sum(moves) / len(moves) if moves else None,
-        "exchanges_max": max(moves) if moves else None,
-        "unconverged": sum(not bool(s.converged) for s in found),
-        "median_ms": sorted(times)[len(times) // 2],
-    }
