@@ -2,6 +2,7 @@
 
     pip install --no-deps --target FOLDER disent
     python benchmarks/loaders.py --disent FOLDER [--only NAME ...] [--rows 2000] [--json results/loaders-cpu.json]
+    python benchmarks/loaders.py --table FILE ...
 
 The files are those of `field.py`, in the official form, of random or drawn pictures. Where disent reads the official
 file itself, or has a function that does, it is given it; `3dshapes.h5` and dSprites it reads from a copy of its own,
@@ -169,6 +170,7 @@ def compared(name: str, count: int) -> dict[str, Any]:
             "data": name,
             "images": len(ours),
             "rows": count,
+            "numpy": np.__version__,
             "factors": {"ours": ours.factor_names, "theirs": names},
             "same sizes": tuple(sizes) == tuple(ours.factor_sizes),
             "same factors": bool((places == ours.factors(rows).numpy()).all()),
@@ -178,13 +180,38 @@ def compared(name: str, count: int) -> dict[str, Any]:
         }
 
 
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Rows as a table in Markdown."""
+    lines = [("data", "rows of", "factors", "pixels that differ", "images a second, ours", "disent's"), ("---",) * 6]
+    for row in rows:
+        pairs = zip(row["factors"]["ours"], row["factors"]["theirs"], strict=True)
+        renamed = ", ".join(f"{ours} is its {theirs}" for ours, theirs in pairs if ours != theirs)
+        alike = "the same" if row["same sizes"] and row["same factors"] else "not the same"
+        lines.append(
+            (
+                f"`{row['data']}`",
+                f"{row['rows']:,} of {row['images']:,}",
+                f"{alike}{f' ({renamed})' if renamed else ''}",
+                str(row["pixels that differ"]),
+                *(f"{row['images/s'][who]:,}" for who in ("ours", "theirs")),
+            )
+        )
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--disent", type=Path, required=True, help="folder into which pip put it")
+    parser.add_argument("--disent", type=Path, help="folder into which pip put it")
     parser.add_argument("--only", nargs="*", choices=PEERS, default=list(PEERS))
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--table", nargs="*", type=Path)
     asked = parser.parse_args()
+    if asked.table:
+        print(*table([row for path in asked.table for row in json.loads(path.read_text())["rows"]]), sep="\n")
+        return
+    if asked.disent is None:
+        parser.error("--disent FOLDER is where pip put disent")
     sys.path.insert(0, str(asked.disent))
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
