@@ -12,6 +12,7 @@ from distk import CodeTable, FactorDataset, option
 from distk.console import counted
 from distk.meaning import count, higher, lower
 from distk.plugins.metrics import functional
+from distk.plugins.metrics.functional.indicators import indicators
 from distk.plugins.metrics.table import (
     BINS,
     TRAIN,
@@ -19,10 +20,10 @@ from distk.plugins.metrics.table import (
     PredictorConfig,
     Scored,
     chosen,
+    classes,
     codes,
     draw_split,
     factors,
-    onehot,
 )
 
 SHARE = "share of the commonest value"
@@ -61,14 +62,13 @@ class Fairness(Scored[FairnessConfig]):
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config: FairnessConfig = self.config
         settings: dict[str, Any] = {"seed": seed, "predictor": config.predictor, "train": TRAIN}
+        settings["discrete"] = classes(table, config)
         if table.grid and table.codes_test is None:
             values = codes(table, config, seed)
-            if config.discrete == "onehot":
-                values, _ = onehot(values, table)
             result = functional.fairness(values, sizes=table.factor_sizes, points=config.points, **settings)
             how = f"{counted(config.points, 'item')} of the grid with every value of the sensitive factor in turn"
         else:
-            parts, _ = draw_split(table, _binned(config), seed)
+            parts = draw_split(table, _binned(config), seed)
             result = functional.fairness(*parts, **settings)
             how = "test items by their value of the sensitive factor: no grid, so that nothing else is held still"
         names = list(table.factor_names)
@@ -103,7 +103,7 @@ class Reasoning(Scored[ReasoningConfig]):
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config: ReasoningConfig = self.config
-        values, _ = onehot(codes(table, config, seed), table)
+        (values,), _ = indicators(codes(table, config, seed), classes(table))
         there: dict[str, Any] = (
             {"sizes": table.factor_sizes} if table.grid else {"factors": factors(table, config.values)}
         )
@@ -150,19 +150,18 @@ class Combinations(Scored[CombinationsConfig]):
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config: CombinationsConfig = self.config
         settings: dict[str, Any] = {"predictor": config.predictor, "share": config.share, "seed": seed, "train": TRAIN}
+        settings["discrete"] = classes(table, config)
         if table.codes_test is not None:
-            parts, names = draw_split(table, _binned(config), seed)
+            parts = draw_split(table, _binned(config), seed)
             result = functional.combinations(*parts, known=_known(table), **settings)
             how = "test items whose combination of all factors no training item has"
         else:
-            values, names = codes(table, config, seed), list(table.names)
-            if config.discrete == "onehot":
-                values, names = onehot(values, table)
+            values = codes(table, config, seed)
             picked = chosen(table, 2 * TRAIN, seed)
             truth = factors(table, config.bins or BINS)[picked]
             result = functional.combinations(values[picked], truth, **settings)
             how = f"about {config.share:g} of the pairs of values of every two factors kept from the reader"
-        return {**result, "code_names": names, "estimator": f"{config.predictor}; {how}"}
+        return {**result, "estimator": f"{config.predictor}; {how}"}
 
 
 def _known(table: CodeTable) -> Tensor | None:

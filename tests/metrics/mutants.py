@@ -123,7 +123,7 @@ MUTANTS = [
         "test_functional_infomec.py",
         ("everything = _probe_gains(c, torch.ones_like(active), indices, labels)", "everything = _probe_gains(c, active, indices, labels)", "narrow_code"),
         ("tables = [contingency(column", "tables = [torch.ones_like(t) for t in []] or [contingency(column.flip(0)", "discrete_latents"),
-        ("parts += [(column[:, None] == column.unique())", "parts += [(column[:, None] >= column.unique()[:1])", "renaming"),
+        ("parts += [(column[:, None] == classes(column))", "parts += [(column[:, None] >= classes(column)[:1])", "renaming"),
     ),
     *_of(
         "shapley.py",
