@@ -51,11 +51,12 @@ def combinations(
     fitted on two thirds of the training rows, `seen` is their accuracy on the others, `unseen` that on test rows whose
     combination of all factors occurs in no training row, nor in a row of `known` [m, K]: what the model saw in training
     where the training rows here are some of it. A factor is asked of the test rows whose value some training row has.
-    Without: for every pair of factors about `share` of the pairs of values is kept from the reader, each value being
-    seen beside others; the accuracies are those of these two factors, mean over pairs. That asks of the code alone
-    whether what reads one factor serves beside every value of another. predictor: 'lr' (logistic regression) or 'gbt'
-    (scikit-learn's boosted trees on histograms of 255 bins: what is asked is accuracy, not which code, and a factor of
-    40 values takes a fifth of the time of exact splits). At most `train` rows are fitted.
+    Without: for every pair of factors about `share` of the pairs
+    of values is kept from the reader, each value being seen beside others; the accuracies are those of these two
+    factors, mean over pairs. That asks of the code alone whether what reads one factor serves beside every value of
+    another. predictor: 'lr' (logistic regression) or 'gbt' (scikit-learn's boosted trees on histograms of 255 bins:
+    what is asked is accuracy, not which code, and a factor of 40 values takes a fifth of the time of exact splits). At
+    most `train` rows are fitted.
     Factors of two values take no part. Keys: unseen (headline, higher is better), seen, gap = seen - unseen (lower is
     better), seen_per_factor, unseen_per_factor [K], unseen_combinations (their number), test_rows (rows of unseen
     combinations). Raises ValueError for a single factor without test rows, and where no test row is of an unseen
@@ -72,7 +73,8 @@ def combinations(
         (c, ct), _ = indicators(c, discrete, ct)
         strange = ct, labels.encode(ft)
         met = f if known is None else torch.cat([f, checks.matrix(known, "known").to(f.device)])
-        trials, count = _given(labels, ft, met, train, generator)
+        unmet, count = _unmet(ft, met)
+        trials = [_given(labels, unmet.nonzero()[:, 0], train, generator)]
     else:
         (c,), _ = indicators(c, discrete)
         strange = c, labels.index
@@ -134,10 +136,9 @@ def _by_trees(x: Tensor, y: Tensor, others: Tensor, seed: int) -> Tensor:
     return torch.from_numpy(guess).to(x.device)
 
 
-def _given(
-    labels: checks.Labels, tested: Tensor, met: Tensor, train: int, generator: torch.Generator
-) -> tuple[list[_Trial], int]:
-    """One trial over all factors: unseen are the rows of `tested` [m, K] whose combination no row of `met` has."""
+def _unmet(tested: Tensor, met: Tensor) -> tuple[Tensor, int]:
+    """Of each row of factors `tested` [n, K] whether its combination is none of those of `met` [m, K], bool [n], and
+    how many such combinations there are. Raises ValueError where there is none."""
     numbers = torch.zeros(len(met) + len(tested), dtype=torch.int64, device=met.device)
     for column in torch.cat([met, tested]).unbind(1):  # far quicker than to sort whole rows at once
         values, place = column.unique(return_inverse=True)
@@ -146,12 +147,15 @@ def _given(
     strange = ~torch.isin(own, numbers[: len(met)])
     if not bool(strange.any()):
         raise ValueError("every combination of the test rows occurs in a training row: none is unseen")
+    return strange, len(own[strange].unique())
+
+
+def _given(labels: checks.Labels, unseen: Tensor, train: int, generator: torch.Generator) -> _Trial:
+    """One trial over all factors, whose unseen rows are those given."""
     count = len(labels.index)
-    order = torch.randperm(count, generator=generator).to(tested.device)
+    order = torch.randperm(count, generator=generator).to(unseen.device)
     cut = min(train, 2 * count // 3)
-    every = list(range(len(labels.kept)))
-    trial = _Trial(order[:cut], order[cut : cut + train], strange.nonzero()[:, 0], every)
-    return [trial], len(own[strange].unique())
+    return _Trial(order[:cut], order[cut : cut + train], unseen, list(range(len(labels.kept))))
 
 
 def _kept_back(labels: checks.Labels, share: float, train: int, generator: torch.Generator) -> tuple[list[_Trial], int]:
