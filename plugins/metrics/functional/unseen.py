@@ -83,8 +83,8 @@ def combinations(
     sums = torch.zeros(3, len(labels.kept), dtype=torch.float64)
     for trial in trials:
         for k in trial.columns:
-            parts = [tuple(a[rows] for a in of) for of, rows in ((own, trial.fitted), (own, trial.seen))]
-            pair = _accuracies(*parts, tuple(a[trial.unseen] for a in strange), k, predictor, seed)
+            fitted, seen_rows = (_rows(own, rows) for rows in (trial.fitted, trial.seen))
+            pair = _accuracies(fitted, seen_rows, _rows(strange, trial.unseen), k, predictor, seed)
             sums[:, k] += torch.tensor([*pair, 1.0], dtype=torch.float64)
     seen, unseen = sums[0] / sums[2], sums[1] / sums[2]
     result: Result = {
@@ -104,6 +104,10 @@ def combinations(
         column = Column("factor", labels.kept[k])
         reasons[Sentence("{}", column)] = Sentence("{} is not asked: no training row has its values", column)
     return checks.finish(result, reasons)
+
+
+def _rows(table: _Rows, rows: Tensor) -> _Rows:
+    return table[0][rows], table[1][rows]
 
 
 def _accuracies(fitted: _Rows, seen: _Rows, unseen: _Rows, k: int, predictor: str, seed: int) -> tuple[float, float]:
