@@ -1,6 +1,6 @@
 """How threads that wait decide the speed of a step: on an idle machine, and with another process busy on a core.
 
-    python benchmarks/threads.py [--rounds 5] [--json results/threads-cpu.json]
+    python benchmarks/threads.py [--rounds 5] [--only NAME] [--json results/threads-cpu.json]
 
 Every way of waiting is a process of its own that trains in turns, so that all meet the same machine: one thread; as
 many as there are cores, which wait as OpenMP has it (spinning for milliseconds), spin shortly, or sleep as `distk`
@@ -79,11 +79,11 @@ def turn(process: subprocess.Popen[str]) -> float:
     return float(process.stdout.readline())
 
 
-def measured(rounds: int) -> dict[str, Any]:
+def measured(rounds: int, only: str = "", path: Path | None = None) -> dict[str, Any]:
     """{"states": {state: {case: {way: {"best", "median", "of_one_thread"}}}}, "load": {state: load}}, milliseconds a
-    step."""
-    workers = {(case, way): begun(case, way) for case in CASES for way in WAYS}
-    found: dict[str, Any] = {}
+    step; of the cases whose name begins so, written to the file after each state."""
+    workers = {(case, way): begun(case, way) for case in CASES if case.startswith(only) for way in WAYS}
+    found: dict[str, Any] = {"cores": int(CORES), "rounds": rounds}
     try:
         for state in ("idle", "busy"):
             rival = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if state == "busy" else None
@@ -104,6 +104,8 @@ def measured(rounds: int) -> dict[str, Any]:
                     **row,
                     "of_one_thread": round(of_one, 2),
                 }
+            if path:
+                path.write_text(json.dumps(found, indent=1) + "\n")
     finally:
         for worker in workers.values():
             worker.kill()
@@ -114,18 +116,17 @@ def measured(rounds: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="cases whose name begins so")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         return child(arguments.child)
-    found = {"cores": int(CORES), **measured(arguments.rounds)}
+    found = measured(arguments.rounds, arguments.only, arguments.json)
     for state, cases in found["states"].items():
         for case, ways in cases.items():
             for way, row in ways.items():
                 print(f"{state:5} {case:26} {way:20} " + "  ".join(f"{k} {v:8.2f}" for k, v in row.items()))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
     return None
 
 

@@ -256,11 +256,11 @@ def test_unseen_is_what_training_saw_nowhere(rng: np.random.Generator, seed: int
 
 
 def test_a_value_that_training_never_saw_is_not_asked(rng: np.random.Generator, seed: int) -> None:
-    grid = _grid((6, 4, 4))
+    grid = np.tile(_grid((6, 4, 4)), (5, 1))
     codes = grid + 0.01 * rng.normal(size=grid.shape)
     early, late = grid[:, 0] < 3, grid[:, 0] >= 3
     found = fn.combinations(codes[early], grid[early], codes[late], grid[late], seed=seed)
     assert np.isnan(found["unseen_per_factor"][0])
     assert found["unseen"] == pytest.approx(np.nanmean(found["unseen_per_factor"]))
-    assert found["unseen"] > 0.9
+    assert found["unseen"] > 0.5  # at random a quarter; the first code lies where the reader has seen nothing
     assert any("no training row has its values" in str(why) for why in found["reasons"].values())
