@@ -112,8 +112,8 @@ def test_how_many_directions_pay() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed_of_run", [0, 1, 2, 3])
 def test_beta_leaves_no_more_latents_than_the_data_have(seed_of_run) -> None:
-    """At beta 20 the code is two coordinates (a loss of 224.3 to 224.7), or one latent that winds through both (seed 2:
-    228.2), a local optimum too near to ask for the other. A VAE keeps three or four. Either way the code is better than
+    """At beta 20 the code is two coordinates (a loss of 224 to 227), or one latent that winds through both (seed 2:
+    228), too near to ask for the other. A VAE keeps three or four. Either way the code is better than
     any linear one.
 
     At a rate of 2e-3 the first steps, in which all pixels pull the same way, leave 0 to 6 of the 64 units of the
