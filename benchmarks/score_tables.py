@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -79,3 +81,29 @@ def noisy(rows: int, width: int, factors: int, values: int = VALUES, device: str
             column += _standard(truth[:, d, None])[:, 0]
         codes[:, d] = column
     return table(codes.to(device), truth.to(device), False)
+
+
+def priced(name: str, rows: int, width: int, factors: int, device: str = "cpu") -> CodeTable:
+    """The table on which a score's time and memory is measured: `noisy`, but attributes of two values for `tad`; class
+    indices with a tenth of them drawn anew for `clsacc` and `ari`; rows of every combination of factors of ten values
+    for `reasoning`, as many factors as `rows` has zeros; pictures of 16 x 16 pixels in four slots for `fg-ari`."""
+    made = noisy(rows, width, factors, 2 if name == "tad" else VALUES, device)
+    generator = torch.Generator().manual_seed(1)
+    if name in ("clsacc", "ari"):
+        index = made.needs_factors()[:, torch.arange(width) % factors].double()
+        drawn = torch.randint(VALUES, index.shape, generator=generator).to(index)
+        codes = torch.where((torch.rand(index.shape, generator=generator) < 0.1).to(device), drawn, index)
+        kinds = ("categorical",) * factors
+        return replace(made, codes=codes, kinds=["categorical"] * width, factor_kinds=kinds)
+    if name == "reasoning":
+        digits = len(str(rows)) - 1
+        grid = torch.cartesian_prod(*[torch.arange(10)] * digits).to(device)
+        codes = made.codes[: len(grid)].clone()
+        codes[:, :digits] += _standard(grid)
+        return table(codes, grid, True)
+    if name == "fg-ari":
+        objects = torch.randint(4, (rows, 16, 16), generator=generator)
+        other = torch.randint(4, objects.shape, generator=generator)
+        slots = torch.where(torch.rand(objects.shape, generator=generator) < 0.1, other, objects)
+        return replace(made, extra={"slots": slots.to(device), "objects": objects.to(device)})
+    return made

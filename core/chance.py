@@ -120,6 +120,16 @@ def intervals(
     return found
 
 
+def _without(metric: Metric, result: Mapping[str, Any]) -> str:
+    """Why the headline has no interval, where other numbers may have one."""
+    key, number = metric.headline, metric.meaning(metric.headline)
+    if number is not None and number.whole:
+        return f"no interval: '{key}' counts {number.unit or 'whole things'}, which half of the rows do not halve"
+    if not math.isfinite(result.get(key, math.nan)):
+        return f"no interval: '{key}' is undefined"
+    return f"no interval: '{key}' is undefined for a half of the rows"
+
+
 def _plain(run: Mapping[str, Any]) -> dict[str, float]:
     return {key: value for key, value in run.items() if isinstance(value, float)}
 
@@ -144,13 +154,17 @@ def measured(
     reasons: dict[str, str] = {}
     if counts[0]:
         try:
-            added["baseline"] = baseline(metric, compute, table, counts[0], seed)
+            added["baseline"] = made = baseline(metric, compute, table, counts[0], seed)
+            if metric.headline not in made["mean"]:
+                reasons["baseline"] = f"no baseline: '{metric.headline}' is undefined for shuffled rows"
         except (DistkError, ValueError, ArithmeticError, RuntimeError) as error:
             reasons["baseline"] = str(error).rstrip(".")
     if counts[1]:
         try:
             found = intervals(metric, compute, table, result, counts[1], seed)
             added["interval"] = {"level": LEVEL, "halves": counts[1], "of": found}
+            if metric.headline not in found:
+                reasons["interval"] = _without(metric, result)
         except (DistkError, ValueError, ArithmeticError, RuntimeError) as error:
             reasons["interval"] = str(error).rstrip(".")
     return added, reasons

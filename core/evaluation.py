@@ -155,7 +155,8 @@ def _absent(table: CodeTable, name: str, metric: Metric) -> str:
     if lacking:
         needed = f"metric '{name}' needs a method that can {' and '.join(lacking)}"
         return f"{needed}, which {type(model).__name__} cannot."
-    if metric.labelled and metric.needs_codes and table.dataset is not None and not has_truth(table.dataset):
+    given = table.factors is not None or table.dataset is None or has_truth(table.dataset)
+    if metric.labelled and metric.needs_codes and not given:
         return f"{table.source or 'this data'} has no ground-truth factors."
     return ""
 
@@ -310,6 +311,7 @@ def _tables(
         own = None if cache is None else cache.with_stem(f"{cache.stem}-fit")
         fitted = _cached_table(model, data, fit, rows, seed, own)  # asked for again by the next split
         fitted.codes_test, fitted.factors_test = table.codes, table.factors
+        fitted.extra["fit"] = fit
     return table, fitted
 
 

@@ -13,12 +13,12 @@ from typing_extensions import TypeVar
 from distk import CodeTable, option
 from distk.meaning import count, higher
 from distk.plugins.metrics import functional
-from distk.plugins.metrics.table import Scored, deviations
-from distk.plugins.metrics.voting import VotingConfig, where
+from distk.plugins.metrics.table import Scored, classes, deviations
+from distk.plugins.metrics.voting import PairsConfig, where
 
 
 @dataclass(frozen=True)
-class HigginsChangeConfig(VotingConfig):
+class HigginsChangeConfig(PairsConfig):
     """Settings of the score of 2016."""
 
     protocol: Literal["logistic", "peychev"] = option(
@@ -63,7 +63,7 @@ class HigginsChange(Scored[H]):
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config, std = self.config, deviations(table, self.config)
-        asked = where(table, config)
+        asked = {**where(table, config), "discrete": classes(table, config)}
         if config.protocol == "peychev":
             fixed = [k for k, kind in enumerate(table.factor_kinds) if kind == "categorical"]
             pairs = config.pairs or max(20, min(50_000, 10 * len(table)))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+
 from distk import CodeTable, NoConfig, UsageError, option
 from distk.console import counted
 from distk.meaning import count, higher, lower, neither
@@ -17,6 +19,7 @@ from distk.plugins.metrics.table import (
     Config,
     Scored,
     chosen,
+    classes,
     codes,
     deviations,
     draw,
@@ -35,7 +38,7 @@ class _Gap(Scored[BinsConfig]):
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         values, truth = draw(table, self.config, seed)
         bins = self.config.bins or BINS
-        result = type(self).function(values, truth, bins)
+        result = type(self).function(values, truth, bins, discrete=classes(table))
         how = f"plug-in information of {counted(bins, 'bin')} of equal width, nats"
         return {**result, "rows_used": [len(values)], "estimator": how}
 
@@ -195,7 +198,10 @@ class Ari(Scored[Config]):
         if not columns:
             raise UsageError("this representation has no discrete code to compare with labels.")
         truth, name = labels(table)
-        _, index = table.codes[:, columns].round().long().unique(dim=0, return_inverse=True)
+        index = torch.zeros(len(table), dtype=torch.int64, device=table.codes.device)
+        for d in columns:  # column by column: the rows' groups so far, each parted by this code
+            _, own = table.codes[:, d].round().unique(return_inverse=True)
+            _, index = (index * (int(own.max()) + 1) + own).unique(return_inverse=True)
         result = functional.rand_index(index, truth)
         return {**result, "rows_used": [len(index)], "estimator": f"pairs of items, against {name}"}
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from distk import CodeTable, UsageError, option
 from distk.meaning import higher
 from distk.plugins.metrics import functional
-from distk.plugins.metrics.table import Config, PredictorConfig, Scored, draw_split
+from distk.plugins.metrics.table import Config, PredictorConfig, Scored, classes, draw_split
 
 NO_NUMBERS = {"categorical": "its values have no order", "circular": "its last value is next to its first"}
 
@@ -20,6 +20,9 @@ class NumbersConfig(Config):
 
     factors: Literal["ordered", "all"] = option(
         "ordered", "leave out categorical and circular factors, or take the index of their value as a number"
+    )
+    discrete: Literal["onehot", "index"] = option(
+        "onehot", "a discrete code by its classes, or as a number, the index of its class"
     )
 
 
@@ -70,10 +73,10 @@ class Mcc(Scored[NumbersConfig]):
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         numbers, left = quantities(table, self.config)
-        parts, names = draw_split(numbers, PredictorConfig(self.config.code), seed, continuous=True)
-        result = dict(functional.mcc(*parts))
+        parts = draw_split(numbers, PredictorConfig(self.config.code), seed, continuous=True)
+        result = dict(functional.mcc(*parts, classes(table, self.config)))
         used = [len(parts[0]), len(parts[2])]
-        result |= {"code_names": names, "factor_names": list(numbers.factor_names), "rows_used": used}
+        result |= {"factor_names": list(numbers.factor_names), "rows_used": used}
         result["reasons"] = {**left, **result.pop("reasons", {})}
         return {**result, "estimator": "|correlation|, matched one to one on the training rows"}
 
@@ -102,10 +105,12 @@ class R2(Scored[R2Config]):
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config = self.config
         numbers, left = quantities(table, config)
-        parts, names = draw_split(numbers, PredictorConfig(config.code), seed, continuous=True)
-        result = dict(functional.r2(*parts, config.predictor, seed, config.hidden, config.passes))
+        parts = draw_split(numbers, PredictorConfig(config.code), seed, continuous=True)
+        network = {"hidden": config.hidden, "passes": config.passes}
+        fitted = functional.r2(*parts, config.predictor, seed, **network, discrete=classes(table, config))
+        result = dict(fitted)
         used = [len(parts[0]), len(parts[2])]
-        result |= {"code_names": names, "factor_names": list(numbers.factor_names), "rows_used": used}
+        result |= {"factor_names": list(numbers.factor_names), "rows_used": used}
         result["reasons"] = {**left, **result.pop("reasons", {})}
         how = "least squares" if config.predictor == "linear" else f"network, 2 hidden layers of {config.hidden}"
         return {**result, "estimator": how}

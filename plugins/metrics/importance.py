@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,7 +9,15 @@ from typing import Any, Literal
 from distk import CodeTable, option
 from distk.meaning import count, higher, lower, neither
 from distk.plugins.metrics import functional
-from distk.plugins.metrics.table import TRAIN, Config, PredictorConfig, Scored, continuous_factors, draw_split
+from distk.plugins.metrics.table import (
+    TRAIN,
+    PredictorConfig,
+    Scored,
+    classes,
+    continuous_factors,
+    draw_split,
+    no_quantities,
+)
 
 
 @dataclass(frozen=True)
@@ -24,14 +31,6 @@ class DciConfig(PredictorConfig):
     alpha: float = option(0.02, "strength of the lasso", min=0)
     importances: Literal["impurity", "splits"] = option("impurity", "of forests: impurity, or the share of splits")
     hidden: int = option(64, "width of the two layers of the networks", min=1, max=4096)
-
-
-def no_quantities(table: CodeTable) -> dict[int, float | None]:
-    """Factors that no regression may take as numbers: None for classes, its period for a circular one, which is its
-    number of values, or a whole turn of real numbers."""
-    real, kinds = continuous_factors(table), enumerate(table.factor_kinds)
-    turns = {k: 2 * math.pi if k in real else float(table.factor_sizes[k]) for k, kind in kinds if kind == "circular"}
-    return {**turns, **{k: None for k, kind in enumerate(table.factor_kinds) if kind == "categorical"}}
 
 
 class Dci(Scored[DciConfig]):
@@ -64,11 +63,12 @@ class Dci(Scored[DciConfig]):
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config: DciConfig = self.config
-        parts, names = draw_split(table, config, seed, continuous=config.predictor != "gbt")
+        parts = draw_split(table, config, seed, continuous=config.predictor != "gbt")
         jobs = -1 if config.exact and config.predictor == "gbt" and len(parts[0]) >= TRAIN // 2 else 1
         regress = continuous_factors(table) if config.predictor == "gbt" and not config.bins else ()
         settings: dict[str, Any] = {"exact": config.exact, "alpha": config.alpha, "importances": config.importances}
         settings |= {"hidden": config.hidden, "kinds": {} if config.predictor == "gbt" else no_quantities(table)}
+        settings["discrete"] = classes(table, config)
         result = functional.dci(*parts, config.predictor, seed, n_jobs=jobs, regress=regress, **settings)
         booster = "scikit-learn's gradient boosting" if config.exact else "gradient boosting, every split tried"
         how = {
@@ -77,17 +77,16 @@ class Dci(Scored[DciConfig]):
             "rf": "random forests",
             "mlp": f"networks, 2 hidden layers of {config.hidden}; Shapley values of their error",
         }[config.predictor]
-        return {**result, "code_names": names, "rows_used": [len(parts[0]), len(parts[2])], "estimator": how}
+        return {**result, "rows_used": [len(parts[0]), len(parts[2])], "estimator": how}
 
 
 @dataclass(frozen=True)
-class DciEsConfig(Config):
+class DciEsConfig(PredictorConfig):
     """Settings of DCI-ES."""
 
     probe: Literal["rff", "mlp", "rf"] = option(
         "rff", "readers of growing size: random Fourier features, networks, or random forests"
     )
-    discrete: Literal["index", "onehot"] = option("index", "a discrete code as one column of indices or as indicators")
 
 
 class DciEs(Scored[DciEsConfig]):
@@ -121,10 +120,9 @@ class DciEs(Scored[DciEsConfig]):
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config: DciEsConfig = self.config
-        settings = PredictorConfig(config.code, None, config.discrete)
-        parts, names = draw_split(table, settings, seed, continuous=True)
+        parts = draw_split(table, config, seed, continuous=True)
         unordered = [k for k, kind in enumerate(table.factor_kinds) if kind == "categorical"]
-        result = functional.dci_es(*parts, config.probe, unordered, seed)
+        result = functional.dci_es(*parts, config.probe, unordered, seed, classes(table, config))
         reader = {"rff": "random Fourier features", "mlp": "networks of one hidden layer", "rf": "random forests"}
         used = [len(parts[0]), len(parts[2])]
-        return {**result, "code_names": names, "rows_used": used, "estimator": reader[config.probe]}
+        return {**result, "rows_used": used, "estimator": reader[config.probe]}

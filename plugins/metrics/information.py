@@ -10,7 +10,7 @@ from distk import CodeTable, UsageError, option
 from distk.console import counted
 from distk.meaning import count, higher
 from distk.plugins.metrics import functional
-from distk.plugins.metrics.table import BINS, FactorConfig, Scored, draw, factors
+from distk.plugins.metrics.table import BINS, FactorConfig, Scored, classes, draw, factors
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Mig(Scored[MigConfig]):
         values, truth = draw(table, config, seed)
         ten = config.protocol == "rmig"
         bins = 10 if ten else config.bins or BINS
-        result = functional.mig(values, truth, bins, config.binning, 10 if ten else None)
+        result = functional.mig(values, truth, bins, config.binning, 10 if ten else None, classes(table))
         estimator = f"plug-in information of {counted(bins, 'bin')} of equal {config.binning}, nats"
         return {**result, "rows_used": [len(values)], "estimator": estimator}
 
@@ -94,4 +94,5 @@ class Modularity(Scored[BinsConfig]):
         values, truth = draw(table, self.config, seed)
         bins = self.config.bins or BINS
         how = f"plug-in information of {counted(bins, 'bin')} of equal width, nats"
-        return {**functional.modularity(values, truth, bins), "rows_used": [len(values)], "estimator": how}
+        result = functional.modularity(values, truth, bins, discrete=classes(table))
+        return {**result, "rows_used": [len(values)], "estimator": how}

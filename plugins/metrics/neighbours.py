@@ -14,7 +14,7 @@ from distk.console import counted
 from distk.meaning import count, higher, neither
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.agreement import SampleConfig, labels, rows_of, some_rows
-from distk.plugins.metrics.table import Config, FactorConfig, Scored, codes, draw, without
+from distk.plugins.metrics.table import Config, FactorConfig, Scored, classes, codes, draw, without
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,9 @@ class RecallConfig(SampleConfig):
 
     ks: tuple[int, ...] = option((1, 2, 4, 8), "numbers of neighbours", min=1)
     distance: Literal["l2", "cosine"] = option("l2", "how far codes are apart")
+    discrete: Literal["onehot", "index"] = option(
+        "onehot", "two classes of a discrete code are as far apart as any others, or as their indices"
+    )
 
 
 class Recall(Scored[RecallConfig]):
@@ -41,7 +44,8 @@ class Recall(Scored[RecallConfig]):
         truth, name = labels(table)
         picked, told = some_rows(table, self.config.sample, seed)
         values = rows_of(codes(table, self.config, seed), picked)
-        result = functional.recall_at_k(values, truth.to(values.device)[picked], self.config.ks, self.config.distance)
+        asked = self.config.ks, self.config.distance, classes(table, self.config)
+        result = functional.recall_at_k(values, truth.to(values.device)[picked], *asked)
         how = f"{self.config.distance} distance, same {name}"
         return without(told, {**result, "rows_used": [len(picked)], "estimator": how})
 

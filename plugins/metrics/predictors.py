@@ -9,11 +9,19 @@ from typing import Any, Literal
 from distk import CodeTable, option
 from distk.meaning import higher
 from distk.plugins.metrics import functional
-from distk.plugins.metrics.table import FactorConfig, PredictorConfig, Scored, continuous_factors, draw_split
+from distk.plugins.metrics.table import (
+    PredictorConfig,
+    Scored,
+    classes,
+    continuous_factors,
+    draw_split,
+    no_quantities,
+    without,
+)
 
 
 @dataclass(frozen=True)
-class SapConfig(FactorConfig):
+class SapConfig(PredictorConfig):
     """Settings of SAP."""
 
     continuous: bool = option(False, "squared correlation instead of the accuracy of a one-code classifier")
@@ -32,10 +40,18 @@ class Sap(Scored[SapConfig]):
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         given, continuous = self.config, self.config.continuous
         regress = () if given.bins else continuous_factors(table)
-        parts, _ = draw_split(table, PredictorConfig(given.code, given.bins), seed, continuous)
+        parts = draw_split(table, given, seed, continuous)
         how = "squared correlation" if continuous else "one-code linear SVM, squared hinge, C = 0.01"
+        kinds = no_quantities(table) if continuous else {}
+        told = {
+            f"factor '{table.factor_names[k]}'": "no quantity: its score is the mean over "
+            + ("the indicators of its values" if kind is None else "its cosine and sine")
+            for k, kind in kinds.items()
+        }
         used = [len(parts[0])] if continuous else [len(parts[0]), len(parts[2])]
-        return {**functional.sap(*parts, continuous=continuous, regress=regress), "rows_used": used, "estimator": how}
+        settings: dict[str, Any] = {"continuous": continuous, "regress": regress, "kinds": kinds}
+        result = functional.sap(*parts, **settings, discrete=classes(table, given))
+        return without(told, {**result, "rows_used": used, "estimator": how})
 
 
 class Explicitness(Scored[PredictorConfig]):
@@ -50,10 +66,11 @@ class Explicitness(Scored[PredictorConfig]):
     bars = ("explicitness_per_factor",)
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
-        parts, names = draw_split(table, self.config, seed)
+        parts = draw_split(table, self.config, seed)
         used = [len(parts[0]), len(parts[2])]
         how = "multinomial logistic regression, C = 1; AUC one against the rest"
-        return {**functional.explicitness(*parts), "code_names": names, "rows_used": used, "estimator": how}
+        result = functional.explicitness(*parts, discrete=classes(table, self.config))
+        return {**result, "rows_used": used, "estimator": how}
 
 
 @dataclass(frozen=True)
@@ -87,12 +104,13 @@ class Downstream(Scored[DownstreamConfig]):
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         """`mean_largest`: mean accuracy over factors with the largest number of labels that the data allow."""
         config: DownstreamConfig = self.config
-        parts, names = draw_split(table, config, seed)
+        parts = draw_split(table, config, seed)
         sizes = [n for n in config.sizes if n <= len(parts[0])] or [len(parts[0])]
-        result = dict(functional.downstream(*parts, sizes=sizes, model=config.predictor, exact=config.exact, seed=seed))
+        settings: dict[str, Any] = {"model": config.predictor, "exact": config.exact, "sizes": sizes, "seed": seed}
+        result = dict(functional.downstream(*parts, **settings, discrete=classes(table, config)))
         result["mean_largest"] = float(result["mean"][-1])
         left = [n for n in config.sizes if n not in sizes]
         if left:
             result["reasons"] = {**result.get("reasons", {}), "sizes": f"too few items for {left}"}
         used = [len(parts[0]), len(parts[2])]
-        return {**result, "code_names": names, "sizes": sizes, "rows_used": used, "estimator": config.predictor}
+        return {**result, "sizes": sizes, "rows_used": used, "estimator": config.predictor}

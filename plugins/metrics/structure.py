@@ -48,9 +48,10 @@ class Irs(Scored[IrsConfig]):
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config: IrsConfig = self.config
         values, truth = draw(table, FactorConfig(config.code), seed, continuous=True)
+        values, names, left = quantities(values, table)
         how = f"quantile {config.quantile:g} of the deviations within {counted(config.bins, 'bin')}"
         result = functional.irs(values, truth, config.quantile, config.bins)
-        return {**result, "rows_used": [len(values)], "estimator": how}
+        return without(left, {**result, "code_names": names, "rows_used": [len(values)], "estimator": how})
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,7 +43,9 @@ class FactorConfig(Config):
 class PredictorConfig(FactorConfig):
     """As `FactorConfig`, and how a discrete code enters a predictor."""
 
-    discrete: Literal["index", "onehot"] = option("index", "a discrete code as one column of indices or as indicators")
+    discrete: Literal["onehot", "index"] = option(
+        "onehot", "a discrete code as indicators of its classes, or as a number, the index of its class"
+    )
 
 
 class Scored(Metric[C]):
@@ -166,6 +169,14 @@ def continuous_factors(table: CodeTable) -> list[int]:
     return [k for k, kind in enumerate(table.factor_kinds) if kind == "continuous" or broken[k]]
 
 
+def no_quantities(table: CodeTable) -> dict[int, float | None]:
+    """Factors that no regression may take as numbers: None for classes, its period for a circular one, which is its
+    number of values, or a whole turn of real numbers."""
+    real, kinds = continuous_factors(table), enumerate(table.factor_kinds)
+    turns = {k: 2 * math.pi if k in real else float(table.factor_sizes[k]) for k, kind in kinds if kind == "circular"}
+    return {**turns, **{k: None for k, kind in enumerate(table.factor_kinds) if kind == "categorical"}}
+
+
 def codes(table: CodeTable, config: Any, seed: int) -> Tensor:
     """Columns of the representation, `[N, D]`; with `code="sample"` one draw per row, the same for the same seed.
 
@@ -206,19 +217,12 @@ def _cut(truth: Tensor, all_truth: Tensor, bins: int | None, known: Sequence[int
     return truth
 
 
-def onehot(values: Tensor, table: CodeTable) -> tuple[Tensor, list[str]]:
-    """Columns with each categorical one replaced by the indicators of its classes, and their names."""
-    parts, names = [], []
-    for d, (kind, name) in enumerate(zip(table.kinds, table.names, strict=True)):
-        column = values[:, d : d + 1]
-        if kind == "categorical":
-            present = table.codes[:, d].unique()
-            parts.append((column == present).to(values.dtype))
-            names += [f"{name}={value:g}" for value in present.tolist()]
-        else:
-            parts.append(column)
-            names.append(name)
-    return torch.cat(parts, 1), names
+def classes(table: CodeTable, config: Any = None) -> list[int]:
+    """The columns of codes that are class indices, which array functions call `discrete`; none where the user wants
+    them as numbers (`discrete="index"`)."""
+    if getattr(config, "discrete", "") == "index":
+        return []
+    return [d for d, kind in enumerate(table.kinds) if kind == "categorical"]
 
 
 def quantities(values: Tensor, table: CodeTable) -> tuple[Tensor, list[str], dict[str, str]]:
@@ -247,15 +251,14 @@ def draw(
 
 
 def draw_split(
-    table: CodeTable, config: PredictorConfig, seed: int, continuous: bool = False
-) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[str]]:
-    """((codes, factors, codes_test, factors_test), names of the codes' columns) for predictors.
+    table: CodeTable, config: FactorConfig, seed: int, continuous: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(codes, factors, codes_test, factors_test) for predictors.
 
     A file's own test rows serve where it has them. Else two thirds of at most 15 000 rows are for training, those of a
     file in the order of the file. continuous: leave continuous factors as they are.
     """
     values, bins = codes(table, config, seed), None if continuous else config.bins
-    names = list(table.names)
     if table.codes_test is not None and table.factors_test is not None:
         if config.code == "sample":
             raise UsageError("sampled codes were asked for, but the test rows of this file have no posterior.")
@@ -269,10 +272,7 @@ def draw_split(
         picked = chosen(table, TRAIN + TEST, seed, predict=True)
         cut = min(TRAIN, len(picked) * 2 // 3)
         parts = [values[picked[:cut]], truth[picked[:cut]], values[picked[cut:]], truth[picked[cut:]]]
-    if config.discrete == "onehot":
-        parts[0], names = onehot(parts[0], table)
-        parts[2], _ = onehot(parts[2], table)
-    return (parts[0], parts[1], parts[2], parts[3]), names
+    return parts[0], parts[1], parts[2], parts[3]
 
 
 def whole(table: CodeTable, rows: int, predict: bool = False) -> bool:

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from distk import CodeTable, option
+from torch import Tensor
+
+from distk import CodeTable, FactorDataset, option
 from distk.console import counted
 from distk.meaning import count, higher, lower
 from distk.plugins.metrics import functional
+from distk.plugins.metrics.functional.indicators import indicators
 from distk.plugins.metrics.table import (
     BINS,
     TRAIN,
@@ -17,10 +20,10 @@ from distk.plugins.metrics.table import (
     PredictorConfig,
     Scored,
     chosen,
+    classes,
     codes,
     draw_split,
     factors,
-    onehot,
 )
 
 SHARE = "share of the commonest value"
@@ -59,14 +62,13 @@ class Fairness(Scored[FairnessConfig]):
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config: FairnessConfig = self.config
         settings: dict[str, Any] = {"seed": seed, "predictor": config.predictor, "train": TRAIN}
+        settings["discrete"] = classes(table, config)
         if table.grid and table.codes_test is None:
             values = codes(table, config, seed)
-            if config.discrete == "onehot":
-                values, _ = onehot(values, table)
             result = functional.fairness(values, sizes=table.factor_sizes, points=config.points, **settings)
             how = f"{counted(config.points, 'item')} of the grid with every value of the sensitive factor in turn"
         else:
-            parts, _ = draw_split(table, _binned(config), seed)
+            parts = draw_split(table, _binned(config), seed)
             result = functional.fairness(*parts, **settings)
             how = "test items by their value of the sensitive factor: no grid, so that nothing else is held still"
         names = list(table.factor_names)
@@ -101,7 +103,7 @@ class Reasoning(Scored[ReasoningConfig]):
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config: ReasoningConfig = self.config
-        values, _ = onehot(codes(table, config, seed), table)
+        (values,), _ = indicators(codes(table, config, seed), classes(table))
         there: dict[str, Any] = (
             {"sizes": table.factor_sizes} if table.grid else {"factors": factors(table, config.values)}
         )
@@ -126,7 +128,8 @@ class Combinations(Scored[CombinationsConfig]):
     """Are factors still read from the code where their combination was never seen (Montero et al. 2021)?
 
     With `--fit train --split test`, or test rows in a file, unseen are the test items whose combination no training
-    item has; else a share of the pairs of values of every two factors is kept from the reader.
+    item has, be it among the `--rows` or not; else a share of the pairs of values of every two factors is kept from
+    the reader.
     """
 
     headline = "unseen"
@@ -147,19 +150,29 @@ class Combinations(Scored[CombinationsConfig]):
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         config: CombinationsConfig = self.config
         settings: dict[str, Any] = {"predictor": config.predictor, "share": config.share, "seed": seed, "train": TRAIN}
+        settings["discrete"] = classes(table, config)
         if table.codes_test is not None:
-            parts, names = draw_split(table, _binned(config), seed)
-            result = functional.combinations(*parts, **settings)
+            parts = draw_split(table, _binned(config), seed)
+            result = functional.combinations(*parts, known=_known(table), **settings)
             how = "test items whose combination of all factors no training item has"
         else:
-            values, names = codes(table, config, seed), list(table.names)
-            if config.discrete == "onehot":
-                values, names = onehot(values, table)
+            values = codes(table, config, seed)
             picked = chosen(table, 2 * TRAIN, seed)
             truth = factors(table, config.bins or BINS)[picked]
             result = functional.combinations(values[picked], truth, **settings)
             how = f"about {config.share:g} of the pairs of values of every two factors kept from the reader"
-        return {**result, "code_names": names, "estimator": f"{config.predictor}; {how}"}
+        return {**result, "estimator": f"{config.predictor}; {how}"}
+
+
+def _known(table: CodeTable) -> Tensor | None:
+    """Factors int64 `[m, K]` of every training item, of which the table may hold a few; None where they are not known,
+    and for factors that are real numbers, of which no two items have the same."""
+    data, fit = table.dataset, table.extra.get("fit")
+    if fit is None or not isinstance(data, FactorDataset):
+        return None
+    known = data.truth(data.rows_of(fit))
+    columns = [data.factor_names.index(name) for name in table.factor_names]  # fewer where one is left out
+    return None if known.is_floating_point() else known[:, columns]
 
 
 def _binned(config: PredictorConfig) -> PredictorConfig:

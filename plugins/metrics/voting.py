@@ -15,7 +15,7 @@ from distk.errors import unknown
 from distk.meaning import count, higher
 from distk.plugins.metrics import functional
 from distk.plugins.metrics.functional.voting import PROTOCOLS
-from distk.plugins.metrics.table import Config, Scored, deviations, factors
+from distk.plugins.metrics.table import Config, Scored, classes, deviations, factors
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,16 @@ class FactorVae(Scored[FactorVaeConfig]):
         return table.codes[:, discrete[0]].round().long() if discrete else None
 
 
-class BetaVae(Scored[VotingConfig]):
+@dataclass(frozen=True)
+class PairsConfig(VotingConfig):
+    """Settings of scores that read from pairs what they share or what changed."""
+
+    discrete: Literal["onehot", "index"] = option(
+        "onehot", "how classes of a discrete code differ: by their indicators, or by their indices, taken as numbers"
+    )
+
+
+class BetaVae(Scored[PairsConfig]):
     """beta-VAE score (Higgins et al. 2017): which factor do the pairs share?"""
 
     headline = "eval"
@@ -127,6 +136,7 @@ class BetaVae(Scored[VotingConfig]):
 
     def score(self, table: CodeTable, seed: int) -> Mapping[str, Any]:
         std = deviations(table, self.config)
-        result = functional.beta_vae(table.codes, seed=seed, std=std, **where(table, self.config))
+        told: dict[str, Any] = {"std": std, "discrete": classes(table, self.config), **where(table, self.config)}
+        result = functional.beta_vae(table.codes, seed=seed, **told)
         how = "mean difference of 64 pairs that share a factor; logistic regression, C = 1"
         return {**result, "draws": [10_000, 5_000], "estimator": how}

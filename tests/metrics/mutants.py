@@ -123,7 +123,7 @@ MUTANTS = [
         "test_functional_infomec.py",
         ("everything = _probe_gains(c, torch.ones_like(active), indices, labels)", "everything = _probe_gains(c, active, indices, labels)", "narrow_code"),
         ("tables = [contingency(column", "tables = [torch.ones_like(t) for t in []] or [contingency(column.flip(0)", "discrete_latents"),
-        ("parts += [(column[:, None] == column.unique())", "parts += [(column[:, None] >= column.unique()[:1])", "renaming"),
+        ("parts += [(column[:, None] == classes(column))", "parts += [(column[:, None] >= classes(column)[:1])", "renaming"),
     ),
     *_of(
         "shapley.py",
@@ -165,6 +165,7 @@ MUTANTS = [
         "unseen.py",
         "test_functional_tasks.py",
         ("strange = ~torch.isin", "strange = torch.isin", "given_test_rows"),
+        ("torch.cat([f, checks.matrix(known, \"known\").to(f.device)])", "f", "what_training_saw"),
         ("open_rows = (~mask).nonzero()", "open_rows = (mask | True).nonzero()", "entangled"),
         ("% longest < run", "% shortest < run", "kept_back"),
     ),

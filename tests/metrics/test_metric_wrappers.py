@@ -165,19 +165,18 @@ def test_sampling_draws_fresh_noise_for_every_row_that_is_drawn(seed) -> None:
         fn.beta_vae(codes, (2, 2), seed, std=std[:, :1])
 
 
-def test_a_discrete_code_enters_predictors_as_index_or_as_indicators(generator) -> None:
+def test_a_discrete_code_enters_predictors_by_indicators_or_as_an_index(generator) -> None:
     """The classes of d are no order of the factor: only indicators let a linear predictor read it."""
     factor = torch.randint(5, (900, 2), generator=generator)
     d = torch.tensor([2, 0, 4, 1, 3])[factor[:, 0]]
     codes = torch.stack([d.double(), factor[:, 1] + 0.01 * torch.randn(900, generator=generator)], 1)
     table = table_of(codes, factor, kinds=["categorical", "continuous"])
-    index, onehot = run("dci", table, predictor="lasso"), run("dci", table, predictor="lasso", discrete="onehot")
-    assert index["code_names"] == ["z0", "z1"]
-    assert onehot["code_names"] == ["z0=0", "z0=1", "z0=2", "z0=3", "z0=4", "z1"]
-    assert onehot["importance"].shape == (6, 2)
+    index, onehot = run("dci", table, predictor="lasso", discrete="index"), run("dci", table, predictor="lasso")
+    assert index["code_names"] == onehot["code_names"] == ["z0", "z1"]
+    assert index["importance"].shape == onehot["importance"].shape == (2, 2)
     assert onehot["nrmse_per_factor"][0] < 0.1
     assert index["nrmse_per_factor"][0] > 0.6
-    assert run("explicitness", table, discrete="onehot")["explicitness_test"] > 0.99
+    assert run("explicitness", table)["explicitness_test"] > 0.99
     left = run("linear-correlation", table)
     assert (left["code_names"], left["codes_used"]) == (["z1"], 1.0)
     assert "not quantities" in left["reasons"]["z0"]

@@ -13,6 +13,7 @@ from torch import Tensor
 from . import checks
 from .checks import Array, Result
 from .importance import concentration
+from .indicators import indicators
 from .probes import networks
 from .shapley import Predict, sage
 
@@ -51,6 +52,7 @@ def dci_es(
     probe: str = "rff",
     categorical: Sequence[int] = (),
     seed: int = 0,
+    discrete: Sequence[int] = (),
 ) -> Result:
     """DCI-ES: disentanglement, completeness, informativeness, explicitness, size (Eastwood et al. 2023).
 
@@ -64,14 +66,16 @@ def dci_es(
     that read as well as the best (within 0.01).
     probe: 'rff' (least squares on the codes and random Fourier features, capacity = log of the weights), 'mlp' (linear,
     then one hidden layer of growing width, log of the weights with one output), 'rf' (random forests, depth).
-    categorical: columns whose values have no order, foretold by indicators. Without test rows 2/3 : 1/3 in order. Keys:
+    categorical: columns whose values have no order, foretold by indicators. discrete: codes that are class indices,
+    read by indicators, each still one code. Without test rows 2/3 : 1/3 in order. Keys:
     those, loss [P, K], capacity [P], importance [D, K], disentanglement_per_code [D], explicitness_per_factor,
     informativeness_per_factor, completeness_per_factor [K].
     """
     checks.one_of(probe, PROBES, "probe")
     c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test)
     kept, dropped = checks.varying(f)
-    x, xt = checks.standardise(c, ct)
+    (wide, wide_test), owner = indicators(c, discrete, ct)
+    x, xt = checks.standardise(wide, wide_test)
     y = targets(f[:, kept], ft[:, kept], [kept.index(k) for k in categorical if k in kept])
     makers: dict[str, Callable[[], Curve]] = {
         "rff": lambda: _fourier(x, y, xt, seed),
@@ -82,10 +86,10 @@ def dci_es(
     loss = curve.loss.cummin(0).values
     # A reader may always guess: a loss above that of a guess is not counted.
     explicit, relative = explicitness(curve.capacity, loss.clamp_max(1))
-    importance = sage(curve.predict, xt, y.test, seed=seed, **DRAWS).clamp_min(0).cpu().numpy()
+    importance = sage(curve.predict, xt, y.test, seed=seed, owner=owner, **DRAWS).clamp_min(0).cpu().numpy()
     scores, reasons = concentration(importance, smooth=False)
 
-    def wide(values: Tensor | np.ndarray) -> np.ndarray:
+    def widened(values: Tensor | np.ndarray) -> np.ndarray:
         array = values.cpu().numpy() if isinstance(values, Tensor) else values
         found = np.full((*array.shape[:-1], f.shape[1]), np.nan)
         found[..., kept] = array
@@ -93,15 +97,15 @@ def dci_es(
 
     informed = 1 - loss[-1]
     result = scores | {
-        "completeness_per_factor": wide(scores["completeness_per_factor"]),
+        "completeness_per_factor": widened(scores["completeness_per_factor"]),
         "informativeness": float(informed.mean()),
         "explicitness": float(explicit.mean()),
         "explicitness_relative": float(relative.nanmean()),
         "size": len(kept) / c.shape[1],
-        "explicitness_per_factor": wide(explicit),
-        "informativeness_per_factor": wide(informed),
-        "importance": wide(importance),
-        "loss": wide(curve.loss),
+        "explicitness_per_factor": widened(explicit),
+        "informativeness_per_factor": widened(informed),
+        "importance": widened(importance),
+        "loss": widened(curve.loss),
         "capacity": checks.array(curve.capacity),
     }
     if bool(relative.isnan().all()):

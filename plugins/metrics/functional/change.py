@@ -30,6 +30,7 @@ def higgins_change(
     factors: Array | None = None,
     factor_names: Sequence[str] | None = None,
     std: Array | None = None,
+    discrete: Sequence[int] = (),
     train_points: int = 10_000,
     eval_points: int = 5_000,
 ) -> Result:
@@ -38,10 +39,11 @@ def higgins_change(
     Feature = |z1 - z2| / max_d |z1 - z2|_d of one pair that differs in factor k only; the zero vector
     where no code moves. Multinomial logistic regression (L2, C = 1) to convergence. Accuracy, chance 1/K,
     higher is better. A pure rotation of the codes scores 1: the score does not measure axis alignment.
-    codebook, sizes, factors, std as in `factor_vae`. Keys: train, eval (headline), codes_used (codes that vary).
+    discrete: codes that are class indices, which differ as their indicators do. codebook, sizes, factors, std as in
+    `factor_vae`. Keys: train, eval (headline), codes_used (codes that vary).
     """
     table, sampler = _open(codebook, sizes, factors, factor_names)
-    codes = _Codes(table, std, seed)
+    codes = _Codes(table, std, seed, discrete)
     _positive(train_points=train_points, eval_points=eval_points)
     generator = torch.Generator().manual_seed(seed)
     factor = _factors_of_votes(sampler, train_points + eval_points, False, generator)
@@ -60,6 +62,7 @@ def change_one_factor(
     factors: Array | None = None,
     factor_names: Sequence[str] | None = None,
     std: Array | None = None,
+    discrete: Sequence[int] = (),
     fixed: Sequence[int] = (),
     pairs: int = 50_000,
     epochs: int = 5000,
@@ -74,8 +77,8 @@ def change_one_factor(
     accuracy on the other 15 %. Chance 1/K of the K factors that change, higher is better.
     same: tells of rows [m], [m] which show identical items, bool [m]; such pairs are drawn again. Their codes are
     equal, so that only collisions are asked about and every model of one seed sees the same pairs.
-    codebook, sizes, factors, std as in `factor_vae`. Keys: train, validation, eval (headline), collisions,
-    codes_used, probe_epochs.
+    codebook, sizes, factors, std as in `factor_vae`, discrete as in `higgins_change`. Keys: train, validation, eval
+    (headline), collisions, codes_used, probe_epochs.
     """
     table, sampler = _open(codebook, sizes, factors, factor_names)
     if pairs < 20 or epochs < 1:
@@ -83,7 +86,7 @@ def change_one_factor(
     kept = [k for k in sampler.kept if k not in set(fixed)]
     if not kept:
         raise ValueError("no factor is left that could change")
-    codes, generator = _Codes(table, std, seed), torch.Generator().manual_seed(seed)
+    codes, generator = _Codes(table, std, seed, discrete), torch.Generator().manual_seed(seed)
     # Every K-th pair changes the same factor, in random order, so that each part is nearly balanced.
     label = torch.arange(pairs)[torch.randperm(pairs, generator=generator)] % len(kept)
     factor = torch.tensor(kept)[label]

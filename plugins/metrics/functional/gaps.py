@@ -1,27 +1,31 @@
 """Gaps of mutual information beside MIG: JEMMIG, DCIMIG, MIG-sup, and those for factors that depend on each other.
 
-All from contingency tables of binned codes [n, D] and discrete factors [n, K], plug-in information in nats.
+All from contingency tables of binned codes [n, D] and discrete factors [n, K], plug-in information in nats. Codes of
+class indices, `discrete`, keep their classes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from . import checks
 from .checks import Array, Labels, Result
-from .information import discretise, information_matrix
+from .information import binned, information_matrix
 from .solvers import contingency, entropy, mutual_information
 
 
-def _tables(codes: Array, factors: Array, bins: int, factor_bins: int | None) -> tuple[Tensor, Tensor, Tensor, Labels]:
+def _tables(
+    codes: Array, factors: Array, bins: int, factor_bins: int | None, discrete: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor, Labels]:
     """Bin of each code `[n, D]`, information `[D, K']`, entropies of the factors `[K']`, and these."""
     c, f = checks.paired(codes, factors, gaps=True)
     labels = checks.discrete(f, factor_bins)
-    index = discretise(c, bins)
-    information, entropies = information_matrix(index, labels, bins)
+    index, size = binned(c, bins, discrete=discrete)
+    information, entropies = information_matrix(index, size, labels)
     return index, information, entropies, labels
 
 
@@ -30,24 +34,28 @@ def _second(column: Tensor) -> float:
     return float(column.topk(2).values[1]) if len(column) > 1 else 0.0
 
 
-def jemmig(codes: Array, factors: Array, bins: int = 20, factor_bins: int | None = None) -> Result:
+def jemmig(
+    codes: Array, factors: Array, bins: int = 20, factor_bins: int | None = None, discrete: Sequence[int] = ()
+) -> Result:
     """Joint entropy minus mutual information gap (Do & Tran 2020, eq. 15 and its normalised form).
 
     For each factor, H(z_i, y) - I(z_i; y) + I(z_j; y) of its most and second most informative codes i and j, in nats: 0
-    for a code that is the factor, and larger for one that knows more than it. Normalised:
-    1 - that / (H(y) + log bins), in [0, 1], higher is better. Keys: jemmig (normalised), jemmig_nats (lower is better),
-    jemmig_per_factor [K].
+    for a code that is the factor, and larger for one that knows more than it. Normalised: 1 - that / (H(y) + log bins),
+    or log of the classes of i where they are more; in [0, 1], higher is better. Keys: jemmig (normalised), jemmig_nats
+    (lower is better), jemmig_per_factor [K].
     """
-    index, information, entropies, labels = _tables(codes, factors, bins, factor_bins)
-    nats = []
+    index, information, entropies, labels = _tables(codes, factors, bins, factor_bins, discrete)
+    nats, widest = [], []
     for k in range(len(labels.kept)):
         best = int(information[:, k].argmax())
-        own = entropy(torch.bincount(index[labels.take(k), best], minlength=bins).double())
+        counts = torch.bincount(index[labels.take(k), best], minlength=bins).double()
+        own = entropy(counts)
+        widest.append(math.log(len(counts)))
         mutual = float(information[best, k])
         joint = float(own) + float(entropies[k]) - mutual
         nats.append(joint - mutual + _second(information[:, k]))
     found = torch.tensor(nats, dtype=torch.float64)
-    normalised = 1 - found / (entropies.cpu() + math.log(bins))
+    normalised = 1 - found / (entropies.cpu() + torch.tensor(widest, dtype=torch.float64))
     result = {
         "jemmig": float(normalised.mean()),
         "jemmig_nats": float(found.mean()),
@@ -56,7 +64,9 @@ def jemmig(codes: Array, factors: Array, bins: int = 20, factor_bins: int | None
     return checks.finish(result, labels.explain("jemmig"))
 
 
-def dcimig(codes: Array, factors: Array, bins: int = 20, factor_bins: int | None = None) -> Result:
+def dcimig(
+    codes: Array, factors: Array, bins: int = 20, factor_bins: int | None = None, discrete: Sequence[int] = ()
+) -> Result:
     """DCIMIG, also 3CharM (Sepliarskaia, Kiseleva & de Rijke 2019): gaps over factors, completeness over codes.
 
     Each code belongs to the factor of which it tells most, by I(z; y_1) - I(z; y_2), its gap to the next factor; each
@@ -64,7 +74,7 @@ def dcimig(codes: Array, factors: Array, bins: int = 20, factor_bins: int | None
     [0, 1]. Keys: dcimig, dcimig_per_factor [K] (the gap over the factor's entropy). A single factor: the second
     information is 0.
     """
-    _, information, entropies, labels = _tables(codes, factors, bins, factor_bins)
+    _, information, entropies, labels = _tables(codes, factors, bins, factor_bins, discrete)
     gap = information.topk(min(2, information.shape[1]), dim=1).values
     gap = gap[:, 0] - (gap[:, 1] if gap.shape[1] > 1 else 0.0)
     owner = information.argmax(1)
@@ -73,14 +83,16 @@ def dcimig(codes: Array, factors: Array, bins: int = 20, factor_bins: int | None
     return checks.finish(result, labels.explain("dcimig"))
 
 
-def mig_sup(codes: Array, factors: Array, bins: int = 20, factor_bins: int | None = None) -> Result:
+def mig_sup(
+    codes: Array, factors: Array, bins: int = 20, factor_bins: int | None = None, discrete: Sequence[int] = ()
+) -> Result:
     """MIG-sup (Li et al. 2020): for each code the gap between the two factors of which it tells most.
 
     Information over the factor's entropy; mean over the codes that carry any. In [0, 1]; blind to several codes that
     share a factor, where MIG is blind to a code that serves two. Keys: mig_sup, mig_sup_per_code [D] (NaN for a code
     without information). Undefined for a single factor.
     """
-    _, information, entropies, labels = _tables(codes, factors, bins, factor_bins)
+    _, information, entropies, labels = _tables(codes, factors, bins, factor_bins, discrete)
     relative, reasons = information / entropies, labels.explain("mig_sup")
     per_code = torch.full((len(relative),), torch.nan, dtype=torch.float64)
     if len(labels.kept) < 2:
@@ -97,7 +109,9 @@ def mig_sup(codes: Array, factors: Array, bins: int = 20, factor_bins: int | Non
     return checks.finish(result, reasons)
 
 
-def dependent_gaps(codes: Array, factors: Array, bins: int = 20, factor_bins: int | None = None) -> Result:
+def dependent_gaps(
+    codes: Array, factors: Array, bins: int = 20, factor_bins: int | None = None, discrete: Sequence[int] = ()
+) -> Result:
     """Gaps that allow for factors which tell of each other: DMIG, XMIG, DLIG (Watcharasupat & Lerch 2021).
 
     The code of a factor is that of the one-to-one matching with the largest sum of I(z; y) / H(y) (the paper has codes
@@ -111,7 +125,7 @@ def dependent_gaps(codes: Array, factors: Array, bins: int = 20, factor_bins: in
     """
     from scipy.optimize import linear_sum_assignment
 
-    _, information, entropies, labels = _tables(codes, factors, bins, factor_bins)
+    _, information, entropies, labels = _tables(codes, factors, bins, factor_bins, discrete)
     count = len(labels.kept)
     between = _between(labels)
     relative = (information / entropies).cpu().numpy()

@@ -5,6 +5,7 @@ The standard of nonlinear ICA and causal representation learning. Statistics are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,12 +16,19 @@ from distk.console import counted
 
 from . import checks
 from .checks import Array, Result
+from .indicators import indicators, read
 from .probes import mlp
 
 KINDS = ("pearson", "spearman")
 
 
-def mcc(codes: Array, factors: Array, codes_test: Array | None = None, factors_test: Array | None = None) -> Result:
+def mcc(
+    codes: Array,
+    factors: Array,
+    codes_test: Array | None = None,
+    factors_test: Array | None = None,
+    discrete: Sequence[int] = (),
+) -> Result:
     """Mean correlation coefficient of factors and the codes that are matched to them (Hyvarinen & Morioka 2016).
 
     |correlation| of every code [n, D] and factor [n, K]; the one-to-one matching with the largest sum; mean over the
@@ -29,7 +37,8 @@ def mcc(codes: Array, factors: Array, codes_test: Array | None = None, factors_t
     those of the training rows; without test rows the last third of the rows tests, in order.
     Keys: pearson, spearman, weak, each also with `_train`; correlation [D, K] (Pearson, test rows), matched [K]
     (code of each factor by Pearson, NaN without one). Constant factors are dropped with a reason, a
-    constant code correlates with nothing.
+    constant code correlates with nothing. discrete: codes that are class indices, of which each class counts as the
+    mean of the factor, or of its ranks, among its training rows; the weak form takes indicators.
     """
     c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test, gaps=True)
     kept, reasons = checks.varying(f)
@@ -37,6 +46,8 @@ def mcc(codes: Array, factors: Array, codes_test: Array | None = None, factors_t
     result: Result = {}
     for kind in KINDS:
         train, test = correlations(c, f, kind), correlations(ct, ft, kind)
+        for d in discrete:
+            train[d], test[d] = _of_classes(c[:, d, None], f, ct[:, d, None], ft, kind)
         rows, columns = match(train)
         result[kind] = float(test[rows, columns].sum() / len(kept))
         result[f"{kind}_train"] = float(train[rows, columns].sum() / len(kept))
@@ -52,11 +63,26 @@ def mcc(codes: Array, factors: Array, codes_test: Array | None = None, factors_t
         if min(len(f), len(ft)) < 2:
             reasons["weak"] = reasons["weak_train"] = "no two rows have a value of every factor"
             return checks.finish({**result, "weak": np.nan, "weak_train": np.nan}, reasons)
+    (c, ct), _ = indicators(c, discrete, ct)
     variates = canonical(c, f)
     for name, (x, y) in {"weak": (ct, ft), "weak_train": (c, f)}.items():
         pairs = correlations(*variates.of(x, y), "pearson").diagonal()
         result[name] = float(pairs.sum() / len(kept))
     return checks.finish(result, reasons)
+
+
+def _of_classes(x: Tensor, f: Tensor, x_test: Tensor, f_test: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """|Correlation| [K] of factors f [n, K] with a discrete code [n, 1] on training and on test rows."""
+    (x, x_test), _ = indicators(x, [0], x_test)
+    pairs = []
+    for k in range(f.shape[1]):
+        rows = checks.present(f[:, k])
+        wanted = f[rows, k, None]
+        mean, weight = read(x[rows], ranks(wanted) if kind == "spearman" else wanted)
+        sides = (((part - mean) @ weight, truth[:, k, None]) for part, truth in ((x, f), (x_test, f_test)))
+        pairs.append(torch.cat([correlations(*side, kind) for side in sides]))
+    train, test = torch.stack(pairs, 2)[:, 0]
+    return train, test
 
 
 def _wide(values: Tensor, kept: list[int], total: int) -> np.ndarray:
@@ -137,6 +163,7 @@ def r2(
     seed: int = 0,
     hidden: int = 128,
     passes: int = 100,
+    discrete: Sequence[int] = (),
 ) -> Result:
     """R^2 of regressing factors [n, K] on codes [n, D]: identifiability up to a linear or a smooth map.
 
@@ -144,10 +171,11 @@ def r2(
     for a constant guess, below 0 on test rows for worse. predictor: 'linear' (least squares) or 'mlp' (two
     hidden layers on standardised codes, stopped where a ninth of the training rows is foretold best; `probes.mlp`).
     Without test rows the last third of the rows tests, in order. Keys: r2, r2_train, r2_per_factor [K]. Constant
-    factors are dropped with a reason.
+    factors are dropped with a reason. discrete: columns of codes that are class indices, read by their indicators.
     """
     checks.one_of(predictor, ("linear", "mlp"), "predictor")
     c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test, gaps=True)
+    (c, ct), _ = indicators(c, discrete, ct)
     kept, reasons = checks.varying(f)
     total, f, ft = f.shape[1], f[:, kept], ft[:, kept]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from . import checks
 from .boosting import gradient_boosting
 from .checks import Array, Result
+from .indicators import indicators, summed
 from .probes import networks
 from .quantities import Kinds, Targets, columns_of, targets
 from .sentences import Sentence
@@ -63,6 +64,7 @@ def dci(
     hidden: int = 64,
     further: Mapping[str, tuple[Array, Array]] | None = None,
     kinds: Kinds | None = None,
+    discrete: Sequence[int] = (),
 ) -> Result:
     """Disentanglement, completeness, informativeness (Eastwood & Williams 2018).
 
@@ -89,11 +91,14 @@ def dci(
     classes, foretold by their indicators, or the period of a circular one, foretold by cosine and sine; importances and
     squared errors are the means over a factor's columns. further: name -> (codes, factors) of other rows, for lasso,
     rf and mlp, scored by the same predictors; each adds nrmse_NAME, nrmse_NAME_per_factor [K], the error over the
-    deviation of these rows, and rmse_NAME_per_factor [K], over that of the training rows.
+    deviation of these rows, and rmse_NAME_per_factor [K], over that of the training rows. discrete: codes that are
+    class indices, read by their indicators; the importance of such a code is the sum over its indicators (of networks,
+    the Shapley value of all together), and it has no weight of a sign.
     """
     checks.one_of(predictor, ("gbt", "lasso", "rf", "mlp"), "predictor")
     checks.one_of(importances, ("impurity", "splits"), "importances")
-    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test, gaps=True)
+    whole, f, whole_test, ft = checks.split(codes, factors, codes_test, factors_test, gaps=True)
+    (c, ct), owner = indicators(whole, discrete, whole_test)
     if predictor == "gbt":
         labels = checks.discrete(checks.stand_ins(f, regress), factor_bins, rows=len(codes))
         fit = _boosted(c, labels, ct, ft, regress, seed, exact, n_jobs)
@@ -106,13 +111,16 @@ def dci(
         kept, dropped = checks.varying(f)
         labels = checks.Labels(f, [], kept, f.shape[1], dropped)
         fitted: Mapping[str, Callable[[Tensor, Tensor, Tensor, Tensor, list[int]], _Columns]] = {
-            "lasso": lambda x, y, xt, yt, owner: _lasso(x, y, xt, yt, alpha),
-            "mlp": lambda x, y, xt, yt, owner: _network(x, y, xt, yt, seed, hidden),
-            "rf": lambda x, y, xt, yt, owner: _forest(x, y, xt, yt, owner, tuple(depths), trees, seed, importances),
+            "lasso": lambda x, y, xt, yt, of: _lasso(x, y, xt, yt, alpha),
+            "mlp": lambda x, y, xt, yt, of: _network(x, y, xt, yt, seed, hidden, owner),
+            "rf": lambda x, y, xt, yt, of: _forest(x, y, xt, yt, of, tuple(depths), trees, seed, importances),
         }
         wanted = targets(f[:, kept], ft[:, kept], {kept.index(k): v for k, v in (kinds or {}).items() if k in kept})
         fit = _known(fitted[predictor], c, ct, wanted)
-    scores, reasons = concentration(fit.importance, smooth=predictor == "gbt")
+    importance = fit.importance
+    if predictor != "mlp":  # whose Shapley values are of codes as they are
+        importance = summed(torch.from_numpy(importance), owner).numpy()
+    scores, reasons = concentration(importance, smooth=predictor == "gbt")
     for key, text in labels.explain("disentanglement").items():
         reasons[key] = Sentence.joined([text, reasons.get(key, "")])
     read = "informativeness" if predictor == "gbt" else "nrmse"
@@ -121,15 +129,20 @@ def dci(
         f"{read}_train": float(fit.train.mean()),
         f"{read}_test": float(fit.test.mean()),
         f"{read}_per_factor": labels.widen(fit.test),
-        "importance": labels.widen(fit.importance),
-        "codes_used": float(checks.live_codes(c).sum()),
+        "importance": labels.widen(importance),
+        "codes_used": float(checks.live_codes(whole).sum()),
     }
     if fit.weights is not None:
-        result["weights"] = labels.widen(fit.weights)
+        signed = np.full(importance.shape, np.nan)
+        plain = [d for d in range(whole.shape[1]) if d not in discrete]
+        signed[plain] = fit.weights[[owner.index(d) for d in plain]]
+        result["weights"] = labels.widen(signed)
     for name, (x, y) in (further or {}).items():
         if predictor == "gbt":
             raise ValueError("further rows are scored by the predictors lasso, rf and mlp alone")
-        result |= _further(name, *checks.paired(x, y, f"_{name}"), f, labels, fit, wanted)
+        x, y = checks.paired(x, y, f"_{name}")
+        x = indicators(whole, discrete, x.to(whole.device))[0][1]
+        result |= _further(name, x, y, f, labels, fit, wanted)
     return checks.finish(result, reasons)
 
 
@@ -348,13 +361,16 @@ def _forest(
     return _Columns(torch.stack(importance, 1), predict=predict, **_errors(*pairs))
 
 
-def _network(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, seed: int, hidden: int) -> _Columns:
-    """A network per column; what each code contributes to it by its Shapley value on the test rows."""
+def _network(
+    x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, seed: int, hidden: int, codes: list[int]
+) -> _Columns:
+    """A network per column; what each code contributes to it by its Shapley value on the test rows. codes: the one that
+    each column of x belongs to."""
     raw = x
     x, x_test = checks.standardise(x, x_test)
     foretell = networks(x, y[:, :, None], seed=seed, hidden=hidden)
     errors = _errors((foretell(x)[:, :, 0], y), (foretell(x_test)[:, :, 0], y_test))
-    importance = sage(foretell, x_test, y_test[:, :, None], seed=seed).clamp_min(0)
+    importance = sage(foretell, x_test, y_test[:, :, None], seed=seed, owner=codes).clamp_min(0)
     return _Columns(importance, predict=lambda other: foretell(checks.standardise(raw, other)[1])[:, :, 0], **errors)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from . import checks
 from .checks import Array, Labels, Result
+from .indicators import class_columns
 from .sentences import Column, Sentence
 from .solvers import CHUNK, contingency, entropy, mutual_information
 
@@ -32,7 +34,19 @@ def discretise(codes: Tensor, bins: int, binning: str = "width") -> Tensor:
     return index
 
 
-def information_matrix(index: Tensor, labels: Labels, bins: int) -> tuple[Tensor, Tensor]:
+def binned(codes: Tensor, bins: int, binning: str = "width", discrete: Sequence[int] = ()) -> tuple[Tensor, int]:
+    """As `discretise`, but a column of class indices (`discrete`) keeps its classes, however many: (index, its values).
+
+    Raises ValueError for what is no class index.
+    """
+    index, size = discretise(codes, bins, binning), bins
+    for d in class_columns(codes, discrete).nonzero()[:, 0].tolist():
+        values, own = codes[:, d].unique(return_inverse=True)
+        index[:, d], size = own, max(size, len(values))
+    return index, size
+
+
+def information_matrix(index: Tensor, bins: int, labels: Labels) -> tuple[Tensor, Tensor]:
     """Plug-in mutual information [D, K'] of code bins and factors, and factor entropies [K'], in nats."""
     columns, entropies = [], []
     for k, size in enumerate(labels.sizes):
@@ -49,19 +63,27 @@ def _gap(information: Tensor) -> Tensor:
     return top[0] - top[1] if len(top) == 2 else top[0]
 
 
-def mig(codes: Array, factors: Array, bins: int = 20, binning: str = "width", factor_bins: int | None = None) -> Result:
+def mig(
+    codes: Array,
+    factors: Array,
+    bins: int = 20,
+    binning: str = "width",
+    factor_bins: int | None = None,
+    discrete: Sequence[int] = (),
+) -> Result:
     """Mutual information gap, discrete estimator (Chen et al. 2018, eq. 6; disentanglement_lib's protocol).
 
     MIG = mean_k (I_(1)k - I_(2)k) / H(F_k) from contingency tables of binned codes [n, D] and factors [n, K];
     in [0, 1], higher is better. `bins=10, factor_bins=10` is the "MIG-RMIG" variant, which cuts the factors
-    too; `factor_bins` also admits continuous factors. One code only: the second-best information is 0.
+    too; `factor_bins` also admits continuous factors. discrete: codes that are class indices, which are never binned.
+    One code only: the second-best information is 0.
     Keys: mig, mig_per_factor [K], mutual_information [D, K], factor_entropy [K] (nats; NaN for dropped
     factors), mig_sup (gap over factors, mean over codes that carry information; Li et al. 2020; NaN for a
     single factor), codes_used. Raises ValueError for mismatched, non-finite, continuous or too few rows.
     """
     c, f = checks.paired(codes, factors, gaps=True)
     labels = checks.discrete(f, factor_bins)
-    information, entropies = information_matrix(discretise(c, bins, binning), labels, bins)
+    information, entropies = information_matrix(*binned(c, bins, binning, discrete), labels)
     gaps = _gap(information) / entropies
     reasons = labels.explain("mig", "mig_per_factor")
     relative = information / entropies
@@ -162,19 +184,21 @@ def _aggregate_information(mean: Tensor, sd: Tensor, points: Tensor, labels: Lab
     return torch.stack(row), total
 
 
-def modularity(codes: Array, factors: Array, bins: int = 20, factor_bins: int | None = None) -> Result:
+def modularity(
+    codes: Array, factors: Array, bins: int = 20, factor_bins: int | None = None, discrete: Sequence[int] = ()
+) -> Result:
     """Modularity (Ridgeway & Mozer 2018, eq. 2; disentanglement_lib's protocol): each code tells of one
     factor only.
 
-    score_d = 1 - (sum_k I_dk^2 - m_d) / (m_d (K - 1)), m_d = max_k I_dk^2, with plug-in information (nats) of
-    codes cut into `bins` equal-width bins. In [0, 1], higher is better; blind to several codes sharing a
-    factor. Keys: modularity (mean over all codes, uninformative codes count 0), modularity_informative (mean over
-    informative codes), modularity_per_code [D], mutual_information [D, K], codes_used (codes with m_d >
-    1e-12 nat^2). K = 1 (after dropping constant factors) is undefined: NaN.
+    score_d = 1 - (sum_k I_dk^2 - m_d) / (m_d (K - 1)), m_d = max_k I_dk^2, with plug-in information (nats) of codes
+    cut into `bins` equal-width bins, class indices (`discrete`) being left as they are. In [0, 1], higher is better;
+    blind to several codes sharing a factor. Keys: modularity (mean over all codes, uninformative codes count 0),
+    modularity_informative (mean over informative codes), modularity_per_code [D], mutual_information [D, K], codes_used
+    (codes with m_d > 1e-12 nat^2). K = 1 (after dropping constant factors) is undefined: NaN.
     """
     c, f = checks.paired(codes, factors, gaps=True)
     labels = checks.discrete(f, factor_bins)
-    information, _ = information_matrix(discretise(c, bins), labels, bins)
+    information, _ = information_matrix(*binned(c, bins, discrete=discrete), labels)
     square = information.square()
     best = square.amax(1)
     # A constant code's information is 0 or 1e-17 depending on rounding (dlib issue 33)

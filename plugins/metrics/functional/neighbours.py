@@ -12,8 +12,8 @@ from distk.console import counted
 
 from . import checks
 from .checks import Array, Labels, Result
-from .sentences import Column, Unfit
-from .solvers import CHUNK, contingency, entropy, logistic_regression, mutual_information
+from .indicators import class_columns, classes, indicators
+from .solvers import CHUNK, Standardised, contingency, entropy, logistic_regression, mutual_information
 
 
 def ksg(x: Array, y: Array, k: int = 3, variant: int = 1, seed: int = 0) -> float:
@@ -66,17 +66,24 @@ def _max_norm(points: Tensor, rows: Tensor) -> Tensor:
     return distance
 
 
-def recall_at_k(emb: Array, labels: Array, ks: Sequence[int] = (1, 2, 4, 8), metric: str = "l2") -> Result:
+def recall_at_k(
+    emb: Array,
+    labels: Array,
+    ks: Sequence[int] = (1, 2, 4, 8),
+    metric: str = "l2",
+    discrete: Sequence[int] = (),
+) -> Result:
     """Recall@k (Ridgeway & Mozer 2017): share of items with a same-label item among their k nearest others; higher is
     better.
 
     emb [n, d] is query and gallery at once, self excluded by index; labels [n] class indices. metric 'l2' or
-    'cosine' (a zero vector has similarity 0 to all). Ties go to the lower index. Items whose class has no
+    'cosine' (a zero vector has similarity 0 to all). discrete: columns that are class indices; two classes are as far
+    apart as any other two (indicators). Ties go to the lower index. Items whose class has no
     other member are misses. Keys: `recall@k` for each k, items_without_match (their number). Needs 1 <= k <
     n.
     """
     checks.one_of(metric, ("l2", "cosine"), "metric")
-    x = checks.matrix(emb, "emb")
+    (x,), _ = indicators(checks.matrix(emb, "emb"), discrete)
     label = checks.labels_1d(labels, "labels").to(x.device)
     n = len(x)
     if len(label) != n:
@@ -129,7 +136,7 @@ def info_mec(
     if neighbours < 1:
         raise ValueError(f"neighbours must be at least 1, got {neighbours}")
     labels = checks.discrete(f, factor_bins)
-    indices = _indices(discrete_latents, c)
+    indices = class_columns(c, discrete_latents)
     active = _active(c, indices)
     nan = float("nan")
     reasons = labels.explain("infom")
@@ -165,20 +172,6 @@ def info_mec(
     return checks.finish(result, reasons)
 
 
-def _indices(discrete_latents: bool | Sequence[int], codes: Tensor) -> Tensor:
-    """Mask [D] of the codes that are class indices. Raises ValueError for one that holds anything else."""
-    mask = torch.zeros(codes.shape[1], dtype=torch.bool, device=codes.device)
-    if discrete_latents is True:
-        mask[:] = True
-    elif discrete_latents is not False:
-        mask[list(discrete_latents)] = True
-    broken = mask & (codes != codes.round()).any(0)
-    if bool(broken.any()):
-        first = Column("code", int(broken.nonzero()[0]))
-        raise Unfit("{} is said to be discrete, but has values between whole numbers", first)
-    return mask
-
-
 def _active(codes: Tensor, indices: Tensor) -> Tensor:
     """Mask [D] of the codes that take part: continuous ones by their range, discrete ones that vary at all."""
     span = codes.amax(0) - codes.amin(0)
@@ -207,8 +200,12 @@ def _probe_gains(codes: Tensor, wanted: Tensor, indices: Tensor, labels: Labels)
     """What a linear probe of the `wanted` codes [n, D] gains of each factor, [K']; discrete codes (`indices`) enter by
     indicators."""
     smooth, counted = wanted & ~indices, wanted & indices
+    if not labels.partial and not bool(counted.any()):
+        whole = Standardised.of(_columns(codes, smooth))
+        gains = [_probe_gain(whole, labels.index[:, k], size) for k, size in enumerate(labels.sizes)]
+        return torch.tensor(gains, dtype=torch.float64)
     parts = [checks.standardise(_columns(codes, smooth))[0]] if bool(smooth.any()) else []
-    parts += [(column[:, None] == column.unique()).to(codes.dtype) for column in codes[:, counted].T]
+    parts += [(column[:, None] == classes(column)).to(codes.dtype) for column in codes[:, counted].T]
     x = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
     takes = [(labels.take(k), k, size) for k, size in enumerate(labels.sizes)]
     gains = [_probe_gain(x[rows], labels.index[rows, k], size) for rows, k, size in takes]
@@ -280,7 +277,7 @@ def knn_information(x: Tensor, y: Tensor, classes: int, neighbours: int) -> Tens
     return head + (psi(k.double()) - psi(count.double()) - psi(inside.clamp_min(1).double())).mean()
 
 
-def _probe_gain(x: Tensor, y: Tensor, classes: int) -> float:
+def _probe_gain(x: Tensor | Standardised, y: Tensor, classes: int) -> float:
     """1 - cross-entropy of an unpenalised, class-balanced linear probe / log classes; below 0 where balance costs more
     than the codes tell. The constant that a balanced fit finds is even: its cross-entropy is log classes."""
     counts = torch.bincount(y, minlength=classes).double()

@@ -11,6 +11,8 @@ from torch import Tensor
 from . import checks
 from .boosting import gradient_boosting
 from .checks import Array, Result
+from .indicators import indicators, read
+from .quantities import Kinds, targets
 from .sentences import Columns, Sentence
 from .solvers import LinearClassifier, auc, logistic_regression, squared_hinge_1d
 
@@ -22,6 +24,8 @@ def sap(
     factors_test: Array | None = None,
     continuous: bool = False,
     regress: Sequence[int] = (),
+    discrete: Sequence[int] = (),
+    kinds: Kinds | None = None,
 ) -> Result:
     """Separated attribute predictability (Kumar et al. 2018; disentanglement_lib's protocol).
 
@@ -31,6 +35,10 @@ def sap(
     second largest over codes); in [0, 1], higher is better. A perfect code of an ordered factor with more than 2
     values stays near 0.4: a linear machine on one code can only pick the extreme classes. codes [n, D] raw, factors
     [n, K] discrete (any reals if continuous).
+    discrete: codes that are class indices; the machine reads their indicators (scikit-learn's LinearSVC), and squared
+    correlation is that of the best numbers for their classes. kinds (continuous alone): factors that are no quantities,
+    None for classes, whose score is the mean over their indicators, or the period of a circular one, the mean over
+    cosine and sine.
     Without test rows: 2/3 : 1/3 in order. Keys: sap, sap_per_factor [K], score_matrix [D, K] (NaN columns for
     dropped constant factors).
     """
@@ -38,20 +46,28 @@ def sap(
         if codes_test is not None or factors_test is not None:
             checks.split(codes, factors, codes_test, factors_test, gaps=True)
         c, f = checks.paired(codes, factors, gaps=True)
-        return _sap_continuous(c, f)
+        return _sap_continuous(c, f, discrete, kinds or {})
     c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test, gaps=True)
     real = checks.stand_ins(f, regress)
     labels = checks.discrete(real, rows=len(codes))
     test = labels.encode(ft)
+    single = [d for d in range(c.shape[1]) if d not in discrete]
     columns = []
     for k, size in enumerate(labels.sizes):
         rows, column = labels.take(k), labels.kept[k]
         if column in regress:
-            columns.append(_squared_correlation(c[rows], f[rows, column, None])[:, 0])
+            columns.append(_squared_correlation(c[rows], f[rows, column, None], discrete)[:, 0])
             continue
-        weight, bias = squared_hinge_1d(c[rows], labels.index[rows, k], size)
+        seen, y = c[rows], labels.index[rows, k]
         asked = checks.present(ft[:, column])
-        columns.append(_svm_accuracy(ct[asked], test[asked, k], weight, bias))
+        other, truth = ct[asked], test[asked, k]
+        accuracy = c.new_zeros(c.shape[1])
+        if single:
+            weight, bias = squared_hinge_1d(_of(seen, single), y, size)
+            accuracy[single] = _svm_accuracy(_of(other, single), truth, weight, bias)
+        for d in discrete:
+            accuracy[d] = _classes_accuracy(seen[:, d, None], y, other[:, d, None], truth)
+        columns.append(accuracy)
     matrix = torch.stack(columns, 1)
     gaps = _gaps(matrix)
     result = {
@@ -62,10 +78,21 @@ def sap(
     return checks.finish(result, labels.explain("sap"))
 
 
-def _sap_continuous(c: Tensor, f: Tensor) -> Result:
+def _of(x: Tensor, columns: list[int]) -> Tensor:
+    """Some columns of x [n, D]; where it is all of them, no copy."""
+    return x if len(columns) == x.shape[1] else x[:, columns]
+
+
+def _sap_continuous(c: Tensor, f: Tensor, discrete: Sequence[int], kinds: Kinds) -> Result:
     kept, dropped = checks.varying(f)
-    takes = [(checks.present(f[:, k]), k) for k in kept]
-    matrix = torch.cat([_squared_correlation(c[rows], f[rows, k, None]) for rows, k in takes], 1)
+    scores = []
+    for k in kept:
+        rows = checks.present(f[:, k])
+        wanted = f[rows, k, None]
+        if k in kinds:
+            wanted = targets(wanted, wanted[:1], {0: kinds[k]}).train
+        scores.append(_squared_correlation(c[rows], wanted, discrete).mean(1, keepdim=True))
+    matrix = torch.cat(scores, 1)
     gaps = _gaps(matrix)
     labels = checks.Labels(f, [], kept, f.shape[1], dropped)
     result = {
@@ -76,20 +103,36 @@ def _sap_continuous(c: Tensor, f: Tensor) -> Result:
     return checks.finish(result, labels.explain("sap"))
 
 
-def _squared_correlation(c: Tensor, f: Tensor) -> Tensor:
-    """Squared Pearson correlation `[D, K]` of codes `[n, D]` and factors `[n, K]`; 0 for a code that hardly varies."""
+def _squared_correlation(c: Tensor, f: Tensor, discrete: Sequence[int] = ()) -> Tensor:
+    """Squared Pearson correlation `[D, K]` of codes `[n, D]` and factors `[n, K]`; 0 for a code that hardly varies. Of
+    class indices (`discrete`) the largest that numbers for the classes can have: the share of variance between them."""
     n = len(c)
     centred, target = c - c.mean(0), f - f.mean(0)
     variance, target_variance = centred.square().sum(0) / (n - 1), target.square().sum(0) / (n - 1)
     square = (centred.T @ target / (n - 1)).square()
     live = (variance > 1e-12)[:, None]
-    return torch.where(live, square / (variance[:, None] * target_variance), torch.zeros_like(square))
+    result = torch.where(live, square / (variance[:, None] * target_variance), torch.zeros_like(square))
+    for d in discrete:
+        (x,), _ = indicators(c[:, d, None], [0])
+        mean, weight = read(x, f)
+        explained = ((x - mean) @ weight).square().sum(0) / (n - 1)
+        result[d] = (explained / target_variance).clamp(0, 1)
+    return result
 
 
 def _gaps(matrix: Tensor) -> Tensor:
     """Largest minus second largest score of every column; a lone code's second is 0."""
     ordered = matrix.sort(0, descending=True).values
     return ordered[0] - ordered[1] if len(ordered) > 1 else ordered[0]
+
+
+def _classes_accuracy(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor) -> float:
+    """Accuracy of a balanced linear SVM as `squared_hinge_1d` on the indicators of one discrete code [n, 1]."""
+    from sklearn.svm import LinearSVC
+
+    (seen, other), _ = indicators(x, [0], x_test)
+    machine = LinearSVC(C=0.01, class_weight="balanced", dual=False).fit(seen.cpu().numpy(), y.cpu().numpy())
+    return float((machine.predict(other.cpu().numpy()) == y_test.cpu().numpy()).mean())
 
 
 def _svm_accuracy(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -103,7 +146,11 @@ def _svm_accuracy(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def explicitness(
-    codes: Array, factors: Array, codes_test: Array | None = None, factors_test: Array | None = None
+    codes: Array,
+    factors: Array,
+    codes_test: Array | None = None,
+    factors_test: Array | None = None,
+    discrete: Sequence[int] = (),
 ) -> Result:
     """Explicitness (Ridgeway & Mozer 2018; disentanglement_lib's protocol).
 
@@ -111,10 +158,12 @@ def explicitness(
     codes [n, D]; score = one-vs-rest ROC AUC, macro mean over the values present in both sets. In [0, 1],
     chance 0.5, higher is better. Keys: explicitness_train, explicitness_test (means over factors),
     explicitness_per_factor [K] (test), explicitness_per_factor_train [K].
+    discrete: columns that are class indices, read by their indicators.
     """
     c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test, gaps=True)
     labels = checks.discrete(f, rows=len(codes))
     test = labels.encode(ft)
+    (c, ct), _ = indicators(c, discrete, ct)
     x, xt = checks.standardise(c, ct)
     rows = []
     for k, size in enumerate(labels.sizes):
@@ -155,6 +204,7 @@ def downstream(
     model: str = "lr",
     exact: bool = False,
     seed: int = 0,
+    discrete: Sequence[int] = (),
 ) -> Result:
     """Accuracy of predicting every factor from N labelled codes (disentanglement_lib's downstream task).
 
@@ -165,10 +215,12 @@ def downstream(
     predicted always. Keys: accuracy [len(sizes), K], mean and min over factors [len(sizes)] and as scalars
     `mean_N`, `min_N`, efficiency = mean_100 / mean_10000. A size above the available rows is NaN with a
     reason. Range [0, 1], higher is better.
+    discrete: columns that are class indices, read by their indicators.
     """
     checks.one_of(model, ("lr", "gbt", "svm", "svm_linear"), "model")
     c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test, gaps=True)
     labels = checks.discrete(f, rows=len(codes), min_per_value=1)
+    (c, ct), _ = indicators(c, discrete, ct)
     test = labels.encode(ft)
     reasons = labels.explain("accuracy")
     rows, names = [], []

@@ -13,6 +13,7 @@ from distk.console import counted
 from . import checks
 from .boosting import gradient_boosting
 from .checks import Array, Result
+from .indicators import indicators
 from .sampling import GridSampler
 from .solvers import contingency, logistic_regression
 
@@ -39,6 +40,7 @@ def fairness(
     predictor: str = "gbt",
     train: int = 10_000,
     points: int = 100,
+    discrete: Sequence[int] = (),
 ) -> Result:
     """Unfairness of predictors that read one factor from codes [n, D] when another factor changes; LOWER is better.
 
@@ -51,7 +53,8 @@ def fairness(
     are the test rows that have the value (without test rows 2/3 : 1/3 in order); there factors that depend on each
     other make even true predictions unfair, and a distance of few rows is above 0 by chance.
     Keys: unfairness, worst, accuracy (of the predictors, mean over factors; on a grid, on rows of their own),
-    unfairness_matrix [K, K] (target, sensitive; NaN on the diagonal and for dropped constant factors). Raises
+    unfairness_matrix [K, K] (target, sensitive; NaN on the diagonal and for dropped constant factors). discrete: codes
+    that are class indices, read by their indicators. Raises
     ValueError for one factor.
     """
     checks.one_of(predictor, ("gbt", "lr"), "predictor")
@@ -59,14 +62,15 @@ def fairness(
         x, labels, asked, held, truth = _grid(checks.matrix(codes, "codes"), sizes, seed, train, points)
     else:
         x, labels, asked, held, truth = _rows(codes, factors, codes_test, factors_test, train)
+    (x, shown, held), _ = indicators(x, discrete, asked.codes, held)
     count = len(labels.kept)
     if count < 2:
         raise ValueError("fairness is about two factors or more: here one alone varies")
     mean = torch.full((count, count), torch.nan, dtype=torch.float64)
     worst, accuracy = mean.clone(), []
     for i, size in enumerate(labels.sizes):
-        guess = _predicted(predictor, x, labels.index[:, i], size, torch.cat([asked.codes, held]), seed)
-        accuracy.append(float((guess[len(asked.codes) :] == truth[:, i]).double().mean()))
+        guess = _predicted(predictor, x, labels.index[:, i], size, torch.cat([shown, held]), seed)
+        accuracy.append(float((guess[len(shown) :] == truth[:, i]).double().mean()))
         for j, (place, value) in asked.groups.items():
             if j != i:
                 tables = contingency(value, guess[place], (labels.sizes[j], size))

@@ -6,7 +6,7 @@ Each is held against scikit-learn or scipy in the tests.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,18 +52,48 @@ def mutual_information(counts: Tensor) -> Tensor:
     return (p * ratio.log()).sum((-2, -1)).clamp_min_(0)
 
 
+class Standardised(NamedTuple):
+    """A table x [n, D] whose columns are read as (x - mean) * scale, block by block: no copy of it is made."""
+
+    x: Tensor
+    mean: Tensor
+    scale: Tensor
+
+    @staticmethod
+    def of(x: Tensor) -> Standardised:
+        """As `checks.standardise` makes of a table: constant columns become 0."""
+        low, high = x.aminmax(dim=0)
+        total = sum((part.sum(0) for part in x.split(_block(x))), x.new_zeros(x.shape[1]))
+        mean = total / len(x)
+        square = sum(((part - mean).square_().sum(0) for part in x.split(_block(x))), torch.zeros_like(mean))
+        sd = (square / len(x)).sqrt()
+        return Standardised(x, mean, torch.where(high > low, 1 / sd.clamp_min(torch.finfo(sd.dtype).tiny), 0.0))
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Rows of the table as they are read, in order."""
+        for part in self.x.split(_block(self.x)):
+            yield (part - self.mean).mul_(self.scale)
+
+
+def _block(x: Tensor) -> int:
+    """Rows of a table [n, D] that are looked at together: 32 MiB of float64."""
+    return max(1, CHUNK // x.shape[1])
+
+
 class LinearClassifier(NamedTuple):
     """weight [D, S] and bias [S]; `logits(x)` is [n, S]."""
 
     weight: Tensor
     bias: Tensor
 
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor | Standardised) -> Tensor:
+        if isinstance(x, Standardised):
+            return torch.cat([part @ self.weight + self.bias for part in x.blocks()])
         return x @ self.weight + self.bias
 
 
 def logistic_regression(
-    x: Tensor,
+    x: Tensor | Standardised,
     y: Tensor,
     classes: int,
     c: float = 1.0,
@@ -74,7 +104,8 @@ def logistic_regression(
 ) -> LinearClassifier:
     """Multinomial logistic regression: minimises c * sum_i w_i CE_i + 1/2 ||W||^2, intercept not penalised.
 
-    x: float64 [n, D]; y: int64 [n] in 0..classes-1. Two classes share one weight vector, as in scikit-learn.
+    x: float64 [n, D], as it is or standardised on the way; y: int64 [n] in 0..classes-1. Two classes share one weight
+    vector, as in scikit-learn. Rows are read in blocks, so that memory does not grow with them.
     `c=inf` drops the penalty. L-BFGS (history 10) on the host drives loss and gradient on x's device; it
     stops when the gradient of the MEAN loss is below `tol` in max-norm, which is scikit-learn's rule, so that
     an early stop at `max_iter` gives scikit-learn's answer too.
@@ -82,28 +113,34 @@ def logistic_regression(
     # Before the thread pools are looked for: scipy's is one of them.
     from scipy.optimize import minimize
 
-    n, d = x.shape
-    weight = torch.ones(n, dtype=x.dtype, device=x.device) if sample_weight is None else sample_weight
+    table = x.x if isinstance(x, Standardised) else x
+    n, d = table.shape
+    weight = torch.ones(n, dtype=table.dtype, device=table.device) if sample_weight is None else sample_weight
     total = float(weight.sum())
     penalty = 0.0 if c == float("inf") else 1.0 / (c * total)
     columns = 1 if classes == 2 else classes
-    share = (weight / total)[:, None]
-    hit, own = torch.ones_like(share), y[:, None]
+    size = _block(table)
+    shares, owns = (weight / total)[:, None].split(size), y[:, None].split(size)
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
-        t = torch.from_numpy(theta).to(x.device).view(d + 1, columns)
-        logits = torch.addmm(t[d], x, t[:d])
-        # Only the entry of an item's own class is touched where the others' would be multiplied by zero.
-        if columns == 1:
-            target = own.to(x.dtype)
-            nll = torch.nn.functional.softplus(logits).sub_(target * logits)
-            g = logits.sigmoid_().sub_(target).mul_(share)
-        else:
-            logp = logits.log_softmax(1)
-            nll = -logp.gather(1, own)
-            g = logp.exp_().scatter_add_(1, own, -hit).mul_(share)
-        gradient = torch.cat([x.T @ g + penalty * t[:d], g.sum(0, keepdim=True)])
-        value = (nll * share).sum() + 0.5 * penalty * t[:d].square().sum()
+        t = torch.from_numpy(theta).to(table.device).view(d + 1, columns)
+        value, gradient = 0.5 * penalty * t[:d].square().sum(), torch.zeros_like(t)
+        blocks = x.blocks() if isinstance(x, Standardised) else x.split(size)
+        for part, own, share in zip(blocks, owns, shares, strict=True):
+            logits = torch.addmm(t[d], part, t[:d])
+            # Only the entry of an item's own class is touched where the others' would be multiplied by zero.
+            if columns == 1:
+                target = own.to(table.dtype)
+                nll = torch.nn.functional.softplus(logits).sub_(target * logits)
+                g = logits.sigmoid_().sub_(target).mul_(share)
+            else:
+                logp = logits.log_softmax(1)
+                nll = -logp.gather(1, own)
+                g = logp.exp_().scatter_add_(1, own, -torch.ones_like(share)).mul_(share)
+            value = value + (nll * share).sum()
+            gradient[:d].addmm_(part.T, g)
+            gradient[d] += g.sum(0)
+        gradient[:d] += penalty * t[:d]
         return float(value), gradient.reshape(-1).cpu().numpy()
 
     theta = np.zeros((d + 1) * columns)
@@ -114,7 +151,7 @@ def logistic_regression(
     # The threads of scipy's BLAS and of torch would take turns at spinning for each other: 40 times slower on 2 cores.
     with thread_pools().limit(limits=1, user_api="blas"):
         found = minimize(loss, theta, jac=True, method="L-BFGS-B", options=options).x
-    solution = torch.from_numpy(found).to(x.device).view(d + 1, columns)
+    solution = torch.from_numpy(found).to(table.device).view(d + 1, columns)
     if columns == 1:  # logits (0, f) have the same softmax as (-f/2, f/2)
         solution = torch.cat([torch.zeros_like(solution), solution], 1)
     return LinearClassifier(solution[:d], solution[d])

@@ -38,11 +38,7 @@ def irs(codes: Array, factors: Array, quantile: float = 0.99, bins: int = 20) ->
     x = c if bool(live.all()) else c[:, live]
     mean = x.mean(0)
     largest = torch.maximum(x.amax(0) - mean, mean - x.amin(0))
-    columns = []
-    for k, size in enumerate(labels.sizes):
-        rows = labels.take(k)
-        columns.append(_quantile_deviation(x[rows], labels.index[rows, k], size, quantile))
-    spread = torch.stack(columns, 1)
+    spread = _quantile_deviations(x, labels, quantile)
     matrix = torch.full((c.shape[1], len(labels.kept)), torch.nan, dtype=torch.float64, device=c.device)
     matrix[live] = 1 - spread / largest[:, None]
     best = matrix.amax(1)
@@ -69,30 +65,42 @@ def _coarse(factors: Tensor, bins: int) -> Tensor:
     for k in range(factors.shape[1]):
         rows = checks.present(factors[:, k])
         column = factors[rows, k : k + 1]
-        if len(column) and (bool((column != column.round()).any()) or len(column.unique()) > bins):
+        if len(column) and (bool((column != column.round()).any()) or _many(column, bins)):
             cut = factors.clone() if cut is factors else cut
             index = checks.equal_width(column, column.amin(0), column.amax(0), bins)
             cut[rows, k] = index[:, 0].to(cut.dtype)
     return cut
 
 
-def _quantile_deviation(x: Tensor, y: Tensor, size: int, quantile: float) -> Tensor:
-    """Mean over the groups of y [n] of the quantile of |x - group mean|, per code: [D].
+def _many(column: Tensor, bins: int) -> bool:
+    """Whether whole numbers have more than `bins` values; their range alone may tell that they have not."""
+    low, high = column.aminmax()
+    return bool(high - low >= bins) and len(column.unique()) > bins
 
-    The rows are put into groups once; of a group only what lies above the quantile is sorted, code by code, so that
-    time grows with the rows and memory with one column.
+
+def _quantile_deviations(x: Tensor, labels: checks.Labels, quantile: float) -> Tensor:
+    """Mean over the values of each factor of the quantile of |x - mean of its rows|, per code: [D, K'].
+
+    The rows are put into groups once for each factor; of a group only what lies above the quantile is sorted, code by
+    code, so that time grows with the rows and memory with one column and an order for each factor.
     """
-    order, counts = y.argsort(), torch.bincount(y, minlength=size).tolist()
-    found = []
-    for column in x.T:
-        total = x.new_zeros(())
-        for group in column.contiguous()[order].split(counts):
-            position = quantile * (len(group) - 1)
-            low = math.floor(position)
-            top = (group - group.mean()).abs_().topk(len(group) - low).values  # falling
-            total += top[-1] + (position - low) * (top[-2:][0] - top[-1])
-        found.append(total / size)
-    return torch.stack(found) if found else x.new_zeros(0)
+    groups = []
+    for k, size in enumerate(labels.sizes):
+        rows = labels.take(k)
+        y = labels.index[rows, k]
+        order = y.argsort()
+        counts = torch.bincount(y, minlength=size).tolist()
+        groups.append((order if isinstance(rows, slice) else rows[order], counts))
+    found = x.new_zeros(x.shape[1], len(groups))
+    for d in range(x.shape[1]):
+        column = x[:, d].contiguous()
+        for k, (order, counts) in enumerate(groups):
+            for group in column[order].split(counts):
+                position = quantile * (len(group) - 1)
+                low = math.floor(position)
+                top = (group - group.mean()).abs_().topk(len(group) - low).values  # falling
+                found[d, k] += (top[-1] + (position - low) * (top[-2:][0] - top[-1])) / len(counts)
+    return found
 
 
 def unsupervised(codes: Array, bins: int = 20) -> Result:

@@ -18,6 +18,7 @@ from distk.console import counted
 
 from . import checks
 from .checks import Array, Result
+from .indicators import class_columns, classes
 from .sampling import GridSampler, Sampler, TableSampler
 from .sentences import Column, Unfit
 from .solvers import CHUNK, logistic_regression
@@ -46,9 +47,10 @@ PROTOCOLS = {
 
 
 class _Codes:
-    """Rows of a table of codes [N, D]; with standard deviations, every row that is read gets noise of its own."""
+    """Rows of a table of codes [N, D]; with standard deviations, every row that is read gets noise of its own. Columns
+    of class indices (`discrete`) are read as the indicators of their classes, behind the others: [N, width]."""
 
-    def __init__(self, table: Tensor, std: Array | None, seed: int) -> None:
+    def __init__(self, table: Tensor, std: Array | None, seed: int, discrete: Sequence[int] = ()) -> None:
         self.table, self.std = table, None
         if std is not None:
             self.std = checks.matrix(std, "std", min_rows=1).to(table.device)
@@ -56,15 +58,22 @@ class _Codes:
                 raise ValueError(f"std must be {tuple(table.shape)} and not negative, got {tuple(self.std.shape)}")
         # A generator of its own: with std 0 the scores are those of the table
         self.generator = torch.Generator().manual_seed(seed)
+        self.classes = {d: classes(table[:, d]) for d in class_columns(table, discrete).nonzero()[:, 0].tolist()}
+        self.rest = [d for d in range(table.shape[1]) if d not in self.classes]
+        self.width = len(self.rest) + sum(len(values) for values in self.classes.values())
 
     def __call__(self, rows: Tensor) -> Tensor:
         """float64 [*rows, D] on the table's device."""
         rows = rows.to(self.table.device)
         values = self.table[rows].double()
-        if self.std is None:
+        if self.std is not None:
+            noise = torch.randn(values.shape, generator=self.generator, dtype=torch.float64)
+            values = values + noise.to(values.device) * self.std[rows]
+        if not self.classes:
             return values
-        noise = torch.randn(values.shape, generator=self.generator, dtype=torch.float64)
-        return values + noise.to(values.device) * self.std[rows]
+        index = self.table[rows]
+        told = [(index[..., d, None] == held).double() for d, held in self.classes.items()]
+        return torch.cat([values[..., self.rest], *told], -1)
 
 
 PER_VALUE = 10
@@ -299,6 +308,7 @@ def beta_vae(
     factors: Array | None = None,
     factor_names: Sequence[str] | None = None,
     std: Array | None = None,
+    discrete: Sequence[int] = (),
     pairs: int = 64,
     train_points: int = 10_000,
     eval_points: int = 5_000,
@@ -308,16 +318,16 @@ def beta_vae(
 
     Feature = mean over `pairs` pairs that share factor k of |z1 - z2| in R^D, raw codes; a multinomial
     logistic regression (L2, C = 1, at most 100 L-BFGS iterations) tells k. Accuracy, chance 1/K, higher is
-    better. codebook, sizes, factors, std as in `factor_vae`. Keys: train, eval (headline), codes_used (codes
-    that vary).
+    better. discrete: codes that are class indices, which differ as their indicators do. codebook, sizes, factors, std
+    as in `factor_vae`. Keys: train, eval (headline), codes_used (codes that vary).
     """
     table, sampler = _open(codebook, sizes, factors, factor_names, PER_VALUE)
-    codes = _Codes(table, std, seed)
+    codes = _Codes(table, std, seed, discrete)
     _positive(pairs=pairs, train_points=train_points, eval_points=eval_points)
     generator = torch.Generator().manual_seed(seed)
     factor = _factors_of_votes(sampler, train_points + eval_points, False, generator)
     first, second = sampler.sharing(factor, pairs, generator)
-    step = max(1, CHUNK // (pairs * table.shape[1]))
+    step = max(1, CHUNK // (pairs * codes.width))
     features = torch.cat(
         [(codes(a) - codes(b)).abs().mean(1) for a, b in zip(first.split(step), second.split(step), strict=True)]
     )
