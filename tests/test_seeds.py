@@ -70,6 +70,16 @@ def test_a_long_test_gets_one_seed_and_what_came_is_told(tmp_path: Path) -> None
     assert "AssertionError: seed=5" in (tmp_path / "told.txt").read_text()
 
 
+def test_what_has_passed_is_left_out_of_the_rest(tmp_path: Path) -> None:
+    kept = ("--seeds", "0:2", "--told", "told.txt")
+    assert "1 passed, 2 failed" in run(tmp_path, *kept).replace("2 failed, 1 passed", "1 passed, 2 failed")
+    again = run(tmp_path, *kept, "--rest")
+    assert "2 failed, 1 deselected" in again, "what failed is tried again, what passed is not"
+    told = (tmp_path / "told.txt").read_text()
+    (tmp_path / "told.txt").write_text(told.replace("failed call", "passed call"))
+    assert "3 deselected" in run(tmp_path, *kept, "--rest")
+
+
 UNSEEDED = re.compile(
     r"default_rng\(\)|urandom|SystemRandom|secrets\.|torch\.seed\(|random\.seed\(\)|Random\(\)|uuid4|def seed\(\)"
 )

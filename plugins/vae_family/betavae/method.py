@@ -91,9 +91,9 @@ class BetaVAE(VAE[BetaConfig]):
 
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
-            "model": {**SMALL, "beta": 20.0},
+            "model": {**SMALL, "beta": 20.0, "lr": 1e-3},  # at 2e-3 the encoder's units die before a code pays
             "data": BLOBS,
-            "train": {"steps": 2500, "log_every": 50},
+            "train": {"steps": 3000, "log_every": 50},
         },
         "paper": HIGGINS,
         "burgess": BURGESS,
