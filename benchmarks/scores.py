@@ -151,7 +151,7 @@ def _cost(name: str, rows: int, width: int, factors: int, device: str, line: Any
     registry().find("metric", name).load()
     small = suited(priced(name, 1000, 4, 2, device), name)
     evaluate(small, [name], repeats=1, on_error="row", **settings(name))  # imports, kernels
-    before = _held(device, reset=True)
+    before = held(device, reset=True)
     line.send(True)
     clock = time.perf_counter if device == "cuda" else time.process_time  # others may be at work on the cores
     start = clock()
@@ -159,11 +159,11 @@ def _cost(name: str, rows: int, width: int, factors: int, device: str, line: Any
     if device == "cuda":
         torch.cuda.synchronize()
     seconds = clock() - start
-    mib = round((_held(device) - before) / 2**20)
+    mib = round((held(device) - before) / 2**20)
     line.send({"seconds": round(seconds, 2), "mib": mib, "error": values.get("error", "")})
 
 
-def _held(device: str, reset: bool = False) -> int:
+def held(device: str, reset: bool = False) -> int:
     """Bytes that this process, or the GPU for it, has held at most since the last reset; at a reset those of now."""
     if device == "cuda":
         if reset:
