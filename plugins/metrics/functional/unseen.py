@@ -77,9 +77,9 @@ def combinations(
     own = c, labels.index
     sums = torch.zeros(3, len(labels.kept), dtype=torch.float64)
     for trial in trials:
+        fitted, seen_rows, unseen_rows = _at(own, trial.fitted), _at(own, trial.seen), _at(strange, trial.unseen)
         for k in trial.columns:
-            parts = [tuple(a[rows] for a in of) for of, rows in ((own, trial.fitted), (own, trial.seen))]
-            pair = _accuracies(*parts, tuple(a[trial.unseen] for a in strange), k, predictor, seed)
+            pair = _accuracies(fitted, seen_rows, unseen_rows, k, predictor, seed)
             sums[:, k] += torch.tensor([*pair, 1.0], dtype=torch.float64)
     seen, unseen = sums[0] / sums[2], sums[1] / sums[2]
     result: Result = {
@@ -96,6 +96,10 @@ def combinations(
         column = Column("factor", labels.kept[k])
         reasons[Sentence("{}", column)] = Sentence("{} takes no part: nothing could be kept back beside it", column)
     return checks.finish(result, reasons)
+
+
+def _at(table: _Rows, rows: Tensor) -> _Rows:
+    return table[0][rows], table[1][rows]
 
 
 def _accuracies(fitted: _Rows, seen: _Rows, unseen: _Rows, k: int, predictor: str, seed: int) -> tuple[float, float]:
