@@ -96,7 +96,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     share, of = map(int, arguments.share.split("/"))
-    methods = (arguments.methods or [entry.name for entry in registry().entries("method")])[share::of]
+    every = [entry.name for entry in registry().entries("method") if not entry.load().closed_form]
+    methods = (arguments.methods or every)[share::of]
     found: dict[str, Any] = {"device": describe(choose_device("cpu")), "torch": torch.__version__, "methods": {}}
     for method in methods:
         try:

@@ -3,10 +3,11 @@
     python benchmarks/precision_scores.py [METHOD ...] [--preset demo] [--seeds 0:5] [--steps N] [--device cuda]
         [--precisions fp32,tf32,bf16,compile] [--json results/precision-scores-h200.json]
 
-Seeds are trained side by side. Beside each precision stand mean and standard deviation over its seeds, and the mean
-difference to fp32 at the same seed with its standard error. `compile` is fp32 through torch's compiler. Weights begin
-the same and batches are the same, but rounding grows from step to step, so that runs of one seed end apart even where
-nothing is lost: judge the mean.
+Seeds are trained side by side, and scored by what `gpu.py` scores a method's paper by; methods that stand in the file
+already and are not asked for stay there. Beside each precision stand mean and standard deviation over its seeds, and
+the mean difference to fp32 at the same seed with its standard error. `compile` is fp32 through torch's compiler.
+Weights begin the same and batches are the same, but rounding grows from step to step, so that runs of one seed end
+apart even where nothing is lost: judge the mean.
 """
 
 from __future__ import annotations
@@ -20,14 +21,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu import METHODS as SCORES
 
 import distk
 from distk.device import choose_device, describe
+from distk.registry import registry
 from distk.settings import resolve
 from distk.training.replicas import side_by_side
 
 METHODS = ("betavae", "factorvae", "cascadevae")
-SCORES = {"factorvae": "eval", "mig": "mig", "reconstruction": "nll_image"}
+HELD = {"betavae": {"factorvae": "eval", "mig": "mig", "reconstruction": "nll_image"}}
+"""Scores and their numbers, where they are not the headlines of what `gpu.py` names."""
+
+
+def scores_of(method: str) -> dict[str, str]:
+    """The scores of a method, and the number of each that is looked at."""
+    return HELD.get(method) or {name: registry().find("metric", name).load().headline for name in SCORES[method]}
 
 
 def trained(method: str, given: argparse.Namespace, precision: str, folder: Path) -> dict[str, Any]:
@@ -43,11 +52,13 @@ def trained(method: str, given: argparse.Namespace, precision: str, folder: Path
     device = choose_device(given.device)
     runs = side_by_side(many, [folder / f"{precision}-s{one.train.seed}" for one in many], device, quiet=True)
     row: dict[str, Any] = {"steps": many[0].train.steps, "seconds": round(time.monotonic() - began, 1)}
-    for name in SCORES:
+    row |= {} if given.rows is None else {"rows": given.rows}
+    scores = scores_of(method)
+    for name in scores:
         row[name] = []
     for run in runs:
-        scored = distk.evaluate(distk.load(run, device), list(SCORES))["metrics"]
-        for name, key in SCORES.items():
+        scored = distk.evaluate(distk.load(run, device), list(scores), rows=given.rows)["metrics"]
+        for name, key in scores.items():
             row[name].append(scored[name][key])
     return row
 
@@ -56,8 +67,9 @@ def compared(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """precision -> score -> mean, standard deviation, difference to fp32 and its standard error."""
     found: dict[str, Any] = {}
     for precision, row in rows.items():
-        for name in SCORES:
-            own = row[name]
+        for name, own in row.items():
+            if not isinstance(own, list):
+                continue
             told = {"mean": statistics.mean(own), "sd": statistics.stdev(own) if len(own) > 1 else None}
             apart = [a - b for a, b in zip(own, rows["fp32"][name], strict=True)] if "fp32" in rows else []
             if len(apart) > 1 and precision != "fp32":
@@ -74,12 +86,18 @@ def main() -> None:
     parser.add_argument("--seeds", default="0:5")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--precisions", default="fp32,bf16,tf32")
+    parser.add_argument("--rows", type=int, help="items that are encoded for the scores, at most")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     device = choose_device(given.device)
     about = {"device": describe(device), "torch": torch.__version__, "preset": given.preset, "seeds": given.seeds}
     found: dict[str, Any] = {**about, "methods": {}}
+    if given.json and given.json.exists():
+        before = json.loads(given.json.read_text())
+        if {name: before[name] for name in about} != about:
+            raise SystemExit(f"{given.json} holds runs of another machine, version, preset or other seeds.")
+        found["methods"] = before["methods"]
     with tempfile.TemporaryDirectory() as folder:
         for method in given.methods:
             rows: dict[str, dict[str, Any]] = {}

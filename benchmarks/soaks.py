@@ -2,12 +2,13 @@
 
     python benchmarks/soaks.py [--methods all|a,b,c] [--kills 5] [--part 1/4] [--device cpu] [--minutes 60]
                                [--engines local,ray] [--csv FILE] [--json FILE]
+    python benchmarks/soaks.py --join FILE ... --csv results/soaks-cpu.csv
 
 Every row is one run: left alone once, and once killed or starved and taken up again with what distk itself offers. It
 is right when both end the same: every tensor, every row of the log (but the times), every picture, and nothing
 unfinished is left in the folder. What is not right is said in the last column. On a GPU a method is left alone twice,
 and held against itself where already these two runs differ. `--part` takes every so-manieth row, so that several
-processes share the table.
+processes share the table, and `--join` puts tables together and counts what they hold.
 """
 
 from __future__ import annotations
@@ -256,6 +257,30 @@ def rows(asked: argparse.Namespace, methods: list[str]) -> Iterator[Callable[[],
         yield prepared(method, kind, of_method, method, kind)
 
 
+def joined(files: list[Path]) -> list[dict[str, Any]]:
+    """The rows of several tables, the first of those that are the same, and what they come to."""
+    made: list[dict[str, Any]] = []
+    for path in files:
+        with path.open(newline="") as file:
+            made += [row for row in csv.DictReader(file) if row not in made]
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for row in made:
+        kind = row["misfortune"].partition(",")[0]
+        kinds.setdefault(f"{row['what'].split()[0].strip(',')}, {kind}" if " " in row["what"] else kind, []).append(row)
+    for kind, rows in kinds.items():
+        struck, wrong = sum(int(row["times"]) for row in rows), sum(row["result"] != "the same" for row in rows)
+        print(f"{kind}: {len({row['what'] for row in rows})} runs, struck {struck} times, {wrong} not the same")
+    return made
+
+
+def write(path: Path, made: list[dict[str, Any]]) -> None:
+    """The table as it stands."""
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS)
+        table.writeheader()
+        table.writerows(made)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", default="all", help="names, divided by commas")
@@ -267,7 +292,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--join", nargs="*", type=Path, help="tables to put together, instead of making one")
     arguments = parser.parse_args()
+    if arguments.join:
+        return write(arguments.csv, joined(arguments.join))
     torch.set_num_threads(1)
     soak.warm()
     every = [entry.name for entry in registry().entries("method") if not entry.load().closed_form]
@@ -278,10 +306,7 @@ def main() -> None:
         made.append(found := make())
         print(", ".join(f"{found[column]}" for column in COLUMNS), flush=True)
         if arguments.csv:
-            with arguments.csv.open("w", newline="") as file:
-                table = csv.DictWriter(file, COLUMNS)
-                table.writeheader()
-                table.writerows(made)
+            write(arguments.csv, made)
         if arguments.json:
             arguments.json.write_text(json.dumps({"rows": made}, indent=1) + "\n")
         if time.monotonic() - began > 60 * arguments.minutes:

@@ -4,7 +4,8 @@
 
 Every way of waiting is a process of its own that trains in turns, so that all meet the same machine: one thread; as
 many as there are cores, which wait as OpenMP has it (spinning for milliseconds), spin shortly, or sleep as `distk`
-sets it. Times are wall time per step, the best and the median of the rounds, and the median against one thread.
+sets it. Times are wall time per step, the best and the median of the rounds, and the median against one thread. `load`
+is what the machine had to do in each state, these processes among it: idle is what is idle but for them.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def turn(process: subprocess.Popen[str]) -> float:
 
 
 def measured(rounds: int) -> dict[str, Any]:
-    """{state: {case: {way: {"best", "median", "of_one_thread"}}}}, milliseconds a step."""
+    """{"states": {state: {case: {way: {"best", "median", "of_one_thread"}}}}, "load": {state: load}}, milliseconds a
+    step."""
     workers = {(case, way): begun(case, way) for case in CASES for way in WAYS}
     found: dict[str, Any] = {}
     try:
@@ -94,10 +96,14 @@ def measured(rounds: int) -> dict[str, Any]:
                 if rival is not None:
                     rival.kill()
                     rival.wait()
+            found.setdefault("load", {})[state] = round(os.getloadavg()[0], 1)
             for (case, way), own in times.items():
                 of_one = statistics.median(a / b for a, b in zip(own, times[case, "one thread"], strict=True))
                 row = {"best": round(min(own), 2), "median": round(statistics.median(own), 2)}
-                found.setdefault(state, {}).setdefault(case, {})[way] = {**row, "of_one_thread": round(of_one, 2)}
+                found.setdefault("states", {}).setdefault(state, {}).setdefault(case, {})[way] = {
+                    **row,
+                    "of_one_thread": round(of_one, 2),
+                }
     finally:
         for worker in workers.values():
             worker.kill()
@@ -113,7 +119,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.child:
         return child(arguments.child)
-    found = {"cores": int(CORES), "load": os.getloadavg()[0], "states": measured(arguments.rounds)}
+    found = {"cores": int(CORES), **measured(arguments.rounds)}
     for state, cases in found["states"].items():
         for case, ways in cases.items():
             for way, row in ways.items():

@@ -14,37 +14,46 @@ from distk.training.trainer import Trainer
 
 
 def bare_loop(trainer: Trainer) -> Callable[[], None]:
-    """The step as one would write it without a toolkit: consecutive objectives of a stage share one backward pass where
-    they train the same parameters, and take each its own gradients where they are players against each other. What is
-    active in the first step is trained."""
-    model, generator = trainer.model, trainer.generator
-    stages: list[list[Objective]] = []
-    for one in (o for o in model.objectives() if o.active(0)):
-        joined = stages and one.stage is not None and stages[-1][0].stage == one.stage
-        stages[-1].append(one) if joined else stages.append([one])
-    steppers = {id(o): o.optimizer(list(o.parameters)) for stage in stages for o in stage if o.optimizer is not None}
+    """The step as one would write it without a toolkit. Objectives of a stage that train the same parameters share one
+    backward pass over the sum of their losses; others take each the gradients of its own parameters, since their losses
+    have no business in those of the others. On a CPU it goes through the run's phases, schedules and shapes of batches
+    as the trainer does; on a GPU, where it is captured once, it stays in the first step's."""
+    model, generator, seed = trainer.model, trainer.generator, trainer.config.seed
+    moving, at = generator.device.type == "cpu", 0
+    objectives = trainer.objectives
+    steppers = {id(o): o.optimizer(list(o.parameters)) for o in objectives if o.optimizer is not None}
+    named = {o.name: steppers[id(o)] for o in objectives if id(o) in steppers}
     parameters = list(model.parameters())
-    source = Source(trainer.dataset, trainer.config.batch, generator, bucket=trainer.dataset.bucket(0, 0))
     index = torch.zeros((), dtype=torch.long, device=generator.device)
-    values = {
-        name: torch.as_tensor(value, dtype=torch.float32).to(generator.device)
-        for name, value in model.schedule(0).items()
-    }
+    values: dict[str, torch.Tensor] = {}
+    known: dict[str, Any] = {}
+
+    def follow() -> None:
+        """What the run's schedule says of this step."""
+        for name, value in model.schedule(at).items():
+            if name not in known or not torch.equal(torch.as_tensor(known[name]), torch.as_tensor(value)):
+                known[name] = value
+                values[name] = torch.as_tensor(value, dtype=torch.float32).to(generator.device)
 
     def loss_of(objective: Objective, made: Step) -> torch.Tensor:
         with torch.autocast(generator.device.type, torch.bfloat16, enabled=trainer.autocast is not None):
-            return objective.loss(made)
+            loss = objective.loss(made)
+            return loss if trainer.penalties is None else trainer.penalties.added(loss, objective.name, made)
 
     def step() -> None:
-        model.before_step(0, {})
+        nonlocal at
+        model.before_step(at, named)
+        follow()
         made = Step(
             index=index,
             schedule=values,
-            phase=model.phase(0),
+            phase=model.phase(at),
             generator=generator,
             log=lambda name, value: None,
             draw=trainer._draw,
         )
+        source = Source(trainer.dataset, trainer.config.batch, generator, bucket=trainer.dataset.bucket(at, seed))
+        stages = [active for stage in trainer.stages if (active := [o for o in stage if o.active(at)])]
         made.batch = {} if all(stage[0].fresh_batch for stage in stages) else model.collect(source)
         for stage in stages:
             for _ in range(stage[0].updates):
@@ -52,15 +61,11 @@ def bare_loop(trainer: Trainer) -> Callable[[], None]:
                     made.batch = trainer._fresh(source, stage[0].name)
                 for parameter in parameters:
                     parameter.grad = None
-                if against(stage):
-                    losses = [loss_of(o, made) for o in stage]
-                    for one, loss in zip(stage, losses, strict=True):
-                        own = list(one.parameters)
-                        given = torch.autograd.grad(loss, own, retain_graph=one is not stage[-1], allow_unused=True)
-                        for parameter, gradient in zip(own, given, strict=True):
-                            parameter.grad = gradient
+                if alike(stage):
+                    torch.stack([loss_of(o, made) for o in stage]).sum().backward()
                 else:
-                    torch.stack([loss_of(o, made) for o in stage]).sum().backward(retain_graph=True)
+                    for one in stage:
+                        loss_of(one, made).backward(inputs=list(one.parameters), retain_graph=one is not stage[-1])
                 for one in stage:
                     if one.optimizer is None:
                         continue
@@ -68,15 +73,18 @@ def bare_loop(trainer: Trainer) -> Callable[[], None]:
                         torch.nn.utils.clip_grad_norm_(one.parameters, one.clip)
                     steppers[id(one)].step()
                     if one.after is not None:
-                        one.after()
+                        with torch.no_grad():
+                            one.after()
+        if moving:
+            at += 1
+            index.add_(1)
 
     return step
 
 
-def against(stage: list[Objective]) -> bool:
-    """Whether the objectives of a stage train parameters apart from each other's."""
-    named = [{id(p) for p in one.parameters} for one in stage]
-    return all(not first & other for i, first in enumerate(named) for other in named[:i])
+def alike(stage: list[Objective]) -> bool:
+    """Whether the objectives of a stage train the same parameters."""
+    return len({frozenset(map(id, one.parameters)) for one in stage}) == 1
 
 
 def graphed(step: Callable[[], object], trainer: Trainer) -> Callable[[], object]:

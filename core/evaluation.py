@@ -310,6 +310,7 @@ def _tables(
         own = None if cache is None else cache.with_stem(f"{cache.stem}-fit")
         fitted = _cached_table(model, data, fit, rows, seed, own)  # asked for again by the next split
         fitted.codes_test, fitted.factors_test = table.codes, table.factors
+        fitted.extra["fit"] = fit
     return table, fitted
 
 

@@ -44,4 +44,5 @@ class Remembered:
             new = new.unique()
             self._items[new] = self.draw(new)
             self._have[new] = True
-        return self.draw(rows) if self._items is None else self._items[rows]  # of no rows there is nothing to keep
+        # Of no rows there is nothing to keep.
+        return self.draw(rows) if self._items is None else self._items.index_select(0, rows)

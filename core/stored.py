@@ -138,7 +138,7 @@ class Stored:
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         if self._pool is None:
-            return self.items[rows]
+            return self.items.index_select(0, rows)  # whole rows are copied: on a CPU `items[rows]` goes byte by byte
         if self._next is None:
             return self._moved(self._gathered(rows.cpu()))
         ahead, self._next = self._next, None

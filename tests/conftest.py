@@ -44,6 +44,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "append what became of each test to FILE as it comes, failures with their text: a killed run has told so much"
     )
     parser.addoption("--told", type=Path, metavar="FILE", help=kept)
+    rest = "go on where FILE of --told ends: a test that it says has passed is left out"
+    parser.addoption("--rest", action="store_true", help=rest)
+
+
+PASSED = re.compile(r"passed call [\d.]+s (.+?)(?: \d*)?$")
+"""A line of `Told`; the name of a test may have spaces."""
 
 
 class Told:
@@ -221,7 +227,20 @@ def distk_command(program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     return call
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def _left_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --rest: leave out what has passed by the file of --told."""
+    path = config.getoption("--told")
+    if not config.getoption("--rest") or path is None or not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    passed = {found[1] for line in lines if (found := PASSED.match(line))}
+    done = [item for item in items if item.nodeid in passed]
+    items[:] = [item for item in items if item.nodeid not in passed]
+    config.hook.pytest_deselected(items=done)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _left_out(config, items)
     for item in items:
         if isinstance(item, pytest.Function) and is_random(item.function, item.fixturenames):
             item.add_marker("random")

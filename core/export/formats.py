@@ -75,9 +75,19 @@ def _exported(material: Material, batch: int | None) -> Any:
 
 
 def _write_torch_export(material: Material, about: str, batch: int | None) -> bytes:
-    held = io.BytesIO()
-    torch.export.save(_exported(material, batch), held, extra_files={ABOUT: about})
+    held, program = io.BytesIO(), _exported(material, batch)
+    _readable(program, material.inputs(batch or BATCH, SEED))
+    torch.export.save(program, held, extra_files={ABOUT: about})
     return held.getvalue()
+
+
+def _readable(program: Any, given: tuple[Tensor, ...]) -> None:
+    """torch 2.9.0 keeps that inputs are as many as each other as a condition on `L`, a name that the module which it
+    makes of a file does not know: such a condition is left out, where the module trips over it."""
+    try:
+        program.module()(*given)
+    except NameError:
+        program._guards_code = [told for told in program._guards_code if "L[" not in told]
 
 
 def _open_torch_export(content: bytes) -> Runner:

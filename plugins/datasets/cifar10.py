@@ -66,4 +66,4 @@ class Cifar10(Dataset):
         """`x` float32 `[n, 3, 32, 32]` in [0, 1], `label` int64 `[n]` (not for the stand-in)."""
         if self.stand_in is not None:
             return self.stand_in.batch(rows)
-        return {"x": self.images[rows].float() / 255, "label": self.label[rows]}
+        return {"x": self.images.index_select(0, rows).float() / 255, "label": self.label[rows]}

@@ -42,4 +42,4 @@ class Digits(Dataset[Config]):
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 1, size, size]` in [0, 1], `label` int64 `[n]`."""
-        return {"x": self.x[rows], "label": self.label[rows]}
+        return {"x": self.x.index_select(0, rows), "label": self.label[rows]}

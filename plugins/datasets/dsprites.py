@@ -155,7 +155,7 @@ class DSprites(FactorDataset[Config]):
         if self.packed is None:
             x = self._render(rows)
         else:
-            x = ((self.packed[rows].unsqueeze(-1) >> self._bits) & 1).float().view(-1, *self.spec.shape)
+            x = ((self.packed.index_select(0, rows).unsqueeze(-1) >> self._bits) & 1).float().view(-1, *self.spec.shape)
         factors = self.factors(rows)
         return {"x": x, "label": factors[:, 0], "factors": factors}
 

@@ -170,7 +170,7 @@ class IdxImages(Dataset[Idx]):
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 1, size, size]` in [0, 1], `label` int64 `[n]`."""
-        return {"x": self.images[rows].float() / 255, "label": self.label[rows]}
+        return {"x": self.images.index_select(0, rows).float() / 255, "label": self.label[rows]}
 
 
 def find(files: Files, stem: str, what: str, dimensions: int) -> Path | None:

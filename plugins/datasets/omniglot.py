@@ -78,7 +78,7 @@ class Omniglot(Dataset[Config]):
         """`x` float32 `[n, 1, size, size]` in [0, 1], `label` int64 `[n]`."""
         if self.stand_in is not None:
             return self.stand_in.batch(rows)
-        return {"x": self.images[rows].float() / 255, "label": self.label[rows]}
+        return {"x": self.images.index_select(0, rows).float() / 255, "label": self.label[rows]}
 
 
 def _find(files: Files, parts: list[str]) -> Path | None:

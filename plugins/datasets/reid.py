@@ -71,7 +71,7 @@ class Reid(Dataset[Config]):
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, height, width]` in [0, 1], `label` int64 `[n]`."""
-        return {"x": self.images[rows].float() / 255, "label": self.label[rows]}
+        return {"x": self.images.index_select(0, rows).float() / 255, "label": self.label[rows]}
 
 
 def read(path: Path) -> dict[str, np.ndarray]:

@@ -34,7 +34,8 @@ class Config:
 
 
 class Skewed(FactorDataset[Config]):
-    """Rows, items and factors are those of the data set `of`. What is never drawn for training is the split `test`.
+    """Rows, items and factors are those of the data set `of`. What is never drawn for training is the split `test`;
+    where `of` has splits of its own they stay, and what is never drawn of its `train` is the split `unseen`.
 
     A combination is drawn in proportion to its weight: for each `correlate` A,B:s times exp(-(a - b)^2 / 2 s^2), a and
     b the places of the two values between 0 and 1; for each of `weights` times that of its value; 0 for a combination
@@ -52,15 +53,17 @@ class Skewed(FactorDataset[Config]):
         self.factor_names, self.factor_sizes = inner.factor_names, inner.factor_sizes
         self.factor_kinds = inner.factor_kinds
         weight, told = self._weights(config)
-        if inner.parts:
-            weight = torch.zeros_like(weight).index_copy_(0, inner.rows_of("train"), weight[inner.rows_of("train")])
-        if not float(weight.sum()) > 0:
+        rows = inner.rows_of("train")
+        seen = weight[rows] > 0
+        if not bool(seen.any()):
             raise UsageError(f"nothing of '{inner.name}' is left to train on.")
-        self.cumulated = weight.cumsum(0)
-        seen = weight > 0
+        self.cumulated = torch.zeros_like(weight).index_copy_(0, rows, weight[rows]).cumsum(0)
+        self.parts = {**inner.parts}
         if not bool(seen.all()):
-            self.parts = {"train": seen.nonzero()[:, 0], "test": (~seen).nonzero()[:, 0]}
-            told.append(f"{float((~seen).double().mean()):.1%} of the combinations are never seen in training")
+            name = "unseen" if inner.parts else "test"  # the rows of a published test set stay alone
+            self.parts |= {"train": rows[seen], name: rows[~seen]}
+            share = float((~seen).double().mean())
+            told.append(f"{share:.1%} of the combinations are never seen in training: '{name}'")
         self.origin = f"{inner.name} ({inner.origin}); {'; '.join(told) or 'every combination alike'}"
 
     def __len__(self) -> int:

@@ -110,7 +110,7 @@ class StyledDigits(Dataset[Config]):
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, 32, 32]` in [0, 1], `label` int64 `[n]`."""
-        return {"x": self.images[rows].float() / 255, "label": self.label[rows]}
+        return {"x": self.images.index_select(0, rows).float() / 255, "label": self.label[rows]}
 
 
 def _even(sources: Tensor, target: Tensor, count: int) -> Tensor:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from distk import CodeTable, option
+from torch import Tensor
+
+from distk import CodeTable, FactorDataset, option
 from distk.console import counted
 from distk.meaning import count, higher, lower
 from distk.plugins.metrics import functional
@@ -126,7 +128,8 @@ class Combinations(Scored[CombinationsConfig]):
     """Are factors still read from the code where their combination was never seen (Montero et al. 2021)?
 
     With `--fit train --split test`, or test rows in a file, unseen are the test items whose combination no training
-    item has; else a share of the pairs of values of every two factors is kept from the reader.
+    item has, be it among the `--rows` or not; else a share of the pairs of values of every two factors is kept from
+    the reader.
     """
 
     headline = "unseen"
@@ -150,7 +153,7 @@ class Combinations(Scored[CombinationsConfig]):
         settings["discrete"] = classes(table, config)
         if table.codes_test is not None:
             parts = draw_split(table, _binned(config), seed)
-            result = functional.combinations(*parts, **settings)
+            result = functional.combinations(*parts, known=_known(table), **settings)
             how = "test items whose combination of all factors no training item has"
         else:
             values = codes(table, config, seed)
@@ -159,6 +162,17 @@ class Combinations(Scored[CombinationsConfig]):
             result = functional.combinations(values[picked], truth, **settings)
             how = f"about {config.share:g} of the pairs of values of every two factors kept from the reader"
         return {**result, "estimator": f"{config.predictor}; {how}"}
+
+
+def _known(table: CodeTable) -> Tensor | None:
+    """Factors int64 `[m, K]` of every training item, of which the table may hold a few; None where they are not known,
+    and for factors that are real numbers, of which no two items have the same."""
+    data, fit = table.dataset, table.extra.get("fit")
+    if fit is None or not isinstance(data, FactorDataset):
+        return None
+    known = data.truth(data.rows_of(fit))
+    columns = [data.factor_names.index(name) for name in table.factor_names]  # fewer where one is left out
+    return None if known.is_floating_point() else known[:, columns]
 
 
 def _binned(config: PredictorConfig) -> PredictorConfig:

@@ -24,6 +24,9 @@ from tiny_runs import FAULTS, called
 
 LIMIT = 60
 """Seconds of processor time that a call may take."""
+LARGE = 6
+"""The same where as much as possible is asked for, which may well take longer: it is ended then. What is refused, or
+cannot be held in memory, shows before."""
 MEMORY = 4 << 30
 """Bytes that a call may take beside what the tests hold already."""
 MANY = 10**9
@@ -90,7 +93,7 @@ def fault(program: Any, words: Sequence[str], large: bool = False) -> str:
 
     large: what is asked for may take long; it is ended then.
     """
-    code, told = apart(program, words)
+    code, told = apart(program, words, LARGE if large else LIMIT)
     if code is None and large:
         return ""
     told = " ".join(told.split())
@@ -100,21 +103,22 @@ def fault(program: Any, words: Sequence[str], large: bool = False) -> str:
     return f"distk {' '.join(words)}: {ended}: {told[-500:]}"
 
 
-def apart(program: Any, words: Sequence[str]) -> tuple[int | None, str]:
-    """`distk WORDS` in a fork of this process: its exit code (None where it took too long) and words."""
+def apart(program: Any, words: Sequence[str], limit: int) -> tuple[int | None, str]:
+    """`distk WORDS` in a fork of this process: its exit code (None where it took more than `limit` seconds) and
+    words."""
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
         child = os.fork()
         if not child:
-            _child(program, list(words), answer)
-        code = _wait(child)
+            _child(program, list(words), answer, limit)
+        code = _wait(child, limit)
         if answer.exists() and code == 0:
             code, told = json.loads(answer.read_text(encoding="utf-8"))
             return code, told
         return (None if code is None else code or -1), ""
 
 
-def _child(program: Any, words: list[str], answer: Path) -> None:
+def _child(program: Any, words: list[str], answer: Path, limit: int) -> None:
     """Never returns."""
     try:
         os.setpgid(0, 0)
@@ -125,7 +129,7 @@ def _child(program: Any, words: list[str], answer: Path) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         used = int(time.process_time())
-        resource.setrlimit(resource.RLIMIT_CPU, (used + LIMIT, used + LIMIT + 1))
+        resource.setrlimit(resource.RLIMIT_CPU, (used + limit, used + limit + 1))
         code, out, err = called(program, words)
         answer.write_text(json.dumps([code, out + err]), encoding="utf-8")
         os._exit(0)
@@ -134,8 +138,8 @@ def _child(program: Any, words: list[str], answer: Path) -> None:
         os._exit(0)
 
 
-def _wait(child: int) -> int | None:
-    until, done, status = time.monotonic() + 10 * LIMIT, 0, 0  # what waits for nothing takes no processor time
+def _wait(child: int, limit: int) -> int | None:
+    until, done, status = time.monotonic() + 10 * limit, 0, 0  # what waits for nothing takes no processor time
     while not done and time.monotonic() < until:
         done, status = os.waitpid(child, os.WNOHANG)
         time.sleep(0.01)

@@ -181,6 +181,7 @@ class Program:
 
 def test_what_is_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch, in_folder: Path) -> None:
     monkeypatch.setattr(ranges, "LIMIT", 1)
+    monkeypatch.setattr(ranges, "LARGE", 1)
     assert fault(Program(), ["works"]) == ""
     assert "ended with -11" in fault(Program(), ["dies"])
     assert "took more than 1 s" in fault(Program(), ["waits"])

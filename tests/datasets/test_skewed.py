@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from distk import UsageError
+from distk import Files, UsageError
 from distk.data import open_dataset
 from distk.plugins.datasets.skewed import Skewed
 
@@ -54,6 +54,25 @@ def test_a_weight_of_zero_is_never_drawn(generator: torch.Generator) -> None:
     rows = data.sample_rows(5000, generator, "train")
     assert set(data.factors(rows)[:, 0].tolist()) == {31}
     assert len(data.rows_of("test")) == 31 * 32
+
+
+def test_splits_of_the_data_stay_as_they_are(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a set with splits of its own only training rows are kept back, and they are a split of their own."""
+    inner = open_dataset("blobs")
+    rows = torch.arange(1024)
+    inner.parts = {"train": rows[rows % 4 > 1], "test": rows[rows % 4 == 0], "validation": rows[rows % 4 == 1]}
+    monkeypatch.setattr(Files, "open", lambda files, name, **how: inner)
+    data = opened(without="posX=0-7")
+    assert data.splits == ("train", "test", "validation", "unseen")
+    assert torch.equal(data.rows_of("test"), inner.parts["test"])
+    assert torch.equal(data.rows_of("validation"), inner.parts["validation"])
+    kept = data.rows_of("unseen")
+    assert torch.equal(kept, inner.parts["train"][inner.parts["train"] < 8 * 32])
+    assert torch.equal(torch.cat([kept, data.rows_of("train")]).sort().values, inner.parts["train"])
+    drawn = data.sample_rows(12_000, generator, "train")  # of 384 rows: none is left out but once in 10^11
+    assert set(drawn.tolist()) == set(data.rows_of("train").tolist())
+    assert "25.0% of the combinations are never seen in training: 'unseen'" in data.origin
+    assert opened(correlate="posX,posY:0.5").splits == ("train", "test", "validation")
 
 
 def test_scores_see_the_full_grid() -> None:

@@ -165,6 +165,7 @@ MUTANTS = [
         "unseen.py",
         "test_functional_tasks.py",
         ("strange = ~torch.isin", "strange = torch.isin", "given_test_rows"),
+        ("torch.cat([f, checks.matrix(known, \"known\").to(f.device)])", "f", "what_training_saw"),
         ("open_rows = (~mask).nonzero()", "open_rows = (mask | True).nonzero()", "entangled"),
         ("% longest < run", "% shortest < run", "kept_back"),
     ),

@@ -92,6 +92,9 @@ def test_combinations_that_training_never_saw(predictor: str, tmp_path: Path, di
     found = json.loads(out)["metrics"]["combinations"]
     assert 0 < found["test_rows"] <= 400
     assert 0 <= found["unseen"] <= 1
+    # Few rows of training are read, but what all of them showed is not unseen: nothing of this split is.
+    code, out, _ = distk_command("eval", run.path, *line, "--fit", "train", "--split", "train", "--seed", 1, "--json")
+    assert "none is unseen" in json.loads(out)["metrics"]["combinations"]["error"]
     if predictor == "lr":
         code, out, _ = distk_command("eval", run.path, *line, "--rows", 1000, "--json")
         assert code == 0

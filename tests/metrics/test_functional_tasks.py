@@ -236,3 +236,31 @@ def test_given_test_rows_by_scikit_learn(rng: np.random.Generator, seed: int) ->
     np.testing.assert_allclose(ours["unseen_per_factor"], expected, atol=0.08)
     with pytest.raises(ValueError, match="none is unseen"):
         fn.combinations(codes, factors, codes[:20], factors[:20])
+
+
+def test_unseen_is_what_training_saw_nowhere(rng: np.random.Generator, seed: int) -> None:
+    """A few rows of training stand for all of them: what the others saw is not unseen."""
+    grid = _grid((9, 9, 9))
+    hidden = (grid[:, 0] == 2) & (grid[:, 1] >= 5)
+    codes = grid + 0.1 * rng.normal(size=grid.shape)
+    few = rng.permutation(np.flatnonzero(~hidden))[:200]
+    test = np.concatenate([np.flatnonzero(hidden), rng.permutation(np.flatnonzero(~hidden))[:100]])
+    given = (codes[few], grid[few], codes[test], grid[test])
+    alone = fn.combinations(*given, seed=seed)
+    strange = {tuple(row) for row in grid[test]} - {tuple(row) for row in grid[few]}
+    assert alone["unseen_combinations"] == len(strange) > hidden.sum()
+    known = fn.combinations(*given, known=grid[~hidden], seed=seed)
+    assert known["unseen_combinations"] == known["test_rows"] == hidden.sum()
+    with pytest.raises(ValueError, match="none is unseen"):
+        fn.combinations(*given, known=grid, seed=seed)
+
+
+def test_a_value_that_training_never_saw_is_not_asked(rng: np.random.Generator, seed: int) -> None:
+    grid = _grid((6, 4, 4))
+    codes = grid + 0.01 * rng.normal(size=grid.shape)
+    early, late = grid[:, 0] < 3, grid[:, 0] >= 3
+    found = fn.combinations(codes[early], grid[early], codes[late], grid[late], seed=seed)
+    assert np.isnan(found["unseen_per_factor"][0])
+    assert found["unseen"] == pytest.approx(np.nanmean(found["unseen_per_factor"]))
+    assert found["unseen"] > 0.9
+    assert any("no training row has its values" in str(why) for why in found["reasons"].values())

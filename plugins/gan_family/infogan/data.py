@@ -154,7 +154,7 @@ class Teapots(FactorDataset[Config]):
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 3, size, size]` in [0, 1], in whole steps of 1 / 255; `factors` int64 `[n, 5]`, ten bins."""
         if self.images is not None:
-            x = self.images[rows].float()
+            x = self.images.index_select(0, rows).float()
         else:
             # Light and colour only multiply.
             colour = self.real_values[rows, 2:].float()[:, :, None, None]

@@ -70,7 +70,7 @@ class Pacman(Dataset[Config]):
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 5, 3, 32, 32]` in [0, 1], `clip` int64 `[n]`, the row."""
-        return {"x": self.clips[rows].float() / 255, "clip": rows}
+        return {"x": self.clips.index_select(0, rows).float() / 255, "clip": rows}
 
     # Three sources
 

@@ -63,7 +63,7 @@ class Noise(Dataset[NoConfig]):
         return len(self.clips)
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
-        return {"x": self.clips[rows].float() / 255}
+        return {"x": self.clips.index_select(0, rows).float() / 255}
 
 
 @dataclass(frozen=True)

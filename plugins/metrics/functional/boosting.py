@@ -5,6 +5,9 @@ squared-error splits, Newton leaf values). Every boundary between two values is 
 lose the splits that part a few rows, and disentanglement of noisy codes with them. What scikit-learn sorts anew in
 every node is sorted once here and handed down to the children in order (the exact greedy algorithm of Chen & Guestrin
 2016), for all codes at a time. How well it agrees with scikit-learn: the figures of docs/metrics.md.
+
+Unlike there, the result does not hang on how the codes are written down: splits that are equally good, of which there
+are many among few rows, are chosen between by what the codes are (`_canonical`), not by where they stand.
 """
 
 from __future__ import annotations
@@ -53,9 +56,42 @@ def gradient_boosting(
     """Boosted trees for one discrete factor.
 
     x: float64 [n, D]; y: int64 [n] in 0..classes-1, every class present; x_test [m, D]. `seed` breaks ties
-    between codes whose splits are equally good (identical codes), as scikit-learn's random feature order
-    does. Importance = impurity decrease summed over splits, averaged over trees, normalised to sum 1.
+    between codes whose splits are equally good, as scikit-learn's random feature order does. Importance = impurity
+    decrease summed over splits, averaged over trees, normalised to sum 1. Another order of the codes, a code turned
+    round, other units of it or further codes that are constant change nothing but the order of `importance`; codes
+    that order the rows alike share theirs.
     """
+    codes, signs, alike = _canonical(x)
+    if not len(codes):  # nothing to split on: the classes' shares alone
+        codes, signs, alike = codes.new_zeros(1), signs.new_ones(1), alike.new_zeros(1)
+    fit = _boosted(x[:, codes] * signs, y, classes, x_test[:, codes] * signs, stages, rate, depth, seed)
+    groups = int(alike[-1]) + 1
+    shared = x.new_zeros(groups).index_add_(0, alike, fit.importance) / torch.bincount(alike, minlength=groups)
+    importance = x.new_zeros(x.shape[1]).index_copy_(0, codes, shared[alike])
+    return fit._replace(importance=importance)
+
+
+def _canonical(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The codes x [n, D] in an order and a direction that follow from how each orders the rows, and from nothing else.
+
+    Returns the places [C] of those that vary, in that order; 1 or -1 for each [C], so that the first of the rows with
+    the least value comes before the first of those with the largest; and numbers [C] from 0 that are the same for codes
+    that order the rows alike.
+    """
+    places = (x.amax(0) > x.amin(0)).nonzero()[:, 0].tolist()
+    signs = {d: 1 if int(x[:, d].argmin()) < int(x[:, d].argmax()) else -1 for d in places}
+    ranks = {d: (x[:, d] * signs[d]).unique(return_inverse=True)[1].cpu().numpy().tobytes() for d in places}
+    places.sort(key=ranks.__getitem__)
+    new = [bool(i) and ranks[d] != ranks[places[i - 1]] for i, d in enumerate(places)]
+    turned = torch.tensor([signs[d] for d in places], dtype=x.dtype, device=x.device)
+    codes = torch.tensor(places, dtype=torch.long, device=x.device)
+    return codes, turned, torch.tensor(new, dtype=torch.long, device=x.device).cumsum(0)
+
+
+def _boosted(
+    x: Tensor, y: Tensor, classes: int, x_test: Tensor, stages: int, rate: float, depth: int, seed: int
+) -> Boosted:
+    """`gradient_boosting` of codes as they stand."""
     n, d = x.shape
     values = x.T.contiguous()
     ordered, order = values.sort(dim=1, stable=True)

@@ -38,6 +38,7 @@ def combinations(
     codes_test: Array | None = None,
     factors_test: Array | None = None,
     *,
+    known: Array | None = None,
     predictor: str = "lr",
     share: float = 0.2,
     seed: int = 0,
@@ -48,7 +49,9 @@ def combinations(
 
     With test rows (Montero et al. 2021, Schott et al. 2022: a model that never saw some combinations): predictors are
     fitted on two thirds of the training rows, `seen` is their accuracy on the others, `unseen` that on test rows whose
-    combination of all factors occurs in no training row. Without: for every pair of factors about `share` of the pairs
+    combination of all factors occurs in no training row, nor in a row of `known` [m, K]: what the model saw in training
+    where the training rows here are some of it. A factor is asked of the test rows whose value some training row has.
+    Without: for every pair of factors about `share` of the pairs
     of values is kept from the reader, each value being seen beside others; the accuracies are those of these two
     factors, mean over pairs. That asks of the code alone whether what reads one factor serves beside every value of
     another. predictor: 'lr' (logistic regression) or 'gbt' (scikit-learn's boosted trees on histograms of 255 bins:
@@ -69,7 +72,9 @@ def combinations(
         _, _, ct, ft = checks.split(codes, factors, codes_test, factors_test)
         (c, ct), _ = indicators(c, discrete, ct)
         strange = ct, labels.encode(ft)
-        trials, count = _given(labels, strange[1], train, generator)
+        met = f if known is None else torch.cat([f, checks.matrix(known, "known").to(f.device)])
+        unmet, count = _unmet(ft, met)
+        trials = [_given(labels, unmet.nonzero()[:, 0], train, generator)]
     else:
         (c,), _ = indicators(c, discrete)
         strange = c, labels.index
@@ -95,6 +100,9 @@ def combinations(
     for k in (sums[2] == 0).nonzero()[:, 0].tolist():
         column = Column("factor", labels.kept[k])
         reasons[Sentence("{}", column)] = Sentence("{} takes no part: nothing could be kept back beside it", column)
+    for k in ((sums[2] > 0) & unseen.isnan()).nonzero()[:, 0].tolist():
+        column = Column("factor", labels.kept[k])
+        reasons[Sentence("{}", column)] = Sentence("{} is not asked: no training row has its values", column)
     return checks.finish(result, reasons)
 
 
@@ -103,7 +111,8 @@ def _at(table: _Rows, rows: Tensor) -> _Rows:
 
 
 def _accuracies(fitted: _Rows, seen: _Rows, unseen: _Rows, k: int, predictor: str, seed: int) -> tuple[float, float]:
-    """Share of right guesses of factor k on seen and on unseen combinations."""
+    """Share of right guesses of factor k on seen and on unseen combinations, of rows whose value some training row has;
+    NaN where there is none."""
     (x, y), tests = fitted, (seen, unseen)
     present, local = y[:, k].unique(return_inverse=True)
     if len(present) < 2:
@@ -115,7 +124,7 @@ def _accuracies(fitted: _Rows, seen: _Rows, unseen: _Rows, k: int, predictor: st
         scaled, *others = checks.standardise(x, *(t[0] for t in tests))
         model = logistic_regression(scaled, local, len(present))
         guesses = [model.logits(other).argmax(1) for other in others]
-    hits = [(present[g] == t[1][:, k]).double().mean() for g, t in zip(guesses, tests, strict=True)]
+    hits = [(present[g] == t[1][:, k])[t[1][:, k] >= 0].double().mean() for g, t in zip(guesses, tests, strict=True)]
     return float(hits[0]), float(hits[1])
 
 
@@ -131,18 +140,26 @@ def _by_trees(x: Tensor, y: Tensor, others: Tensor, seed: int) -> Tensor:
     return torch.from_numpy(guess).to(x.device)
 
 
-def _given(labels: checks.Labels, truth: Tensor, train: int, generator: torch.Generator) -> tuple[list[_Trial], int]:
-    """One trial over all factors: unseen are the test rows whose combination is in no training row."""
-    known = torch.cat([labels.index, truth]).unique(dim=0, return_inverse=True)[1]
-    count = len(labels.index)
-    strange = ~torch.isin(known[count:], known[:count])
+def _unmet(tested: Tensor, met: Tensor) -> tuple[Tensor, int]:
+    """Of each row of factors `tested` [n, K] whether its combination is none of those of `met` [m, K], bool [n], and
+    how many such combinations there are. Raises ValueError where there is none."""
+    numbers = torch.zeros(len(met) + len(tested), dtype=torch.int64, device=met.device)
+    for column in torch.cat([met, tested]).unbind(1):  # far quicker than to sort whole rows at once
+        values, place = column.unique(return_inverse=True)
+        numbers = (numbers * len(values) + place).unique(return_inverse=True)[1]
+    own = numbers[len(met) :]
+    strange = ~torch.isin(own, numbers[: len(met)])
     if not bool(strange.any()):
         raise ValueError("every combination of the test rows occurs in a training row: none is unseen")
-    order = torch.randperm(count, generator=generator).to(truth.device)
+    return strange, len(own[strange].unique())
+
+
+def _given(labels: checks.Labels, unseen: Tensor, train: int, generator: torch.Generator) -> _Trial:
+    """One trial over all factors, whose unseen rows are those given."""
+    count = len(labels.index)
+    order = torch.randperm(count, generator=generator).to(unseen.device)
     cut = min(train, 2 * count // 3)
-    every = list(range(len(labels.kept)))
-    trial = _Trial(order[:cut], order[cut : cut + train], strange.nonzero()[:, 0], every)
-    return [trial], len(known[count:][strange].unique())
+    return _Trial(order[:cut], order[cut : cut + train], unseen, list(range(len(labels.kept))))
 
 
 def _kept_back(labels: checks.Labels, share: float, train: int, generator: torch.Generator) -> tuple[list[_Trial], int]:

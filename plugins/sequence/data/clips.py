@@ -122,7 +122,7 @@ class VectorClips(Dataset[VectorConfig]):
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 8, 12]`, `label` int64 `[n]`: 0 slow, 1 fast."""
-        return {"x": self.x[rows], "label": self.label[rows]}
+        return {"x": self.x.index_select(0, rows), "label": self.label[rows]}
 
     def transfer_target(self, a: Tensor, b: Tensor) -> Tensor:
         """Static part of rows `a` with the rotation of rows `b`, without noise, float32 `[n, 8, 12]`."""

@@ -143,7 +143,7 @@ class LpcSprites(ClipDataset[NoConfig]):
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """`x` float32 `[n, 8, 3, 64, 64]` in [0, 1], `label` int64 `[n]` the motion, `factors` int64 `[n, 5]`."""
         factors = self.factors(rows)
-        clips = self.compose(factors) if self.clips is None else self.clips[rows]
+        clips = self.compose(factors) if self.clips is None else self.clips.index_select(0, rows)
         return {"x": clips.float() / 255, "label": factors[:, 4], "factors": factors}
 
 

@@ -21,7 +21,9 @@ def points(generator: torch.Generator, dimensions: int, n: int = 300) -> list[Te
 
 def to_outline(p: list[Tensor], outline: Tensor) -> Tensor:
     """Distance of each point to the nearest of the points `[m, d]` on an outline."""
-    return torch.cdist(torch.stack(p, 1), outline).amin(1)
+    return torch.cdist(torch.stack(p, 1), outline, compute_mode="donot_use_mm_for_euclid_dist").amin(
+        1
+    )  # to the last bit
 
 
 def segment(a: tuple[float, ...], b: tuple[float, ...], m: int = 4000) -> Tensor:
@@ -110,7 +112,7 @@ def test_a_triangle_is_exact_inside(generator) -> None:
     inside = (p[1] < 0.5) & (half * p[0].abs() - p[1] / 2 < 0.5)
     assert torch.equal(ours < 0, inside)
     torch.testing.assert_close(-ours[inside], brute[inside], rtol=0, atol=GAP)
-    assert bool((ours[~inside] <= brute[~inside]).all()), "outside it never claims more than there is"
+    assert bool((ours[~inside] <= brute[~inside] + 1e-14).all()), "outside it never claims more than there is"
 
 
 def test_a_heart_changes_sign_on_its_curve_and_measures_near_it(generator) -> None:
