@@ -115,7 +115,7 @@ class BestDimensionAuc(Scored[SampleConfig]):
         truth = table.factors if table.factors is not None else labels(table)[0].unsqueeze(1)
         picked, told = some_rows(table, self.config.sample, seed)
         values, names, left = quantities(rows_of(codes(table, self.config, seed), picked), table)
-        result = functional.best_dimension_auc(values, truth.to(values.device)[picked])
+        result = functional.best_dimension_auc(values, rows_of(truth.to(values.device), picked))
         reasons = {**told, **left, **result.pop("reasons", {})}
         how = "AUC of one value against the others of its factor, either direction"
         result |= {"code_names": names, "rows_used": [len(picked)], "estimator": how}
