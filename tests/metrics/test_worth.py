@@ -84,7 +84,7 @@ class _Undefined(_Counted):
     def compute(self, table: CodeTable, seed: int) -> dict[str, float]:
         whole = synthetic_table().codes
         same = len(table) == len(whole) and bool(torch.equal(table.codes, whole))
-        return {"share": 0.5 if same else math.nan}
+        return {"share": 0.5 if same else math.nan, "sum": float(table.codes.sum())}
 
 
 def test_a_count_has_no_interval_and_an_undefined_chance_says_so() -> None:
