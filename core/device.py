@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import hashlib
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -141,8 +142,10 @@ def set_precision(name: str) -> torch.dtype | None:
 
     tf32 concerns the matrix units' float32 mode on CUDA; bf16 is autocast, parameters stay float32.
     """
-    torch.set_float32_matmul_precision("high" if name in ("tf32", "bf16") else "highest")
-    torch.backends.cudnn.allow_tf32 = name in ("tf32", "bf16")
+    with warnings.catch_warnings():  # torch 2.9 announces other settings, which later versions do without
+        warnings.filterwarnings("ignore", message=".*TF32", category=UserWarning)
+        torch.set_float32_matmul_precision("high" if name in ("tf32", "bf16") else "highest")
+        torch.backends.cudnn.allow_tf32 = name in ("tf32", "bf16")
     return torch.bfloat16 if name == "bf16" else None
 
 

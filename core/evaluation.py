@@ -155,8 +155,8 @@ def _absent(table: CodeTable, name: str, metric: Metric) -> str:
     if lacking:
         needed = f"metric '{name}' needs a method that can {' and '.join(lacking)}"
         return f"{needed}, which {type(model).__name__} cannot."
-    known = table.factors is not None or table.dataset is None or has_truth(table.dataset)
-    if metric.labelled and metric.needs_codes and not known:
+    given = table.factors is not None or table.dataset is None or has_truth(table.dataset)
+    if metric.labelled and metric.needs_codes and not given:
         return f"{table.source or 'this data'} has no ground-truth factors."
     return ""
 

@@ -106,7 +106,10 @@ def _marks(value: Any) -> tuple[Any, ...] | None:
     if isinstance(value, Tensor):
         if value.layout != torch.strided:
             return None
-        return (value.data_ptr(), tuple(value.shape), value._version)
+        try:
+            return (value.data_ptr(), tuple(value.shape), value._version)
+        except RuntimeError:  # under a transform of `torch.func`, where some versions have no memory to speak of
+            return None
     if isinstance(value, _PLAIN):
         return (type(value), value)
     if isinstance(value, tuple | list):

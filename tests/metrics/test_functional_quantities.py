@@ -20,6 +20,11 @@ Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 @pytest.fixture
 def split(rng: np.random.Generator) -> Split:
+    """One draw."""
+    return drawn(rng)
+
+
+def drawn(rng: np.random.Generator) -> Split:
     """Codes that know a class by its place on a line out of order, and an angle by its cosine and sine."""
     factors = np.stack([rng.integers(0, 4, 600), rng.integers(0, 8, 600), rng.integers(0, 3, 600)], 1)
     angle = 2 * np.pi * factors[:, 1] / 8
@@ -73,13 +78,20 @@ def test_forests_by_scikit_learn(split: Split) -> None:
 
 
 @pytest.mark.parametrize("predictor", ["lasso", "rf", "mlp"])
-def test_a_number_for_a_class_or_an_angle_reads_worse(predictor: str, split: Split) -> None:
-    """As numbers the angle jumps from its last value to its first, and the lasso sees the classes in a wrong order."""
+def test_a_number_for_a_class_or_an_angle_reads_worse(predictor: str, rng: np.random.Generator) -> None:
+    """As numbers the angle jumps from its last value to its first, and the lasso sees the classes in a wrong order. A
+    forest, be it ours or scikit-learn's, and a network read one draw in a hundred the other way round: 60 draws have a
+    ratio of .71 (.10), one 1.28.
+    """
     options: dict[str, Any] = {"depths": (4,)} if predictor == "rf" else {}
-    own, plain = (fn.dci(*split, predictor, kinds=kinds, **options) for kinds in (KINDS, None))
-    assert own["nrmse_per_factor"][1] < plain["nrmse_per_factor"][1]
-    # The cosine and the sine share the angle's importance; the rest has next to none.
-    assert own["importance"][1:3, 1].sum() > 0.9 * own["importance"][:, 1].sum()
+    ratios = []
+    for _ in range({"lasso": 1, "rf": 6, "mlp": 4}[predictor]):
+        rows = drawn(rng)
+        own, plain = (fn.dci(*rows, predictor, kinds=kinds, **options) for kinds in (KINDS, None))
+        ratios.append(own["nrmse_per_factor"][1] / plain["nrmse_per_factor"][1])
+        # The cosine and the sine share the angle's importance; the rest has next to none.
+        assert own["importance"][1:3, 1].sum() > 0.9 * own["importance"][:, 1].sum()
+    assert np.mean(ratios) < 1
     assert own["nrmse_per_factor"][2] == pytest.approx(plain["nrmse_per_factor"][2], abs=0.05)
 
 

@@ -63,7 +63,7 @@ def test_random_orders_find_the_exact_values(generator: torch.Generator, monkeyp
     runs = []
     for d in (4,):
         values = torch.zeros(d, 2, dtype=torch.float64)
-        game = shapley._Game(predict, *_rows_of(x, y))
+        game = shapley._Game(predict, *_rows_of(x, y), [[i] for i in range(d)])
         gains = []
         for _ in range(400):
             order = torch.randperm(d, generator=generator).tolist()

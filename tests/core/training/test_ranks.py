@@ -85,7 +85,8 @@ def test_two_processes_give_the_result_of_one(tmp_path) -> None:
     assert len(rows[0]) == len(rows[1]) == 3
     for a, b in zip(*rows, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5), "the log shows the mean over the whole batch"
-    assert processes[1].said() == "", "only the first process prints"
+    own = [line for line in processes[1].said().splitlines() if not line.startswith("[Gloo]")]  # torch 2.9's own words
+    assert own == [], "only the first process prints"
 
 
 def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path) -> None:

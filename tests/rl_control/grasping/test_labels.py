@@ -97,9 +97,7 @@ def test_little_between_the_fingers_is_not_enough():
 def test_fingers_are_alike(generator):
     """Half a turn about the approach exchanges them, and changes no label."""
     shapes = bodies.bodies(list(CATEGORIES), 3)
-    each = [generator_poses(shapes, i, generator, 24) for i in range(7)]  # one in nine holds, near ones alike
-    which = torch.cat([torch.full((len(poses),), i) for i, poses in enumerate(each)])
-    poses = torch.cat(each)
+    which, poses = every_pose(shapes, generator, 24)  # one in nine holds, near ones alike
     swapped = poses * torch.tensor([-1.0, -1.0, 1.0, 1.0])  # the same frame with x and y turned round
     label = gripper.holds(shapes, which, poses)
     assert torch.equal(label, gripper.holds(shapes, which, swapped))
@@ -110,9 +108,11 @@ def test_fingers_are_alike(generator):
     assert float(torch.cdist(points, turned).amin(1).max()) < 1e-7
 
 
-def generator_poses(shapes, index, draw, proposals=2):
-    poses = generator_proposals(shapes, index, draw)
-    return generator.near_poses(poses[:proposals], 4, draw).flatten(0, 1)
+def every_pose(shapes, draw, proposals):
+    """Four poses near each of some proposals, of which a shape may have fewer; and the shape of each."""
+    each = [generator.near_poses(generator_proposals(shapes, i, draw)[:proposals], 4, draw) for i in range(7)]
+    which = torch.cat([torch.full((4 * len(poses),), i) for i, poses in enumerate(each)])
+    return which, torch.cat(each).flatten(0, 1)
 
 
 def generator_proposals(shapes, index, draw):
@@ -122,8 +122,7 @@ def generator_proposals(shapes, index, draw):
 def test_one_by_one_is_together(generator):
     """A label does not depend on what else is labelled, nor on the padding."""
     shapes = bodies.bodies(list(CATEGORIES), 1)
-    poses = torch.cat([generator_poses(shapes, i, generator) for i in range(7)])
-    which = torch.arange(7).repeat_interleave(8)
+    which, poses = every_pose(shapes, generator, 2)
     together = gripper.holds(shapes, which, poses)
     alone = [gripper.holds(shapes.only(int(w)), ZERO, p.unsqueeze(0)) for w, p in zip(which, poses, strict=True)]
     assert torch.equal(together, torch.cat(alone))

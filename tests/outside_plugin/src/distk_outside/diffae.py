@@ -62,7 +62,8 @@ class DiffAE(Method[Config]):
     def decode(self, code: Code) -> Tensor:
         code = self.filled(code)
         x, z = code["noise"], code["z"]
-        times = torch.linspace(1, 0, self.config.steps_of_decoding + 1, device=x.device).tolist()
+        steps = self.config.steps_of_decoding
+        times = [1 - i / steps for i in range(steps + 1)]
         for now, then in itertools.pairwise(times):
             time = torch.full((len(x), 1), now, device=x.device)
             clean = self.average(torch.cat([x, z, time], 1))
