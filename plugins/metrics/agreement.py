@@ -98,9 +98,8 @@ class ClsAcc(Scored[ClsAccConfig]):
         result = dict(functional.unsupervised_accuracy(index, truth))
         used, kinds = int(index.unique().numel()), int(truth.unique().numel())
         if used != kinds:
-            result["reasons"] = {
-                "hungarian": f"{used} code values meet {counted(kinds, 'value')} of {name}: some stay unmatched"
-            }
+            met = f"{counted(used, 'code value')} for {counted(kinds, 'value')} of {name}"
+            result["reasons"] = {"hungarian": f"{met}: some stay unmatched"}
         return result
 
 
@@ -152,6 +151,8 @@ class Reconstruction(Metric[ReconstructionConfig]):
         assert model is not None
         assert dataset is not None
         assert rows is not None
+        if dataset.spec.kind == "sentence":
+            raise UsageError("metric 'reconstruction' measures pixels, and these items are sentences.")
         sample = self.config.code == "sample"
         for able, what in (("decode", "decoder"), *([("posterior", "posterior to sample from")] if sample else [])):
             if not can(model, able):
