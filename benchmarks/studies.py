@@ -26,7 +26,7 @@ RUNS: dict[str, list[str]] = {
     "captions": ["text-transfer", "--scale", "gpu"],
     "text-transfer": ["text-transfer"],
     "arae": ["arae", "--seeds", "3"],
-    "multitask": ["multitask", "--set", "train.steps=3000"],
+    "multitask": ["multitask"],
     "discrete": ["discrete", "--seeds", "3"],
     "icm": ["icm"],
     "counting": ["counting"],

@@ -85,7 +85,7 @@ class NlMultitask(Method[Config]):
         "REP-DE-POS-256": _paper("rep,de,pos", 256),
         "multi30k": {"model": {"decoders": ("rep", "de", "fr")}, "data": {"name": "multi30k"}},
         "small": {
-            "model": {"hidden": 128, "rep": 64, "embedding": 32, "lr": 1e-2, "lr_last": 5e-4},
+            "model": {"hidden": 128, "rep": 64, "embedding": 32, "lr": 3e-3, "lr_last": 3e-4},
             "train": {"steps": 3000, "batch": 64},
         },
         "demo": {
@@ -94,11 +94,11 @@ class NlMultitask(Method[Config]):
                 "hidden": 128,
                 "rep": 64,
                 "embedding": 32,
-                "lr": 1e-2,
-                "lr_last": 1e-3,
+                "lr": 3e-3,
+                "lr_last": 3e-4,
             },
             "data": {"name": "standin-trilingual", "variant": "short"},
-            "train": {"steps": 1000, "batch": 64},
+            "train": {"steps": 1500, "batch": 64},
         },
     }
     taps: ClassVar[tuple[str, ...]] = ("code",)
