@@ -5,13 +5,14 @@
 Parts: `checks` (the tests marked cuda), `step` (cascadevae's step against a bare loop and its floor), `precision`
 (every method's captured step against a captured bare loop, in fp32, channels last, tf32 and bf16), `compile` (the same
 through torch's compiler), `scores` (what a precision costs in score), `solver` (cascadevae's inner problem), `graphs`
-(memory of captured graphs), `metrics` (scores of a full dSprites table), `encoding` (rows a second), `drawing` (items a
-second of every data set that draws), `memory` (of ldf, by the number of frames), `text`, `games`, `control` (steps,
-clips, plans), `grasps` (searches, scenes and labels a second), `kills` (every method killed and taken up again),
-`field` (whole data sets), `moves` (of codes of sentences), `recipes` (studies of text on real corpora, and of the
-others at their small scale), a name of METHODS: its preset `paper` on its default data, or what stands in for them,
-stopped in good time and taken up again by the next call with the same --out, scored at the end; `study-NAME` with a
-name of STUDIES: `distk study run NAME` at its scale for a GPU, which goes on alike, and its pictures.
+(memory of captured graphs), `metrics` (scores of a full dSprites table), `costs` (time and memory of every score on two
+tables), `encoding` (rows a second), `drawing` (items a second of every data set that draws), `memory` (of ldf, by the
+number of frames), `text`, `games`, `control` (steps, clips, plans), `grasps` (searches, scenes and labels a second),
+`kills` (every method killed and taken up again), `field` (whole data sets), `moves` (of codes of sentences), `recipes`
+(studies of text on real corpora, and of the others at their small scale), a name of METHODS: its preset `paper` on its
+default data, or what stands in for them, stopped in good time and taken up again by the next call with the same --out,
+scored at the end; `study-NAME` with a name of STUDIES: `distk study run NAME` at its scale for a GPU, which goes on
+alike, and its pictures.
 
 Each part writes its figures as they come, so that a call that is ended loses none. A run that is ended is told so as
 Ctrl-C would tell it, has five minutes for its last save, and keeps its last checkpoint if that is not enough.
@@ -169,6 +170,7 @@ PARTS: dict[str, list[str]] = {
     "solver": ["solver.py", "--device", "cuda", "--json"],
     "graphs": ["graphs.py", "--json"],
     "metrics": ["metrics.py", "--device", "cuda", "--gbt", "--out"],
+    "costs": ["scores.py", "cost", "--device", "cuda", "--limit", "60", "--out"],
     "encoding": ["encoding.py", "--device", "cuda", "--rows", "100000", "--json"],
     "drawing": ["drawing.py", "--device", "cuda", "--json"],
     "text": ["text.py", "--device", "cuda", "--batch", "128", "--json"],

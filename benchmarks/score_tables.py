@@ -43,6 +43,38 @@ def tables(seed: int = 0) -> dict[str, CodeTable]:
     return {name: found[name] for name in KINDS}
 
 
+def grouped(kind: str, seed: int = 0) -> CodeTable:
+    """One discrete code of 6 classes and slots of 200 pictures with 3 objects and a background: the classes themselves
+    ("perfect"), under other names ("rotated"), each parted into three at random ("overcomplete"), classes of which half
+    the rows are one ("dependent"), and drawn at random ("noise")."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(sizes: tuple[int, ...], count: int) -> tuple[Tensor, Tensor]:
+        truth = torch.randint(count, sizes, generator=generator)
+        if kind == "dependent":
+            truth = torch.where(torch.rand(sizes, generator=generator) < 0.5, 1, truth)
+        made = {
+            "rotated": torch.randperm(count, generator=generator)[truth],
+            "overcomplete": 3 * truth + torch.randint(3, sizes, generator=generator),
+            "noise": torch.randint(count, sizes, generator=generator),
+        }
+        return truth, made.get(kind, truth)
+
+    label, index = drawn((10_000,), 6)
+    objects, slots = drawn((200, 16, 16), 4)
+    return CodeTable(
+        index[:, None].double(),
+        ["d"],
+        ["categorical"],
+        label[:, None],
+        ("label",),
+        (6,),
+        ("categorical",),
+        source="these codes",
+        extra={"slots": slots, "objects": objects},
+    )
+
+
 def _standard(factors: Tensor) -> Tensor:
     values = factors.double()
     return (values - values.mean(0)) / values.std(0)

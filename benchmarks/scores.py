@@ -9,7 +9,8 @@
 `codes`: six independent factors (a full grid of 2 x 3 x 6 x 8 x 10 x 7 combinations) under a perfect code (each factor
 is one code), a rotated one (each code mixes all factors, nothing is lost), an overcomplete one (each factor is three
 codes, in other units, beside three codes of noise) and pure noise; and factors that depend on each other under a
-perfect code. Beside each figure stands what `scores_expected.toml` leads one to expect.
+perfect code. Scores of classes and slots have five tables of their own (`score_tables.grouped`). Beside each figure
+stands what `scores_expected.toml` leads one to expect.
 
 `worth`: the perfect code and noise with `--baseline 3 --ci 5`: shuffled factors, and an interval over rows.
 
@@ -39,13 +40,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from score_tables import KINDS, priced, tables
+from score_tables import KINDS, grouped, priced, tables
 
 from distk import CodeTable, evaluate
 from distk.registry import registry
 
-APART = {"clsacc", "ari", "fg-ari", "ksg", "prediction", "reconstruction", "elbo"}
-"""Scores of discrete codes, slots, frames and models: they say nothing of a table of continuous codes."""
+CLASSES = ("clsacc", "ari", "fg-ari")
+"""Scores of discrete codes and slots, for which tables of their own are made."""
+APART = {"ksg", "prediction", "reconstruction", "elbo"}
+"""Scores of frames and models: they say nothing of a table of codes."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "fairness": {"predictor": "lr"},
     "downstream": {"sizes": (10, 100, 1000)},
@@ -71,13 +74,11 @@ def scored() -> list[str]:
     return [n for n, c in classes.items() if not (c.needs_model or c.needs or n in APART)]
 
 
-def costly() -> list[str]:
-    """Those whose time and memory is measured: of discrete codes and of slots, too."""
-    return [*scored(), "clsacc", "ari", "fg-ari"]
-
-
-def suited(table: CodeTable, name: str) -> CodeTable:
-    """The table as a score can take it: recall asks for a label without an order, which the last factor then is."""
+def suited(table: CodeTable, name: str, kind: str = "") -> CodeTable:
+    """The table as a score can take it: recall asks for a label without an order, which the last factor then is, and
+    scores of classes and slots for codes of theirs."""
+    if kind and name in CLASSES:
+        return grouped(kind)
     if name != "recall":
         return table
     return replace(table, factor_kinds=(*table.factor_kinds[:-1], "categorical"))
@@ -90,7 +91,7 @@ def codes_rows(options: argparse.Namespace) -> Iterator[Row]:
         for name in options.metric if kind in options.kind else ():
             start = time.perf_counter()
             told = {"repeats": 1, "on_error": "row", **settings(name)}
-            values = evaluate(suited(table, name), [name], **told)["metrics"][name]
+            values = evaluate(suited(table, name, kind), [name], **told)["metrics"][name]
             seconds = round(time.perf_counter() - start, 2)
             headline = registry().find("metric", name).load().headline
             keys = [headline, *(k.partition(".")[2] for k in expected if k.startswith(f"{name}."))]
@@ -106,7 +107,7 @@ def worth_rows(options: argparse.Namespace) -> Iterator[Row]:
         for name in options.metric if kind in options.kind and kind in ("perfect", "noise") else ():
             start = time.perf_counter()
             told = {"baseline": BASELINE, "ci": HALVES, "repeats": 1, "on_error": "row", **settings(name)}
-            values = evaluate(suited(table, name), [name], **told)["metrics"][name]
+            values = evaluate(suited(table, name, kind), [name], **told)["metrics"][name]
             key = registry().find("metric", name).load().headline
             found = {of: values.get(of, {}) for of in ("baseline", "interval", "meaning", "reasons")}
             yield {
@@ -151,7 +152,7 @@ def _cost(name: str, rows: int, width: int, factors: int, device: str, line: Any
     registry().find("metric", name).load()
     small = suited(priced(name, 1000, 4, 2, device), name)
     evaluate(small, [name], repeats=1, on_error="row", **settings(name))  # imports, kernels
-    before = _held(device, reset=True)
+    before = held(device, reset=True)
     line.send(True)
     clock = time.perf_counter if device == "cuda" else time.process_time  # others may be at work on the cores
     start = clock()
@@ -159,11 +160,11 @@ def _cost(name: str, rows: int, width: int, factors: int, device: str, line: Any
     if device == "cuda":
         torch.cuda.synchronize()
     seconds = clock() - start
-    mib = round((_held(device) - before) / 2**20)
+    mib = round((held(device) - before) / 2**20)
     line.send({"seconds": round(seconds, 2), "mib": mib, "error": values.get("error", "")})
 
 
-def _held(device: str, reset: bool = False) -> int:
+def held(device: str, reset: bool = False) -> int:
     """Bytes that this process, or the GPU for it, has held at most since the last reset; at a reset those of now."""
     if device == "cuda":
         if reset:
@@ -244,7 +245,9 @@ def _figure(value: Any) -> str:
 
 
 def _price(row: Row) -> str:
-    return f"{row['seconds']:.1f} s, {row['mib']} MiB" if "seconds" in row else row["error"]
+    if row["error"]:
+        return "longer" if row["error"].startswith("stopped") else "none"
+    return f"{row['seconds']:.1f} s, {row['mib']} MiB" if "seconds" in row else f"{row['mib']} MiB"
 
 
 def main() -> None:
@@ -260,8 +263,7 @@ def main() -> None:
     parser.add_argument("--add", type=Path, nargs="*", default=[], help="files of figures that `merge` takes in")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    every = costly() if options.part == "cost" else scored()
-    options.metric = [name for name in options.metric or every if name not in options.without]
+    options.metric = [name for name in options.metric or scored() if name not in options.without]
     options.kind, options.size = options.kind or KINDS, options.size or COSTS
     if options.part in PARTS:
         for row in PARTS[options.part](options):

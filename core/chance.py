@@ -120,6 +120,11 @@ def intervals(
     return found
 
 
+def _because(what: str, error: Exception) -> str:
+    told = str(error).rstrip(".")
+    return told if told.startswith("no ") else f"no {what}: {told}"
+
+
 def _without(metric: Metric, result: Mapping[str, Any]) -> str:
     """Why the headline has no interval, where other numbers may have one."""
     key, number = metric.headline, metric.meaning(metric.headline)
@@ -158,7 +163,7 @@ def measured(
             if metric.headline not in made["mean"]:
                 reasons["baseline"] = f"no baseline: '{metric.headline}' is undefined for shuffled rows"
         except (DistkError, ValueError, ArithmeticError, RuntimeError) as error:
-            reasons["baseline"] = str(error).rstrip(".")
+            reasons["baseline"] = _because("baseline", error)
     if counts[1]:
         try:
             found = intervals(metric, compute, table, result, counts[1], seed)
@@ -166,5 +171,5 @@ def measured(
             if metric.headline not in found:
                 reasons["interval"] = _without(metric, result)
         except (DistkError, ValueError, ArithmeticError, RuntimeError) as error:
-            reasons["interval"] = str(error).rstrip(".")
+            reasons["interval"] = _because("interval", error)
     return added, reasons

@@ -31,15 +31,14 @@ def show(results: dict[str, dict[str, Any]], drawn: dict[str, dict[str, Picture]
     else:
         _side_by_side(metrics)
     several = len(results) > 1
-    failed, notes = [], []
+    failed: list[tuple[str, str]] = []
+    said: dict[str, list[tuple[str, str]]] = {}
     for split, scored in metrics.items():
         of = f" ({split})" if several else ""
         failed += [(f"{name}{of}", values["error"]) for name, values in scored.items() if "error" in values]
-        notes += [
-            f"{name}{of}, {why if why.startswith(key) else f'{key}: {why}'}"
-            for name, v in scored.items()
-            for key, why in v.get("reasons", {}).items()
-        ]
+        for name, values in scored.items():
+            for key, why in values.get("reasons", {}).items():
+                said.setdefault(why, []).append((f"{name}{of}", key))
     anything = any("error" not in values for scored in metrics.values() for values in scored.values())
     if failed and every and anything:
         names = ", ".join(name for name, _ in failed)
@@ -53,12 +52,20 @@ def show(results: dict[str, dict[str, Any]], drawn: dict[str, dict[str, Picture]
     else:
         for name, reason in failed:
             console.error(f"{name}: {reason}")
-    for line in dict.fromkeys([*notes, *_dependent(results)]):
+    for line in [*(_told(why, where) for why, where in said.items()), *_dependent(results)]:
         console.note(line)
     for split, pictures in drawn.items():
         for name, picture in pictures.items():
             if text := picture.text():
                 console.say(f"\n{name}{f' ({split})' if several else ''}\n{text}")
+
+
+def _told(why: str, where: list[tuple[str, str]]) -> str:
+    """A reason once, behind the scores that give it; of a single one with the number that it is about."""
+    names, keys = list(dict.fromkeys(name for name, _ in where)), list(dict.fromkeys(key for _, key in where))
+    if (len(keys) > 1 and len(names) > 1) or why.startswith((f"{keys[0]} ", f"{keys[0]}:")):
+        return f"{', '.join(names)}: {why}"
+    return f"{', '.join(names)}, {', '.join(keys)}: {why}"
 
 
 def _dependent(results: dict[str, dict[str, Any]]) -> list[str]:
@@ -74,9 +81,10 @@ def _dependent(results: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _numbers(values: dict[str, Any]) -> dict[str, float | int]:
-    """The numbers of a metric's result that stand in the table; what counts is a whole number."""
+def _numbers(values: dict[str, Any], first: str = "") -> dict[str, float | int]:
+    """The numbers of a metric's result that stand in the table, `first` before others; what counts is whole."""
     shown = {k: v for k, v in values.items() if isinstance(v, (int, float)) and not k.endswith("_std")}
+    shown = {k: shown[k] for k in sorted(shown, key=lambda k: k != first)}
     meaning = values.get("meaning", {})
     return {
         key: int(value) if meaning.get(key, {}).get("whole") and value == int(value) else value
@@ -107,7 +115,7 @@ def _lines(name: str, values: dict[str, Any]) -> list[dict[str, Any]]:
     chance = values.get("baseline", {}).get("mean", {})
     reach = values.get("interval", {}).get("of", {})
     found = []
-    for key, value in _numbers(values).items():
+    for key, value in _numbers(values, _headline(values.get("metric", name))).items():
         told = meaning.get(key, {})
         expected = told.get("chance", "")
         found.append(
@@ -131,6 +139,13 @@ def _measures(name: str) -> str:
         return str(registry().find("metric", name).load().measures) or OTHER
     except DistkError:
         return OTHER
+
+
+def _headline(name: str) -> str:
+    try:
+        return str(registry().find("metric", name).load().headline)
+    except DistkError:
+        return ""
 
 
 def _side_by_side(metrics: dict[str, dict[str, Any]]) -> None:

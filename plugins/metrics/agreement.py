@@ -98,9 +98,8 @@ class ClsAcc(Scored[ClsAccConfig]):
         result = dict(functional.unsupervised_accuracy(index, truth))
         used, kinds = int(index.unique().numel()), int(truth.unique().numel())
         if used != kinds:
-            result["reasons"] = {
-                "hungarian": f"{used} code values meet {counted(kinds, 'value')} of {name}: some stay unmatched"
-            }
+            met = f"{counted(used, 'code value')} for {counted(kinds, 'value')} of {name}"
+            result["reasons"] = {"hungarian": f"{met}: some stay unmatched"}
         return result
 
 
@@ -115,7 +114,7 @@ class BestDimensionAuc(Scored[SampleConfig]):
         truth = table.factors if table.factors is not None else labels(table)[0].unsqueeze(1)
         picked, told = some_rows(table, self.config.sample, seed)
         values, names, left = quantities(rows_of(codes(table, self.config, seed), picked), table)
-        result = functional.best_dimension_auc(values, truth.to(values.device)[picked])
+        result = functional.best_dimension_auc(values, rows_of(truth.to(values.device), picked))
         reasons = {**told, **left, **result.pop("reasons", {})}
         how = "AUC of one value against the others of its factor, either direction"
         result |= {"code_names": names, "rows_used": [len(picked)], "estimator": how}
@@ -152,6 +151,8 @@ class Reconstruction(Metric[ReconstructionConfig]):
         assert model is not None
         assert dataset is not None
         assert rows is not None
+        if dataset.spec.kind == "sentence":
+            raise UsageError("metric 'reconstruction' measures pixels, and these items are sentences.")
         sample = self.config.code == "sample"
         for able, what in (("decode", "decoder"), *([("posterior", "posterior to sample from")] if sample else [])):
             if not can(model, able):

@@ -106,9 +106,12 @@ class R2(Scored[R2Config]):
         config = self.config
         numbers, left = quantities(table, config)
         parts = draw_split(numbers, PredictorConfig(config.code), seed, continuous=True)
-        network = {"hidden": config.hidden, "passes": config.passes}
-        fitted = functional.r2(*parts, config.predictor, seed, **network, discrete=classes(table, config))
-        result = dict(fitted)
+        settings: dict[str, Any] = {
+            "hidden": config.hidden,
+            "passes": config.passes,
+            "discrete": classes(table, config),
+        }
+        result = dict(functional.r2(*parts, config.predictor, seed, **settings))
         used = [len(parts[0]), len(parts[2])]
         result |= {"factor_names": list(numbers.factor_names), "rows_used": used}
         result["reasons"] = {**left, **result.pop("reasons", {})}

@@ -256,15 +256,19 @@ def bars(
 def of_result(result: Mapping[str, Any], matrices: Mapping[str, str], vectors: Sequence[str]) -> dict[str, Drawing]:
     """The drawings of a metric's result, by name of the file.
 
-    matrices: keys of matrices -> "hinton" or "heat"; a lasso's signed `weights` stand for its `importance`.
+    matrices: keys of matrices -> "hinton" or "heat"; a lasso's signed `weights` stand for its `importance`, where
+        they have a sign: what is several columns, a class or an angle, has none.
     vectors: keys of vectors, one value per factor or per code, drawn together as `bars`.
     """
     codes, factors = result.get("code_names", ()), result.get("factor_names", ())
     subject, units = str(result.get("subject", "")), {**UNITS, **result.get("units", {})}
     found: dict[str, Drawing] = {}
     for key, kind in matrices.items():
-        matrix = result.get("weights", result.get(key)) if key == "importance" else result.get(key)
+        matrix = result.get(key)
         matrix = None if matrix is None else np.asarray(matrix, dtype=float)
+        if key == "importance" and matrix is not None and "weights" in result:
+            signed = np.asarray(result["weights"], dtype=float)
+            matrix = np.where(np.isnan(signed), matrix, signed)
         if matrix is None or matrix.ndim != 2 or not 0 < min(matrix.shape) <= max(matrix.shape) <= LARGEST:
             continue
         rows, columns = _names(codes, matrix.shape[0], "code "), _names(factors, matrix.shape[1], "")

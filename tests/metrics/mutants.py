@@ -169,6 +169,40 @@ MUTANTS = [
         ("open_rows = (~mask).nonzero()", "open_rows = (mask | True).nonzero()", "entangled"),
         ("% longest < run", "% shortest < run", "kept_back"),
     ),
+    *_of(
+        "indicators.py",
+        "test_discrete_codes.py",
+        ("return values[first.argsort()]", "return values", "test_indicators"),
+        ("(column == values).to(part.dtype)", "(column >= values).to(part.dtype)", "test_indicators"),
+        ("return total.index_add_(0,", "return total.index_copy_(0,", "importances_of_indicators"),
+        ("torch.linalg.pinv(gram, rtol=1e-10, hermitian=True) @ (", "(", "mean_of_each_class"),
+    ),
+    *_of(
+        "importance.py",
+        "test_discrete_codes.py",
+        ("importance = summed(torch.from_numpy(importance), owner).numpy()", "importance = summed(torch.from_numpy(importance), owner).numpy() / np.bincount(owner)[:, None]", "importances_of_indicators"),
+    ),
+    *_of(
+        "predictors.py",
+        "test_discrete_codes.py",
+        ("c[rows], wanted, discrete).mean(1, keepdim=True)", "c[rows], wanted, discrete)[:, :1]", "no_class_index"),
+        ("result[d] = (explained / target_variance)", "result[d] = (explained / target_variance).sqrt()", "between_classes"),
+    ),
+    *_of(
+        "shapley.py",
+        "test_discrete_codes.py",
+        ("index = [m for code in known for m in self.columns[code]]", "index = list(known)", "several_columns"),
+    ),
+    *_of(
+        "voting.py",
+        "test_discrete_codes.py",
+        ("for d in class_columns(table, discrete).nonzero()[:, 0].tolist()}", "for d in []}", "changes_no_reader and higgins"),
+    ),
+    *_of(
+        "information.py",
+        "test_discrete_codes.py",
+        ("index[:, d], size = own, max(size, len(values))", "size = max(size, len(values))", "changes_no_reader and mig"),
+    ),
 ]  # fmt: skip
 
 

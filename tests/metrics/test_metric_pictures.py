@@ -125,3 +125,16 @@ def test_metrics_draw_their_matrices_and_a_lasso_its_signs() -> None:
         assert len(made) == 2, name
         assert all(picture.png()[:4] == b"\x89PNG" for picture in made.values())
     assert cls.pictures({"importance": np.ones((900, 2))}) == {}, "too large to draw"
+
+
+def test_what_has_no_sign_is_drawn_by_its_importance() -> None:
+    """A lasso has no weight of a sign for a discrete code: its row shows the importance, the others the weights."""
+    importance, weights = np.array([[0.5, 0.2], [0.4, 0.1]]), np.array([[np.nan, np.nan], [-0.4, 0.1]])
+    result = {"importance": importance, "weights": weights, "code_names": ["d", "z"], "factor_names": ["f", "g"]}
+    kinds = {"importance": "hinton"}
+    own, expected, unsigned = (
+        pictures.of_result({**result, "weights": signed}, kinds, ())["importance"].boxes
+        for signed in (weights, np.array([[0.5, 0.2], [-0.4, 0.1]]), importance)
+    )
+    assert own == expected
+    assert own != unsigned

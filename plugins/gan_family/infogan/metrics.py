@@ -140,6 +140,7 @@ class GapDci(Metric[GapConfig]):
                 alpha=self.config.alpha,
                 importances=self.config.importances,
                 further=further,
+                discrete=[d for d, kind in enumerate(rows["train"].kinds) if kind == "categorical"],
             )
         except ValueError as error:
             raise UsageError(f"{error}.") from error

@@ -32,7 +32,9 @@ def tensor(array: Array, name: str = "the array") -> Tensor:
             raise ValueError(f"{name} must be real, got {array.dtype}")
         return array.detach()
     try:
-        held = np.array(array)  # a copy: torch refuses views of read-only or reversed arrays
+        held = np.asarray(array)
+        if not held.flags.writeable or min(held.strides, default=0) < 0:
+            held = np.array(held)  # torch refuses views of read-only or reversed arrays
     except ValueError:
         raise ValueError(f"{name} must be a table of numbers: its rows differ in length") from None
     if held.dtype.kind not in "biuf":

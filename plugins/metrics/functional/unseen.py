@@ -82,9 +82,9 @@ def combinations(
     own = c, labels.index
     sums = torch.zeros(3, len(labels.kept), dtype=torch.float64)
     for trial in trials:
+        fitted, seen_rows, unseen_rows = _at(own, trial.fitted), _at(own, trial.seen), _at(strange, trial.unseen)
         for k in trial.columns:
-            fitted, seen_rows = (_rows(own, rows) for rows in (trial.fitted, trial.seen))
-            pair = _accuracies(fitted, seen_rows, _rows(strange, trial.unseen), k, predictor, seed)
+            pair = _accuracies(fitted, seen_rows, unseen_rows, k, predictor, seed)
             sums[:, k] += torch.tensor([*pair, 1.0], dtype=torch.float64)
     seen, unseen = sums[0] / sums[2], sums[1] / sums[2]
     result: Result = {
@@ -106,7 +106,7 @@ def combinations(
     return checks.finish(result, reasons)
 
 
-def _rows(table: _Rows, rows: Tensor) -> _Rows:
+def _at(table: _Rows, rows: Tensor) -> _Rows:
     return table[0][rows], table[1][rows]
 
 
