@@ -162,6 +162,8 @@ class Mixture(nn.Module):
 
     def forward(self, x: Tensor, which: Tensor, noise: Tensor) -> Tensor:
         """x float `[n, c, h, w]` in [0, 1], mechanism `which` int64 `[n]`, standard normal `noise` like x -> like x."""
+        if not len(x):  # torch refuses a grid of nothing
+            return x
         moved = shift(x, self.dx[which], self.dy[which])
         if self.warps:
             matrix = self.matrix[which]

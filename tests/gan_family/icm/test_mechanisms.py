@@ -122,3 +122,9 @@ def test_sets_and_names() -> None:
         parse(["right", "right:4"])
     with pytest.raises(ValueError, match="names none"):
         parse([])
+
+
+def test_no_image_is_a_batch_too() -> None:
+    mixture = Mixture(parse(["right:2", "rotate:45"]))
+    none = torch.zeros(0, 1, 16, 16)
+    assert mixture(none, torch.zeros(0, dtype=torch.long), none).shape == none.shape
