@@ -138,7 +138,9 @@ class Stored:
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         if self._pool is None:
-            return self.items.index_select(0, rows)  # whole rows are copied: on a CPU `items[rows]` goes byte by byte
+            if isinstance(rows, Tensor) and rows.dim() == 1 and rows.dtype == torch.int64:
+                return self.items.index_select(0, rows)  # copies whole rows, where a CPU's `items[rows]` goes by bytes
+            return self.items[rows]
         if self._next is None:
             return self._moved(self._gathered(rows.cpu()))
         ahead, self._next = self._next, None
