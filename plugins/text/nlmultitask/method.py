@@ -98,7 +98,7 @@ class NlMultitask(Method[Config]):
                 "lr_last": 3e-4,
             },
             "data": {"name": "standin-trilingual", "variant": "short"},
-            "train": {"steps": 1500, "batch": 64},
+            "train": {"steps": 2500, "batch": 64},
         },
     }
     taps: ClassVar[tuple[str, ...]] = ("code",)

@@ -9,7 +9,7 @@ import pytest
 
 import distk
 
-STEPS = 1500
+STEPS = 2500
 
 
 def scores(seed: int, folder: Path, **model: Any) -> dict[str, dict[str, float]]:
