@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -70,6 +71,8 @@ def compared(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
         for name, own in row.items():
             if not isinstance(own, list):
                 continue
+            if not all(map(math.isfinite, [*own, *(rows["fp32"][name] if "fp32" in rows else [])])):
+                continue  # a run whose score is undefined has no mean; it stands among the runs
             told = {"mean": statistics.mean(own), "sd": statistics.stdev(own) if len(own) > 1 else None}
             apart = [a - b for a, b in zip(own, rows["fp32"][name], strict=True)] if "fp32" in rows else []
             if len(apart) > 1 and precision != "fp32":
