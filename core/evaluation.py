@@ -183,12 +183,11 @@ def never(model: Method, name: str, data: Dataset, options: Mapping[str, Any], s
     name, metric = build_metric(name, options)
     if why := _absent(_uncoded_table(model, data, split, None, 0), name, metric):
         return why
-    coded = metric.needs_codes and can(model, "encode")
     for rows in dict.fromkeys((min(FEW, len(data)), None)):
         try:
             table = (
                 encode_table(model, data, rows=rows, split=split)
-                if coded
+                if metric.needs_codes
                 else _uncoded_table(model, data, split, rows, 0)
             )
             _computed(table, name, metric, [0])
@@ -256,9 +255,10 @@ def evaluate(
         table, fitted = _tables(model, [one.metric for one in mine], data, part, fit, rows, seed, own)
         told = provenance(table, seed) if not told or part == split else told
         for one in mine:
-            source = fitted if _loads(one.metric) and _loads(one.metric).predicts else table
+            cls = registry().loaded("metric", one.metric)
+            source = fitted if cls is not None and cls.predicts else table
             settings = {**given[one.metric], **one.settings}
-            for _, place in places.settings(_loads(one.metric).Config, settings) if settings else ():
+            for _, place in places.settings(cls.Config, settings) if settings else ():
                 places.name(place)
             size = " x ".join(f"{n:,}" for n in source.codes.shape)
             with told_if_slow(f"scoring {one.label}: codes {size}{_repeats(repeats)}", SLOW):
@@ -296,7 +296,7 @@ def _tables(
         table = model
     else:
         assert data is not None
-        loaded = [metric for name in names if (metric := _loads(name)) is not None]
+        loaded = [metric for name in names if (metric := registry().loaded("metric", name)) is not None]
         reading = [metric for metric in loaded if metric.needs_codes and (has_truth(data) or not metric.labelled)]
         coded = bool(reading) and can(model, "encode")
         table = (
@@ -326,19 +326,11 @@ def own_words() -> frozenset[str]:
     return (frozenset(inspect.signature(evaluate).parameters) | {"on_error"}) - {"options"}
 
 
-def _loads(name: str) -> Any:
-    """The class of a metric; None for one that cannot be imported, which fails alone later on."""
-    try:
-        return registry().find("metric", name).load()
-    except DistkError:
-        return None
-
-
 def _share_out(names: list[str], options: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Each metric's own options, and for those that know an option but not its value, what is said about it."""
     given: dict[str, dict[str, Any]] = {name: {} for name in names}
     passed_over: dict[str, str] = {}
-    known = {name: set(hints(cls.Config)) for name in names if (cls := _loads(name)) is not None}
+    known = {name: set(hints(cls.Config)) for name in names if (cls := registry().loaded("metric", name)) is not None}
     for option, value in options.items():
         metric, _, key = option.rpartition(".")
         metrics = [registry().find("metric", metric).name] if metric else names

@@ -273,6 +273,13 @@ class Registry:
             raise self._unknown(kind, name)
         return claims[0]
 
+    def loaded(self, kind: str, name: str) -> Any:
+        """What `find` and `load` give; None where nothing of this name can be had, for those who go on without it."""
+        try:
+            return self.find(kind, name).load()
+        except DistkError:
+            return None
+
     def _unknown(self, kind: str, name: str) -> DistkError:
         broken = [p for p in self.plugins.values() if p.error and not p.disabled]
         known = [n for n, claims in self._names[kind].items() if claims]

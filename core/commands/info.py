@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,8 +43,9 @@ def _scores(path: Path) -> list[dict[str, Any]]:
 
 def _headline(metric: str, values: Mapping[str, Any]) -> str | None:
     """The key of a result that stands for its metric; the first number where the metric is not installed here."""
-    with contextlib.suppress(DistkError):
-        return str(registry().find("metric", metric).load().headline)
+    cls = registry().loaded("metric", metric)
+    if cls is not None:
+        return str(cls.headline)
     return next((key for key, value in values.items() if isinstance(value, float)), None)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from distk import console
 from distk.console import counted
-from distk.errors import DistkError
 from distk.meaning import ARROWS
 from distk.metric import Picture
 from distk.registry import registry
@@ -115,7 +114,8 @@ def _lines(name: str, values: dict[str, Any]) -> list[dict[str, Any]]:
     chance = values.get("baseline", {}).get("mean", {})
     reach = values.get("interval", {}).get("of", {})
     found = []
-    for key, value in _numbers(values, _headline(values.get("metric", name))).items():
+    cls = registry().loaded("metric", values.get("metric", name))
+    for key, value in _numbers(values, "" if cls is None else cls.headline).items():
         told = meaning.get(key, {})
         expected = told.get("chance", "")
         found.append(
@@ -135,17 +135,8 @@ def _lines(name: str, values: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _measures(name: str) -> str:
-    try:
-        return str(registry().find("metric", name).load().measures) or OTHER
-    except DistkError:
-        return OTHER
-
-
-def _headline(name: str) -> str:
-    try:
-        return str(registry().find("metric", name).load().headline)
-    except DistkError:
-        return ""
+    cls = registry().loaded("metric", name)
+    return OTHER if cls is None else str(cls.measures) or OTHER
 
 
 def _side_by_side(metrics: dict[str, dict[str, Any]]) -> None:

@@ -123,10 +123,8 @@ def _of_model(
 
 
 def _reads_codes(name: str) -> bool:
-    try:
-        return bool(registry().find("metric", name).load().needs_codes)
-    except DistkError:  # it will be a row with its reason
-        return True
+    cls = registry().loaded("metric", name)
+    return cls is None or bool(cls.needs_codes)  # what cannot be loaded will be a row with its reason
 
 
 def _subject(on: OnRows, codes: Path | None, split: str, result: dict[str, Any]) -> str:

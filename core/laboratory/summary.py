@@ -214,18 +214,14 @@ def _names(records: Sequence[Record], metrics: Sequence[str]) -> list[str]:
 
 
 def _headline(metric: str) -> str:
-    try:
-        return str(registry().find("metric", metric).load().headline)
-    except DistkError:
-        return ""
+    cls = registry().loaded("metric", metric)
+    return "" if cls is None else str(cls.headline)
 
 
 def _lower_is_better(name: str) -> bool:
     metric, _, key = name.partition(".")
-    try:
-        meaning = registry().find("metric", metric).load().meaning(key)
-    except DistkError:
-        return False
+    cls = registry().loaded("metric", metric)
+    meaning = None if cls is None else cls.meaning(key)
     return meaning is not None and meaning.better == "lower"
 
 

@@ -55,11 +55,8 @@ def sage(
 class _Game:
     """The error [K] of a black box on some rows when a set of the codes is known."""
 
-    def __init__(
-        self, predict: Predict, x: Tensor, y: Tensor, others: Tensor, columns: list[list[int]] | None = None
-    ) -> None:
-        self.predict, self.x, self.y, self.others = predict, x, y, others
-        self.columns = [[m] for m in range(x.shape[1])] if columns is None else columns
+    def __init__(self, predict: Predict, x: Tensor, y: Tensor, others: Tensor, columns: list[list[int]]) -> None:
+        self.predict, self.x, self.y, self.others, self.columns = predict, x, y, others, columns
 
     def error(self, known: tuple[int, ...] | list[int] | range) -> Tensor:
         mixed = self.others.repeat(len(self.x), 1, 1)  # [rows, others, D]
