@@ -267,7 +267,7 @@ def test_dci_gbt_agrees_with_scikit_learn(kind: str, rng: np.random.Generator) -
     c, f = _hard(kind, rng, 900)
     fast, exact = fn.dci(c, f), fn.dci(c, f, exact=True)
     # Both try the same splits; where two are equally good for training, which is common among 600 rows of two classes,
-    # they may go different ways. Over 49 seeds of the three kinds the accuracies, of 300 test rows and two factors, differed
+    # they may go different ways. Over 49 seeds of three kinds the accuracies, of 300 test rows and 2 factors, differed
     # by 1.8 of 600 (root of the mean square, of noise), D and C by 0.003: six and five times that.
     for key in ("disentanglement", "completeness"):
         assert fast[key] == pytest.approx(exact[key], abs=0.015)
