@@ -109,7 +109,7 @@ def dci(
             fit.importance[:, k], fit.train[k], fit.test[k] = found
     else:
         kept, dropped = checks.varying(f)
-        labels = checks.Labels(f, [], kept, f.shape[1], dropped)
+        labels = checks.Labels([], [], kept, f.shape[1], dropped)
         fitted: Mapping[str, Callable[[Tensor, Tensor, Tensor, Tensor, list[int]], _Columns]] = {
             "lasso": lambda x, y, xt, yt, of: _lasso(x, y, xt, yt, alpha),
             "mlp": lambda x, y, xt, yt, of: _network(x, y, xt, yt, seed, hidden, owner),
@@ -255,7 +255,7 @@ def _boosted(
 
     def parts(k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rows, asked = labels.take(k), checks.present(f_test[:, labels.kept[k]])
-        return x[rows], labels.index[rows, k], x_test[asked], y_test[asked, k]
+        return x[rows], labels.of(k, rows), x_test[asked], y_test[asked, k]
 
     def fast(k: int) -> tuple[np.ndarray, float, float]:
         if labels.kept[k] in regress:

@@ -132,7 +132,7 @@ def info_mec(
     both cross-entropies are those of the rows that it was fitted to. Keys: infom, infoc, infoe, infoe_pruned, nmi
     [D, K], infoe_per_factor [K], codes_used. infom needs 2 factors and infoc 2 active codes, else NaN.
     """
-    c, f = checks.paired(codes, factors, gaps=True)
+    c, f = checks.paired(codes, factors, gaps=True, own=True)
     if neighbours < 1:
         raise ValueError(f"neighbours must be at least 1, got {neighbours}")
     labels = checks.discrete(f, factor_bins)
@@ -174,19 +174,18 @@ def info_mec(
 
 def _active(codes: Tensor, indices: Tensor) -> Tensor:
     """Mask [D] of the codes that take part: continuous ones by their range, discrete ones that vary at all."""
-    span = codes.amax(0) - codes.amin(0)
+    span = codes.amax(0).double() - codes.amin(0).double()
     widest = span[~indices].max() if bool((~indices).any()) else span.new_zeros(())
     return (span > 0) & (indices | (span >= widest / 20))
 
 
 def _counted_information(x: Tensor, labels: Labels) -> Tensor:
     """I(c_d; F_k) / H(F_k) of class indices x [n, D] by counting, [D, K']."""
-    columns = [column.unique(return_inverse=True)[1] for column in x.T]
+    takes = [(labels.take(k), k, s) for k, s in enumerate(labels.sizes)]
     rows = []
-    for column in columns:
-        size = int(column.max()) + 1
-        takes = [(labels.take(k), k, s) for k, s in enumerate(labels.sizes)]
-        tables = [contingency(column[rows], labels.index[rows, k], (size, s)) for rows, k, s in takes]
+    for values, column in (checks.levels(own) for own in x.T):
+        size = len(values)
+        tables = [contingency(column[rows], labels.columns[k][rows], (size, s)) for rows, k, s in takes]
         rows.append(torch.stack([mutual_information(t) / entropy(t.sum(0)) for t in tables]))
     return torch.stack(rows)
 
@@ -202,13 +201,13 @@ def _probe_gains(codes: Tensor, wanted: Tensor, indices: Tensor, labels: Labels)
     smooth, counted = wanted & ~indices, wanted & indices
     if not labels.partial and not bool(counted.any()):
         whole = Standardised.of(_columns(codes, smooth))
-        gains = [_probe_gain(whole, labels.index[:, k], size) for k, size in enumerate(labels.sizes)]
+        gains = [_probe_gain(whole, labels.of(k), size) for k, size in enumerate(labels.sizes)]
         return torch.tensor(gains, dtype=torch.float64)
-    parts = [checks.standardise(_columns(codes, smooth))[0]] if bool(smooth.any()) else []
-    parts += [(column[:, None] == classes(column)).to(codes.dtype) for column in codes[:, counted].T]
+    parts = [checks.standardise(_columns(codes, smooth).double())[0]] if bool(smooth.any()) else []
+    parts += [(column[:, None] == classes(column)).double() for column in codes[:, counted].T]
     x = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
     takes = [(labels.take(k), k, size) for k, size in enumerate(labels.sizes)]
-    gains = [_probe_gain(x[rows], labels.index[rows, k], size) for rows, k, size in takes]
+    gains = [_probe_gain(x[rows], labels.of(k, rows), size) for rows, k, size in takes]
     return torch.tensor(gains, dtype=torch.float64)
 
 
@@ -229,14 +228,14 @@ def _normalised_information(x: Tensor, labels: Labels, neighbours: int, seed: in
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for d in range(x.shape[1]):
-        column = x[:, d]
+        column = x[:, d].double().contiguous()
         if len(column.unique()) < len(column):  # equal values: part them, as scikit-learn does
             noise = torch.randn(len(column), generator=generator, dtype=torch.float64).to(x.device)
             column = column + 1e-10 * column.abs().mean() * noise
         row = []
         for k, size in enumerate(labels.sizes):
             known = labels.take(k)
-            y = labels.index[known, k]
+            y = labels.of(k, known)
             mutual = knn_information(column[known], y, size, neighbours)
             row.append(mutual.clamp_min(0) / entropy(torch.bincount(y, minlength=size).double()))
         rows.append(torch.stack(row))
@@ -283,5 +282,5 @@ def _probe_gain(x: Tensor | Standardised, y: Tensor, classes: int) -> float:
     counts = torch.bincount(y, minlength=classes).double()
     weight = (len(y) / (classes * counts))[y]
     model = logistic_regression(x, y, classes, c=float("inf"), sample_weight=weight)
-    nll = -model.logits(x).log_softmax(1).gather(1, y[:, None])[:, 0]
+    nll = torch.cat([-some.log_softmax(1).gather(1, y[rows, None])[:, 0] for rows, some in model.parts(x)])
     return 1 - float(nll.mean()) / math.log(classes)

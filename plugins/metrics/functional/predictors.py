@@ -58,7 +58,7 @@ def sap(
         if column in regress:
             columns.append(_squared_correlation(c[rows], f[rows, column, None], discrete)[:, 0])
             continue
-        seen, y = c[rows], labels.index[rows, k]
+        seen, y = c[rows], labels.of(k, rows)
         asked = checks.present(ft[:, column])
         other, truth = ct[asked], test[asked, k]
         accuracy = c.new_zeros(c.shape[1])
@@ -94,7 +94,7 @@ def _sap_continuous(c: Tensor, f: Tensor, discrete: Sequence[int], kinds: Kinds)
         scores.append(_squared_correlation(c[rows], wanted, discrete).mean(1, keepdim=True))
     matrix = torch.cat(scores, 1)
     gaps = _gaps(matrix)
-    labels = checks.Labels(f, [], kept, f.shape[1], dropped)
+    labels = checks.Labels([], [], kept, f.shape[1], dropped)
     result = {
         "sap": float(gaps.mean()),
         "sap_per_factor": labels.widen(gaps),
@@ -168,7 +168,7 @@ def explicitness(
     rows = []
     for k, size in enumerate(labels.sizes):
         known, asked = labels.take(k), checks.present(ft[:, labels.kept[k]])
-        seen = x[known], labels.index[known, k]
+        seen = x[known], labels.of(k, known)
         model = logistic_regression(*seen, size)
         present = torch.isin(torch.arange(size, device=c.device), test[asked, k])
         rows.append([_macro_auc(model, *pair, present) for pair in (seen, (xt[asked], test[asked, k]))])
@@ -236,7 +236,7 @@ def downstream(
             continue
         found = []
         for k, (take, ask) in enumerate(zip(takes, asked, strict=True)):
-            few = c[take][:count], labels.index[take, k][:count]
+            few = c[take][:count], labels.of(k, take)[:count]
             found.append(_few_label_accuracy(*few, ct[ask], test[ask, k], model, exact, seed))
         rows.append(found)
     accuracy = torch.tensor(rows, dtype=torch.float64)

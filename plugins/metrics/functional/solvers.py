@@ -14,6 +14,7 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+from .blocks import centred_squares, mean, parts, room, spans
 from .checks import Labels
 
 CHUNK = 1 << 22  # elements of the largest temporary (32 MB in float64)
@@ -22,16 +23,14 @@ CHUNK = 1 << 22  # elements of the largest temporary (32 MB in float64)
 def contingency(a: Tensor, b: Tensor, sizes: tuple[int, int]) -> Tensor:
     """Joint counts of class indices.
 
-    a: int64 [n, D] (or [n]) with values below sizes[0]; b: int64 [n] with values below sizes[1].
-    Returns float64 [D, A, B] (or [A, B]).
+    a: whole numbers [n, D] (or [n]) below sizes[0]; b: whole numbers [n] below sizes[1]. Returns float64 [D, A, B] (or
+    [A, B]).
     """
     codes = a[:, None] if a.ndim == 1 else a
     d, (rows, cols) = codes.shape[1], sizes
     offset = torch.arange(d, device=codes.device) * rows
     counts = torch.zeros(d * rows * cols, dtype=torch.float64, device=codes.device)
-    step = max(1, CHUNK // 16 // d)  # three of these live at a time
-    for start in range(0, len(codes), step):
-        at = slice(start, start + step)
+    for at in spans(len(codes), d, room(codes)):
         index = (codes[at] + offset).mul_(cols).add_(b[at, None])
         counts += torch.bincount(index.reshape(-1), minlength=counts.numel())
     table = counts.view(d, rows, cols)
@@ -63,33 +62,37 @@ class Standardised(NamedTuple):
     def of(x: Tensor) -> Standardised:
         """As `checks.standardise` makes of a table: constant columns become 0."""
         low, high = x.aminmax(dim=0)
-        total = sum((part.sum(0) for part in x.split(_block(x))), x.new_zeros(x.shape[1]))
-        mean = total / len(x)
-        square = sum(((part - mean).square_().sum(0) for part in x.split(_block(x))), torch.zeros_like(mean))
-        sd = (square / len(x)).sqrt()
-        return Standardised(x, mean, torch.where(high > low, 1 / sd.clamp_min(torch.finfo(sd.dtype).tiny), 0.0))
+        center = mean(x)
+        sd = (centred_squares(x, center) / len(x)).sqrt()
+        return Standardised(x, center, torch.where(high > low, 1 / sd.clamp_min(torch.finfo(sd.dtype).tiny), 0.0))
+
+    def like(self, other: Tensor) -> Standardised:
+        """Other rows [m, D], read in the same way."""
+        return self._replace(x=other)
 
     def blocks(self) -> Iterator[Tensor]:
-        """Rows of the table as they are read, in order."""
-        for part in self.x.split(_block(self.x)):
+        """Rows of the table as they are read, in order, float64."""
+        for part in parts(self.x):
             yield (part - self.mean).mul_(self.scale)
 
 
-def _block(x: Tensor) -> int:
-    """Rows of a table [n, D] that are looked at together: 32 MiB of float64."""
-    return max(1, CHUNK // x.shape[1])
-
-
 class LinearClassifier(NamedTuple):
-    """weight [D, S] and bias [S]; `logits(x)` is [n, S]."""
+    """weight [D, S] and bias [S]; `logits(x)` is [n, S], `parts(x)` gives them with their rows, some at a time."""
 
     weight: Tensor
     bias: Tensor
 
     def logits(self, x: Tensor | Standardised) -> Tensor:
-        if isinstance(x, Standardised):
-            return torch.cat([part @ self.weight + self.bias for part in x.blocks()])
-        return x @ self.weight + self.bias
+        table = x.x if isinstance(x, Standardised) else x
+        found = torch.empty(len(table), len(self.bias), dtype=self.bias.dtype, device=table.device)
+        for rows, some in self.parts(x):
+            found[rows] = some
+        return found
+
+    def parts(self, x: Tensor | Standardised) -> Iterator[tuple[slice, Tensor]]:
+        at = 0
+        for part in x.blocks() if isinstance(x, Standardised) else parts(x):
+            yield slice(at, at := at + len(part)), part @ self.weight + self.bias
 
 
 def logistic_regression(
@@ -104,7 +107,7 @@ def logistic_regression(
 ) -> LinearClassifier:
     """Multinomial logistic regression: minimises c * sum_i w_i CE_i + 1/2 ||W||^2, intercept not penalised.
 
-    x: float64 [n, D], as it is or standardised on the way; y: int64 [n] in 0..classes-1. Two classes share one weight
+    x: [n, D], as it is or standardised on the way; y: whole numbers [n] in 0..classes-1. Two classes share one weight
     vector, as in scikit-learn. Rows are read in blocks, so that memory does not grow with them.
     `c=inf` drops the penalty. L-BFGS (history 10) on the host drives loss and gradient on x's device; it
     stops when the gradient of the MEAN loss is below `tol` in max-norm, which is scikit-learn's rule, so that
@@ -115,22 +118,23 @@ def logistic_regression(
 
     table = x.x if isinstance(x, Standardised) else x
     n, d = table.shape
-    weight = torch.ones(n, dtype=table.dtype, device=table.device) if sample_weight is None else sample_weight
-    total = float(weight.sum())
+    total = float(n if sample_weight is None else sample_weight.sum())
     penalty = 0.0 if c == float("inf") else 1.0 / (c * total)
     columns = 1 if classes == 2 else classes
-    size = _block(table)
-    shares, owns = (weight / total)[:, None].split(size), y[:, None].split(size)
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
         t = torch.from_numpy(theta).to(table.device).view(d + 1, columns)
         value, gradient = 0.5 * penalty * t[:d].square().sum(), torch.zeros_like(t)
-        blocks = x.blocks() if isinstance(x, Standardised) else x.split(size)
-        for part, own, share in zip(blocks, owns, shares, strict=True):
+        at = 0
+        for part in x.blocks() if isinstance(x, Standardised) else parts(x):
+            here = slice(at, at := at + len(part))
+            own = y[here, None].long()
+            share = part.new_full((len(part), 1), 1 / total)
+            share = share if sample_weight is None else share.mul_(sample_weight[here, None])
             logits = torch.addmm(t[d], part, t[:d])
             # Only the entry of an item's own class is touched where the others' would be multiplied by zero.
             if columns == 1:
-                target = own.to(table.dtype)
+                target = own.to(part.dtype)
                 nll = torch.nn.functional.softplus(logits).sub_(target * logits)
                 g = logits.sigmoid_().sub_(target).mul_(share)
             else:
@@ -308,18 +312,27 @@ def lasso_gram(gram: Tensor, target: Tensor, alpha: float, tol: float = 1e-10, m
 
 
 def average_ranks(x: Tensor) -> Tensor:
-    """Ranks 1..n of every column of x [n, M]; ties share their average rank."""
-    n = len(x)
-    ordered, order = x.sort(0)
-    position = torch.arange(n, device=x.device)[:, None].expand_as(order)
-    new = torch.ones_like(order, dtype=torch.bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    first = torch.where(new, position, 0).cummax(0).values
-    last_of_run = torch.ones_like(new)
-    last_of_run[:-1] = new[1:]
-    last = torch.where(last_of_run, position, n - 1).flip(0).cummin(0).values.flip(0)
-    ranks = torch.empty_like(x, dtype=torch.float64)
-    return ranks.scatter_(0, order, (first + last).double() / 2 + 1)
+    """Ranks 1..n of every column of x [n, M], float64; ties share their average rank."""
+    ranks = torch.empty(x.shape, dtype=torch.float64, device=x.device)
+    for m in range(x.shape[1]):
+        order, sorted_ranks = ranked(x[:, m])
+        ranks[order, m] = sorted_ranks
+    return ranks
+
+
+def ranked(column: Tensor) -> tuple[Tensor, Tensor]:
+    """(order int64 [n], ranks float64 [n]): the rows of a column [n] by growing value, and their ranks 1..n in that
+    order; ties share their average rank."""
+    ordered, order = column.sort()
+    new = torch.ones(len(column), dtype=torch.bool, device=column.device)
+    torch.ne(ordered[1:], ordered[:-1], out=new[1:])
+    del ordered  # before the ranks: a column less at the peak
+    if bool(new.all()):
+        return order, torch.arange(1, len(column) + 1, dtype=torch.float64, device=column.device)
+    run = new.cumsum(0, dtype=torch.int32).sub_(1)
+    size = torch.bincount(run).double()
+    middle = size.cumsum(0).sub_(size.sub_(1).div_(2))  # of the first and the last rank of each run
+    return order, middle[run]
 
 
 def auc(scores: Tensor, positive: Tensor) -> Tensor:
@@ -330,10 +343,11 @@ def auc(scores: Tensor, positive: Tensor) -> Tensor:
     mask = positive.expand_as(scores)
     n_pos = mask.sum(0).double()
     n_neg = len(scores) - n_pos
-    step = max(1, CHUNK // 16 // max(1, len(scores)))  # ranks take ten times their column
-    columns = torch.arange(scores.shape[1], device=scores.device).split(step)
-    sums = [(average_ranks(scores[:, at]) * mask[:, at]).sum(0) for at in columns]
-    return (torch.cat(sums) - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
+    sums = torch.zeros_like(n_pos)
+    for m in range(scores.shape[1]):
+        order, ranks = ranked(scores[:, m])
+        sums[m] = (ranks * mask[order, m]).sum()  # sums of halves: exact in any order
+    return (sums - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
 
 
 def class_aucs(scores: Tensor, labels: Labels) -> list[Tensor]:
@@ -350,23 +364,23 @@ def class_aucs(scores: Tensor, labels: Labels) -> list[Tensor]:
 
 
 def _areas(scores: Tensor, labels: Labels, factors: Sequence[int], rows: Tensor | slice) -> list[Tensor]:
-    index = [labels.index[rows, k] for k in factors]
+    index = [labels.columns[k][rows] for k in factors]
     sizes = [labels.sizes[k] for k in factors]
     # Whole from the start: small pieces between the ranks would keep the memory of those from being used again.
-    sums = [scores.new_zeros(scores.shape[1], size, dtype=torch.float64) for size in sizes]
+    sums = [torch.zeros(scores.shape[1], size, dtype=torch.float64, device=scores.device) for size in sizes]
     for m, column in enumerate(scores.T if factors else ()):
-        ranks = average_ranks(column[rows, None])[:, 0]
+        order, ranks = ranked(column[rows])
         for own, values, size in zip(sums, index, sizes, strict=True):
-            own[m] = torch.bincount(values, ranks, minlength=size)  # sums of halves: exact in any order
+            own[m] = torch.bincount(values[order], ranks, minlength=size)  # sums of halves: exact in any order
     counts = [torch.bincount(values, minlength=size).double() for values, size in zip(index, sizes, strict=True)]
     return [(s - c * (c + 1) / 2) / (c * (c.sum() - c)) for s, c in zip(sums, counts, strict=True)]
 
 
 def covariance(x: Tensor) -> Tensor:
-    """Covariance (ddof=1) of the columns of x [n, D] as [D, D], without a centred copy of the table."""
-    mean = x.mean(0)
-    total = x.new_zeros(x.shape[1], x.shape[1])
-    for part in x.split(max(1, CHUNK // 16 // x.shape[1])):
-        centred = part - mean
+    """Covariance (ddof=1) float64 of the columns of x [n, D] as [D, D], without a centred copy of the table."""
+    center = mean(x)
+    total = center.new_zeros(x.shape[1], x.shape[1])
+    for part in parts(x):
+        centred = part - center
         total.addmm_(centred.T, centred)
     return total / (len(x) - 1)

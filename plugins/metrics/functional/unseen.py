@@ -156,7 +156,7 @@ def _unmet(tested: Tensor, met: Tensor) -> tuple[Tensor, int]:
 
 def _given(labels: checks.Labels, unseen: Tensor, train: int, generator: torch.Generator) -> _Trial:
     """One trial over all factors, whose unseen rows are those given."""
-    count = len(labels.index)
+    count = len(labels.columns[0])
     order = torch.randperm(count, generator=generator).to(unseen.device)
     cut = min(train, 2 * count // 3)
     return _Trial(order[:cut], order[cut : cut + train], unseen, list(range(len(labels.kept))))
@@ -174,8 +174,8 @@ def _kept_back(labels: checks.Labels, share: float, train: int, generator: torch
         for b in range(a + 1, count):
             if min(labels.sizes[a], labels.sizes[b]) < FEWEST:
                 continue
-            hidden = withheld(labels.sizes[a], labels.sizes[b], share, generator).to(labels.index.device)
-            mask = hidden[labels.index[:, a], labels.index[:, b]]
+            hidden = withheld(labels.sizes[a], labels.sizes[b], share, generator).to(labels.columns[a].device)
+            mask = hidden[labels.of(a), labels.of(b)]
             cells += int(hidden.sum())
             open_rows = (~mask).nonzero()[:, 0]
             open_rows = open_rows[torch.randperm(len(open_rows), generator=generator).to(open_rows.device)]
