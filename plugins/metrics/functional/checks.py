@@ -320,7 +320,7 @@ def stand_ins(factors: Tensor, continuous: Sequence[int]) -> Tensor:
     columns = list(continuous)
     if not columns:
         return factors
-    factors = factors.clone()
+    factors = factors.double().clone() if factors.dtype == torch.float64 else factors.double()
     given = factors[:, columns]
     factors[:, columns] = (given > given.nanmean(0)).to(factors.dtype).masked_fill_(given.isnan(), torch.nan)
     return factors
