@@ -20,9 +20,10 @@ def class_columns(codes: Tensor, discrete: bool | Sequence[int]) -> Tensor:
         mask[:] = True
     elif discrete is not False:
         mask[list(discrete)] = True
-    broken = mask & (codes != codes.round()).any(0)
-    if bool(broken.any()):
-        first = Column("code", int(broken.nonzero()[0]))
+    said = mask.nonzero()[:, 0].tolist() if codes.is_floating_point() else []
+    broken = [d for d in said if bool((codes[:, d] != codes[:, d].round()).any())]
+    if broken:
+        first = Column("code", broken[0])
         raise Unfit("{} is said to be discrete, but has values between whole numbers", first)
     return mask
 
