@@ -12,8 +12,8 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
 from distk.plugins.metrics import functional as fn
-from distk.plugins.metrics.functional.solvers import average_ranks
 from distk.plugins.metrics.functional.probes import mlp
+from distk.plugins.metrics.functional.solvers import average_ranks
 
 
 def _split(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

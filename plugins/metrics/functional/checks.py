@@ -258,16 +258,21 @@ def discrete(
 
 def _not_continuous(factors: Tensor) -> None:
     """Raise Unfit that names the first column [n, K] with a value between whole numbers."""
-    fractional = torch.zeros(factors.shape[1], dtype=torch.bool, device=factors.device)
-    for part in parts(factors) if factors.is_floating_point() else ():
-        fractional |= ((part != part.round()) & ~part.isnan()).any(0)
-    if bool(fractional.any()):
-        raise Unfit(
-            "{} is continuous but this score needs discrete factors: cut it with {}, or use dci with {}",
-            Column("factor", int(fractional.nonzero()[0])),
-            Argument("factor_bins", "--bins N"),
-            Argument("predictor='lasso'", "--predictor lasso (predictor=lasso)"),
-        )
+    for k in range(factors.shape[1]):
+        if fractional(factors[:, k]):
+            raise Unfit(
+                "{} is continuous but this score needs discrete factors: cut it with {}, or use dci with {}",
+                Column("factor", k),
+                Argument("factor_bins", "--bins N"),
+                Argument("predictor='lasso'", "--predictor lasso (predictor=lasso)"),
+            )
+
+
+def fractional(column: Tensor) -> bool:
+    """Whether a column [n] has a value between whole numbers; NaN is none."""
+    return column.is_floating_point() and any(
+        bool(((part != part.round()) & ~part.isnan()).any()) for part in parts(column)
+    )
 
 
 def levels(column: Tensor) -> tuple[Tensor, Tensor]:
@@ -368,7 +373,7 @@ def labels_1d(array: Array, name: str) -> Tensor:
     x = matrix(array, name, min_rows=1, own=True)
     if x.shape[1] != 1:
         raise ValueError(f"{name} must be one column of labels, got shape {tuple(x.shape)}")
-    if any(bool((part != part.round()).any()) for part in parts(x) if x.is_floating_point()):
+    if fractional(x[:, 0]):
         raise ValueError(f"{name} must hold class indices, found fractional values")
     return levels(x[:, 0])[1].long()
 

@@ -11,10 +11,11 @@ from torch import Tensor
 from . import blocks, checks
 from .boosting import gradient_boosting
 from .checks import Array, Result
+from .hinge import Ordered, hinge_machines
 from .indicators import indicators, read
 from .quantities import Kinds, targets
 from .sentences import Columns, Sentence
-from .solvers import LinearClassifier, Ordered, Standardised, auc, hinge_machines, logistic_regression
+from .solvers import LinearClassifier, Standardised, auc, logistic_regression
 
 
 def sap(

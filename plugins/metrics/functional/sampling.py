@@ -105,7 +105,7 @@ class TableSampler:
         columns = []
         for k in range(self.factors):
             column = table[:, k : k + 1]
-            if column.is_floating_point() and bool((column != column.round()).any()):
+            if checks.fractional(column[:, 0]):
                 column = checks.equal_width(column, column.amin(0), column.amax(0), CONTINUOUS_BINS)
                 told = Sentence(f"{{}} is continuous: cut into {CONTINUOUS_BINS} bins", self._mention(k))
                 self.reasons[Sentence("{}", self._mention(k))] = told

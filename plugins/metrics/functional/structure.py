@@ -65,16 +65,11 @@ def _coarse(factors: Tensor, bins: int) -> Tensor:
     for k in range(factors.shape[1]):
         rows = checks.present(factors[:, k])
         column = factors[rows, k, None]
-        if len(column) and (_fractional(column) or _many(column, bins)):
+        if len(column) and (checks.fractional(column[:, 0]) or _many(column, bins)):
             cut = factors.double().clone() if cut is factors else cut
             index = checks.equal_width(column, column.amin(0), column.amax(0), bins)
             cut[rows, k] = index[:, 0].to(cut.dtype)
     return cut
-
-
-def _fractional(column: Tensor) -> bool:
-    """Whether a column [n, 1] has a value between whole numbers."""
-    return column.is_floating_point() and any(bool((part != part.round()).any()) for part in blocks.parts(column))
 
 
 def _many(column: Tensor, bins: int) -> bool:
