@@ -63,7 +63,7 @@ def test_recall_brute_force(rng: np.random.Generator, metric: str, monkeypatch: 
     emb = rng.normal(size=(n, 3))
     labels = rng.integers(0, 12, n)
     labels[5] = 99  # an item without a match
-    monkeypatch.setattr(neighbours, "CHUNK", 1000)
+    monkeypatch.setattr(neighbours, "MOST", 1000)
     ours = fn.recall_at_k(emb, labels, ks=(1, 3, 10), metric=metric)
     e = emb / np.linalg.norm(emb, axis=1, keepdims=True) if metric == "cosine" else emb
     hits = dict.fromkeys((1, 3, 10), 0)

@@ -21,15 +21,21 @@ def room(x: Tensor) -> int:
     return GPU if x.device.type != "cpu" else min(MOST, max(LEAST, x.numel() // 16))
 
 
-def spans(rows: int, width: int, numbers: int) -> Iterator[slice]:
-    """Slices over so many rows in order, of which each takes `width` of the `numbers` that may be held."""
-    step = max(1, numbers // max(1, width))
+def spans(rows: int, width: int, held: int) -> Iterator[slice]:
+    """Slices over so many rows in order, of which each takes `width` of the numbers that may be held."""
+    step = max(1, held // max(1, width))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def parts(x: Tensor) -> Iterator[Tensor]:
-    """The rows of x [n] or [n, D] in order, some at a time, as float64; a view where they are."""
-    return (x[at].double() for at in spans(len(x), x[:1].numel(), room(x)))
+    """The rows of x [n] or [n, D] in order, some at a time, as `numbers`."""
+    return (numbers(x[at]) for at in spans(len(x), x[:1].numel(), room(x)))
+
+
+def numbers(part: Tensor) -> Tensor:
+    """Rows as float64, one after the other in memory: sums are then the same to the last bit whatever the type and the
+    order of a table. A view where they are so already."""
+    return part.double().contiguous()
 
 
 def whole_numbers(count: int) -> torch.dtype:

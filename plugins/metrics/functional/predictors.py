@@ -120,7 +120,7 @@ def _squared_correlation(c: Tensor, f: Tensor, discrete: Sequence[int] = ()) -> 
     variance, target_variance = (blocks.centred_squares(*pair) / (n - 1) for pair in ((c, center), (f, middle)))
     product = torch.zeros(len(center), len(middle), dtype=torch.float64, device=c.device)
     for at in blocks.spans(n, c.shape[1] + f.shape[1], blocks.room(c)):
-        product.addmm_((c[at].double() - center).T, f[at].double() - middle)
+        product.addmm_((blocks.numbers(c[at]) - center).T, blocks.numbers(f[at]) - middle)
     square = (product / (n - 1)).square()
     live = (variance > 1e-12)[:, None]
     result = torch.where(live, square / (variance[:, None] * target_variance), torch.zeros_like(square))

@@ -14,7 +14,7 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-from .blocks import centred_squares, mean, parts, room, spans
+from .blocks import centred_squares, mean, numbers, parts, room, spans
 from .checks import Labels
 
 CHUNK = 1 << 22  # elements of the largest temporary (32 MB in float64)
@@ -72,7 +72,7 @@ class Standardised(NamedTuple):
 
     def rows(self, at: slice) -> Tensor:
         """Some rows as they are read, float64."""
-        return (self.x[at].double() - self.mean).mul_(self.scale)
+        return (numbers(self.x[at]) - self.mean).mul_(self.scale)
 
     def blocks(self) -> Iterator[Tensor]:
         """All of them, in order, and enough at a time for `triangle`."""
