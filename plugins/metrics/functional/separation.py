@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from . import checks
+from .blocks import GPU, MOST, spans
 from .checks import Array, Result
-from .solvers import CHUNK
 
 
 def sepin(mean: Array, std: Array, samples: int = 2000, seed: int = 0) -> Result:
@@ -51,13 +51,18 @@ def sepin(mean: Array, std: Array, samples: int = 2000, seed: int = 0) -> Result
 def _mixtures(z: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """log q(z_i) and log q(z without z_i), `[S, D]` each, and log q(z) `[S]`, under the mixture of N posteriors."""
     n, d = mean.shape
-    single, rest, joint = [], [], []
-    constant = std.log() + 0.5 * math.log(2 * math.pi)
-    for part in z.split(max(1, CHUNK // (n * d))):
-        density = -0.5 * ((part[:, None] - mean) / std).square() - constant  # [s, N, D]
-        whole = density.sum(2)
-        joint.append(whole.logsumexp(1))
-        single.append(density.logsumexp(1))
-        rest.append((whole[:, :, None] - density).logsumexp(1))
+    single, rest = (torch.full_like(z, -torch.inf) for _ in range(2))
+    joint = torch.full_like(z[:, 0], -torch.inf)
+    held = MOST if z.device.type == "cpu" else GPU
+    draws = max(1, held // (n * d))
+    for rows in spans(n, d, held):  # the mixture's parts, and the draws: what is held is [draws, rows, D]
+        own, spread = mean[rows], std[rows]
+        constant = spread.log() + 0.5 * math.log(2 * math.pi)
+        for at in spans(len(z), 1, draws):
+            density = -0.5 * ((z[at, None] - own) / spread).square() - constant
+            whole = density.sum(2)
+            joint[at] = torch.logaddexp(joint[at], whole.logsumexp(1))
+            single[at] = torch.logaddexp(single[at], density.logsumexp(1))
+            rest[at] = torch.logaddexp(rest[at], (whole[:, :, None] - density).logsumexp(1))
     log_n = math.log(n)
-    return torch.cat(single) - log_n, torch.cat(rest) - log_n, torch.cat(joint) - log_n
+    return single - log_n, rest - log_n, joint - log_n
