@@ -167,7 +167,11 @@ class Labels:
     @property
     def index(self) -> Tensor:
         """All columns, int64 [n, K']."""
-        return torch.stack(self.columns, 1).long()
+        return self.at(slice(None))
+
+    def at(self, rows: Rows) -> Tensor:
+        """Some rows of all columns, int64 [m, K']."""
+        return torch.stack([column[rows].long() for column in self.columns], 1)
 
     def of(self, factor: int, rows: Rows = slice(None)) -> Tensor:
         """The classes of one of the K' factors, int64 [n]."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import checks
-from .blocks import GPU, MOST, spans
+from .blocks import GPU, MOST, numbers, spans
 from .checks import Array, Result
 
 
@@ -22,16 +22,17 @@ def sepin(mean: Array, std: Array, samples: int = 2000, seed: int = 0) -> Result
     standard_error (of wsepin over the draws). A latent that another one copies has separability 0 but for the
     posteriors' own noise. Raises ValueError for a std that is not above 0.
     """
-    m, s = checks.matrix(mean, "mean"), checks.matrix(std, "std")
+    m, s = checks.matrix(mean, "mean", own=True), checks.matrix(std, "std", own=True)
     if m.shape != s.shape:
         raise ValueError(f"mean has shape {tuple(m.shape)} but std {tuple(s.shape)}")
-    if bool((s <= 0).any()):
+    if bool((s.amin(0) <= 0).any()):
         raise ValueError("std must be above 0 everywhere: a latent without noise has no density")
     generator = torch.Generator().manual_seed(seed)
     row = torch.randint(len(m), (samples,), generator=generator).to(m.device)
     noise = torch.randn(samples, m.shape[1], generator=generator, dtype=torch.float64).to(m.device)
-    z = m[row] + s[row] * noise
-    own = -0.5 * noise.square() - s[row].log() - 0.5 * math.log(2 * math.pi)
+    spread = s[row].double()
+    z = m[row].double() + spread * noise
+    own = -0.5 * noise.square() - spread.log() - 0.5 * math.log(2 * math.pi)
     single, rest, joint = _mixtures(z, m, s)
     separate = own - joint[:, None] + rest
     informed = (own - single).mean(0)
@@ -56,7 +57,7 @@ def _mixtures(z: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor, Ten
     held = MOST if z.device.type == "cpu" else GPU
     draws = max(1, held // (n * d))
     for rows in spans(n, d, held):  # the mixture's parts, and the draws: what is held is [draws, rows, D]
-        own, spread = mean[rows], std[rows]
+        own, spread = numbers(mean[rows]), numbers(std[rows])
         constant = spread.log() + 0.5 * math.log(2 * math.pi)
         for at in spans(len(z), 1, draws):
             density = -0.5 * ((z[at, None] - own) / spread).square() - constant

@@ -65,11 +65,11 @@ def combinations(
     checks.one_of(predictor, ("lr", "gbt"), "predictor")
     if not 0 < share < 1:
         raise ValueError(f"share must be between 0 and 1, got {share}")
-    c, f = checks.paired(codes, factors)
+    c, f = checks.paired(codes, factors, own=True)
     labels = checks.discrete(f)
     generator = torch.Generator().manual_seed(seed)
     if codes_test is not None and factors_test is not None:
-        _, _, ct, ft = checks.split(codes, factors, codes_test, factors_test)
+        _, _, ct, ft = checks.split(codes, factors, codes_test, factors_test, own=True)
         (c, ct), _ = indicators(c, discrete, ct)
         strange = ct, labels.encode(ft)
         met = f if known is None else torch.cat([f, checks.matrix(known, "known").to(f.device)])
@@ -77,9 +77,9 @@ def combinations(
         trials = [_given(labels, unmet.nonzero()[:, 0], train, generator)]
     else:
         (c,), _ = indicators(c, discrete)
-        strange = c, labels.index
+        strange = c, labels
         trials, count = _kept_back(labels, share, train, generator)
-    own = c, labels.index
+    own = c, labels
     sums = torch.zeros(3, len(labels.kept), dtype=torch.float64)
     for trial in trials:
         fitted, seen_rows, unseen_rows = _at(own, trial.fitted), _at(own, trial.seen), _at(strange, trial.unseen)
@@ -106,8 +106,10 @@ def combinations(
     return checks.finish(result, reasons)
 
 
-def _at(table: _Rows, rows: Tensor) -> _Rows:
-    return table[0][rows], table[1][rows]
+def _at(table: tuple[Tensor, checks.Labels | Tensor], rows: Tensor) -> _Rows:
+    """Some rows of codes, float64, and of their classes [m, K]."""
+    codes, labels = table
+    return codes[rows].double(), labels.long()[rows] if isinstance(labels, Tensor) else labels.at(rows)
 
 
 def _accuracies(fitted: _Rows, seen: _Rows, unseen: _Rows, k: int, predictor: str, seed: int) -> tuple[float, float]:
