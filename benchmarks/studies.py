@@ -2,11 +2,12 @@
 
     python benchmarks/studies.py --device cuda --out DIR [--minutes 8] [--jobs 3] [--set train.steps=4] [NAME ...]
 
-Names are those of RUNS, of which all run without any. DIR/NAME is the study's folder, taken up again by the next call;
-DIR/study-NAME.csv its results, ready for results/, and DIR/NAME.html its report. `yelp` and `captions` want the files
-of these corpora in DISTK_DATA (`yelp/`, `imagecaption_li/`); one judge is trained for each, before the study. Captions
-have no test files: the last 500 training captions of each label are dev here, the published dev files are test. Of both
-the first model of every variant rewrites sixty test sentences, DIR/NAME-VARIANT.tsv, a sentence and its rewrite a line.
+Names are those of RUNS, of which all run without any but those that end in `-small`, which are for a processor.
+DIR/NAME is the study's folder, taken up again by the next call; DIR/study-NAME.csv its results, ready for results/, and
+DIR/NAME.html its report. `yelp` and `captions` want the files of these corpora in DISTK_DATA (`yelp/`,
+`imagecaption_li/`); one judge is trained for each, before the study. Captions have no test files: the last 500 training
+captions of each label are dev here, the published dev files are test. Of both the first model of every variant rewrites
+sixty test sentences, DIR/NAME-VARIANT.tsv, a sentence and its rewrite a line.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from pathlib import Path
 RUNS: dict[str, list[str]] = {
     "yelp": ["text-transfer", "--scale", "gpu"],
     "captions": ["text-transfer", "--scale", "gpu"],
+    "yelp-small": ["text-transfer", "--scale", "small"],
+    "captions-small": ["text-transfer", "--scale", "small"],
     "text-transfer": ["text-transfer"],
     "arae": ["arae", "--seeds", "3"],
     "multitask": ["multitask"],
@@ -38,9 +41,16 @@ RUNS: dict[str, list[str]] = {
     "dip": ["dip", "--seeds", "5"],
     "fstat": ["fstat"],
 }
-LIMITS = {"yelp": {"min-count": "5", "max-len": "15"}, "captions": {"min-count": "2", "max-len": "20"}}
+LIMITS = {
+    "yelp": {"min-count": "5", "max-len": "15"},
+    "captions": {"min-count": "2", "max-len": "20"},
+    "yelp-small": {"vocab-size": "2000", "max-len": "7"},
+    "captions-small": {"vocab-size": "2000", "max-len": "15"},
+}
 """What is read of a corpus, beside its folder."""
-RAW = {"captions": {"encoding": "cp1252", "tokenize": "raw"}}
+SMALL = "-small"
+"""How studies end whose networks, and those of their judge, are for one core."""
+RAW = {name: {"encoding": "cp1252", "tokenize": "raw"} for name in ("captions", "captions-small")}
 SHOWN = (3, 60, 120)
 """Lines of a test file from which on ten are rewritten."""
 SAVING = 120
@@ -65,7 +75,7 @@ def distk(*arguments: str, seconds: float | None = None, log: Path | None = None
 def corpus(name: str, out: Path) -> Path:
     """The folder of a corpus with train, dev and test."""
     data = Path(os.environ["DISTK_DATA"])
-    if name == "yelp":
+    if name.startswith("yelp"):
         return data / "yelp"
     made, given = out / "captions-files", data / "imagecaption_li"
     made.mkdir(exist_ok=True)
@@ -83,7 +93,12 @@ def judged(name: str, out: Path, device: str) -> list[str]:
     read = {**LIMITS[name], **RAW.get(name, {})}
     if not judge.exists():
         given = [part for key, value in read.items() for part in ("--set", f"{key}={value}")]
-        sizes = ["--lm-hidden", "256", "--lm-epochs", "4", "--device", device, "--out", str(judge)]
+        sizes = (
+            ["--lm-hidden", "64", "--lm-epochs", "2"]
+            if name.endswith(SMALL)
+            else ["--lm-hidden", "256", "--lm-epochs", "4"]
+        )
+        sizes += ["--device", device, "--out", str(judge)]
         distk("text", "train-evaluator", "--data", "yelp", "--data-dir", str(folder), *given, *sizes)
     settings = {f"data.{key.replace('-', '_')}": value for key, value in read.items()}
     settings |= {"data.dir": str(folder), "options.text.evaluator": str(judge)}
@@ -139,7 +154,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     further = [part for one in given.set for part in ("--set", one)]
     until = time.monotonic() + 60 * given.minutes
-    for name in given.names or RUNS:
+    for name in given.names or [name for name in RUNS if not name.endswith(SMALL)]:
         if (left := until - time.monotonic()) > 1:
             print(study(name, given.out.resolve(), given.device, given.jobs, left, further), flush=True)
         else:

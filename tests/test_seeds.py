@@ -42,7 +42,7 @@ def run(folder: Path, *arguments: str, **environment: str) -> str:
 
 
 def test_what_a_failure_tells_repeats_it(tmp_path: Path) -> None:
-    first = run(tmp_path)
+    first = run(tmp_path, DISTK_TEST_SEED="any")
     told = re.search(r"DISTK_TEST_SEED=(\d+)  test_example.py::test_that_draws", first)
     assert told is not None, first
     again, other = run(tmp_path, DISTK_TEST_SEED=told[1]), run(tmp_path, DISTK_TEST_SEED=str(int(told[1]) ^ 1))
@@ -90,3 +90,10 @@ def test_no_test_draws_what_no_seed_repeats() -> None:
     texts = {p: p.read_text(encoding="utf-8") for p in TESTS.rglob("*.py") if p not in from_here}
     found = [f"{path.relative_to(TESTS)}: {m[0]}" for path, text in texts.items() for m in UNSEEDED.finditer(text)]
     assert found == [], "take the fixture seed, generator or rng, or one of the global generators"
+
+
+def test_without_a_word_every_run_has_the_same_seeds(tmp_path: Path) -> None:
+    """And tests of other names others; `any` takes fresh ones."""
+    runs = [run(tmp_path), run(tmp_path), run(tmp_path, DISTK_TEST_SEED="any")]
+    seeds = [re.findall(r"AssertionError: seed=(\d+)", text)[0] for text in runs]
+    assert seeds[0] == seeds[1] != seeds[2]

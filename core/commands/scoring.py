@@ -10,13 +10,14 @@ import typer
 
 from distk import console
 from distk.asked import Asked, asked
+from distk.cachedcodes import codes_cache
 from distk.codefile import table_from_arrays
 from distk.commands.scorefiles import subject_of, target_of, written
 from distk.commands.scoretable import show
 from distk.commands.shared import UNFIT, OnRows, require, titled, written_to
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
-from distk.evaluation import check_options, codes_cache, own_words
+from distk.evaluation import check_options, own_words
 from distk.evaluation import evaluate as score
 from distk.metric import CodeTable, Picture
 from distk.registry import registry

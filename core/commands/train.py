@@ -270,6 +270,10 @@ def resume(
         ),
     ] = None,
     data_dir: DataDir = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="auto, cpu, cuda or cuda:N; default: as before.", autocompletion=completing.devices),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Continue a run that was stopped or killed, as if it had never been.
@@ -288,6 +292,8 @@ def resume(
     changes = assignments(set_ or [], "train", ["model", "data"])
     if max_time is not None:
         changes.setdefault("train", {})["max_time"] = max_time
+    if device is not None:
+        changes.setdefault("train", {})["device"] = device
     folder = None if data_dir is None else str(data_dir)
     _finished(take_up(path, steps, folder=folder, changes=changes), json)
 

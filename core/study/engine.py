@@ -17,7 +17,7 @@ from distk.study.protocol import Engine, Row, Site, StudyFailed, StudyRun
 from distk.study.recipe import Variant
 from distk.study.store import Store
 from distk.study.watch import Watch, asked
-from distk.training.loop import Interrupted, Stop, stopping
+from distk.training.signals import Interrupted, Stop, stopping
 
 WRITE_EVERY = 2.0
 """Seconds of a runner's rows that a kill may cost."""

@@ -33,8 +33,9 @@ from distk.files import own_file, read_bytes, read_text, write_atomic
 from distk.models import open_model
 from distk.settings import resolve
 from distk.study.signs import FAILURE, NAME, SCORES, working
-from distk.training.loop import Interrupted, resume, train
+from distk.training.loop import resume, train
 from distk.training.replicas import side_by_side
+from distk.training.signals import Interrupted
 
 FORMAT = 1
 FILE, LOG = "job.json", "job.log"

@@ -18,7 +18,8 @@ from distk.registered import Registration
 from distk.registry import registry
 from distk.run import RUNS
 from distk.settings import Settings, resolve
-from distk.study.parse import layered, parse
+from distk.study.layers import layered
+from distk.study.parse import parse
 from distk.study.recipe import Column, Recipe, Variant
 
 SHOWN = ("train.steps", "data.name", "train.log_every", "train.checkpoint_every")

@@ -11,7 +11,7 @@ from distk.config import C, Configured
 from distk.errors import DistkError
 from distk.settings import Settings
 from distk.study.recipe import Variant
-from distk.training.loop import Stop
+from distk.training.signals import Stop
 
 Row = dict[str, Any]
 """`variant`, `seed`, and a number per column; a column that is undefined for a variant is missing or NaN."""

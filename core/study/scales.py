@@ -6,7 +6,8 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from distk.study.parse import SCALABLE, scaled, seeds_of
+from distk.study.layers import scaled
+from distk.study.parse import SCALABLE, seeds_of
 from distk.study.recipe import Recipe, Table
 
 

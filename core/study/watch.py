@@ -18,7 +18,7 @@ from distk.console import counted, note, progress, warn
 from distk.study import job, signs, submitted
 from distk.study.protocol import Ended, Engine
 from distk.study.timing import Left, in_words
-from distk.training.loop import Stop
+from distk.training.signals import Stop
 
 POLL = 0.05
 """Seconds between two looks at the jobs."""

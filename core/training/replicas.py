@@ -34,9 +34,10 @@ from distk.run import Run, new_folder
 from distk.settings import Settings
 from distk.training import forks
 from distk.training.beginning import opened
-from distk.training.loop import Interrupted, Session, Stop, running, start, steps, stopping
+from distk.training.loop import Session, running, start, steps
 from distk.training.parents import end_with_parent
 from distk.training.record import COMMAND, command
+from distk.training.signals import Interrupted, Stop, stopping
 
 
 @dataclass

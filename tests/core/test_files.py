@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 import distk
-from distk import console, evaluation, files
+from distk import cachedcodes, console, files
 from distk.errors import DistkError
 from distk.run import Run
 
@@ -190,7 +190,7 @@ def test_a_planted_cache_of_codes_is_not_believed(run, distk_command, monkeypatc
     again, said = scores(distk_command, run)
     assert "codes: from the cache" in said
     assert again == true
-    cache = evaluation.codes_cache(run.checkpoint)
+    cache = cachedcodes.codes_cache(run.checkpoint)
     assert cache.is_relative_to(tmp_path / "kept")
     held = load_file(cache)
     from safetensors import safe_open
@@ -199,7 +199,7 @@ def test_a_planted_cache_of_codes_is_not_believed(run, distk_command, monkeypatc
         meta = file.metadata()
     held["codes"] = held["factors"][:, :1].double().expand(-1, held["codes"].shape[1]).to(held["codes"].dtype)
     held = {name: value.contiguous() for name, value in held.items()}
-    meta["contents"] = evaluation._contents(held)
+    meta["contents"] = cachedcodes.contents(held)
     (run.path / ".checkpoint.codes.safetensors").write_bytes(to_bytes(held, metadata=meta))
     cache.unlink()
     forged, said = scores(distk_command, run)
@@ -211,7 +211,7 @@ def test_a_planted_cache_of_codes_is_not_believed(run, distk_command, monkeypatc
 def test_an_impossible_cache_is_ignored(run, distk_command, monkeypatch, tmp_path, kind) -> None:
     monkeypatch.setenv("DISTK_CACHE", str(tmp_path / "kept"))
     true, _ = scores(distk_command, run)
-    cache = evaluation.codes_cache(run.checkpoint)
+    cache = cachedcodes.codes_cache(run.checkpoint)
     from safetensors import safe_open
 
     with safe_open(cache, framework="pt") as file:
@@ -227,7 +227,7 @@ def test_an_impossible_cache_is_ignored(run, distk_command, monkeypatch, tmp_pat
             held["codes"] = torch.zeros(len(held["rows"]), 1)
         else:
             held["rows"] = held["rows"] + 10**12
-        meta["contents"] = evaluation._contents(held)
+        meta["contents"] = cachedcodes.contents(held)
         cache.write_bytes(to_bytes(held, metadata=meta))
     again, said = scores(distk_command, run)
     assert again == true
@@ -237,8 +237,8 @@ def test_an_impossible_cache_is_ignored(run, distk_command, monkeypatch, tmp_pat
 def test_codes_that_are_old_are_removed(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("DISTK_CACHE", str(tmp_path))
     (tmp_path / "codes").mkdir()
-    for name, age in (("young", 0), ("old", 2 * evaluation.CODES_KEPT)):
+    for name, age in (("young", 0), ("old", 2 * cachedcodes.CODES_KEPT)):
         (tmp_path / "codes" / f"{name}.safetensors").write_bytes(b"")
         os.utime(tmp_path / "codes" / f"{name}.safetensors", (time.time() - age,) * 2)
-    evaluation.codes_cache(tmp_path / "checkpoint.safetensors")
+    cachedcodes.codes_cache(tmp_path / "checkpoint.safetensors")
     assert [p.name for p in (tmp_path / "codes").iterdir()] == ["young.safetensors"]

@@ -43,7 +43,8 @@ def numbers(text: str) -> list[tuple[float, float]]:
 def values(file: Path, wanted: str) -> list[float]:
     """`VARIANT:COLUMN STATISTIC ...` of a CSV of runs, or `a/b/c` of JSON; then perhaps `+TERM` and `*FACTOR`.
 
-    A statistic that is a number takes the run of that seed. VARIANT may be `*`: all rows.
+    A statistic that is a number takes the run of that seed. VARIANT may be `*`: all rows. A column whose name ends in a
+    number stands in double quotes.
     """
     wanted, _, factor = wanted.partition(" *")
     times = float(factor or 1)
@@ -53,8 +54,12 @@ def values(file: Path, wanted: str) -> list[float]:
         for key in wanted.strip().split("/"):
             held = held[int(key)] if isinstance(held, list) else held[key]
         return [times * (float(held) + float(term or 0))]
-    where, *told = wanted.rsplit(" ", wanted.count(" ") - where_ends(wanted))
-    variant, _, column = where.partition(":")
+    if '"' in wanted:
+        variant, column, rest = wanted.split('"')
+        variant, told = variant.removesuffix(":"), rest.split()
+    else:
+        where, *told = wanted.rsplit(" ", wanted.count(" ") - where_ends(wanted))
+        variant, _, column = where.partition(":")
     with file.open(encoding="utf-8", newline="") as rows:
         kept = [row for row in csv.DictReader(rows) if variant in ("*", row["variant"])]
     every = [(int(row["seed"]), float(row[column])) for row in kept if row[column]]

@@ -267,10 +267,11 @@ def test_dci_gbt_agrees_with_scikit_learn(kind: str, rng: np.random.Generator) -
     c, f = _hard(kind, rng, 900)
     fast, exact = fn.dci(c, f), fn.dci(c, f, exact=True)
     # Both try the same splits; where two are equally good for training, which is common among 600 rows of two classes,
-    # they may go different ways. One test row of 300 is 0.0033, so that a handful of rows may fall on the other side.
+    # they may go different ways. Over 49 seeds of three kinds the accuracies, of 300 test rows and 2 factors, differed
+    # by 1.8 of 600 (root of the mean square, of noise), D and C by 0.003: six and five times that.
     for key in ("disentanglement", "completeness"):
-        assert fast[key] == pytest.approx(exact[key], abs=0.01)
-    assert fast["informativeness_test"] == pytest.approx(exact["informativeness_test"], abs=4 / 300)
+        assert fast[key] == pytest.approx(exact[key], abs=0.015)
+    assert fast["informativeness_test"] == pytest.approx(exact["informativeness_test"], abs=12 / 600)
     np.testing.assert_allclose(exact["importance"].sum(0), 1)
 
 

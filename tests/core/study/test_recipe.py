@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from distk import UsageError
-from distk.study.parse import layered, parse, seeds_of
+from distk.study.layers import layered
+from distk.study.parse import parse, seeds_of
 from distk.study.plan import folders, parse_seeds
 
 HEAD = """

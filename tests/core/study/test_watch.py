@@ -20,7 +20,7 @@ from distk.study import engine, job, signs, store, submitted
 from distk.study import status as states
 from distk.study.plan import plan
 from distk.study.protocol import Ended, Engine, Site, StudyFailed
-from distk.training.loop import Interrupted
+from distk.training.signals import Interrupted
 
 
 @dataclass(frozen=True)

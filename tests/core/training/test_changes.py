@@ -238,3 +238,14 @@ def test_another_number_of_threads_is_said_and_the_number_recorded(distk_command
     assert f"OMP_NUM_THREADS={threads}" in err
     assert header(run).metrics["threads"] == threads + 1
     assert f"{threads + 1} on the CPU" in distk_command("info", run)[1]
+
+
+def test_a_device_is_named_as_for_training(distk_command: Call, run: Path) -> None:
+    """And is kept, as any setting that changes."""
+    code, _, err = distk_command("resume", run, "--steps", 6, "--device", "gpu")
+    assert code == 2
+    assert "--device 'gpu' is not a device; use auto, cpu, cuda or cuda:N." in words(err)
+    code, _, err = distk_command("resume", run, "--steps", 6, "--device", "auto")
+    assert code == 0
+    assert "changed from step 4 on: train.device cpu -> auto" in words(err)
+    assert header(run).train["device"] == "auto"

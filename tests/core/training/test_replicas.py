@@ -20,7 +20,7 @@ from distk.data import Files
 from distk.device import own_randomness, randomness
 from distk.errors import DistkError, UsageError
 from distk.settings import TrainConfig, resolve
-from distk.training import loop, profile, replicas
+from distk.training import loop, profile, replicas, signals
 from distk.training.trainer import Trainer
 
 _spec = importlib.util.spec_from_file_location("soak", Path(__file__).parents[3] / "benchmarks" / "soak.py")
@@ -110,7 +110,7 @@ def test_a_stopped_set_of_seeds_can_be_resumed_one_by_one(tmp_path, monkeypatch)
             yield
 
     monkeypatch.setattr(replicas, "steps", steps)
-    with pytest.raises(loop.Interrupted) as stopped:
+    with pytest.raises(signals.Interrupted) as stopped:
         replicas.side_by_side(many, [tmp_path / "s0", tmp_path / "s1"], CPU, quiet=True)
     assert stopped.value.exit_code == 143
     assert str(stopped.value).count("distk resume") == 2
