@@ -77,6 +77,20 @@ def test_recall_brute_force(rng: np.random.Generator, metric: str, monkeypatch: 
     assert ours["items_without_match"] >= 1
 
 
+@pytest.mark.parametrize("far", [0.0, 1e4])
+def test_of_equal_distances_the_lower_index_comes_first(rng: np.random.Generator, far: float) -> None:
+    """Twenty rows stand at one place, and each has many at the same distance: no search by a tree knows their order."""
+    emb = rng.integers(0, 4, (320, 2)) + far
+    labels = rng.integers(0, 40, 320)
+    distance = np.square(emb[:, None] - emb).sum(2)
+    np.fill_diagonal(distance, np.inf)
+    order = distance.argsort(1, kind="stable")
+    ours = fn.recall_at_k(emb, labels, ks=(1, 3, 9))
+    for k in (1, 3, 9):
+        hit = (labels[order[:, :k]] == labels[:, None]).any(1)
+        assert ours[f"recall@{k}"] == pytest.approx(hit.mean(), abs=1e-12), k
+
+
 def test_recall_ties_and_self(rng: np.random.Generator) -> None:
     """Equal embeddings: the item itself is left out by index, and the lower index comes first."""
     emb = np.tile(rng.normal(size=(1, 40)), (7, 1))
