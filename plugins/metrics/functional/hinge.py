@@ -26,10 +26,10 @@ class Ordered(NamedTuple):
         return Ordered(x, order, _prefix(x))
 
     @staticmethod
-    def together(codes: Tensor) -> Iterator[slice]:
-        """Columns of codes [n, D] that are sorted together: what is held for a code is about 13 times its column."""
+    def together(codes: Tensor, count: int) -> Iterator[slice]:
+        """Which of `count` columns of codes [n, D] are sorted together: for each one holds 13 times as much."""
         held = GPU if codes.device.type != "cpu" else min(codes.numel(), 8 * MOST)
-        return spans(codes.shape[1], 13 * len(codes), held)
+        return spans(count, 13 * len(codes), held)
 
 
 class _Hinge(NamedTuple):
@@ -107,7 +107,7 @@ def squared_hinge_1d(x: Tensor, y: Tensor, classes: int, c: float = 0.01) -> tup
     int64 [n], every class present. The active rows of a 1-D problem are a half-line, so
     after one sort a Newton step costs a binary search in prefix sums: exact, and independent of n.
     """
-    found = [hinge_machines(Ordered.of(x[:, at]), y, classes, c) for at in Ordered.together(x)]
+    found = [hinge_machines(Ordered.of(x[:, at]), y, classes, c) for at in Ordered.together(x, x.shape[1])]
     weight, bias = zip(*found, strict=True)
     return torch.cat(weight), torch.cat(bias)
 

@@ -83,7 +83,7 @@ def _machines(
     the same rows: some codes at a time, each sorted once."""
     rows = labels.take(*factors)
     accuracy = torch.zeros(c.shape[1], len(factors), dtype=torch.float64, device=c.device)
-    for at in Ordered.together(c[:, single]) if single else ():
+    for at in Ordered.together(c, len(single)):
         own = single[at]
         ordered = Ordered.of(c[:, own][rows])
         for i, k in enumerate(factors):

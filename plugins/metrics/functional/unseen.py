@@ -71,7 +71,7 @@ def combinations(
     if codes_test is not None and factors_test is not None:
         _, _, ct, ft = checks.split(codes, factors, codes_test, factors_test, own=True)
         (c, ct), _ = indicators(c, discrete, ct)
-        strange = ct, labels.encode(ft)
+        strange: tuple[Tensor, checks.Labels | Tensor] = ct, labels.encode(ft)
         met = f if known is None else torch.cat([f, checks.matrix(known, "known").to(f.device)])
         unmet, count = _unmet(ft, met)
         trials = [_given(labels, unmet.nonzero()[:, 0], train, generator)]
