@@ -175,7 +175,7 @@ def _measured(call: Call, size: str, line: Any) -> None:
         {
             "value": value if value == value else None,
             "seconds": round(seconds, 2),
-            "mib": round((held("cpu") - before) / 2**20),
+            "mib": round((held("cpu") - before) / 2**20, 1),
         }
     )
 
@@ -222,7 +222,7 @@ def shown(figures: list[Row]) -> str:
     def cell(row: Row | None, key: str) -> str:
         if row is None or key not in row:
             return "-" if row is None else "more"
-        return f"{row[key]:.1f}" if key == "seconds" else f"{row[key]}"
+        return f"{row[key]:.1f}" if key == "seconds" or row[key] < 10 else f"{row[key]:.0f}"
 
     of = {(r["score"], r["by"], r["size"]): r for r in figures}
     sizes = [size for size in SIZES if any(r["size"] == size for r in figures)]

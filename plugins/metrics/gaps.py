@@ -12,7 +12,7 @@ from distk import CodeTable, NoConfig, UsageError, option
 from distk.console import counted
 from distk.meaning import count, higher, lower, neither
 from distk.plugins.metrics import functional
-from distk.plugins.metrics.agreement import labels
+from distk.plugins.metrics.agreement import labels, rows_of
 from distk.plugins.metrics.information import BinsConfig
 from distk.plugins.metrics.table import (
     BINS,
@@ -151,7 +151,8 @@ class Separation(Scored[SeparationConfig]):
         if not bool(live.any()):
             raise UsageError("no latent of this representation has a Gaussian posterior.")
         picked = chosen(table, self.config.mixture, seed)
-        mean, std = table.codes[picked][:, live], table.std[picked][:, live]
+        some = (rows_of(values, picked) for values in (table.codes, table.std))
+        mean, std = (values if bool(live.all()) else values[:, live] for values in some)
         result = dict(functional.sepin(mean, std, self.config.samples, seed))
         names = [name for name, keep in zip(table.names, live.tolist(), strict=True) if keep]
         how = f"{counted(self.config.samples, 'draw')} against the mixture of {len(picked)} posteriors, nats"

@@ -165,8 +165,7 @@ def _without_factor(table: CodeTable, k: int) -> CodeTable:
 def continuous_factors(table: CodeTable) -> list[int]:
     """Columns of the factors that are continuous by their kind, or by values between whole numbers."""
     truth = table.needs_factors()
-    broken = ((truth != truth.round()) & ~truth.isnan()).any(0).tolist()
-    return [k for k, kind in enumerate(table.factor_kinds) if kind == "continuous" or broken[k]]
+    return [k for k, kind in enumerate(table.factor_kinds) if kind == "continuous" or checks.fractional(truth[:, k])]
 
 
 def no_quantities(table: CodeTable) -> dict[int, float | None]:
@@ -207,9 +206,7 @@ def factors(table: CodeTable, bins: int | None = None) -> Tensor:
 def _cut(truth: Tensor, all_truth: Tensor, bins: int | None, known: Sequence[int]) -> Tensor:
     """Columns of `truth` that are continuous, as `known` or by their values in `all_truth`, as indices of equal-width
     bins between the extremes of `all_truth`."""
-    values = range(truth.shape[1])
-    given = [(k, all_truth[:, k][~all_truth[:, k].isnan()]) for k in values]
-    fractional = [k for k, column in given if k in known or bool((column != column.round()).any())]
+    fractional = [k for k in range(truth.shape[1]) if k in known or checks.fractional(all_truth[:, k])]
     if bins is None or not fractional:
         return truth
     truth = truth.double().clone()

@@ -87,7 +87,7 @@ MUTANTS = [
         "predictors.py",
         "test_biting.py",
         ("return ordered[0] - ordered[1] if", "return ordered[0] - ordered[-1] if", "sap_takes"),
-        ("square = (centred.T @ target / (n - 1)).square()", "square = (centred.T @ target / (n - 1)).abs()", "sap_takes"),
+        ("square = (product / (n - 1)).square()", "square = (product / (n - 1)).abs()", "sap_takes"),
         ("best = int(accuracy.argmax())", "best = int(accuracy.argmin())", "strength_is_chosen"),
         ("mean, low = accuracy.mean(1), accuracy.amin(1)", "mean, low = accuracy.mean(1), accuracy.amax(1)", "worst_factor"),
     ),
@@ -123,7 +123,7 @@ MUTANTS = [
         "test_functional_infomec.py",
         ("everything = _probe_gains(c, torch.ones_like(active), indices, labels)", "everything = _probe_gains(c, active, indices, labels)", "narrow_code"),
         ("tables = [contingency(column", "tables = [torch.ones_like(t) for t in []] or [contingency(column.flip(0)", "discrete_latents"),
-        ("parts += [(column[:, None] == classes(column))", "parts += [(column[:, None] >= classes(column)[:1])", "renaming"),
+        ("read += [(column[:, None] == classes(column))", "read += [(column[:, None] >= classes(column)[:1])", "renaming"),
     ),
     *_of(
         "shapley.py",
@@ -201,7 +201,36 @@ MUTANTS = [
     *_of(
         "information.py",
         "test_discrete_codes.py",
-        ("index[:, d], size = own, max(size, len(values))", "size = max(size, len(values))", "changes_no_reader and mig"),
+        ("index, size = own, len(values)", "size = max(size, len(values))", "changes_no_reader and mig"),
+    ),
+    *_of(
+        "blocks.py",
+        "test_functional_blocks.py",
+        ("for start in range(0, rows, step))", "for start in range(0, max(1, rows - step), step))", "parts_change"),
+        ("torch.int8 if count <= 1 << 7", "torch.uint8 if count <= 1 << 7", "narrowest"),
+        ("torch.int16 if count <= 1 << 15", "torch.int16 if count <= 1 << 16", "narrowest"),
+    ),
+    *_of(
+        "checks.py",
+        "test_functional_blocks.py",
+        ("torch.where(values[place] == part, place, -1)", "place", "not_seen"),
+    ),
+    *_of(
+        "neighbours.py",
+        "test_functional_neighbours.py",
+        ("(distance[:, largest - 1].square() < last) if width < n else True", "True", "lower_index"),
+    ),
+    *_of(
+        "identification.py",
+        "test_functional_identification.py",
+        ("return v[keep].T / s[keep]", "return v[keep].T", "canonical"),
+        ("center = (blocks.mean(y.x) - y.mean) * y.scale", "center = torch.zeros_like(y.mean)", "r2"),
+    ),
+    *_of(
+        "hinge.py",
+        "test_functional_solvers.py",
+        ("own = torch.searchsorted(self.places, (self.targets * n + at)", "own = torch.searchsorted(self.places, (self.targets + at)", "svm"),
+        ("torch.where(before, start, own), torch.where(before, own, end)", "start, own", "svm"),
     ),
 ]  # fmt: skip
 

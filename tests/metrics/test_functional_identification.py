@@ -12,8 +12,8 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
 from distk.plugins.metrics import functional as fn
-from distk.plugins.metrics.functional.identification import ranks
 from distk.plugins.metrics.functional.probes import mlp
+from distk.plugins.metrics.functional.solvers import average_ranks
 
 
 def _split(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +40,7 @@ def test_ranks_share_ties(rng: np.random.Generator) -> None:
     from scipy.stats import rankdata
 
     x = rng.integers(0, 7, (50, 3)).astype(float)
-    np.testing.assert_array_equal(ranks(torch.from_numpy(x)).numpy(), rankdata(x, axis=0))
+    np.testing.assert_array_equal(average_ranks(torch.from_numpy(x)).numpy(), rankdata(x, axis=0))
 
 
 def test_the_weak_form_is_the_canonical_correlation(rng: np.random.Generator) -> None:

@@ -63,7 +63,7 @@ def test_recall_brute_force(rng: np.random.Generator, metric: str, monkeypatch: 
     emb = rng.normal(size=(n, 3))
     labels = rng.integers(0, 12, n)
     labels[5] = 99  # an item without a match
-    monkeypatch.setattr(neighbours, "CHUNK", 1000)
+    monkeypatch.setattr(neighbours, "MOST", 1000)
     ours = fn.recall_at_k(emb, labels, ks=(1, 3, 10), metric=metric)
     e = emb / np.linalg.norm(emb, axis=1, keepdims=True) if metric == "cosine" else emb
     hits = dict.fromkeys((1, 3, 10), 0)
@@ -75,6 +75,20 @@ def test_recall_brute_force(rng: np.random.Generator, metric: str, monkeypatch: 
     for k, hit in hits.items():
         assert ours[f"recall@{k}"] == pytest.approx(hit / n)
     assert ours["items_without_match"] >= 1
+
+
+@pytest.mark.parametrize("far", [0.0, 1e4])
+def test_of_equal_distances_the_lower_index_comes_first(rng: np.random.Generator, far: float) -> None:
+    """Twenty rows stand at one place, and each has many at the same distance: no search by a tree knows their order."""
+    emb = rng.integers(0, 4, (320, 2)) + far
+    labels = rng.integers(0, 40, 320)
+    distance = np.square(emb[:, None] - emb).sum(2)
+    np.fill_diagonal(distance, np.inf)
+    order = distance.argsort(1, kind="stable")
+    ours = fn.recall_at_k(emb, labels, ks=(1, 3, 9))
+    for k in (1, 3, 9):
+        hit = (labels[order[:, :k]] == labels[:, None]).any(1)
+        assert ours[f"recall@{k}"] == pytest.approx(hit.mean(), abs=1e-12), k
 
 
 def test_recall_ties_and_self(rng: np.random.Generator) -> None:

@@ -13,7 +13,7 @@ from sklearn.linear_model import Lasso, LogisticRegression
 from sklearn.metrics import mutual_info_score, roc_auc_score
 from sklearn.svm import LinearSVC
 
-from distk.plugins.metrics.functional import solvers
+from distk.plugins.metrics.functional import blocks, hinge, solvers
 from distk.plugins.metrics.functional.boosting import gradient_boosting
 
 
@@ -26,7 +26,7 @@ def _labelled(rng: np.random.Generator, n: int, d: int, classes: int) -> tuple[n
 
 def test_contingency_and_information(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = rng.integers(0, 7, (500, 3)), rng.integers(0, 4, 500)
-    monkeypatch.setattr(solvers, "CHUNK", 100)  # several chunks
+    monkeypatch.setattr(blocks, "MOST", 100)  # several parts
     table = solvers.contingency(torch.from_numpy(a), torch.from_numpy(b), (7, 4)).numpy()
     expected = np.zeros((3, 7, 4))
     for i in range(500):
@@ -54,7 +54,7 @@ def test_logistic_regression_is_scikit_learns(rng: np.random.Generator, classes:
 @pytest.mark.parametrize("classes", [2, 3, 8])
 def test_svm_is_liblinears(rng: np.random.Generator, classes: int) -> None:
     x, y = _labelled(rng, 400, 4, classes)
-    w, b = solvers.squared_hinge_1d(torch.from_numpy(x), torch.from_numpy(y), classes)
+    w, b = hinge.squared_hinge_1d(torch.from_numpy(x), torch.from_numpy(y), classes)
     for d in range(4):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -67,9 +67,9 @@ def test_svm_is_liblinears(rng: np.random.Generator, classes: int) -> None:
 def test_svm_chunks_and_constant_codes(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = (torch.from_numpy(a) for a in _labelled(rng, 300, 3, 5))
     x = torch.cat([x, torch.zeros(300, 1), torch.full((300, 1), 2.5)], 1)
-    whole = solvers.squared_hinge_1d(x, y, 5)
-    monkeypatch.setattr(solvers, "CHUNK", 700)
-    for a, b in zip(whole, solvers.squared_hinge_1d(x, y, 5), strict=True):
+    whole = hinge.squared_hinge_1d(x, y, 5)
+    monkeypatch.setattr(hinge, "MOST", 700)
+    for a, b in zip(whole, hinge.squared_hinge_1d(x, y, 5), strict=True):
         torch.testing.assert_close(a, b, atol=1e-9, rtol=0)
     assert torch.isfinite(whole[0]).all()
     assert float(whole[0][3].abs().max()) == 0.0

@@ -48,7 +48,7 @@ def best_dimension_auc(emb: Array, attributes: Array) -> Result:
     constant ones none. attributes [n, A]: class indices. Keys: auc [V], best_dimension [V], attribute [V],
     value [V], mean, quartiles [3].
     """
-    x, f = checks.paired(emb, attributes, gaps=True)
+    x, f = checks.paired(emb, attributes, gaps=True, own=True)
     labels = checks.discrete(f)
     rows = []
     areas = class_aucs(x, labels)

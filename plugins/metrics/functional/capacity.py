@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import checks
+from .blocks import spans
 from .checks import Array, Result
 from .importance import concentration
 from .indicators import indicators
@@ -22,6 +23,8 @@ WIDTHS = (0, 2, 4, 8, 16, 32, 64, 128, 256)
 DEPTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 NEAR = 0.01
 """Loss above the best at which a smaller probe serves as well."""
+PART = 1 << 19
+"""Numbers of the features that are made at a time."""
 PROBES = ("rff", "mlp", "rf")
 DRAWS = {"orderings": 16, "others": 16}
 """What is drawn for importances, of which half as many serve as for `dci`: readers are asked for each size."""
@@ -176,24 +179,34 @@ def _fourier(x: Tensor, y: Targets, xt: Tensor, seed: int) -> Curve:
         return torch.cat([part, waves, torch.ones_like(part[:, :1])], 1)
 
     def fitted(size: int) -> Predict:
-        read = _least_squares(features(x, size), y.train)
-        return lambda part: read(features(part, size))
+        width = d + size + 1
+        made = ((features(x[at], size), y.train[at]) for at in spans(n, width, PART))
+        read = _least_squares(made, n, y.train.shape[1:])
+
+        def predict(part: Tensor) -> Tensor:
+            return torch.cat([read(features(part[at], size)) for at in spans(len(part), width, PART)])
+
+        return predict
 
     capacity = [math.log(d + size + 1) for size in sizes]
     return _curve(capacity, [fitted(size) for size in sizes], xt, y)
 
 
-def _least_squares(z: Tensor, y: Tensor) -> Predict:
-    """y [n, K, T] by a linear map of z [n, D]; a hair of ridge for codes that are copies."""
-    gram = z.T @ z + 1e-5 * len(z) * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-    weight = torch.linalg.solve(gram, z.T @ y.flatten(1))
-    return lambda part: (part @ weight).view(len(part), *y.shape[1:])
+def _least_squares(pairs: Iterable[tuple[Tensor, Tensor]], rows: int, shape: Sequence[int]) -> Predict:
+    """y [n, K, T] by a linear map of z [n, D], whose `rows` rows come in parts; a hair of ridge for codes that are
+    copies. shape: K and T."""
+    gram, product = torch.zeros(()), torch.zeros(())
+    for z, y in pairs:
+        gram, product = gram.to(z) + z.T @ z, product.to(z) + z.T @ y.flatten(1)
+    gram += 1e-5 * rows * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    weight = torch.linalg.solve(gram, product)
+    return lambda part: (part @ weight).view(len(part), *shape)
 
 
 def _networks(x: Tensor, y: Targets, xt: Tensor, seed: int) -> Curve:
     """A linear map, then networks of one hidden layer of growing width, one for each factor."""
     d = x.shape[1]
-    probes = [_least_squares(x, y.train)]
+    probes = [_least_squares([(x, y.train)], len(x), y.train.shape[1:])]
     probes += [networks(x, y.train, seed=seed, hidden=w, layers=1) for w in WIDTHS[1:]]
     weights = [(d + 1) * w + w + 1 if w else d + 1 for w in WIDTHS]
     return _curve([math.log(count) for count in weights], probes, xt, y)

@@ -6,7 +6,7 @@ Every message names the argument, the first offending column and what to do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from distk.console import counted
 
+from .blocks import parts, room, spans, whole_numbers
 from .sentences import Argument, Column, Columns, Mention, Plain, Sentence, Unfit
 
 Array = Any  # numpy array, torch tensor (any device, any real dtype) or nested sequence
@@ -47,8 +48,9 @@ def tensor(array: Array, name: str = "the array") -> Tensor:
     return torch.from_numpy(held.astype(held.dtype.newbyteorder("="), copy=False))
 
 
-def matrix(array: Array, name: str = "codes", min_rows: int = 2, gaps: bool = False) -> Tensor:
+def matrix(array: Array, name: str = "codes", min_rows: int = 2, gaps: bool = False, own: bool = False) -> Tensor:
     """`array` as a finite float64 matrix [n, D]; a vector [n] becomes [n, 1]. gaps: NaN stands for a missing value.
+    own: numbers keep their own type, for who turns them into float64 part by part.
 
     Raises ValueError for another rank, no columns, fewer than `min_rows` rows, or NaN/inf (naming the
     column).
@@ -60,10 +62,14 @@ def matrix(array: Array, name: str = "codes", min_rows: int = 2, gaps: bool = Fa
         raise ValueError(f"{name} must have shape [rows, columns], got {tuple(x.shape)}")
     if x.shape[0] < min_rows:
         raise ValueError(f"{name} has {counted(x.shape[0], 'row')}: needs at least {min_rows}")
-    x = x.double()
-    low, high = (x.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf) if gaps else x).aminmax(dim=0)
-    # NaN goes through both; isfinite would copy the table
+    x = (x.byte() if x.dtype == torch.bool else x) if own else x.double()
+    low, high = x.aminmax(dim=0)  # NaN goes through both; isfinite would copy the table
     finite = torch.isfinite(low) & torch.isfinite(high)
+    if gaps and not bool(finite.all()):
+        infinite = torch.zeros_like(finite)
+        for part in parts(x):
+            infinite |= part.isinf().any(0)
+        finite = ~infinite
     if not bool(finite.all()):
         column = int((~finite).nonzero()[0])
         kind: Literal["code", "factor"] = "factor" if name.startswith("factors") else "code"
@@ -71,21 +77,29 @@ def matrix(array: Array, name: str = "codes", min_rows: int = 2, gaps: bool = Fa
     return x
 
 
-def paired(codes: Array, factors: Array, suffix: str = "", gaps: bool = False) -> tuple[Tensor, Tensor]:
+def paired(
+    codes: Array, factors: Array, suffix: str = "", gaps: bool = False, own: bool = False
+) -> tuple[Tensor, Tensor]:
     """Codes [n, D] and factors [n, K], finite float64 on one device; ValueError if lengths differ. gaps: factors may be
-    NaN where they are not known."""
-    c = matrix(codes, "codes" + suffix)
-    f = matrix(factors, "factors" + suffix, gaps=gaps).to(c.device)
+    NaN where they are not known. own: see `matrix`."""
+    c = matrix(codes, "codes" + suffix, own=own)
+    f = matrix(factors, "factors" + suffix, gaps=gaps, own=own).to(c.device)
     if len(c) != len(f):
         raise ValueError(f"codes{suffix} has {counted(len(c), 'row')} but factors{suffix} has {len(f)}")
     return c, f
 
 
 def split(
-    codes: Array, factors: Array, codes_test: Array | None, factors_test: Array | None, gaps: bool = False
+    codes: Array,
+    factors: Array,
+    codes_test: Array | None,
+    factors_test: Array | None,
+    gaps: bool = False,
+    own: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(train codes, train factors, test codes, test factors); without test rows 2/3 : 1/3 in order. gaps: `paired`."""
-    c, f = paired(codes, factors, gaps=gaps)
+    """(train codes, train factors, test codes, test factors); without test rows 2/3 : 1/3 in order. gaps, own: as in
+    `paired`."""
+    c, f = paired(codes, factors, gaps=gaps, own=own)
     if (codes_test is None) != (factors_test is None):
         raise ValueError("codes_test and factors_test must be given together")
     if codes_test is None:
@@ -93,7 +107,7 @@ def split(
             raise ValueError(f"codes has {counted(len(c), 'row')}: needs at least 6 to be split into train and test")
         cut = 2 * len(c) // 3
         return c[:cut], f[:cut], c[cut:], f[cut:]
-    ct, ft = paired(codes_test, factors_test, "_test", gaps)
+    ct, ft = paired(codes_test, factors_test, "_test", gaps, own)
     if ct.shape[1] != c.shape[1] or ft.shape[1] != f.shape[1]:
         raise ValueError(
             f"test rows have {counted(ct.shape[1], 'code')} and {counted(ft.shape[1], 'factor')}, training rows"
@@ -103,19 +117,23 @@ def split(
 
 
 def equal_width(column: Tensor, low: Tensor, high: Tensor, bins: int) -> Tensor:
-    """Equal-width bin index (int16, 0..bins-1) as numpy's `digitize(x, histogram(x, bins)[1][:-1]) - 1`.
+    """Equal-width bin index (0..bins-1, of the narrowest type) as numpy's
+    `digitize(x, histogram(x, bins)[1][:-1]) - 1`.
 
     The index counts the first `bins` edges that are <= x, so the maximum falls into the last bin. `column`
     [n, M], `low`, `high` [M].
     """
+    low, high = low.double(), high.double()
     step = (high - low) / bins
-    steps = torch.arange(bins, dtype=column.dtype, device=column.device)
+    steps = torch.arange(bins, dtype=torch.float64, device=column.device)
     # The same operations as numpy.linspace: equal to the last bit
     edges = steps * step[:, None] + low[:, None]
-    index = torch.empty(column.shape, dtype=torch.int16, device=column.device)
-    for m in range(column.shape[1]):  # column by column: no copy of the table, and a quarter of it as the result
-        at = torch.searchsorted(edges[m], column[:, m].contiguous(), right=True, out_int32=True)
-        index[:, m] = at.sub_(1).clamp_(0, bins - 1)
+    index = torch.empty(column.shape, dtype=whole_numbers(bins), device=column.device)
+    for m in range(column.shape[1]):
+        for at in spans(len(column), 1, room(column)):
+            part = column[at, m].double().contiguous()
+            place = torch.searchsorted(edges[m], part, right=True, out_int32=True)
+            index[at, m] = place.sub_(1).clamp_(0, bins - 1)
     return index
 
 
@@ -125,19 +143,19 @@ Rows = Tensor | slice
 
 def present(column: Tensor) -> Rows:
     """The rows of a factor [n] in which it has a value."""
-    gap = column.isnan()
-    return (~gap).nonzero()[:, 0] if bool(gap.any()) else slice(None)
+    gap = column.isnan() if column.is_floating_point() else None
+    return slice(None) if gap is None or not bool(gap.any()) else (~gap).nonzero()[:, 0]
 
 
 @dataclass
 class Labels:
     """Discrete factors as class indices; constant factors are left out.
 
-    index: int64 [n, K'] with 0..sizes[j]-1, -1 where the factor has no value; kept: the K' original columns; total: K;
-    partial: those of the K' that lack a value somewhere.
+    columns: of each of the K' factors its classes [n], 0..sizes[j]-1, -1 where it has no value, in the narrowest type;
+    kept: the K' original columns; total: K; partial: those of the K' that lack a value somewhere.
     """
 
-    index: Tensor
+    columns: list[Tensor]
     sizes: list[int]
     kept: list[int]
     total: int
@@ -146,22 +164,42 @@ class Labels:
     bounds: tuple[Tensor, Tensor, int] | None = None
     partial: set[int] = field(default_factory=set)
 
+    @property
+    def index(self) -> Tensor:
+        """All columns, int64 [n, K']."""
+        return self.at(slice(None))
+
+    def at(self, rows: Rows) -> Tensor:
+        """Some rows of all columns, int64 [m, K']."""
+        return torch.stack([column[rows].long() for column in self.columns], 1)
+
+    def of(self, factor: int, rows: Rows = slice(None)) -> Tensor:
+        """The classes of one of the K' factors, int64 [n]."""
+        return self.columns[factor][rows].long()
+
+    def counts(self, factor: int, rows: Rows = slice(None)) -> Tensor:
+        """Rows of each class of one of the K' factors, float64 [sizes[factor]]."""
+        return torch.bincount(self.columns[factor][rows], minlength=self.sizes[factor]).double()
+
+    def to(self, device: torch.device) -> Labels:
+        """The same there."""
+        return replace(self, columns=[column.to(device) for column in self.columns])
+
     def take(self, *factors: int) -> Rows:
         """The rows in which these of the K' factors have values."""
-        if not self.partial & set(factors):
-            return slice(None)
-        return (self.index[:, list(factors)] >= 0).all(1).nonzero()[:, 0]
+        lacking = [self.columns[k] >= 0 for k in factors if k in self.partial]
+        return torch.stack(lacking).all(0).nonzero()[:, 0] if lacking else slice(None)
 
     def encode(self, factors: Tensor) -> Tensor:
         """Class indices [m, K'] of other rows; -1 where the value never occurred in the rows seen first, or is NaN."""
-        if self.bounds is not None:
-            factors = cut(factors, *self.bounds)
-        columns = []
-        for j, k in enumerate(self.kept):
-            values, column = self.values[j], factors[:, k].contiguous()
-            at = torch.searchsorted(values, column).clamp_(max=len(values) - 1)
-            columns.append(torch.where(values[at] == column, at, -1))
-        return torch.stack(columns, 1)
+        kept = factors[:, self.kept] if self.bounds is None else cut(factors, *self.bounds)[:, self.kept]
+        index = torch.empty(kept.shape, dtype=whole_numbers(max(self.sizes)), device=factors.device)
+        for j, values in enumerate(self.values):
+            for at in spans(len(kept), 1, room(kept)):
+                part = kept[at, j].double().contiguous()
+                place = torch.searchsorted(values, part).clamp_(max=len(values) - 1)
+                index[at, j] = torch.where(values[place] == part, place, -1).to(index.dtype)
+        return index
 
     def widen(self, array: Tensor | np.ndarray) -> np.ndarray:
         """[..., K'] -> numpy float64 [..., K] with NaN for the dropped factors."""
@@ -179,7 +217,7 @@ class Labels:
 def discrete(
     factors: Tensor, factor_bins: int | None = None, min_per_value: int = 10, rows: int | None = None
 ) -> Labels:
-    """Factors [n, K] (float64) as class indices, constant columns dropped.
+    """Factors [n, K] of any type of numbers as class indices, constant columns dropped.
 
     Non-integer columns are continuous: ValueError unless `factor_bins` cuts every column into equal-width
     bins. `rows` (default n) must reach `min_per_value` times the number of values of every factor.
@@ -189,24 +227,19 @@ def discrete(
         if not 2 <= factor_bins <= 10_000:
             raise ValueError(f"factor_bins must be in 2..10000, got {factor_bins}")
         bounds = (*extremes(factors), factor_bins)
-        factors = cut(factors, *bounds)
-    fractional = ((factors != factors.round()) & ~factors.isnan()).any(0)
-    if bool(fractional.any()):
-        k = int(fractional.nonzero()[0])
-        raise Unfit(
-            "{} is continuous but this score needs discrete factors: cut it with {}, or use dci with {}",
-            Column("factor", k),
-            Argument("factor_bins", "--bins N"),
-            Argument("predictor='lasso'", "--predictor lasso (predictor=lasso)"),
-        )
+    else:
+        _not_continuous(factors)
     rows = len(factors) if rows is None else rows
     columns, sizes, values = [], [], []
     kept: list[int] = []
     reasons: dict[str, str] = {}
     partial: set[int] = set()
     for k in range(total):
-        known = present(factors[:, k])
-        found, index = levels(factors[known, k])
+        column = factors[:, k]
+        if bounds is not None:
+            column = cut(column[:, None], bounds[0][k, None], bounds[1][k, None], bounds[2])[:, 0]
+        known = present(column)
+        found, index = levels(column[known])
         if len(found) < 2:
             reasons |= dropped(k)
             continue
@@ -217,34 +250,64 @@ def discrete(
         if not isinstance(known, slice):
             reasons |= missing(k, len(factors) - len(known), len(factors))
             partial.add(len(kept))
-            index = torch.full_like(factors[:, k], -1, dtype=torch.int64).index_copy_(0, known, index)
+            index = torch.full(column.shape, -1, dtype=index.dtype, device=index.device).index_copy_(0, known, index)
         columns.append(index)
         sizes.append(len(found))
         kept.append(k)
         values.append(found)
     if not kept:
         raise ValueError("every factor is constant: nothing to score")
-    return Labels(torch.stack(columns, 1), sizes, kept, total, reasons, values, bounds, partial)
+    return Labels(columns, sizes, kept, total, reasons, values, bounds, partial)
+
+
+def _not_continuous(factors: Tensor) -> None:
+    """Raise Unfit that names the first column [n, K] with a value between whole numbers."""
+    for k in range(factors.shape[1]):
+        if fractional(factors[:, k]):
+            raise Unfit(
+                "{} is continuous but this score needs discrete factors: cut it with {}, or use dci with {}",
+                Column("factor", k),
+                Argument("factor_bins", "--bins N"),
+                Argument("predictor='lasso'", "--predictor lasso (predictor=lasso)"),
+            )
+
+
+def fractional(column: Tensor) -> bool:
+    """Whether a column [n] has a value between whole numbers; NaN is none."""
+    return column.is_floating_point() and any(
+        bool(((part != part.round()) & ~part.isnan()).any()) for part in parts(column)
+    )
 
 
 def levels(column: Tensor) -> tuple[Tensor, Tensor]:
-    """The values of whole numbers [n], rising, and the place of each row's among them: by counting where their range is
-    no wider than the column is long, since sorting takes many times as long."""
+    """The values of whole numbers [n], rising, float64, and the place of each row's among them in the narrowest type:
+    by counting where their range is no wider than the column is long, since sorting takes many times as long."""
     if not len(column):
-        return column, column.long()
-    low, high = column.aminmax()
+        return column.double(), column.char()
+    low, high = (end.double() for end in column.aminmax())
     if not float(high - low) < len(column):
-        return column.unique(return_inverse=True)
-    place = (column - low).long()
-    there = torch.bincount(place) > 0
-    return there.nonzero()[:, 0].to(column.dtype) + low, (there.cumsum(0) - 1)[place]
+        values, index = column.double().unique(return_inverse=True)
+        return values, index.to(whole_numbers(len(values)))
+    there = torch.zeros(int(high - low) + 1, dtype=torch.bool, device=column.device)
+    for part in parts(column):
+        there[(part - low).long()] = True
+    values = there.nonzero()[:, 0].double() + low
+    place = (there.cumsum(0) - 1).to(whole_numbers(len(values)))
+    index = torch.empty(column.shape, dtype=place.dtype, device=column.device)
+    for at in spans(len(column), 1, room(column)):
+        index[at] = place[(column[at].double() - low).long()]
+    return values, index
 
 
 def extremes(factors: Tensor) -> tuple[Tensor, Tensor]:
-    """The smallest and the largest value of each column [n, K] that is not NaN, [K] each; 0 without any."""
-    gap = factors.isnan()
-    low, high = (factors.masked_fill(gap, end) for end in (torch.inf, -torch.inf))
-    return tuple(end.nan_to_num(0.0, 0.0, 0.0) for end in (low.amin(0), high.amax(0)))  # type: ignore[return-value]
+    """The smallest and the largest value of each column [n, K] that is not NaN, float64 [K] each; 0 without any."""
+    low = torch.full(factors.shape[1:], torch.inf, dtype=torch.float64, device=factors.device)
+    high = -low
+    for part in parts(factors):
+        gap = part.isnan()
+        low = torch.minimum(low, part.masked_fill(gap, torch.inf).amin(0))
+        high = torch.maximum(high, part.masked_fill(gap, -torch.inf).amax(0))
+    return low.nan_to_num(0.0, 0.0, 0.0), high.nan_to_num(0.0, 0.0, 0.0)
 
 
 def cut(factors: Tensor, low: Tensor, high: Tensor, bins: int) -> Tensor:
@@ -266,7 +329,7 @@ def stand_ins(factors: Tensor, continuous: Sequence[int]) -> Tensor:
     columns = list(continuous)
     if not columns:
         return factors
-    factors = factors.clone()
+    factors = factors.double().clone() if factors.dtype == torch.float64 else factors.double()
     given = factors[:, columns]
     factors[:, columns] = (given > given.nanmean(0)).to(factors.dtype).masked_fill_(given.isnan(), torch.nan)
     return factors
@@ -311,12 +374,12 @@ def standardise(train: Tensor, *others: Tensor) -> list[Tensor]:
 
 def labels_1d(array: Array, name: str) -> Tensor:
     """A vector of class labels [n] as int64 class indices 0..S-1 (by sorted value)."""
-    x = matrix(array, name, min_rows=1)
+    x = matrix(array, name, min_rows=1, own=True)
     if x.shape[1] != 1:
         raise ValueError(f"{name} must be one column of labels, got shape {tuple(x.shape)}")
-    if bool((x != x.round()).any()):
+    if fractional(x[:, 0]):
         raise ValueError(f"{name} must hold class indices, found fractional values")
-    return x[:, 0].unique(return_inverse=True)[1]
+    return levels(x[:, 0])[1].long()
 
 
 def array(x: Tensor) -> np.ndarray:

@@ -22,7 +22,7 @@ def tad(codes: Array, attributes: Array, threshold: float = 0.75, redundant: flo
     captured (their number), considered, difference_per_attribute [A] (NaN where left out), auc [D, A]. Attributes of
     more values than two, and constant ones, are left out with a reason.
     """
-    c, f = checks.paired(codes, attributes, gaps=True)
+    c, f = checks.paired(codes, attributes, gaps=True, own=True)
     labels = checks.discrete(f)
     reasons = labels.explain("tad")
     binary = [j for j, size in enumerate(labels.sizes) if size == 2]
@@ -65,5 +65,5 @@ def tad(codes: Array, attributes: Array, threshold: float = 0.75, redundant: flo
 def _share(labels: checks.Labels, target: int, given: int) -> float:
     """Share of the entropy of factor `target` that factor `given` takes away; both have two values."""
     rows = labels.take(target, given)
-    table = contingency(labels.index[rows, target], labels.index[rows, given], (2, 2))
+    table = contingency(labels.columns[target][rows], labels.columns[given][rows], (2, 2))
     return float(mutual_information(table[None])[0] / entropy(table.sum(1)))

@@ -14,19 +14,18 @@ from torch import Tensor
 
 from . import checks
 from .checks import Array, Labels, Result
-from .information import binned, information_matrix
+from .information import Binned
 from .solvers import contingency, entropy, mutual_information
 
 
 def _tables(
     codes: Array, factors: Array, bins: int, factor_bins: int | None, discrete: Sequence[int]
-) -> tuple[Tensor, Tensor, Tensor, Labels]:
-    """Bin of each code `[n, D]`, information `[D, K']`, entropies of the factors `[K']`, and these."""
-    c, f = checks.paired(codes, factors, gaps=True)
+) -> tuple[Binned, Tensor, Tensor, Labels]:
+    """The codes in bins, information `[D, K']`, entropies of the factors `[K']`, and these."""
+    c, f = checks.paired(codes, factors, gaps=True, own=True)
     labels = checks.discrete(f, factor_bins)
-    index, size = binned(c, bins, discrete=discrete)
-    information, entropies = information_matrix(index, size, labels)
-    return index, information, entropies, labels
+    binned = Binned.of(c, bins, discrete=discrete)
+    return binned, *binned.information(labels), labels
 
 
 def _second(column: Tensor) -> float:
@@ -44,11 +43,11 @@ def jemmig(
     or log of the classes of i where they are more; in [0, 1], higher is better. Keys: jemmig (normalised), jemmig_nats
     (lower is better), jemmig_per_factor [K].
     """
-    index, information, entropies, labels = _tables(codes, factors, bins, factor_bins, discrete)
+    binned, information, entropies, labels = _tables(codes, factors, bins, factor_bins, discrete)
     nats, widest = [], []
     for k in range(len(labels.kept)):
         best = int(information[:, k].argmax())
-        counts = torch.bincount(index[labels.take(k), best], minlength=bins).double()
+        counts = torch.bincount(binned.column(best)[0][labels.take(k)], minlength=bins).double()
         own = entropy(counts)
         widest.append(math.log(len(counts)))
         mutual = float(information[best, k])
@@ -177,7 +176,7 @@ def _between(labels: Labels) -> Tensor:
     for a in range(count):
         for b in range(a, count):
             rows = labels.take(a, b)
-            table = contingency(labels.index[rows, a], labels.index[rows, b], (labels.sizes[a], labels.sizes[b]))
+            table = contingency(labels.columns[a][rows], labels.columns[b][rows], (labels.sizes[a], labels.sizes[b]))
             found[a, b] = found[b, a] = float(mutual_information(table[None])[0])
     return found
 

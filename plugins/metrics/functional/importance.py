@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import checks
+from .blocks import room, spans
 from .boosting import gradient_boosting
 from .checks import Array, Result
 from .indicators import indicators, summed
@@ -17,7 +18,7 @@ from .probes import networks
 from .quantities import Kinds, Targets, columns_of, targets
 from .sentences import Sentence
 from .shapley import sage
-from .solvers import lasso_gram
+from .solvers import LinearClassifier, Standardised, lasso_gram
 
 DEPTHS: tuple[int | None, ...] = (2, 3, 4, 5, 6, 8, 10, 12, None)
 
@@ -109,7 +110,7 @@ def dci(
             fit.importance[:, k], fit.train[k], fit.test[k] = found
     else:
         kept, dropped = checks.varying(f)
-        labels = checks.Labels(f, [], kept, f.shape[1], dropped)
+        labels = checks.Labels([], [], kept, f.shape[1], dropped)
         fitted: Mapping[str, Callable[[Tensor, Tensor, Tensor, Tensor, list[int]], _Columns]] = {
             "lasso": lambda x, y, xt, yt, of: _lasso(x, y, xt, yt, alpha),
             "mlp": lambda x, y, xt, yt, of: _network(x, y, xt, yt, seed, hidden, owner),
@@ -255,7 +256,7 @@ def _boosted(
 
     def parts(k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rows, asked = labels.take(k), checks.present(f_test[:, labels.kept[k]])
-        return x[rows], labels.index[rows, k], x_test[asked], y_test[asked, k]
+        return x[rows], labels.of(k, rows), x_test[asked], y_test[asked, k]
 
     def fast(k: int) -> tuple[np.ndarray, float, float]:
         if labels.kept[k] in regress:
@@ -308,11 +309,16 @@ def _nrmse(error: Tensor, variance: Tensor) -> Tensor:
 
 
 def _lasso(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, alpha: float) -> _Columns:
-    raw = x
-    x, x_test = checks.standardise(x, x_test)
-    w = lasso_gram(x.T @ x / len(x), x.T @ y / len(x), alpha)  # both sides are centred: no intercept
-    errors = _errors((x @ w, y), (x_test @ w, y_test))
-    return _Columns(w.abs(), predict=lambda other: checks.standardise(raw, other)[1] @ w, weights=w, **errors)
+    read = Standardised.of(x)
+    gram, product = x.new_zeros(x.shape[1], x.shape[1]), x.new_zeros(x.shape[1], y.shape[1])
+    for at in spans(len(x), x.shape[1], room(x)):
+        part = read.rows(at)
+        gram.addmm_(part.T, part)
+        product.addmm_(part.T, y[at])
+    w = lasso_gram(gram / len(x), product / len(x), alpha)  # both sides are centred: no intercept
+    line = LinearClassifier(w, w.new_zeros(w.shape[1]))
+    errors = _errors((line.logits(read), y), (line.logits(read.like(x_test)), y_test))
+    return _Columns(w.abs(), predict=lambda other: line.logits(read.like(other)), weights=w, **errors)
 
 
 def _forest(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from . import checks
 from .sentences import Column, Unfit
 
 
@@ -20,9 +21,9 @@ def class_columns(codes: Tensor, discrete: bool | Sequence[int]) -> Tensor:
         mask[:] = True
     elif discrete is not False:
         mask[list(discrete)] = True
-    broken = mask & (codes != codes.round()).any(0)
-    if bool(broken.any()):
-        first = Column("code", int(broken.nonzero()[0]))
+    broken = [d for d in mask.nonzero()[:, 0].tolist() if checks.fractional(codes[:, d])]
+    if broken:
+        first = Column("code", broken[0])
         raise Unfit("{} is said to be discrete, but has values between whole numbers", first)
     return mask
 

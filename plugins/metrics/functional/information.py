@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import checks
+from .blocks import whole_numbers
 from .checks import Array, Labels, Result
 from .indicators import class_columns
 from .sentences import Column, Sentence
@@ -16,7 +18,7 @@ from .solvers import CHUNK, contingency, entropy, mutual_information
 
 
 def discretise(codes: Tensor, bins: int, binning: str = "width") -> Tensor:
-    """Codes [n, D] cut into `bins` bins per column: int16 [n, D] in 0..bins-1.
+    """Codes [n, D] cut into `bins` bins per column: whole numbers [n, D] in 0..bins-1, of the narrowest type.
 
     'width': equal widths between the column's extremes (numpy's linspace edges; the maximum falls into the
     last bin). 'quantile': edges at the column's quantiles; equal values share a bin.
@@ -26,7 +28,7 @@ def discretise(codes: Tensor, bins: int, binning: str = "width") -> Tensor:
         raise ValueError(f"bins must be in 2..10000, got {bins}")
     if binning == "width":
         return checks.equal_width(codes, codes.amin(0), codes.amax(0), bins)
-    index = torch.empty(codes.shape, dtype=torch.int16, device=codes.device)
+    index = torch.empty(codes.shape, dtype=whole_numbers(bins), device=codes.device)
     wanted = torch.arange(bins, device=codes.device) * len(codes) // bins
     for d in range(codes.shape[1]):
         column = codes[:, d].contiguous()
@@ -34,27 +36,38 @@ def discretise(codes: Tensor, bins: int, binning: str = "width") -> Tensor:
     return index
 
 
-def binned(codes: Tensor, bins: int, binning: str = "width", discrete: Sequence[int] = ()) -> tuple[Tensor, int]:
-    """As `discretise`, but a column of class indices (`discrete`) keeps its classes, however many: (index, its values).
+class Binned(NamedTuple):
+    """Codes [n, D] in bins, a column at a time: a column of class indices keeps its classes, however many."""
 
-    Raises ValueError for what is no class index.
-    """
-    index, size = discretise(codes, bins, binning), bins
-    for d in class_columns(codes, discrete).nonzero()[:, 0].tolist():
-        values, own = codes[:, d].unique(return_inverse=True)
-        index[:, d], size = own, max(size, len(values))
-    return index, size
+    codes: Tensor
+    bins: int
+    binning: str
+    counted: list[int]
 
+    @staticmethod
+    def of(codes: Tensor, bins: int, binning: str = "width", discrete: Sequence[int] = ()) -> Binned:
+        """discrete: the columns of class indices. Raises ValueError for what is no class index."""
+        return Binned(codes, bins, binning, class_columns(codes, discrete).nonzero()[:, 0].tolist())
 
-def information_matrix(index: Tensor, bins: int, labels: Labels) -> tuple[Tensor, Tensor]:
-    """Plug-in mutual information [D, K'] of code bins and factors, and factor entropies [K'], in nats."""
-    columns, entropies = [], []
-    for k, size in enumerate(labels.sizes):
-        rows = labels.take(k)
-        table = contingency(index[rows], labels.index[rows, k], (bins, size))
-        columns.append(mutual_information(table))
-        entropies.append(entropy(table[0].sum(0)))
-    return torch.stack(columns, 1), torch.stack(entropies)
+    def column(self, code: int) -> tuple[Tensor, int]:
+        """The bin of each row [n], of the narrowest type, and the number of bins."""
+        index, size = discretise(self.codes[:, code, None], self.bins, self.binning)[:, 0], self.bins
+        if code in self.counted:
+            values, own = checks.levels(self.codes[:, code])
+            index, size = own, len(values)
+        return index, size
+
+    def information(self, labels: Labels) -> tuple[Tensor, Tensor]:
+        """Plug-in mutual information [D, K'] of the codes and factors, and factor entropies [K'], in nats."""
+        takes = [labels.take(k) for k in range(len(labels.sizes))]
+        counts = torch.stack([entropy(labels.counts(k, rows)) for k, rows in enumerate(takes)])
+        found = []
+        for d in range(self.codes.shape[1]):
+            index, size = self.column(d)
+            pairs = enumerate(zip(takes, labels.sizes, strict=True))
+            tables = [contingency(index[rows], labels.columns[k][rows], (size, s)) for k, (rows, s) in pairs]
+            found.append(torch.stack([mutual_information(table) for table in tables]))
+        return torch.stack(found), counts
 
 
 def _gap(information: Tensor) -> Tensor:
@@ -81,9 +94,9 @@ def mig(
     factors), mig_sup (gap over factors, mean over codes that carry information; Li et al. 2020; NaN for a
     single factor), codes_used. Raises ValueError for mismatched, non-finite, continuous or too few rows.
     """
-    c, f = checks.paired(codes, factors, gaps=True)
+    c, f = checks.paired(codes, factors, gaps=True, own=True)
     labels = checks.discrete(f, factor_bins)
-    information, entropies = information_matrix(*binned(c, bins, binning, discrete), labels)
+    information, entropies = Binned.of(c, bins, binning, discrete).information(labels)
     gaps = _gap(information) / entropies
     reasons = labels.explain("mig", "mig_per_factor")
     relative = information / entropies
@@ -169,7 +182,7 @@ def _aggregate_information(mean: Tensor, sd: Tensor, points: Tensor, labels: Lab
         kernel = (points - mean[at, None]).div_(scale).square_().mul_(-0.5).exp_()
         kernel.div_(scale * math.sqrt(2 * math.pi))
         for k, group in enumerate(groups):
-            group.index_add_(0, labels.index[at, k], kernel)
+            group.index_add_(0, labels.of(k, at), kernel)
     width = points[1] - points[0]
 
     def differential_entropy(density: Tensor) -> Tensor:
@@ -178,7 +191,7 @@ def _aggregate_information(mean: Tensor, sd: Tensor, points: Tensor, labels: Lab
     total = differential_entropy(groups[0].sum(0) / len(mean))
     row = []
     for k, group in enumerate(groups):
-        counts = torch.bincount(labels.index[:, k], minlength=len(group)).double()
+        counts = labels.counts(k)
         conditional = differential_entropy(group / counts[:, None])
         row.append((total - (counts * conditional).sum() / len(mean)).clamp_min(0))
     return torch.stack(row), total
@@ -196,9 +209,9 @@ def modularity(
     modularity_informative (mean over informative codes), modularity_per_code [D], mutual_information [D, K], codes_used
     (codes with m_d > 1e-12 nat^2). K = 1 (after dropping constant factors) is undefined: NaN.
     """
-    c, f = checks.paired(codes, factors, gaps=True)
+    c, f = checks.paired(codes, factors, gaps=True, own=True)
     labels = checks.discrete(f, factor_bins)
-    information, _ = information_matrix(*binned(c, bins, discrete=discrete), labels)
+    information, _ = Binned.of(c, bins, discrete=discrete).information(labels)
     square = information.square()
     best = square.amax(1)
     # A constant code's information is 0 or 1e-17 depending on rounding (dlib issue 33)

@@ -16,6 +16,7 @@ from . import checks
 from .checks import Array, Result
 from .sampling import GridSampler
 from .sentences import Sentence, Unfit
+from .solvers import Standardised
 
 ANSWERS, PANELS, LOOKS = 6, 8, 10
 """Answers to choose from, panels that are shown, and how often the network is tested while it learns."""
@@ -61,7 +62,8 @@ def reasoning(
     curve [10], problems (how many it learnt from). In [0, 1], chance 1/6, higher is better.
     """
     checks.one_of(answers, ("easy", "hard"), "answers")
-    x = checks.standardise(checks.matrix(codes, "codes"))[0].float()
+    read = Standardised.of(checks.matrix(codes, "codes", own=True))
+    x = torch.cat([part.float() for part in read.blocks()])
     book = _Book(x, sizes, factors, values)
     generator = torch.Generator().manual_seed(seed)
     network = Relations(x.shape[1], hidden, generator).to(x.device)

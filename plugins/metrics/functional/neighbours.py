@@ -11,6 +11,7 @@ from torch import Tensor
 from distk.console import counted
 
 from . import checks
+from .blocks import GPU, MOST, parts, room, spans
 from .checks import Array, Labels, Result
 from .indicators import class_columns, classes, indicators
 from .solvers import CHUNK, Standardised, contingency, entropy, logistic_regression, mutual_information
@@ -93,22 +94,53 @@ def recall_at_k(
     if metric == "cosine":
         x = torch.nn.functional.normalize(x, dim=1)
     # The rank of the nearest same-label item answers every k at once, with exact ties and without sorting.
-    rank = torch.empty(n, dtype=torch.int64, device=x.device)  # whole: small pieces would keep the blocks' memory apart
-    index = torch.arange(n, device=x.device)
-    for rows in index.split(max(1, CHUNK // 16 // n)):
-        if metric == "cosine":
-            distance = -(x[rows] @ x.T)
-        else:  # differences, not inner products: equal rows must have exactly equal distances
-            distance = torch.cdist(x[rows], x, compute_mode="donot_use_mm_for_euclid_dist")
-        distance[torch.arange(len(rows), device=x.device), rows] = torch.inf
-        same = label[rows, None] == label
-        best, at = distance.masked_fill(~same, torch.inf).min(1, keepdim=True)
-        nearer = (distance < best).sum(1) + ((distance == best) & (index < at)).sum(1)
-        rank[rows] = torch.where(best[:, 0].isinf(), n, nearer)
+    everyone = torch.arange(n, device=x.device)
+    if metric == "l2" and x.device.type == "cpu":
+        rank, unsure = _ranks_by_tree(x, label, max(ks))
+    else:
+        rank, unsure = torch.empty(n, dtype=torch.int64, device=x.device), everyone
+    for rows in unsure.split(max(1, (MOST if x.device.type == "cpu" else max(GPU, x.numel())) // n)):
+        rank[rows] = _ranks_among_all(x, label, rows, metric)
     result: Result = {f"recall@{k}": float((rank < k).double().mean()) for k in ks}
     alone = int((torch.bincount(label)[label] == 1).sum())
     result["items_without_match"] = float(alone)
     return checks.finish(result, {"items_without_match": f"{counted(alone, 'item')} count as misses"} if alone else {})
+
+
+def _ranks_among_all(x: Tensor, label: Tensor, rows: Tensor, metric: str) -> Tensor:
+    """How many other rows of x [n, D] are nearer to each of some rows than the nearest of its own label, int64; n where
+    there is none."""
+    if metric == "cosine":
+        distance = -(x[rows] @ x.T)
+    else:  # differences, not inner products: equal rows must have exactly equal distances
+        distance = torch.cdist(x[rows], x, compute_mode="donot_use_mm_for_euclid_dist")
+    distance[torch.arange(len(rows), device=x.device), rows] = torch.inf
+    same = label[rows, None] == label
+    best, at = distance.masked_fill(~same, torch.inf).min(1, keepdim=True)
+    nearer = (distance < best).sum(1) + ((distance == best) & (torch.arange(len(x), device=x.device) < at)).sum(1)
+    return torch.where(best[:, 0].isinf(), len(x), nearer)
+
+
+def _ranks_by_tree(x: Tensor, label: Tensor, largest: int) -> tuple[Tensor, Tensor]:
+    """The same for all rows by scikit-learn's search, where it is below `largest`; and the rows of which that says
+    nothing certain, since others are as far as the last of their `largest` nearest."""
+    from sklearn.neighbors import NearestNeighbors
+
+    n, width = len(x), min(len(x), largest + 2)  # itself, and one beyond
+    finder = NearestNeighbors(n_neighbors=width).fit(x.numpy())
+    rank, sure = torch.full((n,), n), torch.zeros(n, dtype=torch.bool)
+    # What a search that multiplies rows instead of subtracting them may be wrong by, in squares
+    slack = 1e3 * torch.finfo(x.dtype).eps * max(float(part.square().sum(1).max()) for part in parts(x))
+    for rows in torch.arange(n).split(max(1, room(x) // (width * x.shape[1]))):
+        far, near = finder.kneighbors(x[rows].numpy())
+        ordered = torch.from_numpy(near).sort(1).values  # of equal distances the lower index comes first
+        distance = torch.cdist(x[rows, None], x[ordered], compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
+        distance, place = distance.masked_fill(ordered == rows[:, None], torch.inf).sort(dim=1, stable=True)
+        same = (label[ordered.gather(1, place)] == label[rows, None]) & ~distance.isinf()
+        rank[rows] = torch.where(same.any(1), same.double().argmax(1), n)
+        last = torch.from_numpy(far[:, -1]).square() - slack
+        sure[rows] = (distance[:, largest - 1].square() < last) if width < n else True
+    return rank, (~sure).nonzero()[:, 0]
 
 
 def info_mec(
@@ -132,7 +164,7 @@ def info_mec(
     both cross-entropies are those of the rows that it was fitted to. Keys: infom, infoc, infoe, infoe_pruned, nmi
     [D, K], infoe_per_factor [K], codes_used. infom needs 2 factors and infoc 2 active codes, else NaN.
     """
-    c, f = checks.paired(codes, factors, gaps=True)
+    c, f = checks.paired(codes, factors, gaps=True, own=True)
     if neighbours < 1:
         raise ValueError(f"neighbours must be at least 1, got {neighbours}")
     labels = checks.discrete(f, factor_bins)
@@ -174,19 +206,18 @@ def info_mec(
 
 def _active(codes: Tensor, indices: Tensor) -> Tensor:
     """Mask [D] of the codes that take part: continuous ones by their range, discrete ones that vary at all."""
-    span = codes.amax(0) - codes.amin(0)
+    span = codes.amax(0).double() - codes.amin(0).double()
     widest = span[~indices].max() if bool((~indices).any()) else span.new_zeros(())
     return (span > 0) & (indices | (span >= widest / 20))
 
 
 def _counted_information(x: Tensor, labels: Labels) -> Tensor:
     """I(c_d; F_k) / H(F_k) of class indices x [n, D] by counting, [D, K']."""
-    columns = [column.unique(return_inverse=True)[1] for column in x.T]
+    takes = [(labels.take(k), k, s) for k, s in enumerate(labels.sizes)]
     rows = []
-    for column in columns:
-        size = int(column.max()) + 1
-        takes = [(labels.take(k), k, s) for k, s in enumerate(labels.sizes)]
-        tables = [contingency(column[rows], labels.index[rows, k], (size, s)) for rows, k, s in takes]
+    for values, column in (checks.levels(own) for own in x.T):
+        size = len(values)
+        tables = [contingency(column[rows], labels.columns[k][rows], (size, s)) for rows, k, s in takes]
         rows.append(torch.stack([mutual_information(t) / entropy(t.sum(0)) for t in tables]))
     return torch.stack(rows)
 
@@ -202,13 +233,13 @@ def _probe_gains(codes: Tensor, wanted: Tensor, indices: Tensor, labels: Labels)
     smooth, counted = wanted & ~indices, wanted & indices
     if not labels.partial and not bool(counted.any()):
         whole = Standardised.of(_columns(codes, smooth))
-        gains = [_probe_gain(whole, labels.index[:, k], size) for k, size in enumerate(labels.sizes)]
+        gains = [_probe_gain(whole, labels.of(k), size) for k, size in enumerate(labels.sizes)]
         return torch.tensor(gains, dtype=torch.float64)
-    parts = [checks.standardise(_columns(codes, smooth))[0]] if bool(smooth.any()) else []
-    parts += [(column[:, None] == classes(column)).to(codes.dtype) for column in codes[:, counted].T]
-    x = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    read = [checks.standardise(_columns(codes, smooth).double())[0]] if bool(smooth.any()) else []
+    read += [(column[:, None] == classes(column)).double() for column in codes[:, counted].T]
+    x = read[0] if len(read) == 1 else torch.cat(read, 1)
     takes = [(labels.take(k), k, size) for k, size in enumerate(labels.sizes)]
-    gains = [_probe_gain(x[rows], labels.index[rows, k], size) for rows, k, size in takes]
+    gains = [_probe_gain(x[rows], labels.of(k, rows), size) for rows, k, size in takes]
     return torch.tensor(gains, dtype=torch.float64)
 
 
@@ -229,14 +260,14 @@ def _normalised_information(x: Tensor, labels: Labels, neighbours: int, seed: in
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for d in range(x.shape[1]):
-        column = x[:, d]
+        column = x[:, d].double().contiguous()
         if len(column.unique()) < len(column):  # equal values: part them, as scikit-learn does
             noise = torch.randn(len(column), generator=generator, dtype=torch.float64).to(x.device)
             column = column + 1e-10 * column.abs().mean() * noise
         row = []
         for k, size in enumerate(labels.sizes):
             known = labels.take(k)
-            y = labels.index[known, k]
+            y = labels.of(k, known)
             mutual = knn_information(column[known], y, size, neighbours)
             row.append(mutual.clamp_min(0) / entropy(torch.bincount(y, minlength=size).double()))
         rows.append(torch.stack(row))
@@ -250,31 +281,44 @@ def knn_information(x: Tensor, y: Tensor, classes: int, neighbours: int) -> Tens
     included, strictly closer than the k_i-th neighbour of the same class. Classes of one row are left out.
     """
     counts = torch.bincount(y, minlength=classes)
-    keep = counts[y] > 1
-    x, y = x[keep], y[keep]
+    if bool((counts == 1).any()):
+        keep = counts[y] > 1
+        x, y = x[keep], y[keep]
     if len(x) == 0:
         return x.new_zeros(())
-    ordered, order = x.sort()
-    by_class = y[order].argsort(stable=True)
-    value, label = ordered[by_class], y[order][by_class]
-    count = counts[label]
-    k = (count - 1).clamp_max(neighbours)
-    place = torch.arange(len(value), device=x.device)
-    starts = torch.where(counts > 1, counts, 0).cumsum(0) - torch.where(counts > 1, counts, 0)
-    start = starts[label]
-    stop = start + count
-    radius = torch.full_like(value, torch.inf)
-    for left in range(neighbours + 1):  # the k nearest in 1-D are a window with `left` of them below the point
+    order = x.argsort()
+    ordered, label = x[order], y[order]
+    del order
+    by_class = label.argsort(stable=True)
+    value, label = ordered[by_class], label[by_class]
+    del by_class
+    taking_part = torch.where(counts > 1, counts, 0)
+    starts = taking_part.cumsum(0) - taking_part
+    psi, total = torch.special.digamma, x.new_zeros(())
+    for at in spans(len(value), 8, room(value)):  # a dozen arrays of these rows live at a time
+        own, count, start = value[at], counts[label[at]], starts[label[at]]
+        k = (count - 1).clamp_max(neighbours)
+        radius = _reach(value, at.start, k, start, start + count, neighbours)
+        # Strictly inside, despite rounding
+        radius = radius - 4 * torch.finfo(radius.dtype).eps * (radius + own.abs())
+        inside = torch.searchsorted(ordered, own + radius, right=True) - torch.searchsorted(ordered, own - radius)
+        total += (psi(k.double()) - psi(count.double()) - psi(inside.clamp_min(1).double())).sum()
+    head = psi(torch.tensor(float(len(x)), dtype=torch.float64, device=x.device))
+    return head + total / len(x)
+
+
+def _reach(value: Tensor, first: int, k: Tensor, start: Tensor, stop: Tensor, neighbours: int) -> Tensor:
+    """Distance [m] of the points `value[first : first + m]` to their k-th nearest between `start` and `stop` (all [m]),
+    where values rise: in one dimension those are a window with `left` of them below the point."""
+    place = torch.arange(first, first + len(k), device=value.device)
+    own = value[place]
+    radius = torch.full_like(own, torch.inf)
+    for left in range(neighbours + 1):
         low, high = place - left, place + k - left
         valid = (left <= k) & (low >= start) & (high < stop)
-        reach = torch.maximum(value - value[low.clamp_min(0)], value[high.clamp(0, len(value) - 1)] - value)
+        reach = torch.maximum(own - value[low.clamp_min(0)], value[high.clamp(0, len(value) - 1)] - own)
         radius = torch.where(valid, torch.minimum(radius, reach), radius)
-    # Strictly inside, despite rounding
-    radius = radius - 4 * torch.finfo(radius.dtype).eps * (radius + value.abs())
-    inside = torch.searchsorted(ordered, value + radius, right=True) - torch.searchsorted(ordered, value - radius)
-    psi = torch.special.digamma
-    head = psi(torch.tensor(float(len(x)), dtype=torch.float64, device=x.device))
-    return head + (psi(k.double()) - psi(count.double()) - psi(inside.clamp_min(1).double())).mean()
+    return radius
 
 
 def _probe_gain(x: Tensor | Standardised, y: Tensor, classes: int) -> float:
@@ -283,5 +327,5 @@ def _probe_gain(x: Tensor | Standardised, y: Tensor, classes: int) -> float:
     counts = torch.bincount(y, minlength=classes).double()
     weight = (len(y) / (classes * counts))[y]
     model = logistic_regression(x, y, classes, c=float("inf"), sample_weight=weight)
-    nll = -model.logits(x).log_softmax(1).gather(1, y[:, None])[:, 0]
+    nll = torch.cat([-some.log_softmax(1).gather(1, y[rows, None])[:, 0] for rows, some in model.parts(x)])
     return 1 - float(nll.mean()) / math.log(classes)

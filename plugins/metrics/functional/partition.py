@@ -8,6 +8,7 @@ from torch import Tensor
 from distk.console import counted
 
 from . import checks
+from .blocks import GPU, MOST, spans
 from .checks import Array, Result
 from .solvers import contingency
 
@@ -51,17 +52,22 @@ def slots(masks: Array, truth: Array, background: int | None = 0) -> Result:
     `background` (None: fg_ari = ari). Means over the pictures; a picture without two foreground pixels is left out of
     fg_ari. Keys: ari, fg_ari, ari_per_image [n], fg_ari_per_image [n].
     """
-    predicted, objects = checks.tensor(masks), checks.tensor(truth).long()
-    if predicted.ndim == objects.ndim + 1:
-        predicted = predicted.argmax(1)
-    if predicted.shape != objects.shape or objects.ndim < 2:
-        raise ValueError(f"masks have shape {tuple(predicted.shape)} but truth {tuple(objects.shape)}")
-    if bool((objects < 0).any()) or bool((predicted < 0).any()):
-        raise ValueError("slots and objects must be numbers from 0")
-    a, b = predicted.long().flatten(1).to(objects.device), objects.flatten(1)
-    everything = torch.ones_like(b, dtype=torch.bool)
-    front = everything if background is None else b != background
-    whole, part = (adjusted_rand(_tables(a, b, keep)) for keep in (everything, front))
+    predicted, objects = checks.tensor(masks), checks.tensor(truth)
+    weights = predicted.ndim == objects.ndim + 1
+    slot_of = predicted[:, 0] if weights and predicted.shape[1] else predicted
+    if slot_of.shape != objects.shape or objects.ndim < 2:
+        shape = (len(predicted), *predicted.shape[2:]) if weights else predicted.shape
+        raise ValueError(f"masks have shape {tuple(shape)} but truth {tuple(objects.shape)}")
+    found = []
+    for at in spans(len(objects), predicted[:1].numel(), MOST if objects.device.type == "cpu" else GPU):
+        some = predicted[at].argmax(1) if weights else predicted[at]
+        a, b = some.long().flatten(1).to(objects.device), objects[at].long().flatten(1)
+        if bool((b < 0).any()) or bool((a < 0).any()):
+            raise ValueError("slots and objects must be numbers from 0")
+        everything = torch.ones_like(b, dtype=torch.bool)
+        front = everything if background is None else b != background
+        found.append(torch.stack([adjusted_rand(_tables(a, b, keep)) for keep in (everything, front)]))
+    whole, part = torch.cat(found, 1)
     result: Result = {
         "ari": float(whole.nanmean()),
         "fg_ari": float(part.nanmean()),

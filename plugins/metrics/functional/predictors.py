@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import checks
+from . import blocks, checks
 from .boosting import gradient_boosting
 from .checks import Array, Result
+from .hinge import Ordered, hinge_machines
 from .indicators import indicators, read
 from .quantities import Kinds, targets
 from .sentences import Columns, Sentence
-from .solvers import LinearClassifier, auc, logistic_regression, squared_hinge_1d
+from .solvers import LinearClassifier, Standardised, auc, logistic_regression
 
 
 def sap(
@@ -44,31 +45,28 @@ def sap(
     """
     if continuous:
         if codes_test is not None or factors_test is not None:
-            checks.split(codes, factors, codes_test, factors_test, gaps=True)
-        c, f = checks.paired(codes, factors, gaps=True)
+            checks.split(codes, factors, codes_test, factors_test, gaps=True, own=True)
+        c, f = checks.paired(codes, factors, gaps=True, own=True)
         return _sap_continuous(c, f, discrete, kinds or {})
-    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test, gaps=True)
-    real = checks.stand_ins(f, regress)
-    labels = checks.discrete(real, rows=len(codes))
+    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test, gaps=True, own=True)
+    labels = checks.discrete(checks.stand_ins(f, regress), rows=len(codes))
     test = labels.encode(ft)
     single = [d for d in range(c.shape[1]) if d not in discrete]
-    columns = []
-    for k, size in enumerate(labels.sizes):
-        rows, column = labels.take(k), labels.kept[k]
-        if column in regress:
-            columns.append(_squared_correlation(c[rows], f[rows, column, None], discrete)[:, 0])
-            continue
-        seen, y = c[rows], labels.index[rows, k]
-        asked = checks.present(ft[:, column])
-        other, truth = ct[asked], test[asked, k]
-        accuracy = c.new_zeros(c.shape[1])
-        if single:
-            weight, bias = squared_hinge_1d(_of(seen, single), y, size)
-            accuracy[single] = _svm_accuracy(_of(other, single), truth, weight, bias)
+    matrix = torch.zeros(c.shape[1], len(labels.kept), dtype=torch.float64, device=c.device)
+    asked = [k for k, column in enumerate(labels.kept) if column not in regress]
+    whole = [k for k in asked if k not in labels.partial]
+    for factors_of in [whole, *([k] for k in asked if k in labels.partial)]:
+        if factors_of:
+            matrix[:, factors_of] = _machines(c, ct, labels, ft, test, factors_of, single)
+    for k in asked:
+        rows, there = labels.take(k), checks.present(ft[:, labels.kept[k]])
         for d in discrete:
-            accuracy[d] = _classes_accuracy(seen[:, d, None], y, other[:, d, None], truth)
-        columns.append(accuracy)
-    matrix = torch.stack(columns, 1)
+            pair = c[rows, d, None].double(), ct[there, d, None].double()
+            matrix[d, k] = _classes_accuracy(pair[0], labels.of(k, rows), pair[1], test[there, k])
+    for k, column in enumerate(labels.kept):
+        if column in regress:
+            rows = labels.take(k)
+            matrix[:, k] = _squared_correlation(c[rows], f[rows, column, None], discrete)[:, 0]
     gaps = _gaps(matrix)
     result = {
         "sap": float(gaps.mean()),
@@ -78,9 +76,21 @@ def sap(
     return checks.finish(result, labels.explain("sap"))
 
 
-def _of(x: Tensor, columns: list[int]) -> Tensor:
-    """Some columns of x [n, D]; where it is all of them, no copy."""
-    return x if len(columns) == x.shape[1] else x[:, columns]
+def _machines(
+    c: Tensor, ct: Tensor, labels: checks.Labels, ft: Tensor, test: Tensor, factors: list[int], single: list[int]
+) -> Tensor:
+    """Test accuracy [D, len(factors)] of the machines on each of the codes `single`, 0 for the others. The factors have
+    the same rows: some codes at a time, each sorted once."""
+    rows = labels.take(*factors)
+    accuracy = torch.zeros(c.shape[1], len(factors), dtype=torch.float64, device=c.device)
+    for at in Ordered.together(c, len(single)):
+        own = single[at]
+        ordered = Ordered.of(c[:, own][rows])
+        for i, k in enumerate(factors):
+            there = checks.present(ft[:, labels.kept[k]])
+            machines = hinge_machines(ordered, labels.of(k, rows), labels.sizes[k])
+            accuracy[own, i] = _svm_accuracy(ct[:, own][there], test[there, k], *machines)
+    return accuracy
 
 
 def _sap_continuous(c: Tensor, f: Tensor, discrete: Sequence[int], kinds: Kinds) -> Result:
@@ -88,13 +98,13 @@ def _sap_continuous(c: Tensor, f: Tensor, discrete: Sequence[int], kinds: Kinds)
     scores = []
     for k in kept:
         rows = checks.present(f[:, k])
-        wanted = f[rows, k, None]
+        wanted = f[rows, k, None].double()
         if k in kinds:
             wanted = targets(wanted, wanted[:1], {0: kinds[k]}).train
         scores.append(_squared_correlation(c[rows], wanted, discrete).mean(1, keepdim=True))
     matrix = torch.cat(scores, 1)
     gaps = _gaps(matrix)
-    labels = checks.Labels(f, [], kept, f.shape[1], dropped)
+    labels = checks.Labels([], [], kept, f.shape[1], dropped)
     result = {
         "sap": float(gaps.mean()),
         "sap_per_factor": labels.widen(gaps),
@@ -106,15 +116,17 @@ def _sap_continuous(c: Tensor, f: Tensor, discrete: Sequence[int], kinds: Kinds)
 def _squared_correlation(c: Tensor, f: Tensor, discrete: Sequence[int] = ()) -> Tensor:
     """Squared Pearson correlation `[D, K]` of codes `[n, D]` and factors `[n, K]`; 0 for a code that hardly varies. Of
     class indices (`discrete`) the largest that numbers for the classes can have: the share of variance between them."""
-    n = len(c)
-    centred, target = c - c.mean(0), f - f.mean(0)
-    variance, target_variance = centred.square().sum(0) / (n - 1), target.square().sum(0) / (n - 1)
-    square = (centred.T @ target / (n - 1)).square()
+    n, center, middle = len(c), blocks.mean(c), blocks.mean(f)
+    variance, target_variance = (blocks.centred_squares(*pair) / (n - 1) for pair in ((c, center), (f, middle)))
+    product = torch.zeros(len(center), len(middle), dtype=torch.float64, device=c.device)
+    for at in blocks.spans(n, c.shape[1] + f.shape[1], blocks.room(c)):
+        product.addmm_((blocks.numbers(c[at]) - center).T, blocks.numbers(f[at]) - middle)
+    square = (product / (n - 1)).square()
     live = (variance > 1e-12)[:, None]
     result = torch.where(live, square / (variance[:, None] * target_variance), torch.zeros_like(square))
     for d in discrete:
-        (x,), _ = indicators(c[:, d, None], [0])
-        mean, weight = read(x, f)
+        (x,), _ = indicators(c[:, d, None].double(), [0])
+        mean, weight = read(x, f.double())
         explained = ((x - mean) @ weight).square().sum(0) / (n - 1)
         result[d] = (explained / target_variance).clamp(0, 1)
     return result
@@ -137,12 +149,12 @@ def _classes_accuracy(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor) -> f
 
 def _svm_accuracy(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Accuracy [D] of the single-code machines [D, P] on rows x [m, D] with labels y [m]."""
-    scores = []
-    for d in range(x.shape[1]):  # code by code keeps the temporary at [m, P]
-        decision = x[:, d, None] * weight[d] + bias[d]
-        guess = (decision[:, 0] > 0).long() if decision.shape[1] == 1 else decision.argmax(1)
-        scores.append((guess == y).double().mean())
-    return torch.stack(scores)
+    hits = torch.zeros(x.shape[1], dtype=torch.int64, device=x.device)
+    for at in blocks.spans(len(x), x.shape[1] * weight.shape[1], blocks.room(x)):
+        decision = x[at, :, None].double() * weight + bias
+        guess = (decision[:, :, 0] > 0).long() if decision.shape[2] == 1 else decision.argmax(2)
+        hits += (guess == y[at, None]).sum(0)
+    return hits.double() / len(x)
 
 
 def explicitness(
@@ -160,18 +172,18 @@ def explicitness(
     explicitness_per_factor [K] (test), explicitness_per_factor_train [K].
     discrete: columns that are class indices, read by their indicators.
     """
-    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test, gaps=True)
+    c, f, ct, ft = checks.split(codes, factors, codes_test, factors_test, gaps=True, own=True)
     labels = checks.discrete(f, rows=len(codes))
     test = labels.encode(ft)
     (c, ct), _ = indicators(c, discrete, ct)
-    x, xt = checks.standardise(c, ct)
+    whole = Standardised.of(c)
     rows = []
     for k, size in enumerate(labels.sizes):
         known, asked = labels.take(k), checks.present(ft[:, labels.kept[k]])
-        seen = x[known], labels.index[known, k]
+        seen = whole.like(c[known]), labels.columns[k][known]
         model = logistic_regression(*seen, size)
         present = torch.isin(torch.arange(size, device=c.device), test[asked, k])
-        rows.append([_macro_auc(model, *pair, present) for pair in (seen, (xt[asked], test[asked, k]))])
+        rows.append([_macro_auc(model, *pair, present) for pair in (seen, (whole.like(ct[asked]), test[asked, k]))])
     per_factor = torch.tensor(rows, dtype=torch.float64)
     reasons = labels.explain("explicitness_test")
     undefined = torch.isnan(per_factor).any(1)
@@ -189,9 +201,11 @@ def explicitness(
     return checks.finish(result, reasons)
 
 
-def _macro_auc(model: LinearClassifier, x: Tensor, y: Tensor, present: Tensor) -> float:
-    probability = model.logits(x).softmax(1)
-    classes = torch.arange(len(present), device=x.device)
+def _macro_auc(model: LinearClassifier, x: Standardised, y: Tensor, present: Tensor) -> float:
+    probability = model.logits(x)
+    for part in probability.split(max(1, blocks.room(probability) // len(present))):
+        part.copy_(part.softmax(1))
+    classes = torch.arange(len(present), device=y.device)
     return float(auc(probability, y[:, None] == classes)[present].nanmean())
 
 
@@ -236,7 +250,7 @@ def downstream(
             continue
         found = []
         for k, (take, ask) in enumerate(zip(takes, asked, strict=True)):
-            few = c[take][:count], labels.index[take, k][:count]
+            few = c[take][:count], labels.of(k, take)[:count]
             found.append(_few_label_accuracy(*few, ct[ask], test[ask, k], model, exact, seed))
         rows.append(found)
     accuracy = torch.tensor(rows, dtype=torch.float64)

@@ -14,6 +14,7 @@ from torch import Tensor
 from distk.console import counted
 
 from . import checks
+from .blocks import MOST, spans
 from .checks import Array
 from .sentences import Column, Mention, NoTwoRows, Plain, Sentence, Unfit
 
@@ -95,7 +96,7 @@ class TableSampler:
     """
 
     def __init__(self, factors: Array, names: Sequence[str] | None = None) -> None:
-        table = checks.matrix(factors, "factors").cpu()
+        table = checks.matrix(factors, "factors", own=True).cpu()
         self.rows, self.factors = table.shape
         if names is not None and len(names) != self.factors:
             raise ValueError(f"{len(names)} factor names for {counted(self.factors, 'factor')}")
@@ -104,17 +105,17 @@ class TableSampler:
         columns = []
         for k in range(self.factors):
             column = table[:, k : k + 1]
-            if bool((column != column.round()).any()):
+            if checks.fractional(column[:, 0]):
                 column = checks.equal_width(column, column.amin(0), column.amax(0), CONTINUOUS_BINS)
                 told = Sentence(f"{{}} is continuous: cut into {CONTINUOUS_BINS} bins", self._mention(k))
                 self.reasons[Sentence("{}", self._mention(k))] = told
-            columns.append(column[:, 0].unique(return_inverse=True)[1])
-        self.index = torch.stack(columns, 1)
+            columns.append(checks.levels(column[:, 0])[1])
+        self.index = columns
         self.sizes = [int(column.max()) + 1 for column in columns]
         self.kept = [k for k, size in enumerate(self.sizes) if size > 1]
         for k in set(range(self.factors)) - set(self.kept):
             self.reasons |= checks.dropped(k, self.names[k])
-        self.order = self.index.argsort(dim=0, stable=True)
+        self.order = [_narrow(column.argsort(stable=True)) for column in columns]
         self.counts = [torch.bincount(column, minlength=s) for column, s in zip(columns, self.sizes, strict=True)]
         self.starts = [count.cumsum(0) - count for count in self.counts]
 
@@ -133,36 +134,41 @@ class TableSampler:
     def fixed(self, factor: Tensor, n: int, generator: torch.Generator, uniform_value: bool = False) -> Tensor:
         first = self.uniform(len(factor), generator)
         draw = torch.rand(len(factor), n, generator=generator, dtype=torch.float64)
-        result = torch.empty(len(factor), n, dtype=torch.int64)
+        result = torch.empty(len(factor), n, dtype=torch.int32 if self.rows < 1 << 31 else torch.int64)
         for k in factor.unique().tolist():
             mine = (factor == k).nonzero()[:, 0]
-            value = self.index[first[mine], k]
+            value = self.index[k][first[mine]].long()
             if uniform_value:
                 value = torch.randint(self.sizes[k], (len(mine),), generator=generator)
-            start, count = self.starts[k][value, None], self.counts[k][value, None]
-            offset = (draw[mine] * count).long().minimum(count - 1)
-            result[mine] = self.order[:, k][start + offset]
+            for at in spans(len(mine), n, MOST):
+                some = mine[at]
+                start, count = self.starts[k][value[at], None], self.counts[k][value[at], None]
+                offset = (draw[some] * count).long().minimum(count - 1)
+                result[some] = self.order[k][start + offset].to(result.dtype)
             if not uniform_value:
-                result[mine, 0] = first[mine]
+                result[mine, 0] = first[mine].to(result.dtype)
         return result
 
     def sharing(self, factor: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         draw = torch.rand(2, len(factor), n, generator=generator, dtype=torch.float64)
-        first, second = torch.empty(2, len(factor), n, dtype=torch.int64).unbind(0)
+        kind = torch.int32 if self.rows < 1 << 31 else torch.int64
+        first, second = torch.empty(2, len(factor), n, dtype=kind).unbind(0)
         for k in factor.unique().tolist():
-            order = self.order[:, k]
-            value = self.index[order, k]
+            order = self.order[k]
+            value = self.index[k][order].long()
             # Places in `order` with a companion in their bucket
             usable = (self.counts[k][value] > 1).nonzero()[:, 0]
             if len(usable) == 0:
                 told = "{} share a value of {}; this score compares such pairs"
                 raise Unfit(told, NoTwoRows(), self._mention(k))
             mine = (factor == k).nonzero()[:, 0]
-            place = usable[(draw[0, mine] * len(usable)).long().clamp_(max=len(usable) - 1)]
-            start, count = self.starts[k][value[place]], self.counts[k][value[place]]
-            step = 1 + (draw[1, mine] * (count - 1)).long().minimum(count - 2)
-            first[mine] = order[place]
-            second[mine] = order[start + (place - start + step) % count]  # another row than the first
+            for at in spans(len(mine), n, MOST):
+                some = mine[at]
+                place = usable[(draw[0, some] * len(usable)).long().clamp_(max=len(usable) - 1)]
+                start, count = self.starts[k][value[place]], self.counts[k][value[place]]
+                step = 1 + (draw[1, some] * (count - 1)).long().minimum(count - 2)
+                first[some] = order[place].to(kind)
+                second[some] = order[start + (place - start + step) % count].to(kind)  # another row than the first
         return first, second
 
     def changing(self, factor: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -201,10 +207,15 @@ class TableSampler:
         rest = [j for j in range(self.factors) if j != k]
         key = torch.zeros(self.rows, dtype=torch.int64)
         for j in rest:  # renumbering after every factor keeps the key below rows * size: no overflow
-            key = (key * self.sizes[j] + self.index[:, j]).unique(return_inverse=True)[1]
-        fine = key * self.sizes[k] + self.index[:, k]
+            key = (key * self.sizes[j] + self.index[j]).unique(return_inverse=True)[1]
+        fine = key * self.sizes[k] + self.index[k]
         order = fine.argsort(stable=True)
         return order, _runs(key[order]), _runs(fine[order])
+
+
+def _narrow(rows: Tensor) -> Tensor:
+    """Row numbers [n] of a table of n rows, int32 where that holds them."""
+    return rows.int() if len(rows) < 1 << 31 else rows
 
 
 def _runs(ordered: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def fairness(
     mean = torch.full((count, count), torch.nan, dtype=torch.float64)
     worst, accuracy = mean.clone(), []
     for i, size in enumerate(labels.sizes):
-        guess = _predicted(predictor, x, labels.index[:, i], size, torch.cat([shown, held]), seed)
+        guess = _predicted(predictor, x, labels.of(i), size, torch.cat([shown, held]), seed)
         accuracy.append(float((guess[len(shown) :] == truth[:, i]).double().mean()))
         for j, (place, value) in asked.groups.items():
             if j != i:
@@ -133,8 +133,7 @@ def _grid(
     asked = _Asked(codes[torch.cat(parts).to(codes.device)], groups)
     device = codes.device
     truth = labels.encode(digits[held].double()).to(device)
-    labels.index = labels.index.to(device)
-    return codes[rows.to(device)], labels, asked, codes[held.to(device)], truth
+    return codes[rows.to(device)], labels.to(device), asked, codes[held.to(device)], truth
 
 
 def _rows(

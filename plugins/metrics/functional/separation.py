@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from . import checks
+from .blocks import GPU, MOST, numbers, spans
 from .checks import Array, Result
-from .solvers import CHUNK
 
 
 def sepin(mean: Array, std: Array, samples: int = 2000, seed: int = 0) -> Result:
@@ -22,16 +22,17 @@ def sepin(mean: Array, std: Array, samples: int = 2000, seed: int = 0) -> Result
     standard_error (of wsepin over the draws). A latent that another one copies has separability 0 but for the
     posteriors' own noise. Raises ValueError for a std that is not above 0.
     """
-    m, s = checks.matrix(mean, "mean"), checks.matrix(std, "std")
+    m, s = checks.matrix(mean, "mean", own=True), checks.matrix(std, "std", own=True)
     if m.shape != s.shape:
         raise ValueError(f"mean has shape {tuple(m.shape)} but std {tuple(s.shape)}")
-    if bool((s <= 0).any()):
+    if bool((s.amin(0) <= 0).any()):
         raise ValueError("std must be above 0 everywhere: a latent without noise has no density")
     generator = torch.Generator().manual_seed(seed)
     row = torch.randint(len(m), (samples,), generator=generator).to(m.device)
     noise = torch.randn(samples, m.shape[1], generator=generator, dtype=torch.float64).to(m.device)
-    z = m[row] + s[row] * noise
-    own = -0.5 * noise.square() - s[row].log() - 0.5 * math.log(2 * math.pi)
+    spread = s[row].double()
+    z = m[row].double() + spread * noise
+    own = -0.5 * noise.square() - spread.log() - 0.5 * math.log(2 * math.pi)
     single, rest, joint = _mixtures(z, m, s)
     separate = own - joint[:, None] + rest
     informed = (own - single).mean(0)
@@ -51,13 +52,18 @@ def sepin(mean: Array, std: Array, samples: int = 2000, seed: int = 0) -> Result
 def _mixtures(z: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """log q(z_i) and log q(z without z_i), `[S, D]` each, and log q(z) `[S]`, under the mixture of N posteriors."""
     n, d = mean.shape
-    single, rest, joint = [], [], []
-    constant = std.log() + 0.5 * math.log(2 * math.pi)
-    for part in z.split(max(1, CHUNK // (n * d))):
-        density = -0.5 * ((part[:, None] - mean) / std).square() - constant  # [s, N, D]
-        whole = density.sum(2)
-        joint.append(whole.logsumexp(1))
-        single.append(density.logsumexp(1))
-        rest.append((whole[:, :, None] - density).logsumexp(1))
+    single, rest = (torch.full_like(z, -torch.inf) for _ in range(2))
+    joint = torch.full_like(z[:, 0], -torch.inf)
+    held = MOST if z.device.type == "cpu" else GPU
+    draws = max(1, held // (n * d))
+    for rows in spans(n, d, held):  # the mixture's parts, and the draws: what is held is [draws, rows, D]
+        own, spread = numbers(mean[rows]), numbers(std[rows])
+        constant = spread.log() + 0.5 * math.log(2 * math.pi)
+        for at in spans(len(z), 1, draws):
+            density = -0.5 * ((z[at, None] - own) / spread).square() - constant
+            whole = density.sum(2)
+            joint[at] = torch.logaddexp(joint[at], whole.logsumexp(1))
+            single[at] = torch.logaddexp(single[at], density.logsumexp(1))
+            rest[at] = torch.logaddexp(rest[at], (whole[:, :, None] - density).logsumexp(1))
     log_n = math.log(n)
-    return torch.cat(single) - log_n, torch.cat(rest) - log_n, torch.cat(joint) - log_n
+    return single - log_n, rest - log_n, joint - log_n

@@ -6,7 +6,7 @@ Each is held against scikit-learn or scipy in the tests.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+from .blocks import centred_squares, mean, numbers, parts, room, spans
 from .checks import Labels
 
 CHUNK = 1 << 22  # elements of the largest temporary (32 MB in float64)
@@ -22,16 +23,14 @@ CHUNK = 1 << 22  # elements of the largest temporary (32 MB in float64)
 def contingency(a: Tensor, b: Tensor, sizes: tuple[int, int]) -> Tensor:
     """Joint counts of class indices.
 
-    a: int64 [n, D] (or [n]) with values below sizes[0]; b: int64 [n] with values below sizes[1].
-    Returns float64 [D, A, B] (or [A, B]).
+    a: whole numbers [n, D] (or [n]) below sizes[0]; b: whole numbers [n] below sizes[1]. Returns float64 [D, A, B] (or
+    [A, B]).
     """
     codes = a[:, None] if a.ndim == 1 else a
     d, (rows, cols) = codes.shape[1], sizes
     offset = torch.arange(d, device=codes.device) * rows
     counts = torch.zeros(d * rows * cols, dtype=torch.float64, device=codes.device)
-    step = max(1, CHUNK // 16 // d)  # three of these live at a time
-    for start in range(0, len(codes), step):
-        at = slice(start, start + step)
+    for at in spans(len(codes), d, room(codes)):
         index = (codes[at] + offset).mul_(cols).add_(b[at, None])
         counts += torch.bincount(index.reshape(-1), minlength=counts.numel())
     table = counts.view(d, rows, cols)
@@ -63,33 +62,46 @@ class Standardised(NamedTuple):
     def of(x: Tensor) -> Standardised:
         """As `checks.standardise` makes of a table: constant columns become 0."""
         low, high = x.aminmax(dim=0)
-        total = sum((part.sum(0) for part in x.split(_block(x))), x.new_zeros(x.shape[1]))
-        mean = total / len(x)
-        square = sum(((part - mean).square_().sum(0) for part in x.split(_block(x))), torch.zeros_like(mean))
-        sd = (square / len(x)).sqrt()
-        return Standardised(x, mean, torch.where(high > low, 1 / sd.clamp_min(torch.finfo(sd.dtype).tiny), 0.0))
+        center = mean(x)
+        sd = (centred_squares(x, center) / len(x)).sqrt()
+        return Standardised(x, center, torch.where(high > low, 1 / sd.clamp_min(torch.finfo(sd.dtype).tiny), 0.0))
+
+    def like(self, other: Tensor) -> Standardised:
+        """Other rows [m, D], read in the same way."""
+        return self._replace(x=other)
+
+    def rows(self, at: slice) -> Tensor:
+        """Some rows as they are read, float64."""
+        return (numbers(self.x[at]) - self.mean).mul_(self.scale)
 
     def blocks(self) -> Iterator[Tensor]:
-        """Rows of the table as they are read, in order."""
-        for part in self.x.split(_block(self.x)):
-            yield (part - self.mean).mul_(self.scale)
+        """All of them, in order, and enough at a time for `triangle`."""
+        width = self.x.shape[1]
+        return (self.rows(at) for at in spans(len(self.x), width, max(room(self.x), 3 * width**2)))
 
-
-def _block(x: Tensor) -> int:
-    """Rows of a table [n, D] that are looked at together: 32 MiB of float64."""
-    return max(1, CHUNK // x.shape[1])
+    def beside(self, other: Standardised) -> Iterator[tuple[Tensor, Tensor]]:
+        """The rows of this table and of another one of the same length, in order."""
+        width = self.x.shape[1] + other.x.shape[1]
+        return ((self.rows(at), other.rows(at)) for at in spans(len(self.x), width, max(room(self.x), 3 * width**2)))
 
 
 class LinearClassifier(NamedTuple):
-    """weight [D, S] and bias [S]; `logits(x)` is [n, S]."""
+    """weight [D, S] and bias [S]; `logits(x)` is [n, S], `parts(x)` gives them with their rows, some at a time."""
 
     weight: Tensor
     bias: Tensor
 
     def logits(self, x: Tensor | Standardised) -> Tensor:
-        if isinstance(x, Standardised):
-            return torch.cat([part @ self.weight + self.bias for part in x.blocks()])
-        return x @ self.weight + self.bias
+        table = x.x if isinstance(x, Standardised) else x
+        found = torch.empty(len(table), len(self.bias), dtype=self.bias.dtype, device=table.device)
+        for rows, some in self.parts(x):
+            found[rows] = some
+        return found
+
+    def parts(self, x: Tensor | Standardised) -> Iterator[tuple[slice, Tensor]]:
+        at = 0
+        for part in x.blocks() if isinstance(x, Standardised) else parts(x):
+            yield slice(at, at := at + len(part)), part @ self.weight + self.bias
 
 
 def logistic_regression(
@@ -104,7 +116,7 @@ def logistic_regression(
 ) -> LinearClassifier:
     """Multinomial logistic regression: minimises c * sum_i w_i CE_i + 1/2 ||W||^2, intercept not penalised.
 
-    x: float64 [n, D], as it is or standardised on the way; y: int64 [n] in 0..classes-1. Two classes share one weight
+    x: [n, D], as it is or standardised on the way; y: whole numbers [n] in 0..classes-1. Two classes share one weight
     vector, as in scikit-learn. Rows are read in blocks, so that memory does not grow with them.
     `c=inf` drops the penalty. L-BFGS (history 10) on the host drives loss and gradient on x's device; it
     stops when the gradient of the MEAN loss is below `tol` in max-norm, which is scikit-learn's rule, so that
@@ -115,22 +127,23 @@ def logistic_regression(
 
     table = x.x if isinstance(x, Standardised) else x
     n, d = table.shape
-    weight = torch.ones(n, dtype=table.dtype, device=table.device) if sample_weight is None else sample_weight
-    total = float(weight.sum())
+    total = float(n if sample_weight is None else sample_weight.sum())
     penalty = 0.0 if c == float("inf") else 1.0 / (c * total)
     columns = 1 if classes == 2 else classes
-    size = _block(table)
-    shares, owns = (weight / total)[:, None].split(size), y[:, None].split(size)
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
         t = torch.from_numpy(theta).to(table.device).view(d + 1, columns)
         value, gradient = 0.5 * penalty * t[:d].square().sum(), torch.zeros_like(t)
-        blocks = x.blocks() if isinstance(x, Standardised) else x.split(size)
-        for part, own, share in zip(blocks, owns, shares, strict=True):
+        at = 0
+        for part in x.blocks() if isinstance(x, Standardised) else parts(x):
+            here = slice(at, at := at + len(part))
+            own = y[here, None].long()
+            share = part.new_full((len(part), 1), 1 / total)
+            share = share if sample_weight is None else share.mul_(sample_weight[here, None])
             logits = torch.addmm(t[d], part, t[:d])
             # Only the entry of an item's own class is touched where the others' would be multiplied by zero.
             if columns == 1:
-                target = own.to(table.dtype)
+                target = own.to(part.dtype)
                 nll = torch.nn.functional.softplus(logits).sub_(target * logits)
                 g = logits.sigmoid_().sub_(target).mul_(share)
             else:
@@ -163,123 +176,6 @@ def thread_pools() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-class _Hinge(NamedTuple):
-    """Prefix moments (1, x, x^2) of sorted codes: `every` [3, D, n+1], `positive` [3, D, P, n+1]; x sorted
-    [D, n].
-    """
-
-    x: Tensor
-    every: Tensor
-    positive: Tensor
-    weights: tuple[Tensor, Tensor]  # of positives and negatives, [P]
-    c: float
-
-    def active(self, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Moments [3, D, P] of the positives with wx + b < 1 and of the negatives with wx + b > -1."""
-        rising = w >= 0
-
-        def below(level: Tensor, complement: bool) -> tuple[Tensor, Tensor]:
-            threshold = torch.nan_to_num(level / w.abs(), nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-            at = torch.searchsorted(self.x, torch.where(rising, threshold, -threshold))
-            index = at.expand(3, *at.shape)
-            mine = self.positive.gather(-1, index[..., None])[..., 0]
-            both = self.every.gather(-1, index)
-            prefix = rising if not complement else ~rising
-            mine = torch.where(prefix, mine, self.positive[..., -1] - mine)
-            both = torch.where(prefix, both, self.every[..., -1:] - both)
-            return mine, both
-
-        mine, _ = below(1 - b, complement=False)
-        other, both = below(-1 - b, complement=True)
-        return mine, both - other
-
-    def objective(self, w: Tensor, b: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:
-        total = 0.5 * (w * w + b * b)
-        for sign, s, (m0, m1, m2) in zip((1.0, -1.0), self.weights, moments, strict=True):
-            square = w * w * m2 + 2 * w * b * m1 + b * b * m0
-            total = total + self.c * s * (m0 - 2 * sign * (w * m1 + b * m0) + square)
-        return total
-
-    def newton(self, w: Tensor, b: Tensor, moments: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Newton direction (dw, db) on the present active set, and the directional derivative along it."""
-        (p0, p1, p2), (q0, q1, q2) = moments
-        sp, sn = (2 * self.c * s for s in self.weights)
-        h11, h12, h22 = 1 + sp * p2 + sn * q2, sp * p1 + sn * q1, 1 + sp * p0 + sn * q0
-        r1, r2 = sp * p1 - sn * q1, sp * p0 - sn * q0
-        g1, g2 = h11 * w + h12 * b - r1, h12 * w + h22 * b - r2
-        det = h11 * h22 - h12 * h12
-        dw, db = -(h22 * g1 - h12 * g2) / det, -(h11 * g2 - h12 * g1) / det
-        return dw, db, g1 * dw + g2 * db
-
-
-def squared_hinge_1d(x: Tensor, y: Tensor, classes: int, c: float = 0.01) -> tuple[Tensor, Tensor]:
-    """One-vs-rest linear SVMs on every single code: weights and biases [D, P], P = classes (1 if classes ==
-    2).
-
-    Minimises 1/2 (w^2 + b^2) + c * sum_i s_i max(0, 1 - t_i (w x_i + b))^2 per code and class, the objective
-    of scikit-learn's LinearSVC(class_weight='balanced'): the bias is regularised; s_i = n/(S n_c) for
-    positives and 1 for negatives, except for S = 2, one problem with both classes weighted n/(2 n_c). x:
-    float64 [n, D], y: int64 [n], every class present. The active rows of a 1-D problem are a half-line, so
-    after one sort a Newton step costs a binary search in prefix sums: exact, and independent of n.
-    """
-    n, d = x.shape
-    counts = torch.bincount(y, minlength=classes).double()
-    balanced = n / (classes * counts)
-    columns = 1 if classes == 2 else classes
-    targets = torch.tensor([1], device=x.device) if classes == 2 else torch.arange(classes, device=x.device)
-    s_positive = balanced[targets]
-    s_negative = balanced[:1] if classes == 2 else torch.ones_like(balanced)
-    weight, bias = x.new_zeros(d, columns), x.new_zeros(d, columns)
-    chunk = CHUNK // 8  # about a dozen arrays of this size live at a time
-    p_step = max(1, min(columns, chunk // n))
-    d_step = max(1, chunk // (n * p_step))
-    for d0 in range(0, d, d_step):
-        ordered, order = x[:, d0 : d0 + d_step].T.contiguous().sort(1)
-        powers = torch.stack([torch.ones_like(ordered), ordered, ordered.square()])
-        label = y[order]
-        for p0 in range(0, columns, p_step):
-            p = slice(p0, p0 + p_step)
-            mask = (label[:, None, :] == targets[p, None]).double()
-            problem = _Hinge(
-                ordered,
-                _prefix(powers),
-                _prefix(powers[:, :, None] * mask),
-                (s_positive[p], s_negative[p]),
-                c,
-            )
-            weight[d0 : d0 + d_step, p], bias[d0 : d0 + d_step, p] = _solve_hinge(problem)
-    return weight, bias
-
-
-def _prefix(values: Tensor) -> Tensor:
-    return torch.nn.functional.pad(values.cumsum(-1), (1, 0))
-
-
-def _solve_hinge(problem: _Hinge, iterations: int = 100) -> tuple[Tensor, Tensor]:
-    """Damped Newton; finitely many active sets, so it ends exactly at the minimum (Keerthi & DeCoste
-    2005).
-    """
-    w = problem.x.new_zeros(problem.positive.shape[1:3])
-    b = torch.zeros_like(w)
-    moments = problem.active(w, b)
-    value = problem.objective(w, b, moments)
-    for _ in range(iterations):
-        dw, db, slope = problem.newton(w, b, moments)
-        t = torch.ones_like(w)
-        for _ in range(40):
-            trial_w, trial_b = w + t * dw, b + t * db
-            moments = problem.active(trial_w, trial_b)
-            trial = problem.objective(trial_w, trial_b, moments)
-            worse = trial > value + 1e-4 * t * slope + 1e-13 * value.abs()
-            if not bool(worse.any()):
-                break
-            t = torch.where(worse, t / 2, t)
-        w, b, value = trial_w, trial_b, trial
-        if bool(((t * dw).abs() + (t * db).abs() <= 1e-12 * (w.abs() + b.abs()) + 1e-300).all()):
-            break
-    return w, b
-
-
 def lasso_gram(gram: Tensor, target: Tensor, alpha: float, tol: float = 1e-10, max_sweeps: int = 10_000) -> Tensor:
     """Lasso by coordinate descent on Gram matrices: minimises 1/(2n) ||y - Xw||^2 + alpha ||w||_1.
 
@@ -308,18 +204,30 @@ def lasso_gram(gram: Tensor, target: Tensor, alpha: float, tol: float = 1e-10, m
 
 
 def average_ranks(x: Tensor) -> Tensor:
-    """Ranks 1..n of every column of x [n, M]; ties share their average rank."""
-    n = len(x)
-    ordered, order = x.sort(0)
-    position = torch.arange(n, device=x.device)[:, None].expand_as(order)
-    new = torch.ones_like(order, dtype=torch.bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    first = torch.where(new, position, 0).cummax(0).values
-    last_of_run = torch.ones_like(new)
-    last_of_run[:-1] = new[1:]
-    last = torch.where(last_of_run, position, n - 1).flip(0).cummin(0).values.flip(0)
-    ranks = torch.empty_like(x, dtype=torch.float64)
-    return ranks.scatter_(0, order, (first + last).double() / 2 + 1)
+    """Ranks 1..n of every column of x [n, M], float64; ties share their average rank."""
+    ranks = torch.empty(x.shape, dtype=torch.float64, device=x.device)
+    for m in range(x.shape[1]):
+        order, sorted_ranks = ranked(x[:, m])
+        ranks[order, m] = sorted_ranks
+    return ranks
+
+
+def ranked(column: Tensor) -> tuple[Tensor, Tensor]:
+    """(order int64 [n], ranks float64 [n]): the rows of a column [n] by growing value, and their ranks 1..n in that
+    order; ties share their average rank."""
+    if column.device.type == "cpu":  # numpy sorts in less than half the time
+        order = torch.from_numpy(column.double().numpy().argsort())
+    else:
+        order = column.argsort()
+    new = torch.ones(len(column), dtype=torch.bool, device=column.device)
+    for at in spans(len(column) - 1, 1, room(column)):
+        new[1:][at] = column[order[1:][at]] != column[order[:-1][at]]
+    if bool(new.all()):
+        return order, torch.arange(1, len(column) + 1, dtype=torch.float64, device=column.device)
+    run = new.cumsum(0, dtype=torch.int32).sub_(1)
+    size = torch.bincount(run).double()
+    middle = size.cumsum(0).sub_(size.sub_(1).div_(2))  # of the first and the last rank of each run
+    return order, middle[run]
 
 
 def auc(scores: Tensor, positive: Tensor) -> Tensor:
@@ -330,10 +238,11 @@ def auc(scores: Tensor, positive: Tensor) -> Tensor:
     mask = positive.expand_as(scores)
     n_pos = mask.sum(0).double()
     n_neg = len(scores) - n_pos
-    step = max(1, CHUNK // 16 // max(1, len(scores)))  # ranks take ten times their column
-    columns = torch.arange(scores.shape[1], device=scores.device).split(step)
-    sums = [(average_ranks(scores[:, at]) * mask[:, at]).sum(0) for at in columns]
-    return (torch.cat(sums) - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
+    sums = torch.zeros_like(n_pos)
+    for m in range(scores.shape[1]):
+        order, ranks = ranked(scores[:, m])
+        sums[m] = (ranks * mask[order, m]).sum()  # sums of halves: exact in any order
+    return (sums - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
 
 
 def class_aucs(scores: Tensor, labels: Labels) -> list[Tensor]:
@@ -350,23 +259,33 @@ def class_aucs(scores: Tensor, labels: Labels) -> list[Tensor]:
 
 
 def _areas(scores: Tensor, labels: Labels, factors: Sequence[int], rows: Tensor | slice) -> list[Tensor]:
-    index = [labels.index[rows, k] for k in factors]
+    index = [labels.columns[k][rows] for k in factors]
     sizes = [labels.sizes[k] for k in factors]
     # Whole from the start: small pieces between the ranks would keep the memory of those from being used again.
-    sums = [scores.new_zeros(scores.shape[1], size, dtype=torch.float64) for size in sizes]
+    sums = [torch.zeros(scores.shape[1], size, dtype=torch.float64, device=scores.device) for size in sizes]
     for m, column in enumerate(scores.T if factors else ()):
-        ranks = average_ranks(column[rows, None])[:, 0]
+        order, ranks = ranked(column[rows])
         for own, values, size in zip(sums, index, sizes, strict=True):
-            own[m] = torch.bincount(values, ranks, minlength=size)  # sums of halves: exact in any order
+            own[m] = torch.bincount(values[order], ranks, minlength=size)  # sums of halves: exact in any order
     counts = [torch.bincount(values, minlength=size).double() for values, size in zip(index, sizes, strict=True)]
     return [(s - c * (c + 1) / 2) / (c * (c.sum() - c)) for s, c in zip(sums, counts, strict=True)]
 
 
+def triangle(parts: Iterable[Tensor]) -> Tensor:
+    """R [r, D] of the QR decomposition of a table [n, D] whose rows come in parts, r = the smaller of n and D: what
+    least squares and singular values need of it, at the accuracy of the whole table's own."""
+    found: Tensor | None = None
+    for part in parts:
+        found = torch.linalg.qr(part if found is None else torch.cat([found, part]), mode="r").R
+    assert found is not None
+    return found
+
+
 def covariance(x: Tensor) -> Tensor:
-    """Covariance (ddof=1) of the columns of x [n, D] as [D, D], without a centred copy of the table."""
-    mean = x.mean(0)
-    total = x.new_zeros(x.shape[1], x.shape[1])
-    for part in x.split(max(1, CHUNK // 16 // x.shape[1])):
-        centred = part - mean
+    """Covariance (ddof=1) float64 of the columns of x [n, D] as [D, D], without a centred copy of the table."""
+    center = mean(x)
+    total = center.new_zeros(x.shape[1], x.shape[1])
+    for part in parts(x):
+        centred = part - center
         total.addmm_(centred.T, centred)
     return total / (len(x) - 1)

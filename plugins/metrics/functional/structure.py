@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distk.console import counted
 
-from . import checks
+from . import blocks, checks
 from .checks import Array, Result
 from .information import discretise
 from .solvers import average_ranks, contingency, covariance, lasso_gram, mutual_information
@@ -29,15 +29,15 @@ def irs(codes: Array, factors: Array, quantile: float = 0.99, bins: int = 20) ->
     """
     if not 0 < quantile <= 1:
         raise ValueError(f"quantile must be in (0, 1], got {quantile}")
-    c, f = checks.paired(codes, factors, gaps=True)
+    c, f = checks.paired(codes, factors, gaps=True, own=True)
     labels = checks.discrete(_coarse(f, bins))
     live = checks.live_codes(c)
     reasons = labels.explain("irs")
     if not bool(live.all()):
         reasons["irs_per_code"] = checks.left_out(live)
     x = c if bool(live.all()) else c[:, live]
-    mean = x.mean(0)
-    largest = torch.maximum(x.amax(0) - mean, mean - x.amin(0))
+    center = blocks.mean(x)
+    largest = torch.maximum(x.amax(0) - center, center - x.amin(0))
     spread = _quantile_deviations(x, labels, quantile)
     matrix = torch.full((c.shape[1], len(labels.kept)), torch.nan, dtype=torch.float64, device=c.device)
     matrix[live] = 1 - spread / largest[:, None]
@@ -64,9 +64,9 @@ def _coarse(factors: Tensor, bins: int) -> Tensor:
     cut = factors
     for k in range(factors.shape[1]):
         rows = checks.present(factors[:, k])
-        column = factors[rows, k : k + 1]
-        if len(column) and (bool((column != column.round()).any()) or _many(column, bins)):
-            cut = factors.clone() if cut is factors else cut
+        column = factors[rows, k, None]
+        if len(column) and (checks.fractional(column[:, 0]) or _many(column, bins)):
+            cut = factors.double().clone() if cut is factors else cut
             index = checks.equal_width(column, column.amin(0), column.amax(0), bins)
             cut[rows, k] = index[:, 0].to(cut.dtype)
     return cut
@@ -74,31 +74,31 @@ def _coarse(factors: Tensor, bins: int) -> Tensor:
 
 def _many(column: Tensor, bins: int) -> bool:
     """Whether whole numbers have more than `bins` values; their range alone may tell that they have not."""
-    low, high = column.aminmax()
-    return bool(high - low >= bins) and len(column.unique()) > bins
+    low, high = (end.double() for end in column.aminmax())
+    return bool(high - low >= bins) and len(checks.levels(column[:, 0])[0]) > bins
 
 
 def _quantile_deviations(x: Tensor, labels: checks.Labels, quantile: float) -> Tensor:
     """Mean over the values of each factor of the quantile of |x - mean of its rows|, per code: [D, K'].
 
     The rows are put into groups once for each factor; of a group only what lies above the quantile is sorted, code by
-    code, so that time grows with the rows and memory with one column and an order for each factor.
+    code, so that time grows with the rows and memory with one group and an order for each factor.
     """
     groups = []
-    for k, size in enumerate(labels.sizes):
-        rows = labels.take(k)
-        y = labels.index[rows, k]
-        order = y.argsort()
-        counts = torch.bincount(y, minlength=size).tolist()
-        groups.append((order if isinstance(rows, slice) else rows[order], counts))
-    found = x.new_zeros(x.shape[1], len(groups))
+    for k in range(len(labels.sizes)):
+        rows, counts = labels.take(k), labels.counts(k, labels.take(k)).long().tolist()
+        order = labels.columns[k][rows].argsort()
+        order = order if isinstance(rows, slice) else rows[order]
+        groups.append((order.int() if len(x) < 1 << 31 else order, counts))
+    found = torch.zeros(x.shape[1], len(groups), dtype=torch.float64, device=x.device)
     for d in range(x.shape[1]):
-        column = x[:, d].contiguous()
+        column = x[:, d].double().contiguous()
         for k, (order, counts) in enumerate(groups):
-            for group in column[order].split(counts):
+            for mine in order.split(counts):
+                group = column[mine]
                 position = quantile * (len(group) - 1)
                 low = math.floor(position)
-                top = (group - group.mean()).abs_().topk(len(group) - low).values  # falling
+                top = group.sub_(group.mean()).abs_().topk(len(group) - low).values  # falling
                 found[d, k] += (top[-1] + (position - low) * (top[-2:][0] - top[-1])) / len(counts)
     return found
 
@@ -115,7 +115,7 @@ def unsupervised(codes: Array, bins: int = 20) -> Result:
     equal-width bins; codes_used. codes [n, D]: say whether they are means or samples, the two behave in
     opposite ways.
     """
-    c = checks.matrix(codes)
+    c = checks.matrix(codes, own=True)
     live = checks.live_codes(c)
     count = int(live.sum())
     nan = float("nan")
@@ -164,7 +164,7 @@ def linear_correlation(codes: Array, d: int | None = None) -> Result:
     variances (d = number of true factors; NaN without it); ud90 = smallest number of codes, largest variance
     first, that hold 90 % of the trace. Lower mapc, cvr, ud90 and higher tdv are better. Also codes_used.
     """
-    c = checks.matrix(codes)
+    c = checks.matrix(codes, own=True)
     p = c.shape[1]
     if d is not None and not 1 <= d <= p:
         raise ValueError(f"d must be in 1..{p}, got {d}")
@@ -214,7 +214,8 @@ def active_units(mean: Array, threshold: float = ACTIVE) -> Result:
 
     mean [n, D]. Keys: active_units (count), variance [D] (population variance, ddof=0, over the rows).
     """
-    variance = checks.matrix(mean, "mean").var(0, correction=0)
+    x = checks.matrix(mean, "mean", own=True)
+    variance = blocks.centred_squares(x, blocks.mean(x)) / len(x)
     return {"active_units": float((variance > threshold).sum()), "variance": checks.array(variance)}
 
 

@@ -65,21 +65,21 @@ def combinations(
     checks.one_of(predictor, ("lr", "gbt"), "predictor")
     if not 0 < share < 1:
         raise ValueError(f"share must be between 0 and 1, got {share}")
-    c, f = checks.paired(codes, factors)
+    c, f = checks.paired(codes, factors, own=True)
     labels = checks.discrete(f)
     generator = torch.Generator().manual_seed(seed)
     if codes_test is not None and factors_test is not None:
-        _, _, ct, ft = checks.split(codes, factors, codes_test, factors_test)
+        _, _, ct, ft = checks.split(codes, factors, codes_test, factors_test, own=True)
         (c, ct), _ = indicators(c, discrete, ct)
-        strange = ct, labels.encode(ft)
+        strange: tuple[Tensor, checks.Labels | Tensor] = ct, labels.encode(ft)
         met = f if known is None else torch.cat([f, checks.matrix(known, "known").to(f.device)])
         unmet, count = _unmet(ft, met)
         trials = [_given(labels, unmet.nonzero()[:, 0], train, generator)]
     else:
         (c,), _ = indicators(c, discrete)
-        strange = c, labels.index
+        strange = c, labels
         trials, count = _kept_back(labels, share, train, generator)
-    own = c, labels.index
+    own = c, labels
     sums = torch.zeros(3, len(labels.kept), dtype=torch.float64)
     for trial in trials:
         fitted, seen_rows, unseen_rows = _at(own, trial.fitted), _at(own, trial.seen), _at(strange, trial.unseen)
@@ -106,8 +106,10 @@ def combinations(
     return checks.finish(result, reasons)
 
 
-def _at(table: _Rows, rows: Tensor) -> _Rows:
-    return table[0][rows], table[1][rows]
+def _at(table: tuple[Tensor, checks.Labels | Tensor], rows: Tensor) -> _Rows:
+    """Some rows of codes, float64, and of their classes [m, K]."""
+    codes, labels = table
+    return codes[rows].double(), labels.long()[rows] if isinstance(labels, Tensor) else labels.at(rows)
 
 
 def _accuracies(fitted: _Rows, seen: _Rows, unseen: _Rows, k: int, predictor: str, seed: int) -> tuple[float, float]:
@@ -156,7 +158,7 @@ def _unmet(tested: Tensor, met: Tensor) -> tuple[Tensor, int]:
 
 def _given(labels: checks.Labels, unseen: Tensor, train: int, generator: torch.Generator) -> _Trial:
     """One trial over all factors, whose unseen rows are those given."""
-    count = len(labels.index)
+    count = len(labels.columns[0])
     order = torch.randperm(count, generator=generator).to(unseen.device)
     cut = min(train, 2 * count // 3)
     return _Trial(order[:cut], order[cut : cut + train], unseen, list(range(len(labels.kept))))
@@ -174,8 +176,8 @@ def _kept_back(labels: checks.Labels, share: float, train: int, generator: torch
         for b in range(a + 1, count):
             if min(labels.sizes[a], labels.sizes[b]) < FEWEST:
                 continue
-            hidden = withheld(labels.sizes[a], labels.sizes[b], share, generator).to(labels.index.device)
-            mask = hidden[labels.index[:, a], labels.index[:, b]]
+            hidden = withheld(labels.sizes[a], labels.sizes[b], share, generator).to(labels.columns[a].device)
+            mask = hidden[labels.of(a), labels.of(b)]
             cells += int(hidden.sum())
             open_rows = (~mask).nonzero()[:, 0]
             open_rows = open_rows[torch.randperm(len(open_rows), generator=generator).to(open_rows.device)]

@@ -13,7 +13,6 @@ from . import checks
 from .checks import Array, Result
 from .sampling import GridSampler, Sampler, TableSampler
 from .sentences import Unfit
-from .solvers import CHUNK
 from .voting import _active, _Codes, _factors_of_votes, _global_variance, _open
 
 
@@ -59,7 +58,7 @@ def z_max(
     def cast(count: int) -> tuple[Tensor, Tensor]:
         factor = _factors_of_votes(sampler, count, False, generator)
         index, winners = varied(sampler, factor, samples, generator), []
-        for part in index.split(max(1, CHUNK // (samples * table.shape[1]))):
+        for part in index.split(codes.together(samples)):
             batch = codes(part.to(table.device))
             local = (batch - batch[:, :1]).var(1)  # shifted: a constant batch has exactly 0
             winners.append(torch.where(share > 0, local * share, -1.0).argmax(1).cpu())

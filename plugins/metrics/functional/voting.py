@@ -17,6 +17,7 @@ from torch import Tensor
 from distk.console import counted
 
 from . import checks
+from .blocks import MOST
 from .checks import Array, Result
 from .indicators import class_columns, classes
 from .sampling import GridSampler, Sampler, TableSampler
@@ -61,6 +62,12 @@ class _Codes:
         self.classes = {d: classes(table[:, d]) for d in class_columns(table, discrete).nonzero()[:, 0].tolist()}
         self.rest = [d for d in range(table.shape[1]) if d not in self.classes]
         self.width = len(self.rest) + sum(len(values) for values in self.classes.values())
+
+    def together(self, rows: int) -> int:
+        """How many votes of so many rows are read at a time: few on a processor. With noise as many on any device,
+        since who draws it in other parts draws other noise."""
+        few = self.std is None and self.table.device.type == "cpu"
+        return max(1, (MOST if few else CHUNK) // (rows * self.width))
 
     def __call__(self, rows: Tensor) -> Tensor:
         """float64 [*rows, D] on the table's device."""
@@ -260,9 +267,9 @@ def _votes(
     """
     index = sampler.fixed(factor, rows, generator, uniform_value)
     winners = []
-    device, width = codes.table.device, codes.table.shape[1]
+    device = codes.table.device
     share = share.to(device)
-    for part in index.split(max(1, CHUNK // (rows * width))):
+    for part in index.split(codes.together(rows)):
         part = part.to(device)
         batch = codes(part)
         # Shifted: a constant batch has exactly 0, so that ties are real ties
@@ -327,7 +334,7 @@ def beta_vae(
     generator = torch.Generator().manual_seed(seed)
     factor = _factors_of_votes(sampler, train_points + eval_points, False, generator)
     first, second = sampler.sharing(factor, pairs, generator)
-    step = max(1, CHUNK // (pairs * codes.width))
+    step = codes.together(pairs)
     features = torch.cat(
         [(codes(a) - codes(b)).abs().mean(1) for a, b in zip(first.split(step), second.split(step), strict=True)]
     )
