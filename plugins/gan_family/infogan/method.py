@@ -99,8 +99,13 @@ class InfoGAN(Method[AConfig]):
         # patches of colour, which only Q can read.
         "demo": {
             "model": {
-                **{"codes": 6, "noise": 8, "dim": 8, "critic_updates": 2},
-                **{"lr": 5e-4, "critic_lr": 5e-4, "mi_coeff": 0.1},
+                "codes": 6,
+                "noise": 8,
+                "dim": 8,
+                "critic_updates": 2,
+                "lr": 5e-4,
+                "critic_lr": 5e-4,
+                "mi_coeff": 0.1,
             },
             "data": {"name": "teapots", "size": 16, "poses": 1024, "items": 8192, "gap": "paper"},
             "train": {"steps": 1500, "batch": 32, "log_every": 50},
