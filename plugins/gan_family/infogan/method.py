@@ -345,9 +345,9 @@ class InfoGANMnist(InfoGAN[MnistConfig]):
     train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 5000, "batch": 128}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
-            "model": {"dim": 16, "hidden": 128, "q_hidden": 64},
+            "model": {"dim": 16, "hidden": 128, "q_hidden": 64, "mi_coeff": 0.2},  # by 1, digits come later
             "data": {"name": "digits28", "size": 16, "margin": 2},
-            "train": {"steps": 1000, "batch": 64, "log_every": 50},
+            "train": {"steps": 3000, "batch": 64, "log_every": 50},
         },
         "paper": {"data": {"name": "mnist"}, "train": {"steps": 5000, "batch": 128}},
     }
