@@ -14,7 +14,7 @@ from . import checks
 from .blocks import GPU, MOST, room, spans
 from .checks import Array, Labels, Result
 from .indicators import class_columns, classes, indicators
-from .solvers import CHUNK, Standardised, contingency, entropy, logistic_regression, mutual_information
+from .solvers import Standardised, contingency, entropy, logistic_regression, mutual_information
 
 
 def ksg(x: Array, y: Array, k: int = 3, variant: int = 1, seed: int = 0) -> float:
@@ -44,7 +44,7 @@ def ksg(x: Array, y: Array, k: int = 3, variant: int = 1, seed: int = 0) -> floa
         a, b = joint[:, : a.shape[1]], joint[:, a.shape[1] :]
     psi = torch.special.digamma
     total = 0.0
-    for rows in torch.arange(n, device=a.device).split(max(1, CHUNK // n)):
+    for rows in torch.arange(n, device=a.device).split(max(1, (MOST if a.device.type == "cpu" else GPU) // n)):
         dx, dy = _max_norm(a, rows), _max_norm(b, rows)
         dz = torch.maximum(dx, dy)
         if variant == 1:
