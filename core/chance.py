@@ -59,11 +59,17 @@ def half(table: CodeTable, rows: int, seed: int) -> CodeTable:
         std=of(table.std, index),
         rows=of(table.rows, index),
         grid=False,
+        extra={key: of(held, index) if _of_rows(held, table) else held for key, held in table.extra.items()},
     )
     if table.codes_test is not None:
         index = some(len(table.codes_test))
         made = replace(made, codes_test=of(table.codes_test, index), factors_test=of(table.factors_test, index))
     return made
+
+
+def _of_rows(held: object, table: CodeTable) -> bool:
+    """Whether it has a row for each of the table's, as the slots of pictures have."""
+    return isinstance(held, Tensor) and held.ndim > 0 and len(held) == len(table)
 
 
 def baseline(metric: Metric, compute: Compute, table: CodeTable, n: int, seed: int) -> dict[str, Any]:
@@ -104,7 +110,8 @@ def intervals(
         )
     runs = [compute(half(table, used, seed + i), seed) for i in range(n)]
     if all(_alike(run, runs[0]) for run in runs) and n > 1:
-        raise UsageError("no interval: this score chooses the items that it looks at by itself")
+        told = "as where a score chooses the items that it looks at by itself"
+        raise UsageError(f"no interval: every half of the rows gives the same, {told}")
     reach = float(student.ppf((1 + LEVEL) / 2, n - 1))
     found = {}
     for key, values in _by_key(runs).items():
