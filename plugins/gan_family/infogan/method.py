@@ -99,8 +99,13 @@ class InfoGAN(Method[AConfig]):
         # patches of colour, which only Q can read.
         "demo": {
             "model": {
-                **{"codes": 6, "noise": 8, "dim": 8, "critic_updates": 2},
-                **{"lr": 5e-4, "critic_lr": 5e-4, "mi_coeff": 0.1},
+                "codes": 6,
+                "noise": 8,
+                "dim": 8,
+                "critic_updates": 2,
+                "lr": 5e-4,
+                "critic_lr": 5e-4,
+                "mi_coeff": 0.1,
             },
             "data": {"name": "teapots", "size": 16, "poses": 1024, "items": 8192, "gap": "paper"},
             "train": {"steps": 1500, "batch": 32, "log_every": 50},
@@ -340,9 +345,9 @@ class InfoGANMnist(InfoGAN[MnistConfig]):
     train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 5000, "batch": 128}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
-            "model": {"dim": 16, "hidden": 128, "q_hidden": 64},
+            "model": {"dim": 16, "hidden": 128, "q_hidden": 64, "mi_coeff": 0.2},  # by 1, digits come later
             "data": {"name": "digits28", "size": 16, "margin": 2},
-            "train": {"steps": 1000, "batch": 64, "log_every": 50},
+            "train": {"steps": 3000, "batch": 64, "log_every": 50},
         },
         "paper": {"data": {"name": "mnist"}, "train": {"steps": 5000, "batch": 128}},
     }
