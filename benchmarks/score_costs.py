@@ -219,10 +219,18 @@ def kept(path: Path, row: Row) -> list[Row]:
 def shown(figures: list[Row]) -> str:
     """A table of docs/metrics.md: a line for each score and peer, a column for each size, ours / theirs."""
 
-    def cell(row: Row | None, key: str) -> str:
-        if row is None or key not in row:
-            return "-" if row is None else "more"
-        return f"{row[key]:.1f}" if key == "seconds" or row[key] < 10 else f"{row[key]:.0f}"
+    def pair(ours: Row | None, theirs: Row | None, key: str, unit: str) -> str:
+        """Both figures of a cell; a unit behind each where the other one is none."""
+        told = []
+        for row in (ours, theirs):
+            if row is None or key not in row:
+                told.append("-" if row is None else "longer")
+            else:
+                told.append(f"{row[key]:.1f}" if key == "seconds" or row[key] < 10 else f"{row[key]:.0f}")
+        figures = [text[0].isdigit() for text in told]
+        if all(figures):
+            return f"{told[0]} / {told[1]} {unit}"
+        return " / ".join(f"{text} {unit}" if own else text for text, own in zip(told, figures, strict=True))
 
     of = {(r["score"], r["by"], r["size"]): r for r in figures}
     sizes = [size for size in SIZES if any(r["size"] == size for r in figures)]
@@ -232,8 +240,8 @@ def shown(figures: list[Row]) -> str:
         cells = []
         for size in sizes:
             ours, theirs = of.get((score, "distk", size)), of.get((score, by, size))
-            pair = [f"{cell(ours, k)} / {cell(theirs, k)}" for k in ("seconds", "mib")]
-            cells.append(f"{pair[0]} s, {pair[1]} MiB")
+            told = [pair(ours, theirs, *of_what) for of_what in (("seconds", "s"), ("mib", "MiB"))]
+            cells.append(told[0] if told[0] == told[1] else ", ".join(told))
         lines.append(f"| `{score}` | {by} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -79,7 +79,9 @@ def suited(table: CodeTable, name: str, kind: str = "") -> CodeTable:
     """The table as a score can take it: recall asks for a label without an order, which the last factor then is, and
     scores of classes and slots for codes of theirs."""
     if kind and name in CLASSES:
-        return grouped(kind)
+        made = grouped(kind)
+        few = len(made.extra["slots"]) if name == "fg-ari" else len(made)  # a row for each picture
+        return replace(made, codes=made.codes[:few], factors=made.needs_factors()[:few])
     if name != "recall":
         return table
     return replace(table, factor_kinds=(*table.factor_kinds[:-1], "categorical"))

@@ -142,8 +142,10 @@ def _dots(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
             if row["interval"] is not None:
                 axis.plot(row["interval"], [i, i], color="C0", linewidth=1.2, zorder=2)
             if isinstance(row["chance"], (int, float)):
-                axis.plot([row["chance"]], [i], "D", color="C3", markerfacecolor="none", markersize=3.5, zorder=3)
-            axis.plot([row["value"]], [i], "o", color="C0", markersize=3.5, zorder=4)
+                # A mark at the end of the range is whole; one far below it, as of an R2, would lie over the names.
+                look = {"markerfacecolor": "none", "markersize": 3.5, "clip_on": not -0.05 <= row["chance"] <= 1}
+                axis.plot([row["chance"]], [i], "D", color="C3", zorder=3, **look)
+            axis.plot([row["value"]], [i], "o", color="C0", markersize=3.5, zorder=4, clip_on=False)
         axis.text(1.04, i, f"{row['value']:.3g}", fontsize=SMALL, va="center")
     axis.set_yticks(range(len(rows)), [row["label"] for row in rows], fontsize=SMALL)
     axis.set(xlim=(-0.03, 1.28), ylim=(len(rows) - 0.4, -0.6))

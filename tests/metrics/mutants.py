@@ -201,7 +201,7 @@ MUTANTS = [
     *_of(
         "information.py",
         "test_discrete_codes.py",
-        ("index, size = own, len(values)", "size = max(size, len(values))", "changes_no_reader and mig"),
+        ("index[:, d - at.start] = own", "pass", "changes_no_reader and mig"),
     ),
     *_of(
         "blocks.py",

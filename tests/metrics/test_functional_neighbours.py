@@ -21,7 +21,7 @@ def test_ksg_brute_force(rng: np.random.Generator, variant: int, monkeypatch: py
     n, k = 120, 4
     x = rng.normal(size=(n, 2))
     y = x[:, :1] + rng.normal(size=(n, 1))
-    monkeypatch.setattr(neighbours, "CHUNK", 1000)
+    monkeypatch.setattr(neighbours, "MOST", 1000)
     ours = fn.ksg(x, y, k=k, variant=variant)
     x, y = ((a - a.mean(0)) / a.std(0) for a in (x, y))
     total = 0.0

@@ -93,6 +93,23 @@ def test_a_count_has_no_interval_and_an_undefined_chance_says_so() -> None:
     assert why["interval"] == "no interval: 'share' is undefined for a half of the rows"
 
 
+@pytest.mark.parametrize(("step", "refused"), [(1e-9, True), (1e-3, False)])
+def test_rounding_is_no_interval(step: float, refused: bool) -> None:
+    """A network on several threads gives the same number but for its last digits, whatever the rows."""
+    table, runs = synthetic_table(), iter(range(100))
+    metric = build_metric("linear-correlation")[1]
+
+    def compute(table: CodeTable, seed: int) -> dict[str, Any]:
+        return {"mapc": 0.5 + step * next(runs)}
+
+    if refused:
+        with pytest.raises(UsageError, match="chooses the items"):
+            intervals(metric, compute, table, {"mapc": 0.5}, 3, 0)
+    else:
+        low, high = intervals(metric, compute, table, {"mapc": 0.5}, 3, 0)["mapc"]
+        assert low < 0.5 < high
+
+
 def test_few_rows_have_no_interval() -> None:
     table = synthetic_table()
     few = CodeTable(table.codes[:10], table.names, table.kinds)

@@ -184,6 +184,10 @@ def judge_for(dataset: Dataset, file: str, steps: int, width: int) -> Judge:
     key = (file, data.name, data.origin, str(data.config), data.device, steps, width)
     if key in _trained:
         return _trained[key]
+    if not file:  # minutes on a processor, before a score that may be one of many
+        keep = f"`distk ldf judge --data {data.name} --out FILE` keeps one for judge=FILE"
+        less = f"`--set judge_steps=N` trains less, {keep}"
+        note(f"training a judge on '{data.name}': {counted(steps, 'step')}; {less}")
     judge = FILE.load(Path(file), data.device) if file else train_judge(data, steps, width)
     expected = (tuple(data.spec.shape), len(data.spec.classes))
     if (judge.info.shape, judge.info.classes) != expected:

@@ -47,7 +47,7 @@ def jemmig(
     nats, widest = [], []
     for k in range(len(labels.kept)):
         best = int(information[:, k].argmax())
-        counts = torch.bincount(binned.column(best)[0][labels.take(k)], minlength=bins).double()
+        counts = torch.bincount(binned.columns(slice(best, best + 1))[0][labels.take(k), 0], minlength=bins).double()
         own = entropy(counts)
         widest.append(math.log(len(counts)))
         mutual = float(information[best, k])

@@ -22,7 +22,7 @@ class Ordered(NamedTuple):
     @staticmethod
     def of(codes: Tensor) -> Ordered:
         """codes [n, D]."""
-        x, order = codes.T.double().sort(1)
+        x, order = codes.T.double().contiguous().sort(1)
         return Ordered(x, order, _prefix(x))
 
     @staticmethod

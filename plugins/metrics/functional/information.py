@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import checks
-from .blocks import whole_numbers
+from .blocks import GPU, MOST, spans, whole_numbers
 from .checks import Array, Labels, Result
 from .indicators import class_columns
 from .sentences import Column, Sentence
@@ -37,7 +37,7 @@ def discretise(codes: Tensor, bins: int, binning: str = "width") -> Tensor:
 
 
 class Binned(NamedTuple):
-    """Codes [n, D] in bins, a column at a time: a column of class indices keeps its classes, however many."""
+    """Codes [n, D] in bins, some columns at a time: a column of class indices keeps its classes, however many."""
 
     codes: Tensor
     bins: int
@@ -49,25 +49,26 @@ class Binned(NamedTuple):
         """discrete: the columns of class indices. Raises ValueError for what is no class index."""
         return Binned(codes, bins, binning, class_columns(codes, discrete).nonzero()[:, 0].tolist())
 
-    def column(self, code: int) -> tuple[Tensor, int]:
-        """The bin of each row [n], of the narrowest type, and the number of bins."""
-        index, size = discretise(self.codes[:, code, None], self.bins, self.binning)[:, 0], self.bins
-        if code in self.counted:
-            values, own = checks.levels(self.codes[:, code])
-            index, size = own, len(values)
+    def columns(self, at: slice) -> tuple[Tensor, int]:
+        """The bin of each row of some columns [n, m], of the narrowest type, and the number of bins."""
+        index, size = discretise(self.codes[:, at], self.bins, self.binning), self.bins
+        for d in (d for d in self.counted if at.start <= d < at.stop):
+            values, own = checks.levels(self.codes[:, d])
+            index, size = index.to(torch.promote_types(index.dtype, own.dtype)), max(size, len(values))
+            index[:, d - at.start] = own
         return index, size
 
     def information(self, labels: Labels) -> tuple[Tensor, Tensor]:
         """Plug-in mutual information [D, K'] of the codes and factors, and factor entropies [K'], in nats."""
         takes = [labels.take(k) for k in range(len(labels.sizes))]
         counts = torch.stack([entropy(labels.counts(k, rows)) for k, rows in enumerate(takes)])
-        found = []
-        for d in range(self.codes.shape[1]):
-            index, size = self.column(d)
+        found, n = [], len(self.codes)
+        for at in spans(self.codes.shape[1], n, GPU if self.codes.device.type != "cpu" else MOST):
+            index, size = self.columns(at)
             pairs = enumerate(zip(takes, labels.sizes, strict=True))
             tables = [contingency(index[rows], labels.columns[k][rows], (size, s)) for k, (rows, s) in pairs]
-            found.append(torch.stack([mutual_information(table) for table in tables]))
-        return torch.stack(found), counts
+            found.append(torch.stack([mutual_information(table) for table in tables], 1))
+        return torch.cat(found), counts
 
 
 def _gap(information: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ from torch import Tensor
 from distk.console import counted
 
 from . import checks
-from .blocks import GPU, MOST, parts, room, spans
+from .blocks import GPU, MOST, room, spans
 from .checks import Array, Labels, Result
 from .indicators import class_columns, classes, indicators
-from .solvers import CHUNK, Standardised, contingency, entropy, logistic_regression, mutual_information
+from .solvers import Standardised, contingency, entropy, logistic_regression, mutual_information
 
 
 def ksg(x: Array, y: Array, k: int = 3, variant: int = 1, seed: int = 0) -> float:
@@ -44,7 +44,7 @@ def ksg(x: Array, y: Array, k: int = 3, variant: int = 1, seed: int = 0) -> floa
         a, b = joint[:, : a.shape[1]], joint[:, a.shape[1] :]
     psi = torch.special.digamma
     total = 0.0
-    for rows in torch.arange(n, device=a.device).split(max(1, CHUNK // n)):
+    for rows in torch.arange(n, device=a.device).split(max(1, (MOST if a.device.type == "cpu" else GPU) // n)):
         dx, dy = _max_norm(a, rows), _max_norm(b, rows)
         dz = torch.maximum(dx, dy)
         if variant == 1:
@@ -94,15 +94,15 @@ def recall_at_k(
     if metric == "cosine":
         x = torch.nn.functional.normalize(x, dim=1)
     # The rank of the nearest same-label item answers every k at once, with exact ties and without sorting.
-    everyone = torch.arange(n, device=x.device)
     if metric == "l2" and x.device.type == "cpu":
         rank, unsure = _ranks_by_tree(x, label, max(ks))
     else:
-        rank, unsure = torch.empty(n, dtype=torch.int64, device=x.device), everyone
+        rank = torch.empty(n, dtype=torch.int64, device=x.device)
+        unsure = torch.arange(n, device=x.device)
     for rows in unsure.split(max(1, (MOST if x.device.type == "cpu" else max(GPU, x.numel())) // n)):
         rank[rows] = _ranks_among_all(x, label, rows, metric)
     result: Result = {f"recall@{k}": float((rank < k).double().mean()) for k in ks}
-    alone = int((torch.bincount(label)[label] == 1).sum())
+    alone = int((torch.bincount(label) == 1).sum())
     result["items_without_match"] = float(alone)
     return checks.finish(result, {"items_without_match": f"{counted(alone, 'item')} count as misses"} if alone else {})
 
@@ -130,16 +130,17 @@ def _ranks_by_tree(x: Tensor, label: Tensor, largest: int) -> tuple[Tensor, Tens
     finder = NearestNeighbors(n_neighbors=width).fit(x.numpy())
     rank, sure = torch.full((n,), n), torch.zeros(n, dtype=torch.bool)
     # What a search that multiplies rows instead of subtracting them may be wrong by, in squares
-    slack = 1e3 * torch.finfo(x.dtype).eps * max(float(part.square().sum(1).max()) for part in parts(x))
-    for rows in torch.arange(n).split(max(1, room(x) // (width * x.shape[1]))):
-        far, near = finder.kneighbors(x[rows].numpy())
+    slack = 1e3 * torch.finfo(x.dtype).eps * x.shape[1] * max(abs(float(end)) for end in x.aminmax()) ** 2
+    for at in spans(n, 2 * width * x.shape[1], room(x)):
+        rows = torch.arange(at.start, at.stop)
+        far, near = finder.kneighbors(x[at].numpy())
         ordered = torch.from_numpy(near).sort(1).values  # of equal distances the lower index comes first
-        distance = torch.cdist(x[rows, None], x[ordered], compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
+        distance = torch.cdist(x[at, None], x[ordered], compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
         distance, place = distance.masked_fill(ordered == rows[:, None], torch.inf).sort(dim=1, stable=True)
-        same = (label[ordered.gather(1, place)] == label[rows, None]) & ~distance.isinf()
-        rank[rows] = torch.where(same.any(1), same.double().argmax(1), n)
+        same = (label[ordered.gather(1, place)] == label[at, None]) & ~distance.isinf()
+        rank[at] = torch.where(same.any(1), same.double().argmax(1), n)
         last = torch.from_numpy(far[:, -1]).square() - slack
-        sure[rows] = (distance[:, largest - 1].square() < last) if width < n else True
+        sure[at] = (distance[:, largest - 1].square() < last) if width < n else True
     return rank, (~sure).nonzero()[:, 0]
 
 

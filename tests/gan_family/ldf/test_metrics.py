@@ -116,6 +116,15 @@ def test_the_same_settings_give_the_same_judge(digits: Dataset, judge: Judge) ->
     assert train_judge(digits, 30, 4, seed=1).fingerprint != judge.fingerprint
 
 
+def test_a_judge_that_is_trained_says_so_first(digits: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    made = judge_for(digits, "", 2, 4)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "training a judge on 'digits': 2 steps; `--set judge_steps=N` trains less" in told
+    assert "`distk ldf judge --data digits --out FILE` keeps one for judge=FILE" in told
+    assert judge_for(digits, "", 2, 4) is made
+    assert "training" not in capsys.readouterr().err
+
+
 def test_the_temperature_calibrates(generator: torch.Generator) -> None:
     """Labels drawn from softmax(logits / 2): two is what the fit has to find."""
     logits = 4 * torch.randn(20_000, 5, generator=generator)
