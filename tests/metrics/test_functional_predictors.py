@@ -318,7 +318,7 @@ def test_codes_that_order_rows_alike_share_their_importance(rng: np.random.Gener
     thrice = [np.concatenate([x, x[:, 1:2] ** 3, -x[:, 1:2]], 1) for x in (c, ct)]
     found = fn.dci(thrice[0], f, thrice[1], ft)["importance"]
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-12)
-    assert found[1].sum() > 0.01  # .038 is the least of 300 draws
+    assert found[1].sum() > 0.01  # it is read, if only little: it carries half of one of two factors
     np.testing.assert_allclose(found[[4, 5]], found[[1, 1]], atol=1e-12)
 
 
