@@ -26,7 +26,6 @@ takes in those of other files.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import multiprocessing
 import os
@@ -41,6 +40,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from resident import peak
 from score_tables import KINDS, grouped, priced, tables
 
 from distk import CodeTable, evaluate
@@ -174,14 +174,7 @@ def held(device: str, reset: bool = False) -> int:
             torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated()
     try:
-        if reset:
-            with suppress(
-                OSError, AttributeError
-            ):  # what was freed and not given back would take what comes for nothing
-                ctypes.CDLL("libc.so.6").malloc_trim(0)
-            Path("/proc/self/clear_refs").write_text("5")  # the peak begins again from what is held now
-        status = Path("/proc/self/status").read_text()
-        return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+        return peak(reset)
     except OSError:  # elsewhere the peak of the whole process, which making the table hardly raises
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

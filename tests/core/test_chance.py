@@ -81,6 +81,15 @@ def test_a_half_is_half_of_the_rows_that_were_used() -> None:
     assert len(half(table, 10**9, 1)) == len(table) // 2
 
 
+def test_a_half_takes_along_what_has_a_row_for_each_of_its_own() -> None:
+    """As the slots of pictures; what has not stays whole."""
+    table = synthetic_table()
+    table.extra |= {"slots": table.codes[:, :1].clone(), "told": torch.arange(3)}
+    part = half(table, 100, 1)
+    assert torch.equal(part.extra["slots"], part.codes[:, :1])
+    assert torch.equal(part.extra["told"], torch.arange(3))
+
+
 def test_halves_of_a_grid_are_not_sorted_by_its_factors(generator: torch.Generator) -> None:
     """Predictors are fitted on the first rows: of a sorted half they would never see the last values of a factor."""
     grid = torch.cartesian_prod(*(torch.arange(n) for n in (2, 5, 40)))

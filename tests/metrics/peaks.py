@@ -7,10 +7,8 @@ Codes float32 [120 000, 32], of which the first are noisy copies of five factors
 
 from __future__ import annotations
 
-import ctypes
 import json
 import sys
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,9 @@ import torch
 
 from distk import CodeTable, evaluate
 from distk.registry import registry
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from resident import peak
 
 ROWS, WIDTH, FACTORS, VALUES = 120_000, 32, 5, 6
 APART = {"ksg", "prediction", "reconstruction", "elbo"}
@@ -75,26 +76,16 @@ def table(name: str, rows: int, width: int = WIDTH) -> CodeTable:
     return made
 
 
-def held(reset: bool = False) -> int:
-    """Bytes that this process has held at most since the last reset. Raises OSError where that cannot be told."""
-    if reset:
-        with suppress(OSError, AttributeError):  # or what was freed and not given back takes what comes, unseen
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
-
-
 def main() -> None:
     torch.set_num_threads(1)
     for name in sys.argv[1:] or scored():
         told = {f"{name}.{key}": value for key, value in LESS.get(name, {}).items()}
         evaluate(table(name, 2000, 8), [name], repeats=1, **told)  # what is imported and loaded at first
         large = table(name, FEW.get(name, ROWS))
-        before = held(reset=True)
+        before = peak(reset=True)
         found = evaluate(large, [name], repeats=1, **told)["metrics"][name]
         size = large.codes.nbytes + sum(values.nbytes for values in large.extra.values())
-        row = {"score": name, "peak": held() - before, "table": size, "error": found.get("error", "")}
+        row = {"score": name, "peak": peak() - before, "table": size, "error": found.get("error", "")}
         print(json.dumps(row), flush=True)
 
 

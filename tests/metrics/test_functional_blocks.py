@@ -18,7 +18,7 @@ from distk.plugins.metrics.functional import blocks, checks
 sys.path.insert(0, str(Path(__file__).parent))
 from calls import CALLS
 
-USED = ("hinge", "information", "neighbours", "partition", "sampling", "separation", "voting")
+USED = ("hinge", "neighbours", "sampling", "voting")
 """Modules that know the size of a part by name."""
 MORE_CALLS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
     "mig of quantiles": lambda c, f: fn.mig(c, f, binning="quantile"),

@@ -36,7 +36,7 @@ MORE: dict[str, tuple[float, float]] = {
 @pytest.fixture(scope="module")
 def measured() -> Mapping[str, dict[str, Any]]:
     try:
-        peaks.held(reset=True)
+        peaks.peak(reset=True)
     except OSError:
         pytest.skip("this system does not tell how much memory a process has held at most")
     done = subprocess.run(

@@ -15,10 +15,15 @@ LEAST, MOST, GPU = 1 << 14, 1 << 17, 1 << 22
 """Numbers of a part: at least and at most on a processor (128 KiB, 1 MiB of float64), and on any other device."""
 
 
+def most(x: Tensor) -> int:
+    """How many numbers may be held at a time beside a table on this device, however large it is."""
+    return MOST if x.device.type == "cpu" else GPU
+
+
 def room(x: Tensor) -> int:
     """How many numbers of a table, or made of it, may be held at a time: a sixteenth of it on a processor, within the
     bounds above."""
-    return GPU if x.device.type != "cpu" else min(MOST, max(LEAST, x.numel() // 16))
+    return min(MOST, max(LEAST, x.numel() // 16)) if x.device.type == "cpu" else GPU
 
 
 def spans(rows: int, width: int, held: int) -> Iterator[slice]:
@@ -42,6 +47,11 @@ def whole_numbers(count: int) -> torch.dtype:
     """The narrowest type that holds 0..count-1, and -1. None of bytes without a sign: those would be taken for a mask
     where they stand as an index."""
     return torch.int8 if count <= 1 << 7 else torch.int16 if count <= 1 << 15 else torch.int32
+
+
+def row_numbers(count: int) -> torch.dtype:
+    """The narrower type that may stand as an index and holds 0..count-1."""
+    return torch.int32 if count < 1 << 31 else torch.int64
 
 
 def mean(x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distk.console import counted
 
-from .blocks import parts, room, spans, whole_numbers
+from .blocks import numbers, parts, room, spans, whole_numbers
 from .sentences import Argument, Column, Columns, Mention, Plain, Sentence, Unfit
 
 Array = Any  # numpy array, torch tensor (any device, any real dtype) or nested sequence
@@ -131,7 +131,7 @@ def equal_width(column: Tensor, low: Tensor, high: Tensor, bins: int) -> Tensor:
     index = torch.empty(column.shape, dtype=whole_numbers(bins), device=column.device)
     for m in range(column.shape[1]):
         for at in spans(len(column), 1, room(column)):
-            part = column[at, m].double().contiguous()
+            part = numbers(column[at, m])
             place = torch.searchsorted(edges[m], part, right=True, out_int32=True)
             index[at, m] = place.sub_(1).clamp_(0, bins - 1)
     return index
@@ -196,7 +196,7 @@ class Labels:
         index = torch.empty(kept.shape, dtype=whole_numbers(max(self.sizes)), device=factors.device)
         for j, values in enumerate(self.values):
             for at in spans(len(kept), 1, room(kept)):
-                part = kept[at, j].double().contiguous()
+                part = numbers(kept[at, j])
                 place = torch.searchsorted(values, part).clamp_(max=len(values) - 1)
                 index[at, j] = torch.where(values[place] == part, place, -1).to(index.dtype)
         return index
@@ -329,7 +329,7 @@ def stand_ins(factors: Tensor, continuous: Sequence[int]) -> Tensor:
     columns = list(continuous)
     if not columns:
         return factors
-    factors = factors.double().clone() if factors.dtype == torch.float64 else factors.double()
+    factors = factors.to(torch.float64, copy=True)
     given = factors[:, columns]
     factors[:, columns] = (given > given.nanmean(0)).to(factors.dtype).masked_fill_(given.isnan(), torch.nan)
     return factors

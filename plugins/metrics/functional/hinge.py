@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .blocks import GPU, MOST, spans
+from .blocks import GPU, MOST, row_numbers, spans
 
 
 class Ordered(NamedTuple):
@@ -52,7 +52,7 @@ class _Hinge(NamedTuple):
         label = y[every.order]
         within = label.argsort(dim=1, stable=True)
         places = label.mul_(n).gather(1, within).add_(within)
-        places = places.int() if len(counts) * n + n < 1 << 31 else places
+        places = places.to(row_numbers(len(counts) * n + n))
         return _Hinge(every, places, _prefix(every.x.gather(1, within)), first, targets, weights, c)
 
     def active(self, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import checks
-from .blocks import GPU, MOST, spans, whole_numbers
+from .blocks import most, spans, whole_numbers
 from .checks import Array, Labels, Result
 from .indicators import class_columns
 from .sentences import Column, Sentence
@@ -63,7 +63,7 @@ class Binned(NamedTuple):
         takes = [labels.take(k) for k in range(len(labels.sizes))]
         counts = torch.stack([entropy(labels.counts(k, rows)) for k, rows in enumerate(takes)])
         found, n = [], len(self.codes)
-        for at in spans(self.codes.shape[1], n, GPU if self.codes.device.type != "cpu" else MOST):
+        for at in spans(self.codes.shape[1], n, most(self.codes)):
             index, size = self.columns(at)
             pairs = enumerate(zip(takes, labels.sizes, strict=True))
             tables = [contingency(index[rows], labels.columns[k][rows], (size, s)) for k, (rows, s) in pairs]

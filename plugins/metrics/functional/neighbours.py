@@ -11,7 +11,7 @@ from torch import Tensor
 from distk.console import counted
 
 from . import checks
-from .blocks import GPU, MOST, room, spans
+from .blocks import GPU, MOST, most, numbers, room, spans
 from .checks import Array, Labels, Result
 from .indicators import class_columns, classes, indicators
 from .solvers import Standardised, contingency, entropy, logistic_regression, mutual_information
@@ -44,7 +44,7 @@ def ksg(x: Array, y: Array, k: int = 3, variant: int = 1, seed: int = 0) -> floa
         a, b = joint[:, : a.shape[1]], joint[:, a.shape[1] :]
     psi = torch.special.digamma
     total = 0.0
-    for rows in torch.arange(n, device=a.device).split(max(1, (MOST if a.device.type == "cpu" else GPU) // n)):
+    for rows in torch.arange(n, device=a.device).split(max(1, most(a) // n)):
         dx, dy = _max_norm(a, rows), _max_norm(b, rows)
         dz = torch.maximum(dx, dy)
         if variant == 1:
@@ -261,7 +261,7 @@ def _normalised_information(x: Tensor, labels: Labels, neighbours: int, seed: in
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for d in range(x.shape[1]):
-        column = x[:, d].double().contiguous()
+        column = numbers(x[:, d])
         if len(column.unique()) < len(column):  # equal values: part them, as scikit-learn does
             noise = torch.randn(len(column), generator=generator, dtype=torch.float64).to(x.device)
             column = column + 1e-10 * column.abs().mean() * noise

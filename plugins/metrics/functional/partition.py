@@ -8,7 +8,7 @@ from torch import Tensor
 from distk.console import counted
 
 from . import checks
-from .blocks import GPU, MOST, spans
+from .blocks import most, spans
 from .checks import Array, Result
 from .solvers import contingency
 
@@ -59,7 +59,7 @@ def slots(masks: Array, truth: Array, background: int | None = 0) -> Result:
         shape = (len(predicted), *predicted.shape[2:]) if weights else predicted.shape
         raise ValueError(f"masks have shape {tuple(shape)} but truth {tuple(objects.shape)}")
     found = []
-    for at in spans(len(objects), predicted[:1].numel(), MOST if objects.device.type == "cpu" else GPU):
+    for at in spans(len(objects), predicted[:1].numel(), most(objects)):
         some = predicted[at].argmax(1) if weights else predicted[at]
         a, b = some.long().flatten(1).to(objects.device), objects[at].long().flatten(1)
         if bool((b < 0).any()) or bool((a < 0).any()):

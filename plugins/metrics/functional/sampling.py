@@ -14,7 +14,7 @@ from torch import Tensor
 from distk.console import counted
 
 from . import checks
-from .blocks import MOST, spans
+from .blocks import MOST, row_numbers, spans
 from .checks import Array
 from .sentences import Column, Mention, NoTwoRows, Plain, Sentence, Unfit
 
@@ -115,7 +115,7 @@ class TableSampler:
         self.kept = [k for k, size in enumerate(self.sizes) if size > 1]
         for k in set(range(self.factors)) - set(self.kept):
             self.reasons |= checks.dropped(k, self.names[k])
-        self.order = [_narrow(column.argsort(stable=True)) for column in columns]
+        self.order = [column.argsort(stable=True).to(row_numbers(self.rows)) for column in columns]
         self.counts = [torch.bincount(column, minlength=s) for column, s in zip(columns, self.sizes, strict=True)]
         self.starts = [count.cumsum(0) - count for count in self.counts]
 
@@ -134,7 +134,7 @@ class TableSampler:
     def fixed(self, factor: Tensor, n: int, generator: torch.Generator, uniform_value: bool = False) -> Tensor:
         first = self.uniform(len(factor), generator)
         draw = torch.rand(len(factor), n, generator=generator, dtype=torch.float64)
-        result = torch.empty(len(factor), n, dtype=torch.int32 if self.rows < 1 << 31 else torch.int64)
+        result = torch.empty(len(factor), n, dtype=row_numbers(self.rows))
         for k in factor.unique().tolist():
             mine = (factor == k).nonzero()[:, 0]
             value = self.index[k][first[mine]].long()
@@ -151,7 +151,7 @@ class TableSampler:
 
     def sharing(self, factor: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         draw = torch.rand(2, len(factor), n, generator=generator, dtype=torch.float64)
-        kind = torch.int32 if self.rows < 1 << 31 else torch.int64
+        kind = row_numbers(self.rows)
         first, second = torch.empty(2, len(factor), n, dtype=kind).unbind(0)
         for k in factor.unique().tolist():
             order = self.order[k]
@@ -211,11 +211,6 @@ class TableSampler:
         fine = key * self.sizes[k] + self.index[k]
         order = fine.argsort(stable=True)
         return order, _runs(key[order]), _runs(fine[order])
-
-
-def _narrow(rows: Tensor) -> Tensor:
-    """Row numbers [n] of a table of n rows, int32 where that holds them."""
-    return rows.int() if len(rows) < 1 << 31 else rows
 
 
 def _runs(ordered: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import checks
-from .blocks import GPU, MOST, numbers, spans
+from .blocks import most, numbers, spans
 from .checks import Array, Result
 
 
@@ -54,7 +54,7 @@ def _mixtures(z: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor, Ten
     n, d = mean.shape
     single, rest = (torch.full_like(z, -torch.inf) for _ in range(2))
     joint = torch.full_like(z[:, 0], -torch.inf)
-    held = MOST if z.device.type == "cpu" else GPU
+    held = most(z)
     draws = max(1, held // (n * d))
     for rows in spans(n, d, held):  # the mixture's parts, and the draws: what is held is [draws, rows, D]
         own, spread = numbers(mean[rows]), numbers(std[rows])

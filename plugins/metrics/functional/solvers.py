@@ -99,9 +99,15 @@ class LinearClassifier(NamedTuple):
         return found
 
     def parts(self, x: Tensor | Standardised) -> Iterator[tuple[slice, Tensor]]:
-        at = 0
-        for part in x.blocks() if isinstance(x, Standardised) else parts(x):
-            yield slice(at, at := at + len(part)), part @ self.weight + self.bias
+        for rows, part in _read(x):
+            yield rows, part @ self.weight + self.bias
+
+
+def _read(x: Tensor | Standardised) -> Iterator[tuple[slice, Tensor]]:
+    """The rows of a table in order, some at a time, as float64, and which they are."""
+    at = 0
+    for part in x.blocks() if isinstance(x, Standardised) else parts(x):
+        yield slice(at, at := at + len(part)), part
 
 
 def logistic_regression(
@@ -134,9 +140,7 @@ def logistic_regression(
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
         t = torch.from_numpy(theta).to(table.device).view(d + 1, columns)
         value, gradient = 0.5 * penalty * t[:d].square().sum(), torch.zeros_like(t)
-        at = 0
-        for part in x.blocks() if isinstance(x, Standardised) else parts(x):
-            here = slice(at, at := at + len(part))
+        for here, part in _read(x):
             own = y[here, None].long()
             share = part.new_full((len(part), 1), 1 / total)
             share = share if sample_weight is None else share.mul_(sample_weight[here, None])

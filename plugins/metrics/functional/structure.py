@@ -66,7 +66,7 @@ def _coarse(factors: Tensor, bins: int) -> Tensor:
         rows = checks.present(factors[:, k])
         column = factors[rows, k, None]
         if len(column) and (checks.fractional(column[:, 0]) or _many(column, bins)):
-            cut = factors.double().clone() if cut is factors else cut
+            cut = factors.to(torch.float64, copy=True) if cut is factors else cut
             index = checks.equal_width(column, column.amin(0), column.amax(0), bins)
             cut[rows, k] = index[:, 0].to(cut.dtype)
     return cut
@@ -86,13 +86,13 @@ def _quantile_deviations(x: Tensor, labels: checks.Labels, quantile: float) -> T
     """
     groups = []
     for k in range(len(labels.sizes)):
-        rows, counts = labels.take(k), labels.counts(k, labels.take(k)).long().tolist()
+        rows = labels.take(k)
         order = labels.columns[k][rows].argsort()
         order = order if isinstance(rows, slice) else rows[order]
-        groups.append((order.int() if len(x) < 1 << 31 else order, counts))
+        groups.append((order.to(blocks.row_numbers(len(x))), labels.counts(k, rows).long().tolist()))
     found = torch.zeros(x.shape[1], len(groups), dtype=torch.float64, device=x.device)
     for d in range(x.shape[1]):
-        column = x[:, d].double().contiguous()
+        column = blocks.numbers(x[:, d])
         for k, (order, counts) in enumerate(groups):
             for mine in order.split(counts):
                 group = column[mine]
