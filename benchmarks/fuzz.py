@@ -32,6 +32,7 @@ from typing import Any
 import torch
 from damage import mutate
 from fuzzkinds import Target, targets
+from resident import peak
 
 from distk import apart, apart_process
 from distk.errors import DistkError
@@ -39,18 +40,13 @@ from distk.errors import DistkError
 CHUNK, SECONDS = 1000, 300
 """Files that one child reads, and the time that it has for them."""
 ROOM = 512 << 20
-"""Bytes that reading damaged files may add to the memory that reading sound ones took."""
+"""Bytes that reading one damaged file may take."""
 SLOW = 60
 """Seconds that one file may take."""
 ADDED = ("files", "loaded", "refused", "died", "seconds")
 """What is added where results are merged."""
 COUNTS = struct.Struct("<qqq")
 """What a child keeps where its parent sees it after its death: the next seed, files loaded, files refused."""
-
-
-def peak() -> int:
-    """Largest resident memory of this process so far, bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Here:
@@ -136,7 +132,7 @@ def _child(target: Target, seeds: range, folder: Path, report: Path, kept: mmap.
         target.read(path)
     except DistkError:
         assert target.name == "dsprites npz"  # cut off on purpose
-    before, found = peak(), {"failures": [], "mebibytes": 0}
+    found: dict[str, Any] = {"failures": [], "mebibytes": 0}
     beside = sorted(p.name for p in folder.iterdir())
     loaded = refused = 0
     for seed in seeds:
@@ -144,21 +140,21 @@ def _child(target: Target, seeds: range, folder: Path, report: Path, kept: mmap.
             break
         kept[:] = COUNTS.pack(seed, loaded, refused)
         apart._idle.clear()
-        began = time.monotonic()
+        began, held = time.monotonic(), peak(reset=True, trim=False)
         wrong = _read_one(target, path, seed)
+        took = (peak() - held) >> 20
         loaded += wrong is None
         refused += wrong is not None and not wrong
         if wrong:
             found["failures"].append(f"seed {seed}: {wrong}")
         if time.monotonic() - began > SLOW:
             found["failures"].append(f"seed {seed}: took {time.monotonic() - began:.0f} s")
-        if peak() > before + ROOM:
-            found["failures"].append(f"seed {seed}: took {(peak() - before) >> 20} MiB")
-            before = peak()
+        if took > ROOM >> 20:
+            found["failures"].append(f"seed {seed}: took {took} MiB")
+        found["mebibytes"] = max(found["mebibytes"], took)
     kept[:] = COUNTS.pack(seeds.stop, loaded, refused)
     if sorted(p.name for p in folder.iterdir() if p != report) != beside or len(list(inside.iterdir())) != 1:
         found["failures"].append(f"seeds {seeds}: a file was written")
-    found["mebibytes"] = (peak() - before) >> 20
     report.write_text(json.dumps(found))
 
 

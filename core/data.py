@@ -316,11 +316,11 @@ class Files:
         self.name, self.reads, self.required, self.model = name, reads, folder is not None, model
         self.folders: list[Path] = []
         if folder is not None:
-            if not Path(folder).expanduser().exists():
+            if not os.path.exists(os.path.expanduser(folder)):
                 raise UsageError(f"--data-dir '{folder}' does not exist; '{name}' reads {reads or 'no files'} there.")
-            self.folders = [Path(folder).expanduser()]
+            self.folders = [Path(os.path.expanduser(folder))]
         elif os.environ.get("DISTK_DATA"):
-            root = Path(os.environ["DISTK_DATA"]).expanduser()
+            root = Path(os.path.expanduser(os.environ["DISTK_DATA"]))
             self.folders = [root / name, root / name.replace("-", "_"), root]
 
     def find(self, *names: str) -> Path | None:
@@ -392,6 +392,8 @@ def open_dataset(
         raise DistkError(f"data set '{entry.name}' of {entry.owner} cannot be opened: {wrong}.")
     values = {**(options or {}), **({"variant": variant} if variant else {})}
     config = from_dict(cls.Config, values, f"data set '{entry.name}'")
+    if folder is not None and not str(folder):  # which would be the working folder
+        raise UsageError(f"the folder of data set '{entry.name}' is empty: name one with --data-dir.")
     if folder is not None and not cls.reads:
         raise UsageError(f"data set '{entry.name}' reads no files, so it takes no --data-dir.")
     for place in ([folder] if folder is not None else []) + [p for _, p in places.settings(cls.Config, values)]:

@@ -43,7 +43,7 @@ def cache_folder() -> Path:
     """Where kept arrays lie; it need not exist."""
     named = os.environ.get("DISTK_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(named).expanduser() if named else Path(base).expanduser() / "distk"
+    return Path(os.path.expanduser(named)) if named else Path(os.path.expanduser(base)) / "distk"
 
 
 def stamps(paths: Iterable[Path], root: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -41,15 +42,17 @@ def trained_data(header: checkpoint.Header, device: torch.device, folder: str | 
     try:
         spec, name, options = DataSpec.from_dict(data["spec"]), data["name"], dict(data["options"])
         share = float(header.train.get("validation") or 0)
+        if not 0 <= share < 1:
+            raise ValueError(f"{share:g} of its rows are kept back")
     except (KeyError, TypeError, ValueError) as error:
         raise DistkError(f"the checkpoint does not say which data it was trained on ({error}).") from error
     check_places(header, "the checkpoint", folder)
-    if folder is None and data.get("folder") and not Path(data["folder"]).expanduser().exists():
+    if folder is None and data.get("folder") and not os.path.exists(os.path.expanduser(data["folder"])):
         raise UsageError(
             f"the data that the model was trained on are no longer at '{data['folder']}': say with --data-dir where "
             "they are, or name others with --data."
         )
-    dataset = open_dataset(name, options, device=device, folder=folder or data.get("folder"), model=spec)
+    dataset = open_dataset(name, options, device=device, folder=folder or data.get("folder") or None, model=spec)
     if share:
         dataset.keep_back(share)
     return dataset

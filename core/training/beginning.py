@@ -49,6 +49,12 @@ def build(settings: Settings, device: torch.device, ranks: Ranks, dataset: Datas
             model = settings.method(settings.model, dataset.spec).to(device)
         except ValueError as error:
             raise UsageError(f"method '{settings.entry.name}' with data '{dataset.name}': {error}") from error
+    if device.type == "cpu" and not model.closed_form:
+        learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        count = counted(sum(parameter.numel() for parameter in learnt), "parameter")
+        size = sum(parameter.numel() * parameter.element_size() for parameter in learnt)
+        # Beside the parameters themselves: a gradient, and as a rule two moments.
+        afford(3 * size, f"training {count}", "make the network smaller")
     turned = settings.train.channels_last
     if turned == "on" or (turned == "auto" and settings.train.precision != "fp32"):
         channels_last(model)

@@ -6,6 +6,7 @@ Training draws it anew for every item, as published. What scores see is fixed: i
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ class DSpritesScream(Disturbed):
 
 def _painting(named: str, files: Files) -> Path:
     if named:
-        path = Path(named).expanduser()
+        path = Path(os.path.expanduser(named))
         if not path.is_file():
             raise UsageError(f"--picture '{named}' is no file.")
         return path

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ class Saved(HeldItems[Config]):
     def held(self, files: Files) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         if not files.required and not self.config.variant:
             raise UsageError("data set 'hf' needs a saved folder: --data hf:FOLDER, or add --data-dir FOLDER.")
-        root = Path(self.config.variant).expanduser() if self.config.variant else files.folders[0]
+        root = Path(os.path.expanduser(self.config.variant)) if self.config.variant else files.folders[0]
         if not root.is_dir():
             raise UsageError(f"'{root}' is no folder; data set 'hf' reads {self.reads}.")
         self.saved = open_saved(root)

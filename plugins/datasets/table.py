@@ -101,7 +101,9 @@ class _Rows:
 
     def read(self, entry: Entry) -> _Rows:
         pieces = chunks(entry, self.where, self.told)
-        names, first = next(pieces)
+        names, first = next(pieces, ([], []))
+        if not names:
+            raise DistkError(f"'{self.where}' has no rows.")
         self._roles(names, first)
         words: dict[str, list[np.ndarray]] = {name: [] for name in self.words}
         numbers, at = [], 1

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import distk
 from distk import codefile, memory
 from distk.arrays import open_npz
 from distk.codefile import LARGEST
@@ -142,3 +143,12 @@ def test_a_library_that_panics_for_want_of_memory_leaves_a_sentence(monkeypatch,
     monkeypatch.setattr(listing, "registry", lambda: (_ for _ in ()).throw(GeneratorExit))
     with pytest.raises(GeneratorExit):
         distk_command("list", "methods")
+
+
+def test_a_network_that_cannot_be_trained_here_is_refused_before_its_first_step(monkeypatch, tmp_path) -> None:
+    free = 300 << 20  # its gradients and moments take half a gigabyte
+    monkeypatch.setattr(memory, "available", lambda: free)
+    options = {"data": "blobs", "z": 2, "batch": 4, "warmup": 0, "device": "cpu", "quiet": True}
+    with pytest.raises(UsageError, match=r"^training 4\d,\d{3},\d{3} parameters takes about 0\.5 GB of memory, and 0"):
+        distk.train("cascadevae", steps=1, hidden=20000, out=tmp_path / "large", **options)
+    assert distk.train("cascadevae", steps=1, hidden=40, out=tmp_path / "small", **options).path.is_dir()

@@ -76,6 +76,34 @@ def test_a_place_is_known_once_it_was_named(nowhere, monkeypatch) -> None:
     places.check(str(nowhere / "other"), "the file", "cure")
 
 
+def test_an_empty_name_in_a_file_is_no_word_of_the_user(nowhere, pictures, monkeypatch) -> None:
+    """It means the working folder, which would be known from then on, and everything below it."""
+    run = trained(nowhere, pictures)
+    with_header(run / "checkpoint.safetensors", folder="")
+    forget(monkeypatch, nowhere / "elsewhere")
+    monkeypatch.chdir(nowhere)
+    with pytest.raises(UsageError):
+        distk.load(run, "cpu").dataset()
+    with pytest.raises(UsageError, match="nobody has named it"):
+        places.check(str(nowhere), "the file", "cure")
+    with pytest.raises(UsageError, match="the folder of data set 'folder' is empty: name one with --data-dir"):
+        distk.open_dataset("folder", {"size": 8}, folder="")
+    with pytest.raises(UsageError, match="nobody has named it"):
+        places.check(str(nowhere), "the file", "cure")
+
+
+@pytest.mark.parametrize("name", ["9" * 5000, "~nobody-of-that-name/x", "a/" * 3000])
+def test_a_name_that_no_system_takes_is_a_folder_that_is_not_there(name, nowhere, pictures, monkeypatch) -> None:
+    run = trained(nowhere, pictures)
+    monkeypatch.chdir(nowhere)
+    places.name(nowhere)
+    with_header(run / "checkpoint.safetensors", folder=name)
+    with pytest.raises(UsageError, match="no longer at"):
+        distk.load(run, "cpu").dataset()
+    with pytest.raises(UsageError, match="does not exist"):
+        distk.open_dataset("folder", {"size": 8}, folder=name)
+
+
 def test_a_damaged_list_of_places_names_none(nowhere) -> None:
     (nowhere / "kept").mkdir()
     (nowhere / "kept" / "places").write_bytes(b'\xff\n[\n3\n{"a": 1}\n"/tmp\n' + b"[" * 100_000 + b'\n"/right"\n')

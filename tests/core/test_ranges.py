@@ -65,6 +65,11 @@ def named(options: Sequence[str], end: End) -> list[str]:
     return end.words if end.option in options else [word.replace("--", "--data-", 1) for word in end.words]
 
 
+def settings(score: str, values: dict[str, str]) -> list[str]:
+    """The words for settings of a score."""
+    return [word for name, text in values.items() for word in ("--set", f"{score}.{name}={text}")]
+
+
 # ------------------------------------------------------------------------------------------- each kind
 
 
@@ -101,13 +106,14 @@ def test_every_end_of_every_setting_of_a_score(name: str, runs: Examples, in_fol
     every = list(ends(registry().find("metric", name).load().Config))
     if not every:
         pytest.skip("it has no setting with an end")
-    scored = ["--rows", "60", "--no-plots"]
+    scored = ["-m", name, "--rows", "60", "--no-plots"]
+    judge = {"judge_steps": "20"} if hasattr(registry().find("metric", name).load().Config, "judge_steps") else {}
     method = next(
-        (m for m in SCORED if called(runs.program, ["eval", str(runs.of(m)), "-m", name, *scored])[0] == 0),
+        (m for m in SCORED if called(runs.program, ["eval", str(runs.of(m)), *scored, *settings(name, judge)])[0] == 0),
         "cascadevae",
     )
-    start = ["eval", str(runs.of(method)), "-m", name, *scored]
-    wrong = faults(runs.program, [(end, [*start, "--set", f"{name}.{end.name}={end.text}"]) for end in every])
+    start = ["eval", str(runs.of(method)), *scored]
+    wrong = faults(runs.program, [(end, [*start, *settings(name, {**judge, end.name: end.text})]) for end in every])
     assert not wrong, wrong
 
 

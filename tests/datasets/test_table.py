@@ -172,3 +172,17 @@ def test_a_model_trains_on_a_table_and_is_scored_by_its_factors(tmp_path: Path, 
     model = distk.load(run.checkpoint)
     assert model.spec.extra["factors"] == {"kind": 3, "angle": 9000}
     assert distk.evaluate(model, ["mig"], rows=500)["metrics"]["mig"]["mig"] >= 0
+
+
+def test_a_table_without_rows_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    for name, text in (("blank", "a,b\n\n\n"), ("head", "a,b\n"), ("nothing", "")):
+        path = tmp_path / f"{name}.csv"
+        path.write_text(text)
+        with pytest.raises(DistkError, match=r"has no (rows|columns)\.$"):
+            open_dataset("table", folder=path)
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pa.table({"a": pa.array([], pa.float64())}), tmp_path / "none.parquet")
+    with pytest.raises(DistkError, match=r"has no rows\.$"):
+        open_dataset("table", folder=tmp_path / "none.parquet")
