@@ -18,7 +18,7 @@ from distk.console import counted, progress
 from distk.meaning import count, higher, lower, neither
 from distk.method import eval_mode
 from distk.metric import chosen_rows
-from distk.plugins.gan_family.ldf.judge import Judge, in_unit, judge_for
+from distk.plugins.gan_family.ldf.judge import TESTED, Judge, in_unit, judge_for
 
 TINY = 1e-300
 
@@ -94,8 +94,8 @@ def judged_items(judge: Judge, dataset: Dataset, split: str, n: int | None, seed
 class ClassifierScore(Metric[Config]):
     """score: mean over parts of exp(mean KL(p(y|x) || p(y))), what the judge sees in draws; score_sd over the parts.
 
-    real: of the test images, whole, an upper reference. noise: of uniform noise, a lower one. classifier_accuracy: of
-    the judge on the test images; `judge`, its fingerprint, says which scores may be compared.
+    real: of test images (at most 10,000 of them), whole, an upper reference. noise: of uniform noise, a lower one.
+    classifier_accuracy: of the judge on the test images; `judge`, its fingerprint, says which scores may be compared.
     """
 
     headline = "score"
@@ -127,7 +127,7 @@ class ClassifierScore(Metric[Config]):
         return {
             "score": score,
             "score_sd": spread,
-            "real": score_of(judged_items(judge, dataset, "test", None, seed)[0]),
+            "real": score_of(judged_items(judge, dataset, "test", TESTED, seed)[0]),
             "noise": score_of(judge.seen(noise)[0]),
             "classifier_accuracy": judge.info.accuracy,
             "samples": config.samples,
@@ -157,7 +157,7 @@ class Frechet(Metric[Config]):
         model, dataset = opened(table)
         config = self.config
         judge = judge_for(dataset, config.judge, config.judge_steps, config.judge_width)
-        real = judged_items(judge, dataset, "test", None, seed)[1]
+        real = judged_items(judge, dataset, "test", TESTED, seed)[1]
         if min(config.samples, len(real) // 2) <= real.shape[1]:
             raise UsageError(
                 f"{counted(config.samples, 'draw')} and {counted(len(real), 'test image')} are too few for"

@@ -89,6 +89,18 @@ def judge(digits: Dataset) -> Judge:
     return train_judge(digits, 150, 6)
 
 
+def test_a_judge_is_tested_on_a_part_of_many_images(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judges, "TESTED", 50)
+    seen: list[Tensor] = []
+    held = type(digits).batch
+    monkeypatch.setattr(type(digits), "batch", lambda self, rows: seen.append(rows) or held(self, rows))
+    tested = train_judge(digits, 1, 2)
+    test = set(digits.rows_of("test").tolist())
+    read = [row for rows in seen for row in rows.tolist() if row in test]
+    assert len(test) > 50 == len(read) == len(set(read)), "other rows, or rows twice"
+    assert tested.info.accuracy * 50 == pytest.approx(round(tested.info.accuracy * 50), abs=1e-4)
+
+
 def test_a_judge_learns_and_is_kept(digits: Dataset, judge: Judge, tmp_path: Path) -> None:
     assert judge.info.accuracy > 0.5
     rows = digits.rows_of("test")
