@@ -107,7 +107,8 @@ def test_every_end_of_every_setting_of_a_score(name: str, runs: Examples, in_fol
     if not every:
         pytest.skip("it has no setting with an end")
     scored = ["-m", name, "--rows", "60", "--no-plots"]
-    judge = {"judge_steps": "20"} if hasattr(registry().find("metric", name).load().Config, "judge_steps") else {}
+    fields = registry().find("metric", name).load().Config.__dataclass_fields__
+    judge = {"judge_steps": "20", "judge_width": "4"} if "judge_steps" in fields else {}  # else minutes for each end
     method = next(
         (m for m in SCORED if called(runs.program, ["eval", str(runs.of(m)), *scored, *settings(name, judge)])[0] == 0),
         "cascadevae",
