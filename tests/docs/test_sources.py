@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from distk.registry import registry
+from distk.study.plan import plan
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_cards import FIGURES, ROOT
@@ -60,7 +62,9 @@ def wrong(told: str) -> list[str]:
         if not file.exists() or (function and f"def {function}(" not in file.read_text(encoding="utf-8")):
             bad.append(f"{path}::{function}")
     bad += [f for f in re.findall(r"results/[\w.-]+\.(?:csv|json)", told) if not (ROOT / f).exists()]
-    bad += [f"study {name}" for name in re.findall(r"distk study run ([\w-]+)", told) if name not in every["study"]]
+    for name in re.findall(r"distk study run ([\w./-]+)", told):
+        there = (ROOT / name).exists() if name.endswith(".toml") else name in every["study"]
+        bad += [] if there else [f"study {name}"]
     bad += [f"score {name}" for name in re.findall(r"--metric ([\w-]+)", told) if name not in every["metric"]]
     for method, preset in re.findall(r"distk train ([\w-]+)(?: --data [\w-]+)?(?: --preset ([\w-]+))?", told):
         known = method in every["method"] and (not preset or preset in registry().find("method", method).load().presets)
@@ -82,10 +86,11 @@ def test_figures_say_where_they_come_from(card: Path) -> None:
 def test_a_source_that_is_not_there_is_noticed(tmp_path: Path) -> None:
     text = "**Sources.** `tests/no/such.py`, `tests/docs/test_sources.py::test_no_such`,\n"
     text += "`distk train betavae --preset no`, `distk study run no-such`, results/no.csv, --metric no-such,\n"
+    text += "`distk study run benchmarks/cards/no.toml`, `distk study run benchmarks/cards/bounds.toml`,\n"
     text += "`distk train betavae --preset demo`.\n\nMore."
     assert wrong(sources(text)[0]) == [
         *("tests/no/such.py::", "tests/docs/test_sources.py::test_no_such", "results/no.csv", "study no-such"),
-        *("score no-such", "distk train betavae --preset no"),
+        *("study benchmarks/cards/no.toml", "score no-such", "distk train betavae --preset no"),
     ]
 
 
@@ -93,3 +98,14 @@ def test_figures_without_a_source_are_noticed(monkeypatch: pytest.MonkeyPatch) -
     text = Path(CARDS[0]).read_text(encoding="utf-8").replace("**Sources.**", "")
     monkeypatch.setattr(Path, "read_text", lambda self, **_: text)
     assert "Measured" in missing(CARDS[0])
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "benchmarks" / "cards").glob("*.toml")), ids=lambda path: path.stem)
+def test_the_runs_of_a_card_are_those_of_its_recipe(recipe: Path) -> None:
+    """The file that the recipe's command wrote has every variant and seed that it would run, and its columns."""
+    with (ROOT / "results" / f"cards-{recipe.stem}-cpu.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    made = plan(str(recipe))
+    labels = list(dict.fromkeys(variant.label for variant in made.recipe.variants))
+    assert [(row["variant"], int(row["seed"])) for row in rows] == [(name, s) for name in labels for s in made.seeds]
+    assert list(rows[0])[2:] == [column.name for column in made.recipe.columns]
