@@ -14,7 +14,7 @@ from PIL import Image
 
 import distk
 from distk import places
-from distk.errors import UsageError
+from distk.errors import DistkError, UsageError
 from distk.registry import registry
 
 
@@ -27,13 +27,13 @@ def nowhere(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def with_header(path: Path, **data: object) -> None:
-    """Rewrite what a checkpoint says of its data."""
+def with_header(path: Path, section: str = "data", **values: object) -> None:
+    """Rewrite what a checkpoint says of its data, or in another section."""
     content = path.read_bytes()
     length = struct.unpack("<Q", content[:8])[0]
     outer = json.loads(content[8 : 8 + length])
     inner = json.loads(outer["__metadata__"]["distk"])
-    inner["data"] |= data
+    inner[section] |= values
     outer["__metadata__"]["distk"] = json.dumps(inner)
     text = json.dumps(outer).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
@@ -90,6 +90,14 @@ def test_an_empty_name_in_a_file_is_no_word_of_the_user(nowhere, pictures, monke
         distk.open_dataset("folder", {"size": 8}, folder="")
     with pytest.raises(UsageError, match="nobody has named it"):
         places.check(str(nowhere), "the file", "cure")
+
+
+@pytest.mark.parametrize("share", [1e308, 1.0, -0.5])
+def test_a_share_of_the_rows_that_is_none_is_refused(share, nowhere, pictures) -> None:
+    run = trained(nowhere, pictures)
+    with_header(run / "checkpoint.safetensors", "train", validation=share)
+    with pytest.raises(DistkError, match=r"does not say which data it was trained on \(.* of its rows are kept back\)"):
+        distk.load(run, "cpu").dataset()
 
 
 @pytest.mark.parametrize("name", ["9" * 5000, "~nobody-of-that-name/x", "a/" * 3000])
