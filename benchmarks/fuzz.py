@@ -222,6 +222,8 @@ def main() -> None:
     result: dict[str, Any] = {"kinds": {}}
     if arguments.merge:
         result["kinds"] = merged(arguments.merge)
+        result["total"] = {key: sum(found[key] for found in result["kinds"].values()) for key in ADDED[:4]}
+        result["total"] |= {"kinds": len(result["kinds"]), "least": min(k["files"] for k in result["kinds"].values())}
         print(*(told(name, found) for name, found in result["kinds"].items()), sep="\n")
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
         return
