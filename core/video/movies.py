@@ -50,7 +50,7 @@ def read_movie(path: Path, fit: Fit) -> tuple[np.ndarray, float]:
     try:
         # A file object and one named container: nothing in the file can make the library open another file or address.
         with path.open("rb") as file, package.open(file, format=DEMUXERS[path.suffix.lower()]) as container:
-            fps = _decode(container, fit, path, frames)
+            fps = _decode(package, container, fit, path, frames)
     except DistkError:
         raise
     except Exception as error:  # PyAV turns FFmpeg's many errors into many classes
@@ -102,11 +102,8 @@ def _matroska_end(file: BinaryIO) -> int:
     return end
 
 
-def _decode(container: Any, fit: Fit, path: Path, frames: list[np.ndarray]) -> float:
+def _decode(package: Any, container: Any, fit: Fit, path: Path, frames: list[np.ndarray]) -> float:
     """Fill `frames`; returns frames per second, 0 where they are not stated."""
-    import PIL.Image
-    from av.video.reformatter import VideoReformatter
-
     if not container.streams.video:
         raise DistkError(f"'{path}' holds no video.")
     stream = container.streams.video[0]
@@ -116,14 +113,15 @@ def _decode(container: Any, fit: Fit, path: Path, frames: list[np.ndarray]) -> f
     codec.options = {"max_pixels": str(LARGEST_MOVIE)}
     codec.thread_count = 1  # frames decoded side by side would each hold memory of their own
     budget = Budget(path)
-    converter = VideoReformatter()  # one for all: to make it takes longer than to convert a small frame
+    converter = (
+        package.video.reformatter.VideoReformatter()
+    )  # one for all: to make it takes longer than to convert a small frame
     for frame in container.decode(stream):
         check_size(frame.width, frame.height, str(path))
         budget.spend(frame.width * frame.height)
         if any(part.bits > 8 for part in frame.format.components):
             warn_once(DEEP)
-        rgb = converter.reformat(frame, format="rgb24").to_ndarray()
-        picture = fit.image(PIL.Image.fromarray(rgb), str(path))
+        picture = fit.image(converter.reformat(frame, format="rgb24").to_image(), str(path))
         if frames and picture.shape != frames[0].shape:
             raise DistkError(f"'{path}' changes its frame size on the way; name one size with --size.")
         budget.spend(picture.size)
