@@ -82,7 +82,7 @@ def test_an_empty_name_in_a_file_is_no_word_of_the_user(nowhere, pictures, monke
     with_header(run / "checkpoint.safetensors", folder="")
     forget(monkeypatch, nowhere / "elsewhere")
     monkeypatch.chdir(nowhere)
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="data set 'folder' needs the folder of images"):
         distk.load(run, "cpu").dataset()
     with pytest.raises(UsageError, match="nobody has named it"):
         places.check(str(nowhere), "the file", "cure")
@@ -90,6 +90,13 @@ def test_an_empty_name_in_a_file_is_no_word_of_the_user(nowhere, pictures, monke
         distk.open_dataset("folder", {"size": 8}, folder="")
     with pytest.raises(UsageError, match="nobody has named it"):
         places.check(str(nowhere), "the file", "cure")
+
+
+def test_a_place_may_lie_below_the_home_folder(nowhere, pictures, monkeypatch) -> None:
+    run = trained(nowhere, pictures)
+    monkeypatch.setenv("HOME", str(nowhere))
+    with_header(run / "checkpoint.safetensors", folder="~/pictures")
+    assert len(distk.load(run, "cpu").dataset()) == 6
 
 
 @pytest.mark.parametrize("share", [1e308, 1.0, -0.5])
