@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from resident import peak
 
 from distk import Files
 from distk.video import Clips, Fit, VideoDataset, WindowConfig, read_clips, write_clips
@@ -68,19 +69,12 @@ def write_forms(folder: Path, clips: Clips) -> dict[str, Path]:
 
 def measure(path: Path, size: int | None) -> dict[str, Any]:
     """Read clips in this process, which has done nothing before; seconds and bytes."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident now
-    resident = _memory("VmRSS")
+    resident = peak(reset=True, trim=False)
     began = time.perf_counter()
     found = read_clips(path, Fit(size))
     seconds = time.perf_counter() - began
-    grown = _memory("VmHWM") - resident
+    grown = peak() - resident
     return {"seconds": seconds, "frames": len(found.frames), "kept": found.frames.nbytes, "peak": grown}
-
-
-def _memory(name: str) -> int:
-    """A line of this process's /proc/self/status, bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def reading(path: Path, size: int | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from distk import places
 from distk.config import C, Configured, from_dict, own_names
 from distk.console import counted, note_once
 from distk.errors import DistkError, UsageError, unknown
+from distk.files import expanded
 from distk.indexed import Indexed
 from distk.registry import registry
 from distk.stored import Stored, Where
@@ -316,11 +317,11 @@ class Files:
         self.name, self.reads, self.required, self.model = name, reads, folder is not None, model
         self.folders: list[Path] = []
         if folder is not None:
-            if not os.path.exists(os.path.expanduser(folder)):
+            if not os.path.exists(expanded(folder)):
                 raise UsageError(f"--data-dir '{folder}' does not exist; '{name}' reads {reads or 'no files'} there.")
-            self.folders = [Path(os.path.expanduser(folder))]
+            self.folders = [expanded(folder)]
         elif os.environ.get("DISTK_DATA"):
-            root = Path(os.path.expanduser(os.environ["DISTK_DATA"]))
+            root = expanded(os.environ["DISTK_DATA"])
             self.folders = [root / name, root / name.replace("-", "_"), root]
 
     def find(self, *names: str) -> Path | None:

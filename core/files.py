@@ -26,6 +26,14 @@ SWEPT_AFTER = 60
 """Seconds after which a file that another command began counts as left by a killed one."""
 
 
+def expanded(place: str | Path) -> Path:
+    """A place with `~` replaced where there is such a home folder; `Path.expanduser` raises where there is none.
+
+    Whether it is there says `os.path.exists`: of a name that no system takes `Path.exists` raises, too.
+    """
+    return Path(os.path.expanduser(place))
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
 

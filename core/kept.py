@@ -26,7 +26,7 @@ import numpy as np
 from distk.arrays import open_npy
 from distk.console import warn
 from distk.errors import DistkError
-from distk.files import write_atomic
+from distk.files import expanded, write_atomic
 
 SMALL = 1 << 24
 """Bytes below which what was made of files is not kept."""
@@ -43,7 +43,7 @@ def cache_folder() -> Path:
     """Where kept arrays lie; it need not exist."""
     named = os.environ.get("DISTK_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.path.expanduser(named)) if named else Path(os.path.expanduser(base)) / "distk"
+    return expanded(named) if named else expanded(base) / "distk"
 
 
 def stamps(paths: Iterable[Path], root: Path) -> str:

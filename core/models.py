@@ -12,6 +12,7 @@ from distk.config import flag
 from distk.data import Dataset, DataSpec, open_dataset
 from distk.device import choose_device
 from distk.errors import DistkError, UsageError
+from distk.files import expanded
 from distk.method import Method
 from distk.registry import registry
 
@@ -47,7 +48,7 @@ def trained_data(header: checkpoint.Header, device: torch.device, folder: str | 
     except (KeyError, TypeError, ValueError) as error:
         raise DistkError(f"the checkpoint does not say which data it was trained on ({error}).") from error
     check_places(header, "the checkpoint", folder)
-    if folder is None and data.get("folder") and not os.path.exists(os.path.expanduser(data["folder"])):
+    if folder is None and data.get("folder") and not os.path.exists(expanded(data["folder"])):
         raise UsageError(
             f"the data that the model was trained on are no longer at '{data['folder']}': say with --data-dir where "
             "they are, or name others with --data."

@@ -18,7 +18,7 @@ from typing import Any
 
 from distk.console import warn_once
 from distk.errors import UsageError
-from distk.files import read_bytes
+from distk.files import expanded, read_bytes
 from distk.kept import cache_folder
 
 MOST = 4 << 20
@@ -71,7 +71,7 @@ def settings(config: type, values: Mapping[str, Any]) -> Iterator[tuple[str, str
 
 
 def _resolved(place: str | Path) -> str:
-    return os.path.realpath(os.path.expanduser(place))
+    return os.path.realpath(expanded(place))
 
 
 def _covered(place: str, known: set[str]) -> bool:

@@ -113,9 +113,8 @@ def _decode(package: Any, container: Any, fit: Fit, path: Path, frames: list[np.
     codec.options = {"max_pixels": str(LARGEST_MOVIE)}
     codec.thread_count = 1  # frames decoded side by side would each hold memory of their own
     budget = Budget(path)
-    converter = (
-        package.video.reformatter.VideoReformatter()
-    )  # one for all: to make it takes longer than to convert a small frame
+    # One for all frames: to make it takes longer than to convert a small one.
+    converter = package.video.reformatter.VideoReformatter()
     for frame in container.decode(stream):
         check_size(frame.width, frame.height, str(path))
         budget.spend(frame.width * frame.height)

@@ -6,7 +6,6 @@ Training draws it anew for every item, as published. What scores see is fixed: i
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from distk import DataSpec, DistkError, FactorDataset, Files, UsageError, option
 from distk.data import Split
+from distk.files import expanded
 from distk.pictures import plain
 from distk.plugins.datasets.dsprites import NPZ, SHAPES, DSprites
 from distk.plugins.datasets.dsprites import Config as PlainConfig
@@ -134,7 +134,7 @@ class DSpritesScream(Disturbed):
 
 def _painting(named: str, files: Files) -> Path:
     if named:
-        path = Path(os.path.expanduser(named))
+        path = expanded(named)
         if not path.is_file():
             raise UsageError(f"--picture '{named}' is no file.")
         return path

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from distk import DistkError, Files, UsageError, option
 from distk.console import counted, progress
 from distk.errors import nearest
+from distk.files import expanded
 from distk.kept import of_files
 from distk.pictures import Fitting, Form, Seen, read_many
 from distk.plugins.datasets.arrays import HeldFactors, HeldItems, SplitConfig
@@ -58,7 +58,7 @@ class Saved(HeldItems[Config]):
     def held(self, files: Files) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         if not files.required and not self.config.variant:
             raise UsageError("data set 'hf' needs a saved folder: --data hf:FOLDER, or add --data-dir FOLDER.")
-        root = Path(os.path.expanduser(self.config.variant)) if self.config.variant else files.folders[0]
+        root = expanded(self.config.variant) if self.config.variant else files.folders[0]
         if not root.is_dir():
             raise UsageError(f"'{root}' is no folder; data set 'hf' reads {self.reads}.")
         self.saved = open_saved(root)

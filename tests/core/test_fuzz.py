@@ -137,7 +137,7 @@ def test_a_constructor_that_computes_is_bounded_too(tmp_path) -> None:
     assert checkpoint._fitting(path, Computes, 5, None, {"x": [5]}, torch.device("cpu")).size == 5
 
 
-def test_what_several_processes_tried_is_added_up(tmp_path) -> None:
+def test_what_several_processes_tried_is_added_up(tmp_path, monkeypatch) -> None:
     def kept(name: str, first: int, files: int) -> Path:
         found = {"files": files, "loaded": 1, "refused": files - 1, "died": 0, "seconds": 2, "mebibytes": files}
         path = tmp_path / name
@@ -151,3 +151,9 @@ def test_what_several_processes_tried_is_added_up(tmp_path) -> None:
     assert added["failures"] == ["a", "b"]
     with pytest.raises(SystemExit, match="idx was tried with seeds from 9 already"):
         fuzz.merged([*parts, kept("c", 9, 2)])
+    words = ["fuzz.py", "--merge", *map(str, parts), "--json", str(tmp_path / "all.json")]
+    monkeypatch.setattr(sys, "argv", words)
+    fuzz.main()
+    written = json.loads((tmp_path / "all.json").read_text())
+    assert written["kinds"] == {"idx": added}
+    assert written["total"] == {"files": 15, "loaded": 2, "refused": 13, "died": 0, "kinds": 1, "least": 15}

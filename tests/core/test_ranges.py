@@ -103,12 +103,13 @@ def test_every_end_of_every_setting_of_a_data_set(name: str, program: Any, in_fo
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [entry.name for entry in registry().entries("metric")])
 def test_every_end_of_every_setting_of_a_score(name: str, runs: Examples, in_folder: Path) -> None:
-    every = list(ends(registry().find("metric", name).load().Config))
+    config = registry().find("metric", name).load().Config
+    every = list(ends(config))
     if not every:
         pytest.skip("it has no setting with an end")
     scored = ["-m", name, "--rows", "60", "--no-plots"]
-    fields = registry().find("metric", name).load().Config.__dataclass_fields__
-    judge = {"judge_steps": "20", "judge_width": "4"} if "judge_steps" in fields else {}  # else minutes for each end
+    trains = "judge_steps" in config.__dataclass_fields__  # minutes for each end
+    judge = {"judge_steps": "20", "judge_width": "4"} if trains else {}
     method = next(
         (m for m in SCORED if called(runs.program, ["eval", str(runs.of(m)), *scored, *settings(name, judge)])[0] == 0),
         "cascadevae",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from distk.registry import registry
 from distk.study.plan import plan
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_cards import FIGURES, ROOT
+from test_cards import FIGURES, HELD, ROOT
 
 CARDS = sorted(p for p in (ROOT / "docs" / "methods").glob("*.md") if p.name != "README.md")
 MEASURED = ("Measured", "Figures", "On Yelp", "Which memory", "Models side by side")
@@ -109,3 +110,4 @@ def test_the_runs_of_a_card_are_those_of_its_recipe(recipe: Path) -> None:
     labels = list(dict.fromkeys(variant.label for variant in made.recipe.variants))
     assert [(row["variant"], int(row["seed"])) for row in rows] == [(name, s) for name in labels for s in made.seeds]
     assert list(rows[0])[2:] == [column.name for column in made.recipe.columns]
+    assert f"{zlib.crc32(recipe.read_bytes()):08x}" == HELD["run"][recipe.stem], "run the changed recipe anew"

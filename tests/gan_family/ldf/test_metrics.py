@@ -17,6 +17,7 @@ from distk import DataSpec, DistkError, Latent, LatentSpace, Method, NoConfig, U
 from distk.data import Dataset, open_dataset
 from distk.metric import CodeTable
 from distk.plugins.gan_family.ldf import judge as judges
+from distk.plugins.gan_family.ldf import metrics as scores
 from distk.plugins.gan_family.ldf import race as races
 from distk.plugins.gan_family.ldf.figures import CURVES, curves_figure
 from distk.plugins.gan_family.ldf.judge import (
@@ -198,6 +199,26 @@ def test_scores_tell_real_images_from_one_image_and_from_noise(digits: Dataset, 
         scored(Frechet, real, digits, **{**given, "samples": 24, "parts": 1})
     with pytest.raises(UsageError, match="too few for 200 parts"):
         scored(ClassifierScore, real, digits, **{**given, "parts": 200})
+
+
+def test_real_images_beside_a_score_are_a_part_of_many(
+    digits: Dataset, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FILE.save(judge, tmp_path / "j.safetensors")
+    given = {"judge": str(tmp_path / "j.safetensors"), "samples": 300}
+    monkeypatch.setattr(scores, "TESTED", 70)
+    seen: list[int] = []
+    read = scores.judged_items
+
+    def watched(*asked: Any) -> tuple[Tensor, Tensor]:
+        seen.append(len((found := read(*asked))[0]))
+        return found
+
+    monkeypatch.setattr(scores, "judged_items", watched)
+    model = Replay(digits.spec, digits.batch(digits.rows_of("train"))["x"])
+    for metric in (ClassifierScore, Frechet):
+        scored(metric, model, digits, **given)
+    assert seen == [70, 70]
 
 
 # Clips
