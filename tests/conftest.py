@@ -11,7 +11,7 @@ import secrets
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -49,8 +49,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rest", action="store_true", help=rest)
 
 
-PASSED = re.compile(r"passed call [\d.]+s (.+?)(?: \d*)?$")
+PASSED = re.compile(r"(?:passed call|undrawn setup) [\d.]+s (.+?)(?: \d*)?$")
 """A line of `Told`; the name of a test may have spaces."""
+UNDRAWN = "draws nothing from its seed, so that another changes nothing"
 
 
 class Told:
@@ -62,7 +63,8 @@ class Told:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or not report.passed:
             seeds = [str(value) for name, value in report.user_properties if name == "DISTK_TEST_SEED"]
-            line = f"{report.outcome} {report.when} {report.duration:.2f}s {report.nodeid} {' '.join(seeds)}\n"
+            came = "undrawn" if report.skipped and UNDRAWN in report.longreprtext else report.outcome
+            line = f"{came} {report.when} {report.duration:.2f}s {report.nodeid} {' '.join(seeds)}\n"
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + (f"{report.longreprtext[-4000:]}\n" if report.failed else ""))
 
@@ -138,30 +140,46 @@ def _seed_globals(item: pytest.Item) -> None:
     torch.manual_seed(chosen)
 
 
-LONG: set[str] = set()
-"""Tests that took longer than `--brisk`, without their seed."""
+ALONE: dict[str, str] = {}
+"""Tests that run with one of several seeds, by `_without_seed`, and why."""
 
 
 def _without_seed(item: pytest.Item) -> str:
-    return re.sub(r"-?seed\d+(?=\])", "", item.nodeid)
+    """What a test has in common with itself under other seeds, whose name comes first of its parameters."""
+    name, _, parameters = item.nodeid.partition("[")
+    return f"{name}[{re.sub('^seed[0-9]+', '', parameters)}"
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     _seed_globals(item)  # for fixtures of a module or the session
-    if item.config.getoption("--seeds") and _without_seed(item) in LONG:
-        pytest.skip("longer than --brisk")
+    if item.config.getoption("--seeds") and (why := ALONE.get(_without_seed(item))):
+        pytest.skip(why)
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     if call.when == "call" and call.duration > item.config.getoption("--brisk"):
-        LONG.add(_without_seed(item))
+        ALONE[_without_seed(item)] = "longer than --brisk"
+
+
+def _states() -> list[object]:
+    """Of the generators that belong to nobody."""
+    _, key, *of_numpy = np.random.get_state()
+    return [random.getstate(), key.tobytes(), of_numpy, torch.get_rng_state().tolist()]
 
 
 @pytest.fixture(autouse=True)
-def seeded_globals(request: pytest.FixtureRequest) -> None:
-    """For the test itself, whatever those fixtures have drawn."""
+def seeded_globals(request: pytest.FixtureRequest) -> Iterator[None]:
+    """For the test itself, whatever those fixtures have drawn. With --seeds a test that has asked for no seed and left
+    these generators where they stood is not run with another: its numbers come of seeds that it says itself."""
     _seed_globals(request.node)
+    if not request.config.getoption("--seeds") or {"seed", "generator", "rng"} & set(request.fixturenames):
+        yield
+        return
+    before = _states()
+    yield
+    if _states() == before:
+        ALONE.setdefault(_without_seed(request.node), UNDRAWN)
 
 
 @pytest.fixture

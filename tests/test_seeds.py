@@ -32,13 +32,29 @@ def test_of_nothing():
 """
 
 
-def run(folder: Path, *arguments: str, **environment: str) -> str:
+OWN = """
+import numpy as np
+import pytest
+import torch
+
+@pytest.mark.parametrize("which", ["own", "torch", "numpy", "random"])
+def test_some(which):
+    import random
+    np.random.default_rng(3).random()
+    torch.Generator().manual_seed(3)
+    if which != "own":
+        {"torch": torch.rand, "numpy": np.random.rand, "random": lambda n: random.random()}[which](1)
+"""
+
+
+def run(folder: Path, *arguments: str, own: str = "", **environment: str) -> str:
     shutil.copy(TESTS / "conftest.py", folder)
+    (folder / "test_own.py").write_text(own)
     (folder / "test_example.py").write_text(EXAMPLE)
     (folder / "pyproject.toml").write_text('[tool.pytest.ini_options]\nmarkers = ["random", "cuda"]\n')
-    own = {k: v for k, v in os.environ.items() if k != "DISTK_TEST_SEED"} | environment
+    env = {k: v for k, v in os.environ.items() if k != "DISTK_TEST_SEED"} | environment
     line = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(line, cwd=folder, env=own, capture_output=True, text=True, check=False).stdout
+    return subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, check=False).stdout
 
 
 def test_what_a_failure_tells_repeats_it(tmp_path: Path) -> None:
@@ -62,8 +78,8 @@ def test_several_seeds_at_once_and_random_tests_alone(tmp_path: Path) -> None:
 
 
 def test_a_long_test_gets_one_seed_and_what_came_is_told(tmp_path: Path) -> None:
-    text = run(tmp_path, "--seeds", "5:8", "--brisk", "0", "--told", "told.txt", "-k", "draws")
-    assert "1 failed, 2 skipped" in text
+    text = run(tmp_path, "--seeds", "5:8", "--brisk", "0", "--told", "told.txt", "-k", "draws or torch", own=OWN)
+    assert "1 failed, 1 passed, 4 skipped" in text
     lines = [line.split() for line in (tmp_path / "told.txt").read_text().splitlines()]
     rows = [(words[0], words[-1]) for words in lines if len(words) > 3 and words[3].startswith("test_example.py::")]
     assert rows == [("failed", "5"), ("skipped", "6"), ("skipped", "7")]
@@ -78,6 +94,15 @@ def test_what_has_passed_is_left_out_of_the_rest(tmp_path: Path) -> None:
     told = (tmp_path / "told.txt").read_text()
     (tmp_path / "told.txt").write_text(told.replace("failed call", "passed call"))
     assert "3 deselected" in run(tmp_path, *kept, "--rest")
+
+
+def test_what_draws_nothing_from_its_seed_takes_one(tmp_path: Path) -> None:
+    """A test whose numbers come of seeds that it says itself would be the same test twenty times."""
+    kept = ("-m", "random", "--seeds", "0:3", "--told", "told.txt", "-k", "some")
+    assert "10 passed, 2 skipped" in run(tmp_path, *kept, own=OWN)
+    told = (tmp_path / "told.txt").read_text()
+    assert re.findall(r"undrawn setup \S+ test_own.py::test_some\[(\S+?)\]", told) == ["seed1-own", "seed2-own"]
+    assert "16 deselected" in run(tmp_path, *kept, "--rest", own=OWN), "nothing of it is left to do"
 
 
 UNSEEDED = re.compile(
