@@ -25,6 +25,7 @@ from ranges import End, command_at, edges, ends, fault, numbers
 from test_examples import NEEDS, NEEDS_FILES, Examples, lines_of, prepared, smaller
 from test_sweeps import SCORED
 from tiny_runs import called, tiny
+from user_files import made
 
 COMMANDS = [
     (*group.split(), name)
@@ -39,8 +40,9 @@ def runs(program: Any, tmp_path_factory: pytest.TempPathFactory) -> Examples:
 
 
 @pytest.fixture(autouse=True)
-def without_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DISTK_DATA", raising=False)
+def without_files(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "of_files" not in request.node.name:
+        monkeypatch.delenv("DISTK_DATA", raising=False)
 
 
 @contextlib.contextmanager
@@ -97,6 +99,21 @@ def test_every_end_of_every_setting_of_a_data_set(name: str, program: Any, in_fo
     options = [flag for p in command_at(program, ["data", name]).params for flag in (*p.opts, *p.secondary_opts)]
     config = registry().find("dataset", name).load().Config
     wrong = faults(program, [(end, ["data", shown, *named(options, end)]) for end in ends(config)])
+    assert not wrong, wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(NEEDS_FILES))
+def test_every_end_of_every_setting_of_a_data_set_of_files(
+    name: str, program: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, in_folder: Path
+) -> None:
+    start = ["data", name, "--data-dir", str(made(name, tmp_path_factory.mktemp("files"), monkeypatch))]
+    monkeypatch.delenv("DISTK_DATA", raising=False)
+    code, _, told = called(program, start)
+    assert code == 0, told
+    options = [flag for p in command_at(program, ["data", name]).params for flag in (*p.opts, *p.secondary_opts)]
+    config = registry().find("dataset", name).load().Config
+    wrong = faults(program, [(end, [*start, *named(options, end)]) for end in ends(config)])
     assert not wrong, wrong
 
 
