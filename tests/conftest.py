@@ -145,9 +145,10 @@ ALONE: dict[str, str] = {}
 
 
 def _without_seed(item: pytest.Item) -> str:
-    """What a test has in common with itself under other seeds, whose name comes first of its parameters."""
-    name, _, parameters = item.nodeid.partition("[")
-    return f"{name}[{re.sub('^seed[0-9]+', '', parameters)}"
+    """What a test has in common with itself under other seeds, whose name may stand anywhere among its parameters."""
+    wanted = getattr(item, "callspec", None)
+    repeated = wanted.params.get("repeated") if wanted is not None else None
+    return re.sub(rf"(?<=[\[-])seed{repeated}(?=[\]-])", "", item.nodeid, count=1)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -37,7 +37,10 @@ import numpy as np
 import pytest
 import torch
 
-@pytest.mark.parametrize("which", ["own", "torch", "numpy", "random"])
+def pytest_generate_tests(metafunc):
+    if "which" in metafunc.fixturenames:
+        metafunc.parametrize("which", ["own", "torch", "numpy", "random"])  # by a hook: stands before the seed
+
 def test_some(which):
     import random
     np.random.default_rng(3).random()
@@ -101,7 +104,7 @@ def test_what_draws_nothing_from_its_seed_takes_one(tmp_path: Path) -> None:
     kept = ("-m", "random", "--seeds", "0:3", "--told", "told.txt", "-k", "some")
     assert "10 passed, 2 skipped" in run(tmp_path, *kept, own=OWN)
     told = (tmp_path / "told.txt").read_text()
-    assert re.findall(r"undrawn setup \S+ test_own.py::test_some\[(\S+?)\]", told) == ["seed1-own", "seed2-own"]
+    assert re.findall(r"undrawn setup \S+ test_own.py::test_some\[(\S+?)\]", told) == ["own-seed1", "own-seed2"]
     assert "16 deselected" in run(tmp_path, *kept, "--rest", own=OWN), "nothing of it is left to do"
 
 
