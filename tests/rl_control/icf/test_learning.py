@@ -9,8 +9,9 @@ import distk
 #   even 0, 2,000 steps, seeds 0 to 5            modes 2.57 to 3.06   R^2 .82 .80 .40 -.27 .87 .09
 #   selectivity 0, even 0, seed 0                modes 1.00           S -.43
 # R^2 is not a matter of selectivity: modes and S are.
-# icf-discrete, `--preset demo`, 1,500 steps, seeds 0 / 1: matched |correlation| .995 / .995, S .742 / .744; with a tanh
-# instead of whitening .24 / .98; with selectivity 0 (500 steps) .60, S .015.
+# icf-discrete, `--preset demo`, 1,500 steps, seeds 0 to 15: matched |correlation| above .99, S .72 to .74; with a blur
+# of 4 pixels instead of 12 the map folds in most seeds; with selectivity 0 matched .45 to .89, S within .03 of 0.
+# What its card says is in results/cards-icf-cpu.csv.
 
 
 def train(folder, **options):
@@ -56,8 +57,9 @@ def test_without_selectivity_nothing_is_controlled(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
 def test_icf_discrete_recovers_the_coordinates(tmp_path, seed):
     found = train(tmp_path / "run", method="icf-discrete", seed=seed)
     assert found["matched_correlation"] >= 0.9
     assert found["S"] >= 0.6
+    blind = train(tmp_path / "blind", method="icf-discrete", seed=seed, selectivity=0.0)
+    assert blind["S"] < 0.1
