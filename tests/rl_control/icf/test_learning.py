@@ -4,14 +4,9 @@ import pytest
 
 import distk
 
-# Effective modes of at most 5, `--preset demo` (5x5 maze, redundant6, all 24 states x 48 factors, CPU):
-#   even 1 (the preset's), 600 steps, seeds 0 to 11   modes 1.91 to 2.96   readout R^2 .975 to .998   |cos| at most .053
-#   even 0, 2,000 steps, seeds 0 to 5            modes 2.57 to 3.06   R^2 .82 .80 .40 -.27 .87 .09
-#   selectivity 0, even 0, seed 0                modes 1.00           S -.43
-# R^2 is not a matter of selectivity: modes and S are.
-# icf-discrete, `--preset demo`, 1,500 steps, seeds 0 to 15: matched |correlation| above .99, S .72 to .74; with a blur
-# of 4 pixels instead of 12 the map folds in most seeds; with selectivity 0 matched .45 to .89, S within .03 of 0.
-# What its card says is in results/cards-icf-cpu.csv.
+# The card's figures are in results/cards-icf-cpu.csv: effective modes of at most 5, `--preset demo` (5x5 maze, all 24
+# states x 48 factors, CPU), six seeds. R^2 is not a matter of selectivity: modes and S are. icf-discrete finds its map
+# with a blur of 12 pixels from every seed tried (0 to 15), with 4 pixels from 1 of 6.
 
 
 def train(folder, **options):
