@@ -200,8 +200,8 @@ def test_what_fits_passes_with_its_gradient(trained: Path) -> None:
 
 
 def test_a_label_with_named_classes_is_the_one_factor(tmp_path: Path, generator: torch.Generator) -> None:
-    label = np.arange(60) % 3
-    images = np.zeros((60, 28, 28), np.uint8)
+    label = np.arange(600) % 3
+    images = np.zeros((600, 28, 28), np.uint8)
     images[:, 0, 0] = label * 100
     data = open_dataset("arrays", folder=written(tmp_path / "a.npz", images=images, labels=label))
 
@@ -216,7 +216,7 @@ def test_a_label_with_named_classes_is_the_one_factor(tmp_path: Path, generator:
     assert (table.factor_names, table.factor_sizes, table.factor_kinds) == (("label",), (3,), ("categorical",))
     assert table.needs_factors()[:, 0].tolist() == label.tolist()
     found = distk.evaluate(table, ["mig", "factorvae", "betavae"], on_error="row")["metrics"]
-    assert found["mig"]["mig"] > 0.5
+    assert found["mig"]["mig"] > 0.9, "of 600 rows in 20 bins noise tells .03 nats of 1.1, give or take .01"
     for name in ("factorvae", "betavae"):
         assert "'label' is the only factor" in found[name]["error"], "a vote among one is always right"
     plain = open_dataset("arrays", folder=written(tmp_path / "b.npz", images=images))

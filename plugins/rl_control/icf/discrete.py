@@ -114,7 +114,7 @@ class ICFDiscrete(SelectiveMethod[Config]):
     train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 20_000, "batch": 64}
     presets: ClassVar[Mapping[str, Any]] = {
         "demo": {
-            "model": {"entropy_steps": 800, "lr": 1e-3, "blur": 4.0},
+            "model": {"entropy_steps": 800, "lr": 1e-3, "blur": 12.0},
             "data": {"name": "maze", "grid": 5, "size": 15, "actions": "basic4"},
             "train": {"steps": 1500, "batch": 24},
         },

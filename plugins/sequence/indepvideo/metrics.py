@@ -262,8 +262,9 @@ class Specificity(Metric[SpecificityConfig]):
 
     All but one factor are frozen at frame 2, that one follows its posterior (`distk indepvideo independent`). Of the
     variance over time of the pictures, summed over pixels, a share lies in the first object's channel; shares: per
-    factor. object_specificity: the largest share less the smallest, in [0, 1]; with two objects and two factors 1 is
-    perfect. Of a lone group, cut at random, the cut that scores best is reported.
+    factor, NaN of one that moves nothing. object_specificity: the largest share less the smallest of those that move
+    something, in [0, 1]; with two objects and two factors 1 is perfect. Of a lone group, cut at random, the cut that
+    scores best is reported.
     """
 
     headline = "object_specificity"

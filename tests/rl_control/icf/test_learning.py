@@ -4,13 +4,9 @@ import pytest
 
 import distk
 
-# Effective modes of at most 5, `--preset demo` (5x5 maze, redundant6, all 24 states x 48 factors, CPU):
-#   even 1 (the preset's), 600 steps, seeds 0 to 11   modes 1.91 to 2.96   readout R^2 .975 to .998   |cos| at most .053
-#   even 0, 2,000 steps, seeds 0 to 5            modes 2.57 to 3.06   R^2 .82 .80 .40 -.27 .87 .09
-#   selectivity 0, even 0, seed 0                modes 1.00           S -.43
-# R^2 is not a matter of selectivity: modes and S are.
-# icf-discrete, `--preset demo`, 1,500 steps, seeds 0 / 1: matched |correlation| .995 / .995, S .742 / .744; with a tanh
-# instead of whitening .24 / .98; with selectivity 0 (500 steps) .60, S .015.
+# The card's figures are in results/cards-icf-cpu.csv: effective modes of at most 5, `--preset demo` (5x5 maze, all 24
+# states x 48 factors, CPU), six seeds. R^2 is not a matter of selectivity: modes and S are. icf-discrete finds its map
+# with a blur of 12 pixels from every seed tried (0 to 15), with 4 pixels from 1 of 6.
 
 
 def train(folder, **options):
@@ -56,8 +52,9 @@ def test_without_selectivity_nothing_is_controlled(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
 def test_icf_discrete_recovers_the_coordinates(tmp_path, seed):
     found = train(tmp_path / "run", method="icf-discrete", seed=seed)
     assert found["matched_correlation"] >= 0.9
     assert found["S"] >= 0.6
+    blind = train(tmp_path / "blind", method="icf-discrete", seed=seed, selectivity=0.0)
+    assert blind["S"] < 0.1

@@ -30,21 +30,22 @@ def mean(rows: list[dict[str, Any]], key: str) -> float:
     return statistics.fmean(row[key] for row in rows)
 
 
-def xor(penalties: list[str], weights: list[float], steps: int) -> list[dict[str, Any]]:
-    """Twenty networks for each penalty and weight."""
-    return study.xor(members(penalties, weights, range(20)), CPU, XorConfig(steps=steps, lr=1e-2))
+def xor(penalties: list[str], weights: list[float], steps: int, count: int = 20) -> list[dict[str, Any]]:
+    """So many networks for each penalty and weight."""
+    return study.xor(members(penalties, weights, range(count)), CPU, XorConfig(steps=steps, lr=1e-2))
 
 
 @pytest.mark.slow
 def test_xor_is_solved_by_the_smallest_network() -> None:
-    rows = xor(["covreg", "covreg-drop"], [0.0, 0.2], 8000)
+    rows = xor(["covreg", "covreg-drop"], [0.0, 0.2], 8000, count=100)
     full, dropped = by_weight(rows, "covreg"), by_weight(rows, "covreg-drop")
-    # Measured over seeds 0-19: 60 % of the networks have exactly 2 and 1 active units at weight 0.2 and all of them
-    # solve XOR; 0 % at weight 0; 25 % without the diagonal.
-    assert mean(full[0.2], "minimal") >= 0.45
+    # Measured over seeds 0 to 99: of the networks with weight 0.2 72 % have exactly 2 and 1 active units, 32 % without
+    # the diagonal, none at weight 0. Four standard errors of 100 networks (.18, .19; .26 of the difference) are allowed.
+    assert mean(full[0.2], "minimal") >= 0.54
     assert mean(full[0.0], "minimal") == 0
-    assert mean(dropped[0.2], "minimal") <= 0.35
-    assert mean(full[0.2], "solved") >= 0.9
+    assert mean(dropped[0.2], "minimal") <= 0.51
+    assert mean(full[0.2], "minimal") - mean(dropped[0.2], "minimal") >= 0.14
+    assert mean(full[0.2], "solved") >= 0.95
 
 
 def test_a_few_thousand_steps_already_prune_xor() -> None:
