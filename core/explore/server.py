@@ -54,6 +54,29 @@ def needs(what: str) -> tuple[Any, Any]:
     return starlette, uvicorn
 
 
+class _Refused(Exception):
+    """Why a request is not read, and the status that says so."""
+
+    def __init__(self, sentence: str, status: int) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+async def _body(request: Any) -> bytes:
+    """The body of a request that our own page made. Raises _Refused for any other, and beyond LARGEST."""
+    origin = request.headers.get("origin")
+    if origin is not None and origin != f"http://{request.headers.get('host', '')}":
+        raise _Refused("this page was not made by distk explore.", 403)
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise _Refused("the request is no JSON.", 415)
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > LARGEST:
+            raise _Refused(f"the request is longer than {LARGEST:,} bytes.", 413)
+    return body
+
+
 def app_of(explorer: Explorer, secret: str, hosts: list[str], touched: Callable[[], None] = lambda: None) -> Any:
     """The application. hosts: names that a request may call this machine; ["*"] for any. touched: called per request.
 
@@ -93,18 +116,10 @@ def app_of(explorer: Explorer, secret: str, hosts: list[str], touched: Callable[
 
     async def asked(request: Request, work: Callable[[Any], Callable[[], Any]]) -> Response:
         touched()
-        origin = request.headers.get("origin")
-        if origin is not None and origin != f"http://{request.headers.get('host', '')}":
-            return refused("this page was not made by distk explore.", 403)
-        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            return refused("the request is no JSON.", 415)
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > LARGEST:
-                return refused(f"the request is longer than {LARGEST:,} bytes.", 413)
         try:
-            return answer(await run_in_threadpool(locked, work(json.loads(body))))
+            return answer(await run_in_threadpool(locked, work(json.loads(await _body(request)))))
+        except _Refused as error:
+            return refused(str(error), error.status)
         except DistkError as error:
             return refused(str(error), 400)
         except (ValueError, RecursionError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +19,41 @@ from distk.meaning import find
 from distk.method import Method, can
 from distk.metric import CodeTable, Metric, encode_table
 from distk.testing.data import Check, demand, documented, loaded, named_apart, run
+
+
+def _headline(cls: type[Metric[Any]], result: Mapping[str, Any]) -> None:
+    assert cls.headline in result, f"the headline '{cls.headline}' is missing among {sorted(result)}"
+    assert isinstance(result[cls.headline], float), "the headline is not a float"
+
+
+def _declared(cls: type[Metric[Any]], result: Mapping[str, Any]) -> None:
+    """The numbers of a result have names and values that the metric declares."""
+    assert "error" not in result, "a result's key 'error' means that the metric failed: call it something else"
+    given = {key: value for key, value in result.items() if isinstance(value, (int, float))}
+    if cls.declared():
+        known = [*cls.declared(), cls.headline]
+        strange = [key for key in given if not any(fnmatch.fnmatchcase(key, form) for form in known)]
+        assert not strange, f"`numbers` does not name {', '.join(strange)}"
+    for key, value in given.items():
+        number = find(cls.numbers, key)
+        if number is not None and value == value:
+            low = -math.inf if number.low is None else number.low
+            high = math.inf if number.high is None else number.high
+            slack = 1e-9 * max(1.0, abs(value))
+            assert low - slack <= value <= high + slack, f"'{key}' is {value:g}, outside {number.range}"
+            assert not number.whole or value == round(value), f"'{key}' counts, but is {value:g}"
+
+
+def _repeatable(compute: Callable[[], Mapping[str, Any]], result: Mapping[str, Any]) -> None:
+    """A second go with the same seed gives the same numbers and leaves the global generator where it stood."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)  # a score that draws from the global generator now draws something else
+        before = torch.get_rng_state()
+        second = compute()
+        assert torch.equal(torch.get_rng_state(), before), "it draws from the global generator"
+    for key, value in result.items():
+        if isinstance(value, float):
+            assert value == second[key] or value != value, f"'{key}' differs for one seed"
 
 
 def metric_checks(name: str, table: CodeTable | None = None) -> list[Check]:
@@ -43,45 +78,12 @@ def metric_checks(name: str, table: CodeTable | None = None) -> list[Check]:
     except Exception as error:
         return [Check("it scores the table", f"{type(error).__name__}: {error}")]
 
-    def headline() -> None:
-        assert cls.headline in result, f"the headline '{cls.headline}' is missing among {sorted(result)}"
-        assert isinstance(result[cls.headline], float), "the headline is not a float"
-
-    def keys() -> None:
-        assert "error" not in result, "a result's key 'error' means that the metric failed: call it something else"
-        given = {key: value for key, value in result.items() if isinstance(value, (int, float))}
-        if cls.declared():
-            known = [*cls.declared(), cls.headline]
-            strange = [key for key in given if not any(fnmatch.fnmatchcase(key, form) for form in known)]
-            assert not strange, f"`numbers` does not name {', '.join(strange)}"
-        for key, value in given.items():
-            number = find(cls.numbers, key)
-            if number is not None and value == value:
-                low = -math.inf if number.low is None else number.low
-                high = math.inf if number.high is None else number.high
-                slack = 1e-9 * max(1.0, abs(value))
-                assert low - slack <= value <= high + slack, f"'{key}' is {value:g}, outside {number.range}"
-                assert not number.whole or value == round(value), f"'{key}' counts, but is {value:g}"
-
-    def repeatable() -> None:
-        torch.manual_seed(1)  # a score that draws from the global generator now draws something else
-        before = torch.get_rng_state()
-        second = compute()
-        assert torch.equal(torch.get_rng_state(), before), "it draws from the global generator"
-        for key, value in result.items():
-            if isinstance(value, float):
-                assert value == second[key] or value != value, f"'{key}' differs for one seed"
-
-    def kept() -> None:
-        with torch.random.fork_rng(devices=[]):
-            repeatable()
-
     checks = run(
         {
             "every option is documented": lambda: documented(cls.Config),
-            "the headline is there": headline,
-            "its numbers are those that it declares": keys,
-            "one seed gives one result": kept,
+            "the headline is there": lambda: _headline(cls, result),
+            "its numbers are those that it declares": lambda: _declared(cls, result),
+            "one seed gives one result": lambda: _repeatable(compute, result),
         }
     )
     return [apart, *checks]

@@ -102,12 +102,7 @@ def dci(
     (c, ct), owner = indicators(whole, discrete, whole_test)
     if predictor == "gbt":
         labels = checks.discrete(checks.stand_ins(f, regress), factor_bins, rows=len(codes))
-        fit = _boosted(c, labels, ct, ft, regress, seed, exact, n_jobs)
-        for k in (labels.kept.index(k) for k in regress if k in labels.kept):
-            rows, column = labels.take(k), labels.kept[k]
-            asked = checks.present(ft[:, column])
-            found = _regressed(c[rows], f[rows, column], ct[asked], ft[asked, column], seed)
-            fit.importance[:, k], fit.train[k], fit.test[k] = found
+        fit = _trees(c, f, ct, ft, labels, regress, seed, exact, n_jobs)
     else:
         kept, dropped = checks.varying(f)
         labels = checks.Labels([], [], kept, f.shape[1], dropped)
@@ -134,10 +129,7 @@ def dci(
         "codes_used": float(checks.live_codes(whole).sum()),
     }
     if fit.weights is not None:
-        signed = np.full(importance.shape, np.nan)
-        plain = [d for d in range(whole.shape[1]) if d not in discrete]
-        signed[plain] = fit.weights[[owner.index(d) for d in plain]]
-        result["weights"] = labels.widen(signed)
+        result["weights"] = labels.widen(_of_plain(fit.weights, owner, discrete))
     for name, (x, y) in (further or {}).items():
         if predictor == "gbt":
             raise ValueError("further rows are scored by the predictors lasso, rf and mlp alone")
@@ -145,6 +137,14 @@ def dci(
         x = indicators(whole, discrete, x.to(whole.device))[0][1]
         result |= _further(name, x, y, f, labels, fit, wanted)
     return checks.finish(result, reasons)
+
+
+def _of_plain(weights: np.ndarray, owner: Sequence[int], discrete: Sequence[int]) -> np.ndarray:
+    """Weights [D, K] of the columns `owner` of codes; NaN for a code that is read by its indicators."""
+    signed = np.full((max(owner) + 1, weights.shape[1]), np.nan)
+    plain = [d for d in range(len(signed)) if d not in discrete]
+    signed[plain] = weights[[owner.index(d) for d in plain]]
+    return signed
 
 
 def _known(
@@ -237,6 +237,27 @@ def concentration(r: np.ndarray, smooth: bool) -> tuple[Result, dict[str, str]]:
         "code_weight": weight,
     }
     return scores, reasons
+
+
+def _trees(
+    x: Tensor,
+    f: Tensor,
+    x_test: Tensor,
+    f_test: Tensor,
+    labels: checks.Labels,
+    regress: Sequence[int],
+    seed: int,
+    exact: bool,
+    n_jobs: int,
+) -> _Fit:
+    """Boosted trees for every factor: of its classes, or of the values of those of `regress`."""
+    fit = _boosted(x, labels, x_test, f_test, regress, seed, exact, n_jobs)
+    for k in (labels.kept.index(k) for k in regress if k in labels.kept):
+        rows, column = labels.take(k), labels.kept[k]
+        asked = checks.present(f_test[:, column])
+        found = _regressed(x[rows], f[rows, column], x_test[asked], f_test[asked, column], seed)
+        fit.importance[:, k], fit.train[k], fit.test[k] = found
+    return fit
 
 
 def _boosted(
