@@ -40,7 +40,7 @@ def test_xor_is_solved_by_the_smallest_network() -> None:
     rows = xor(["covreg", "covreg-drop"], [0.0, 0.2], 8000, count=100)
     full, dropped = by_weight(rows, "covreg"), by_weight(rows, "covreg-drop")
     # Measured over seeds 0 to 99: of the networks with weight 0.2 72 % have exactly 2 and 1 active units, 32 % without
-    # the diagonal, none at weight 0. Four standard errors of 100 networks (.18, .19; .26 of the difference) are allowed.
+    # the diagonal, none at weight 0. Allowed are four standard errors of 100 networks (.18, .19; their difference .26).
     assert mean(full[0.2], "minimal") >= 0.54
     assert mean(full[0.0], "minimal") == 0
     assert mean(dropped[0.2], "minimal") <= 0.51
