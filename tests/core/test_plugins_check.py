@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import json
 import re
 import sys
@@ -59,6 +60,34 @@ class Loose(Metric):
         return {"score": float(torch.rand(()))}
 
 
+class Drifting(Metric):
+    """Another figure at every call, though it draws from no generator."""
+
+    headline = "score"
+    calls = itertools.count()
+
+    def compute(self, table, seed):
+        return {"score": float(next(self.calls))}
+
+
+class Whole(Metric):
+    """A headline that is a whole number."""
+
+    headline = "score"
+
+    def compute(self, table, seed):
+        return {"score": 3}
+
+
+class Nameless(Metric):
+    """Its headline is not among its numbers."""
+
+    headline = "score"
+
+    def compute(self, table, seed):
+        return {"value": 3.0}
+
+
 class Choosy(Metric):
     headline = "score"
 
@@ -103,7 +132,7 @@ def faulty():
 
     @hookimpl
     def distk_register_metrics(register) -> None:
-        for name in ("Loose", "Choosy", "Raises", "Outside"):
+        for name in ("Loose", "Drifting", "Whole", "Nameless", "Choosy", "Raises", "Outside"):
             register(f"bad-{name.lower()}", f"{__name__}:{name}", "s")
 
     @hookimpl
@@ -152,6 +181,9 @@ def test_check_reports_third_party_faults_and_exits_with_1(distk, faulty) -> Non
     reasons = {(row["name"], row["check"]): row["reason"] for row in said["checks"] if row["result"] == "failed"}
     assert "'k' has no help text" in reasons["bad-loose", "every option is documented"]
     assert "global generator" in reasons["bad-loose", "one seed gives one result"]
+    assert "'score' differs for one seed" in reasons["bad-drifting", "one seed gives one result"]
+    assert "the headline is not a float" in reasons["bad-whole", "the headline is there"]
+    assert "'score' is missing among ['value']" in reasons["bad-nameless", "the headline is there"]
     assert "ZeroDivisionError: by design" in reasons["bad-raises", "it scores the table"]
     assert "not a subclass of Metric" in reasons["bad-outside", "it can be imported"]
     assert "no_such_module_here" in reasons["bad-gone", "it can be imported"]

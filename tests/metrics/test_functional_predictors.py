@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from sklearn.ensemble import RandomForestRegressor
+from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
 from sklearn.linear_model import Lasso, LogisticRegression, LogisticRegressionCV
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import KFold
@@ -273,6 +273,18 @@ def test_dci_gbt_agrees_with_scikit_learn(kind: str, rng: np.random.Generator) -
         assert fast[key] == pytest.approx(exact[key], abs=0.015)
     assert fast["informativeness_test"] == pytest.approx(exact["informativeness_test"], abs=12 / 600)
     np.testing.assert_allclose(exact["importance"].sum(0), 1)
+
+
+def test_dci_gbt_regresses_what_is_a_number(rng: np.random.Generator) -> None:
+    codes = rng.normal(size=(90, 2))
+    factors = np.stack([rng.integers(0, 2, 90), codes[:, 1] + rng.normal(size=90)], 1)
+    found = fn.dci(codes[:60], factors[:60], codes[60:], factors[60:], regress=(1,))
+    theirs = GradientBoostingRegressor(random_state=0).fit(codes[:60], factors[:60, 1])
+    np.testing.assert_allclose(found["importance"][:, 1], theirs.feature_importances_, rtol=1e-9)
+    classes = fn.dci(codes[:60], factors[:60, :1], codes[60:], factors[60:, :1])
+    for rows, split in ((slice(60), "train"), (slice(60, None), "test")):
+        both = (classes[f"informativeness_{split}"] + theirs.score(codes[rows], factors[rows, 1])) / 2
+        assert found[f"informativeness_{split}"] == pytest.approx(both, rel=1e-9)
 
 
 def test_a_grid_of_bins_would_not_agree() -> None:
