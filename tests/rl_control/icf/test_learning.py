@@ -26,8 +26,8 @@ def test_icf_learns_to_control_quickly(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(3))
 def test_icf_finds_the_directions_from_any_seed(tmp_path, seed, number):
-    """Fresh seeds, not chosen by hand; twelve of twelve did it."""
-    found = train(tmp_path / "run", seed=seed, steps=600, entropy_steps=480)
+    """Fresh seeds, not chosen by hand. A third of the steps does for most, but some begin to control later."""
+    found = train(tmp_path / "run", seed=seed)
     assert found["modes"] >= 1.6
     assert found["S"] >= 0.4
     assert found["r2"] >= 0.9
