@@ -38,6 +38,9 @@ def rows() -> Iterator[tuple[str, int, str]]:
         free = test_examples.NEEDS_FILES if kind == "dataset" else ()
         entries = [entry for entry in registry().entries(kind) if entry.name not in free]
         yield f"both ends of every setting of {what}", sum(len(list(ends(e.load().Config))) for e in entries), RANGES
+    asking = [registry().find("dataset", name) for name in sorted(test_examples.NEEDS_FILES)]
+    every = sum(len(list(ends(entry.load().Config))) for entry in asking)
+    yield "both ends of every setting of data sets that ask for the user's files", every, RANGES
     yield "both ends of the trainer's settings, with three methods", 3 * len(list(ends(TrainConfig))), RANGES
     limits = [v for w in test_ranges.COMMANDS for _, d in numbers(command_at(program, w)) for v in edges(d, int)]
     yield "both ends of the numbers that commands take", sum(value != str(MANY) for value in limits), RANGES
