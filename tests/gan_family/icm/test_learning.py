@@ -83,17 +83,10 @@ def test_a_frozen_discriminator_restores_no_shift() -> None:
 
 
 # Four mechanisms, four experts, one CPU thread. Error: relative to that without experts (right, up, invert, noise).
-# Medians over the iterations 400, 450, 500, 550, 600:
-#                                purity  winners  error
-#   seed 0                        0.92      4     0.49 0.23 0.02 0.33
-#   seed 1, replicas 0, 1, 2      0.91      4     0.26 0.23 0.02 0.41
-#                                 0.91      4     0.26 0.27 0.02 0.51
-#                                 0.88      4     0.23 0.36 0.02 0.30
-#   --no-competition, seed 0      0.57      3     0.79 0.45 0.04 0.35
-# Medians over 100, 150, 200, 250, 300:
-#   seed 0                        0.89      3     0.41 0.59 0.03 0.57
-#   --no-train-critic, seed 0     1.00      3     2.21 2.99 0.23 1.55
-#   --identity-iters 0, seed 0    1.00      2     0.62 1.30 0.03 0.63   (one expert takes right, up and noise)
+# Medians over the iterations 400, 450, 500, 550, 600, seeds 0 to 2 or 3:
+#                          purity          worse of the two shifts' errors
+#   as it is               0.86 to 0.96    0.28 to 0.45
+#   --no-competition       0.54 to 0.79    0.62 to 1.00
 # Without the start at the identity a seed may still come out well (replica 1 of seed 0 has 3 winners, as 1 of the
 # paper's 10 runs did), so that ablation is held to this seed.
 LATE, EARLY = [400, 450, 500, 550, 600], [100, 150, 200, 250, 300]
@@ -102,17 +95,17 @@ LATE, EARLY = [400, 450, 500, 550, 600], [100, 150, 200, 250, 300]
 @pytest.mark.slow
 def test_four_experts_part_four_mechanisms() -> None:
     purity, winners, error = medians(train_and_watch(0, LATE))
-    assert purity >= 0.75
+    assert purity >= 0.8
     assert winners >= 3
-    assert max(error[0], error[1]) <= 0.6
+    assert max(error[0], error[1]) <= 0.54
     assert error[2] <= 0.06
 
 
 @pytest.mark.slow
-def test_without_competition_nobody_specialises() -> None:
+def test_without_competition_experts_specialise_less() -> None:
     purity, _, error = medians(train_and_watch(0, LATE, competition=False))
-    assert purity < 0.7
-    assert max(error[0], error[1]) > 0.65
+    assert purity < 0.83
+    assert max(error[0], error[1]) > 0.56
 
 
 @pytest.mark.slow
