@@ -108,6 +108,21 @@ def test_what_draws_nothing_from_its_seed_takes_one(tmp_path: Path) -> None:
     assert "16 deselected" in run(tmp_path, *kept, "--rest", own=OWN), "nothing of it is left to do"
 
 
+def test_seeds_that_were_passed_are_counted(tmp_path: Path, program_file) -> None:
+    kept = ("-m", "random", "--seeds", "0:3", "--told", "told.txt")
+    run(tmp_path, *kept, own=OWN)
+    told = program_file(TESTS / "told.py", "told")
+    found = told.outcomes((tmp_path / "told.txt").read_text())
+    assert found["test_example.py::test_that_draws[]"] == dict.fromkeys(range(3), "failed")
+    assert found["test_own.py::test_some[own-]"] == {0: "passed", 1: "undrawn", 2: "undrawn"}
+    counted = {"tests": 5, "every seed": 3, "no draw": 1, "skipped": 0, "some seeds": 0, "failed": 1, "runs": 10}
+    assert told.counts(found) == counted
+    with (tmp_path / "told.txt").open("a") as file:
+        file.writelines(f"passed call 0.01s test_example.py::test_that_draws[seed{n}] {n}\n" for n in range(3))
+    mended = told.counts(told.outcomes((tmp_path / "told.txt").read_text()))
+    assert (mended["failed"], mended["every seed"], mended["runs"]) == (0, 4, 13)
+
+
 UNSEEDED = re.compile(
     r"default_rng\(\)|urandom|SystemRandom|secrets\.|torch\.seed\(|random\.seed\(\)|Random\(\)|uuid4|def seed\(\)"
 )
