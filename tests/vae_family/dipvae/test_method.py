@@ -158,8 +158,10 @@ def test_penalty_is_symmetric_and_vanishes_at_the_identity(generator) -> None:
     changed = (mean * signs)[:, torch.randperm(4, generator=generator)]
     value = penalty(m, m.covariance(mean, logvar))
     assert float(penalty(m, m.covariance(changed, logvar))) == pytest.approx(float(value), rel=1e-10)
-    white = torch.linalg.solve_triangular(torch.linalg.cholesky(m.covariance(mean, logvar)), mean.T, upper=False).T
-    assert float(penalty(m, m.covariance(white, logvar))) < 1e-18
+    covariance = m.covariance(mean, logvar).detach()
+    white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), mean.T, upper=False).T
+    rounding = float(torch.linalg.cond(covariance)) * torch.finfo(torch.float64).eps
+    assert float(penalty(m, m.covariance(white, logvar)).detach()) < 1e-18 + 100 * rounding**2
     assert float(penalty(m, torch.eye(4))) == 0
 
 
