@@ -32,6 +32,9 @@ MORE_CALLS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
 }
 DRAWN = {"reasoning", "change_one_factor"}
 """Trained for a while by gradients, which carries the last digit of the codes far."""
+BORDER = {"beta_vae": 1 / 100}
+"""The share of one row: a solver that stops leaves the last digits of its planes open, so that a row on one may fall to
+either side."""
 
 
 def _in_parts_of(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,11 +67,13 @@ def test_parts_change_no_figure(
     whole, parts = outcomes
     assert whole.keys() == parts.keys()
     tolerance = 0.05 if name in DRAWN else 1e-9  # of solvers that stop; sums alone agree to 1e-12
+    row = BORDER.get(name, 0.0)
     for key, value in whole.items():
         if key in ("reasons", "error"):
             assert parts[key] == value
         else:
-            np.testing.assert_allclose(parts[key], value, rtol=tolerance, atol=tolerance, err_msg=f"{name} {key}")
+            wide = row + tolerance
+            np.testing.assert_allclose(parts[key], value, rtol=tolerance, atol=wide, err_msg=f"{name} {key}")
 
 
 @pytest.mark.parametrize("count", [2, 128, 129, 32_768, 32_769])
