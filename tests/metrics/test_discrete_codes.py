@@ -77,7 +77,9 @@ def _same(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
     assert one.get("error") == other.get("error"), name
     assert ("error" in one) == (name in NO_TABLE), (name, one.get("error"))
     numbers = {key: value for key, value in one.items() if isinstance(value, float)}
-    assert numbers == pytest.approx({key: other[key] for key in numbers}, abs=1e-9, nan_ok=True), name
+    # Log densities of a million nats are subtracted by `separability`, in parts whose size is that of the free memory.
+    near = 1e-7 if name == "separability" else 1e-9
+    assert numbers == pytest.approx({key: other[key] for key in numbers}, abs=near, nan_ok=True), name
 
 
 @pytest.mark.parametrize("grid", [False, True])
