@@ -24,6 +24,7 @@ from distk.plugins.metrics.table import (
     deviations,
     draw,
     factors,
+    gaussian,
     quantities,
     without,
 )
@@ -147,7 +148,7 @@ class Separation(Scored[SeparationConfig]):
             raise UsageError(
                 "separability needs posteriors with a standard deviation, which this representation lacks."
             )
-        live = ~table.std.isnan().any(0)
+        live = gaussian(table)
         if not bool(live.any()):
             raise UsageError("no latent of this representation has a Gaussian posterior.")
         picked = chosen(table, self.config.mixture, seed)
