@@ -72,11 +72,10 @@ def table_of(
     n, d = codes.shape
     if n < 2:
         raise DistkError(f"{where} holds the codes of one item, of which nothing can be scored.")
-    table = CodeTable(codes, [f"c{i + 1}" for i in range(d)], ["continuous"] * d, source=where)
-    table.names = _words(where, held, "code_names", d) or table.names
-    table.kinds = _words(where, held, "code_kinds", d, CODE_KINDS) or table.kinds
-    if "std" in held:
-        table.std = numbers(where, held, "std", (n, d))
+    names = _words(where, held, "code_names", d) or [f"c{i + 1}" for i in range(d)]
+    kinds = _words(where, held, "code_kinds", d, CODE_KINDS) or ["continuous"] * d
+    std = numbers(where, held, "std", (n, d)) if "std" in held else None
+    table = CodeTable(codes, names, kinds, std=std, source=where)
     if parted:
         if len(parted["objects"]) != n:
             raise DistkError(f"{where}: 'codes' has {counted(n, 'row')} but 'objects' {len(parted['objects'])}.")

@@ -40,7 +40,8 @@ class CodeTable:
         whose label has named classes have the one factor `label`.
     factor_names, factor_sizes, factor_kinds: of the K factors.
     grid: whether the rows are every factor combination once, the last factor fastest.
-    std: float `[N, D]` posterior standard deviations, NaN in columns without one; None without a posterior.
+    std: float `[N, D]` posterior standard deviations, NaN in columns without one, such as those of class indices,
+        whatever is given there; None without a posterior.
     kl: float `[D]` mean KL to the standard normal prior in nats, NaN likewise.
     model, dataset, rows: what was encoded, for metrics that look at items; None for arrays from a file.
     codes_test, factors_test: further rows `[M, D]`, `[M, K]` to test predictors on; None: rows of this table serve.
@@ -63,6 +64,11 @@ class CodeTable:
     codes_test: Tensor | None = None
     factors_test: Tensor | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        classes = [d for d, kind in enumerate(self.kinds) if kind == "categorical"]
+        if self.std is not None and classes and not bool(self.std[:, classes].isnan().all()):
+            self.std = self.std.index_fill(1, torch.tensor(classes, device=self.std.device), torch.nan)
 
     def __len__(self) -> int:
         return len(self.codes)

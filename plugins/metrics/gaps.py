@@ -24,7 +24,6 @@ from distk.plugins.metrics.table import (
     deviations,
     draw,
     factors,
-    gaussian,
     quantities,
     without,
 )
@@ -148,7 +147,7 @@ class Separation(Scored[SeparationConfig]):
             raise UsageError(
                 "separability needs posteriors with a standard deviation, which this representation lacks."
             )
-        live = gaussian(table)
+        live = ~table.std.isnan().any(0)
         if not bool(live.any()):
             raise UsageError("no latent of this representation has a Gaussian posterior.")
         picked = chosen(table, self.config.mixture, seed)

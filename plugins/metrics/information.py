@@ -10,7 +10,7 @@ from distk import CodeTable, UsageError, option
 from distk.console import counted
 from distk.meaning import count, higher
 from distk.plugins.metrics import functional
-from distk.plugins.metrics.table import BINS, FactorConfig, Scored, classes, draw, factors, gaussian
+from distk.plugins.metrics.table import BINS, FactorConfig, Scored, classes, draw, factors
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Mig(Scored[MigConfig]):
         """Over all rows, and without categorical factors, as the paper does."""
         if table.std is None:
             raise UsageError("protocol 'aggregate' needs a Gaussian posterior, which this representation lacks.")
-        live = gaussian(table)
+        live = ~table.std.isnan().any(0)
         shown = [k for k, kind in enumerate(table.factor_kinds) if kind != "categorical"]
         if not shown or not bool(live.any()):
             raise UsageError("protocol 'aggregate' needs a Gaussian code and a factor that is not categorical.")

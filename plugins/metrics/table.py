@@ -198,13 +198,6 @@ def deviations(table: CodeTable, config: Any) -> Tensor | None:
     return table.std.nan_to_num(0.0)
 
 
-def gaussian(table: CodeTable) -> Tensor:
-    """Which codes have a Gaussian posterior, bool `[D]`: a class index has none, whatever a file says beside it."""
-    assert table.std is not None
-    numbers = torch.tensor([kind != "categorical" for kind in table.kinds], device=table.std.device)
-    return numbers & ~table.std.isnan().any(0)
-
-
 def factors(table: CodeTable, bins: int | None = None) -> Tensor:
     """Factors `[N, K]` on the codes' device; continuous ones cut into `bins` equal-width bins where that is given."""
     return _cut(table.needs_factors(), table.needs_factors(), bins, continuous_factors(table)).to(table.codes.device)

@@ -369,9 +369,7 @@ def takes_a_penalty(name: str) -> None:
         t = build(resolve(name, preset=preset, options={"train": options}), torch.device("cpu"), Ranks())
         for optimizer in t.optimizers.values():
             unwatched(optimizer)
-        if (
-            t.penalties is not None and t.penalties.owner
-        ):  # an objective that brings it, perhaps after a phase of others
+        if t.penalties is not None and t.penalties.owner:  # an objective's, perhaps after a phase of others
             owner = next(o for o in t.objectives if o.name == t.penalties.owner)
             t.index = next(i for i in range(100_000) if owner.active(i))
         t.step()

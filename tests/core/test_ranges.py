@@ -40,9 +40,8 @@ def runs(program: Any, tmp_path_factory: pytest.TempPathFactory) -> Examples:
 
 
 @pytest.fixture(autouse=True)
-def without_files(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "of_files" not in request.node.name:
-        monkeypatch.delenv("DISTK_DATA", raising=False)
+def without_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISTK_DATA", raising=False)
 
 
 @contextlib.contextmanager
@@ -65,6 +64,13 @@ def faults(program: Any, lines: Iterable[tuple[End, Sequence[str]]]) -> str:
 def named(options: Sequence[str], end: End) -> list[str]:
     """The words for an end where an option has `data-` in front of it because a command has its name itself."""
     return end.words if end.option in options else [word.replace("--", "--data-", 1) for word in end.words]
+
+
+def faults_of_data(program: Any, name: str, start: Sequence[str]) -> str:
+    """What is wrong at the ends of a data set that these words show."""
+    options = [flag for p in command_at(program, ["data", name]).params for flag in (*p.opts, *p.secondary_opts)]
+    config = registry().find("dataset", name).load().Config
+    return faults(program, [(end, [*start, *named(options, end)]) for end in ends(config)])
 
 
 def settings(score: str, values: dict[str, str]) -> list[str]:
@@ -95,10 +101,7 @@ def test_every_end_of_every_setting_of_the_trainer(name: str, program: Any, in_f
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [e.name for e in registry().entries("dataset") if e.name not in NEEDS_FILES])
 def test_every_end_of_every_setting_of_a_data_set(name: str, program: Any, in_folder: Path) -> None:
-    shown = name + (":CartPole-v1" if name == "gym" else "")
-    options = [flag for p in command_at(program, ["data", name]).params for flag in (*p.opts, *p.secondary_opts)]
-    config = registry().find("dataset", name).load().Config
-    wrong = faults(program, [(end, ["data", shown, *named(options, end)]) for end in ends(config)])
+    wrong = faults_of_data(program, name, ["data", name + (":CartPole-v1" if name == "gym" else "")])
     assert not wrong, wrong
 
 
@@ -108,12 +111,9 @@ def test_every_end_of_every_setting_of_a_data_set_of_files(
     name: str, program: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, in_folder: Path
 ) -> None:
     start = ["data", name, "--data-dir", str(made(name, tmp_path_factory.mktemp("files"), monkeypatch))]
-    monkeypatch.delenv("DISTK_DATA", raising=False)
     code, _, told = called(program, start)
     assert code == 0, told
-    options = [flag for p in command_at(program, ["data", name]).params for flag in (*p.opts, *p.secondary_opts)]
-    config = registry().find("dataset", name).load().Config
-    wrong = faults(program, [(end, [*start, *named(options, end)]) for end in ends(config)])
+    wrong = faults_of_data(program, name, start)
     assert not wrong, wrong
 
 

@@ -33,6 +33,8 @@ REAL = {
 }
 """Data sets of which real files lie in DISTK_DATA, and in which folder."""
 
+ROOT = os.environ.get("DISTK_DATA")
+"""As it was before a test took it away."""
 Patch = pytest.MonkeyPatch
 WORDS = ["good", "bad", "food", "the", "a", "was", "very", "place", "service", "nothing", "café", "don't"]
 
@@ -315,7 +317,6 @@ def made(name: str, folder: Path, patch: Patch) -> Path:
     """What `--data-dir` takes for this data set: real files where there are some, else small ones in `folder`."""
     if name in MAKERS:
         return MAKERS[name](folder, patch)
-    root = os.environ.get("DISTK_DATA")
-    if not root or not (Path(root) / REAL[name]).is_dir():
+    if not ROOT or not (Path(ROOT) / REAL[name]).is_dir():
         pytest.skip(f"DISTK_DATA is not set, or has no {REAL[name]}: no real data on this machine")
-    return Path(root) / REAL[name]
+    return Path(ROOT) / REAL[name]

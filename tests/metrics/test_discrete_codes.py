@@ -16,6 +16,7 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from distk import CodeTable, UsageError, evaluate
+from distk.codetable import table_of
 from distk.evaluation import build_metric
 from distk.plugins.metrics import functional as fn
 from distk.plugins.metrics.functional.indicators import indicators, summed
@@ -289,6 +290,12 @@ def test_a_class_index_has_no_posterior_whatever_a_file_says(generator: torch.Ge
     both = [evaluate(each, ["separability"], repeats=1)["metrics"]["separability"] for each in (table, plain)]
     assert both[0]["code_names"] == names
     assert both[0]["wsepin"] == both[1]["wsepin"]
+    deviations = torch.full_like(table.codes, 0.1).numpy()
+    held = {"codes": table.codes.numpy(), "code_kinds": table.kinds, "std": deviations}
+    read = table_of(held)
+    assert read.std is not None
+    assert read.std.isnan().all(0).tolist() == [kind == "categorical" for kind in table.kinds]
+    assert (deviations == 0.1).all(), "the user's own array is left alone"
     aggregate = {"mig.protocol": "aggregate"}
     one, other = (evaluate(each, ["mig"], **aggregate)["metrics"]["mig"]["mig"] for each in (table, plain))
     assert one == other
